@@ -1,0 +1,28 @@
+from . import cells as cells, systems as systems
+from ._adjoint import DirectAdjoint as DirectAdjoint
+from ._cell import (
+    RecurrentCell as RecurrentCell,
+    TimedCell as TimedCell,
+    VectorField as VectorField,
+    unroll as unroll,
+)
+from ._dimension import (
+    kaplan_yorke_dimension as kaplan_yorke_dimension,
+    kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
+)
+from ._interval import suggest_qr_interval as suggest_qr_interval
+from ._jackknife import jackknife as jackknife
+from ._method import SequentialQR as SequentialQR
+from ._orthonormalize import (
+    Cholesky as Cholesky,
+    GramSchmidt as GramSchmidt,
+    Householder as Householder,
+)
+from ._results import RESULTS as RESULTS
+from ._spectrum import (
+    LyapunovSpectrum as LyapunovSpectrum,
+    combine as combine,
+    finite_time_exponents as finite_time_exponents,
+    lyapunov_spectrum as lyapunov_spectrum,
+)
+from ._tangent import jacobian as jacobian, push_forward as push_forward

@@ -1,0 +1,339 @@
+r"""The Lyapunov spectrum: `lyapunov_spectrum` and its report."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from ._adjoint import Adjoint, DirectAdjoint
+from ._cell import (
+    Cell,
+    check_count,
+    check_duration,
+    check_inputs,
+    check_state,
+    check_step,
+    find_nonfinite,
+    first_input,
+    hoist,
+    is_traced,
+    name_of,
+    ravel,
+    time_step,
+)
+from ._method import Plan, SequentialQR
+from ._orthonormalize import Householder, orthonormalize
+from ._results import RESULTS
+from ._statistics import block_lengths, standard_error, weighted_mean
+from ._tangent import check_frame, make_push, tangent_dtype
+
+
+class LyapunovSpectrum(eqx.Module):
+    """The report of a run; d numbers in the state, k exponents, b blocks.
+
+    Exponents are in nats per step, or per unit time where the run had a `dt`. They stand in the order of
+    the frame's columns: descending up to their errors.
+    """
+
+    exponents: Float[Array, " k"]
+    """The mean growth rates."""
+    standard_error: Float[Array, " k"]
+    """From the spread of the block means, so autocorrelation counts as long as it is shorter than a block.
+    NaN with fewer than 2 blocks and for infinite exponents."""
+    block_exponents: Float[Array, "b k"]
+    """Finite-time exponents of consecutive blocks."""
+    block_steps: Int[Array, " b"]
+    """The number of steps in each block; blocks differ by at most one step until runs are combined."""
+    unresolved: Int[Array, " k"]
+    """Orthonormalizations at which the direction was below floating-point resolution. Where it is not 0
+    the exponent is an upper bound (or -inf, if the direction was mapped exactly to zero)."""
+    rounding_error: Float[Array, " k"]
+    """An upper estimate of the exponents' error from floating point: the mean over the run of
+    eps |z_i| / R_ii, in the units of the exponents."""
+    state: PyTree
+    """The state where the run stopped."""
+    frame: Float[Array, "d k"]
+    """The orthonormal frame where the run stopped; hand it back in with `state` to continue."""
+    num_steps: Int[Array, ""]
+    """Counted steps."""
+    every: Int[Array, ""]
+    """The interval between orthonormalizations."""
+    dt: Float[Array, ""]
+    """The duration of a step."""
+    first_bad_step: Int[Array, ""]
+    """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
+    result: RESULTS
+    """`RESULTS.successful`, `nonfinite` or `interval_too_long`."""
+
+
+def lyapunov_spectrum(
+    cell: Cell,
+    state: PyTree,
+    inputs: PyTree = None,
+    *,
+    num_exponents: int | None = None,
+    num_steps: int | None = None,
+    transient: int = 0,
+    dt: float | Float[Array, ""] | None = None,
+    method: SequentialQR = SequentialQR(),
+    adjoint: Adjoint = DirectAdjoint(),
+    frame: Float[Array, "d k"] | None = None,
+    key: PRNGKeyArray | None = None,
+    num_blocks: int = 20,
+    throw: bool = True,
+) -> LyapunovSpectrum:
+    r"""The Lyapunov exponents of a recurrent cell along one trajectory, with standard errors.
+
+    $$Q_{t+1} R_{t+1} = J_t Q_t, \qquad
+      \lambda_i = \frac{1}{T\,dt} \sum_t \log (R_t)_{ii},
+      \qquad J_t = \partial F(u_t, h_t) / \partial h_t$$
+
+    on the whole state of d numbers (h and c of an LSTM, every layer of a stack), products forward in time.
+
+    **Arguments:**
+
+    - `cell`: `cell(input, state) -> state`; an `eqx.Module`, or a plain function (which compiles anew at each call).
+    - `state`: the starting state, a pytree of real floating-point arrays, d numbers in all.
+    - `inputs`: a pytree of arrays with time as first axis, or `None` for an autonomous cell.
+    - `num_exponents`: k, the leading exponents to compute; all d by default.
+    - `num_steps`: counted steps; required when `inputs` is `None`, else the length of the inputs minus `transient`.
+    - `transient`: leading steps that move state and frame and are not counted.
+    - `dt`: duration of a step; the exponents are per unit of it. Default: the cell's own if it is a `TimedCell`, else 1.
+    - `method`: `SequentialQR(every=...)`.
+    - `adjoint`: how gradients are stored, `DirectAdjoint()`.
+    - `frame`: starting frame (d, k), orthonormalized on entry. Default: a random one drawn from `key`
+        (an identity frame would be wrong for k < d).
+    - `key`: for the starting frame; `jax.random.key(0)` if `None`.
+    - `num_blocks`: blocks for the standard error, at most one a step.
+    - `throw`: whether a call outside `jit` and `vmap` raises on a failed result. Under a trace read `.result`.
+
+    **Returns:** a `LyapunovSpectrum`.
+
+    **Numerics:** each step costs one linearized cell call, one product O(d^2 k) and, every `every` steps, an
+    orthonormalization O(d k^2). Memory does not grow with the number of steps. Near-zero exponents of flows
+    and cycles telescope, so their block errors say little; alignment of the starting frame adds a bias of
+    order 1/T that no block error shows: use a `transient`. Singular Jacobians give -inf or, where rounding
+    hides the zero, a finite upper bound counted in `unresolved`; both leave the other exponents right.
+    In float32 expect errors of 1e-5 to 1e-6.
+
+    **Raises:** `ValueError` or `TypeError` for unusable arguments; `RuntimeError` for a failed result.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> henon = lejax.systems.Henon()
+        >>> spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=20_000, transient=100)
+        >>> print(spectrum.exponents.round(2), bool(spectrum.standard_error[0] < 0.01))
+        [ 0.42 -1.62] True
+
+    Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); for recurrent networks Engelken, Wolf & Abbott,
+    Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
+    """
+    state = check_state(state)
+    inputs, num_steps = check_inputs(inputs, num_steps, transient)
+    vector, _ = ravel(state)
+    num_exponents = _check_num_exponents(num_exponents, frame, vector.size)
+    plan = Plan(int(transient), num_steps, min(check_count("num_blocks", num_blocks, 1), num_steps))
+    dtype = tangent_dtype(vector.dtype)
+    if frame is not None:
+        frame = check_frame(frame, vector)
+    dt = jnp.asarray(check_duration("dt", time_step(cell) if dt is None else dt), dtype)
+    spectrum = _lyapunov_spectrum(
+        hoist(cell, first_input(inputs), state),
+        state,
+        inputs,
+        dt,
+        method,
+        adjoint,
+        frame,
+        jr.key(0) if key is None else key,
+        num_exponents,
+        plan,
+    )
+    if throw:
+        _raise_on_failure(spectrum, cell, state, inputs)
+    return spectrum
+
+
+@eqx.filter_jit
+def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
+    check_step(cell, first_input(inputs), state)
+    vector, unravel = ravel(state)
+    if frame is None:
+        shape = (vector.size, num_exponents)
+        frame = jr.normal(key, shape, tangent_dtype(vector.dtype))
+    frame = (
+        frame + jnp.zeros_like(vector, frame.dtype)[:, None]
+    )  # varies over a mesh as the state does
+    frame = orthonormalize(Householder(), frame).columns
+    push = make_push(cell, state)
+    growth = method.run(push, vector, frame, inputs, plan, adjoint)
+
+    block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
+    weights = block_steps.astype(frame.dtype)
+    block_exponents = growth.log_growth / (weights * dt)[:, None]
+    rounding_error = growth.rounding_error / (plan.num_steps * dt)
+    tolerance = float(jnp.finfo(frame.dtype).eps) ** 0.5
+    too_long = (method.every > 1) & jnp.any(rounding_error * dt > tolerance)
+    result = RESULTS.where(too_long, RESULTS.interval_too_long, RESULTS.successful)
+    result = RESULTS.where(growth.first_bad_step >= 0, RESULTS.nonfinite, result)
+    return LyapunovSpectrum(
+        exponents=weighted_mean(block_exponents, weights),
+        standard_error=standard_error(block_exponents, weights),
+        block_exponents=block_exponents,
+        block_steps=block_steps,
+        unresolved=growth.unresolved,
+        rounding_error=rounding_error,
+        state=unravel(growth.vector),
+        frame=growth.frame,
+        num_steps=jnp.asarray(plan.num_steps, jnp.int32),
+        every=jnp.asarray(method.every, jnp.int32),
+        dt=dt,
+        first_bad_step=growth.first_bad_step,
+        result=result,
+    )
+
+
+def _check_num_exponents(num_exponents: int | None, frame: Array | None, state_size: int) -> int:
+    if num_exponents is None:
+        return state_size if frame is None else jnp.shape(frame)[-1]
+    num_exponents = check_count("num_exponents", num_exponents, 1)
+    if num_exponents > state_size:
+        raise ValueError(
+            f"num_exponents is {num_exponents}, but a state of {state_size} numbers has only {state_size}."
+        )
+    if frame is not None and jnp.shape(frame)[-1] != num_exponents:
+        raise ValueError(
+            f"num_exponents is {num_exponents}, but the frame has {jnp.shape(frame)[-1]} columns."
+        )
+    return num_exponents
+
+
+def _raise_on_failure(spectrum, cell, state, inputs) -> None:
+    if is_traced(spectrum):
+        return
+    if bool(spectrum.result == RESULTS.successful):
+        return
+    message = RESULTS[spectrum.result]
+    if bool(spectrum.result == RESULTS.nonfinite):
+        culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))
+        culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
+        message += f" It happened at step {int(spectrum.first_bad_step)}."
+        message += f" {culprit}." if culprit else ""
+    else:
+        worst = float(jnp.max(spectrum.rounding_error))
+        message += (
+            f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
+        )
+    raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
+
+
+def finite_time_exponents(
+    cell: Cell,
+    state: PyTree,
+    inputs: PyTree = None,
+    *,
+    window: int,
+    num_exponents: int | None = None,
+    num_steps: int | None = None,
+    transient: int = 0,
+    dt: float | Float[Array, ""] | None = None,
+    method: SequentialQR = SequentialQR(),
+    adjoint: Adjoint = DirectAdjoint(),
+    frame: Float[Array, "d k"] | None = None,
+    key: PRNGKeyArray | None = None,
+    throw: bool = True,
+) -> Float[Array, "w k"]:
+    r"""Exponents of consecutive windows of one run: growth rates that vary along the trajectory.
+
+    $$\lambda_i(n) = \frac{1}{W\,dt} \sum_{t = nW}^{(n+1)W - 1} \log (R_t)_{ii}$$
+
+    **Arguments:** as `lyapunov_spectrum`, and `window`, the steps W in each window. `num_steps` (or the
+    length of the inputs less `transient`) may not be shorter; steps beyond the last whole window are not run.
+
+    **Returns:** (w, k) exponents in nats per step or per unit of `dt`, w = num_steps // window.
+    Their mean over windows is the spectrum of the whole run.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> henon = lejax.systems.Henon()
+        >>> lejax.finite_time_exponents(henon, jnp.zeros(2), num_steps=1000, window=50).shape
+        (20, 2)
+
+    Abarbanel, Brown & Kennel, J. Nonlinear Sci. 1 (1991).
+    """
+    window = check_count("window", window, 1)
+    inputs, num_steps = check_inputs(inputs, num_steps, transient)
+    if window > num_steps:
+        raise ValueError(f"window is {window} steps, but the run has only {num_steps}.")
+    num_windows = num_steps // window
+    return lyapunov_spectrum(
+        cell,
+        state,
+        inputs,
+        num_exponents=num_exponents,
+        num_steps=num_windows * window,
+        transient=transient,
+        dt=dt,
+        method=method,
+        adjoint=adjoint,
+        frame=frame,
+        key=key,
+        num_blocks=num_windows,
+        throw=throw,
+    ).block_exponents
+
+
+def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
+    """Two consecutive runs as one: blocks side by side, exponents and errors of all of them.
+
+    **Arguments:** `first`, and `second`, which was started from `first.state` and `first.frame` without
+    a transient. Both need the same number of exponents and the same `dt`.
+
+    **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
+    up to rounding. Its blocks are those of both runs, its result is the worse of the two, and a
+    `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> cat = lejax.systems.Cat()
+        >>> a = lejax.lyapunov_spectrum(cat, jnp.array([0.1, 0.2]), num_steps=100)
+        >>> b = lejax.lyapunov_spectrum(cat, a.state, num_steps=50, frame=a.frame)
+        >>> int(lejax.combine(a, b).num_steps)
+        150
+    """
+    if first.exponents.shape != second.exponents.shape:
+        raise ValueError(
+            "the runs have different numbers of exponents: "
+            f"{first.exponents.shape[-1]} and {second.exponents.shape[-1]}."
+        )
+    if not is_traced((first.dt, second.dt)) and bool(jnp.any(first.dt != second.dt)):
+        raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
+    block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
+    block_steps = jnp.concatenate([first.block_steps, second.block_steps])
+    weights = block_steps.astype(block_exponents.dtype)
+    num_steps = first.num_steps + second.num_steps
+    share = first.num_steps / num_steps
+    late = jnp.where(second.first_bad_step < 0, -1, first.num_steps + second.first_bad_step)
+    result = RESULTS.where(
+        (first.result == RESULTS.successful) | (second.result == RESULTS.nonfinite),
+        second.result,
+        first.result,
+    )
+    return LyapunovSpectrum(
+        exponents=weighted_mean(block_exponents, weights),
+        standard_error=standard_error(block_exponents, weights),
+        block_exponents=block_exponents,
+        block_steps=block_steps,
+        unresolved=first.unresolved + second.unresolved,
+        rounding_error=share * first.rounding_error + (1 - share) * second.rounding_error,
+        state=second.state,
+        frame=second.frame,
+        num_steps=num_steps,
+        every=jnp.maximum(first.every, second.every),
+        dt=first.dt,
+        first_bad_step=jnp.where(first.first_bad_step < 0, late, first.first_bad_step),
+        result=result,
+    )

@@ -1,0 +1,57 @@
+"""Block means: which block a step belongs to, sums that do not drift, standard errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
+    """The lengths of `num_blocks` consecutive blocks that fill `num_steps`, the longer ones first."""
+    base, longer = divmod(num_steps, num_blocks)
+    return np.repeat([base + 1, base], [longer, num_blocks - longer])
+
+
+def locate_block(
+    step: Int[Array, ""], num_steps: int, num_blocks: int
+) -> tuple[Int[Array, ""], Int[Array, ""], Bool[Array, ""]]:
+    """The block of step 0 <= `step` < `num_steps`, its place in the block, whether it is the last."""
+    base, longer = divmod(num_steps, num_blocks)
+    boundary = longer * (base + 1)
+    early = step < boundary
+    length = jnp.where(early, base + 1, base)
+    offset = jnp.where(early, step, step - boundary)
+    block = offset // length
+    place = offset - block * length
+    return jnp.where(early, block, block + longer), place, place == length - 1
+
+
+def add_compensated(
+    total: Float[Array, " k"], compensation: Float[Array, " k"], term: Float[Array, " k"]
+) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    """One step of Kahan's compensated sum; infinite terms pass through."""
+    corrected = term - compensation
+    new = total + corrected
+    compensation = jax.lax.stop_gradient((new - total) - corrected)
+    return new, jnp.where(jnp.isfinite(new), compensation, 0)
+
+
+def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
+    """Mean over blocks, weighted by their lengths. -inf stays -inf."""
+    return jnp.sum(values * (weights / jnp.sum(weights))[:, None], axis=0)
+
+
+def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
+    """Standard error of the weighted mean of independent blocks whose variance falls as 1/length.
+
+    NaN with fewer than 2 blocks and where the mean is infinite.
+    """
+    num_blocks = values.shape[0]
+    if num_blocks < 2:
+        return jnp.full(values.shape[1:], jnp.nan, values.dtype)
+    mean = weighted_mean(values, weights)
+    finite = jnp.isfinite(mean)
+    variance = weighted_mean((values - jnp.where(finite, mean, 0)) ** 2, weights)
+    positive = finite & (variance > 0)
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / (num_blocks - 1))
+    return jnp.where(positive, root, jnp.where(finite, 0, jnp.nan))

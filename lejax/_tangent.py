@@ -1,0 +1,134 @@
+"""The tangent map: linearize the step once, push k columns through it.
+
+The Jacobian acts on the whole state (h and c of an LSTM, every layer of a stack) and products go
+forward in time, never through the transpose. It is materialized only by `jacobian`.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._cell import Cell, check_state, check_step, hoist, ravel
+
+
+Push = Callable[
+    [PyTree, Float[Array, " d"], Float[Array, "d k"]],
+    tuple[Float[Array, " d"], Float[Array, "d k"]],
+]
+
+
+def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype of frames: that of the state, but at least float32 (QR knows nothing smaller)."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def flat_step(cell: Cell, state: PyTree) -> Callable[[PyTree, Array], Array]:
+    """The cell as a map `(input, vector) -> vector` of the raveled state."""
+    _, unravel = ravel(state)
+
+    def step(input, vector):
+        with jax.default_matmul_precision("highest"):
+            return ravel(cell(input, unravel(vector)))[0]
+
+    return step
+
+
+def _raise_precision(tree: PyTree) -> PyTree:
+    def cast(x):
+        if eqx.is_inexact_array(x) and jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.asarray(x, tangent_dtype(x.dtype))
+        return x
+
+    return jax.tree_util.tree_map(cast, tree)
+
+
+def make_push(cell: Cell, state: PyTree) -> Push:
+    """`push(input, vector, frame) -> (vector, J frame)` for states shaped like `state`.
+
+    Below float32 the state moves in its own precision and the tangent map is that of the cell
+    with weights, input and state raised to float32, at the same point.
+    """
+    step = flat_step(cell, state)
+    vector, _ = ravel(state)
+    low = tangent_dtype(vector.dtype) != vector.dtype
+    high_step = flat_step(_raise_precision(cell), _raise_precision(state)) if low else step
+
+    def push(input, vector, frame):
+        point = vector.astype(tangent_dtype(vector.dtype))
+        high_input = _raise_precision(input) if low else input
+        following, tangent = jax.linearize(lambda x: high_step(high_input, x), point)
+        if low:
+            following = step(input, vector)
+        with jax.default_matmul_precision("highest"):
+            return following, jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
+
+    return push
+
+
+def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:
+    r"""The Jacobian of one step on the whole state, $J = \partial F(u, h) / \partial h$.
+
+    **Arguments:** `cell`, the `state` (d numbers when raveled) and the `input` of this one step.
+
+    **Returns:** the matrix (d, d), rows and columns in the order of `jax.flatten_util.ravel_pytree`;
+    `J[i, j]` is the derivative of component i of the new state by component j of the old.
+    Cost: d tangent products. No spectrum needs it; use `push_forward` for a few columns.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.jacobian(lejax.systems.Henon(1.4, 0.3), jnp.array([0.5, 0.0]))
+        Array([[-1.4,  1. ],
+               [ 0.3,  0. ]], dtype=...)
+    """
+    state = check_state(state)
+    vector, _ = ravel(state)
+    frame = jnp.eye(vector.size, dtype=tangent_dtype(vector.dtype))
+    return _push_forward(hoist(cell, input, state), state, input, frame)[1]
+
+
+def push_forward(
+    cell: Cell, state: PyTree, input: PyTree, frame: Float[Array, "d k"]
+) -> tuple[PyTree, Float[Array, "d k"]]:
+    r"""One step of the state and of k tangent vectors: $h' = F(u, h)$, $Z = J(u, h)\, Q$.
+
+    **Arguments:** `cell`, `state`, the `input` of this step (or `None`), and `frame` (d, k), any k columns.
+
+    **Returns:** the new state and the pushed columns (d, k), not orthonormalized.
+    Cost: one linearized step and k products with it, about one matrix product (d, d) (d, k).
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> henon = lejax.systems.Henon(1.4, 0.3)
+        >>> lejax.push_forward(henon, jnp.array([0.5, 0.0]), None, jnp.array([[1.0], [0.0]]))[1]
+        Array([[-1.4],
+               [ 0.3]], dtype=...)
+    """
+    state = check_state(state)
+    vector, _ = ravel(state)
+    frame = check_frame(frame, vector)
+    return _push_forward(hoist(cell, input, state), state, input, frame)
+
+
+def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]:
+    """The frame as a (d, k) array of the tangent's dtype."""
+    frame = jnp.asarray(frame)
+    if frame.ndim != 2 or frame.shape[0] != vector.size or frame.shape[1] < 1:
+        raise ValueError(
+            f"frame has shape {frame.shape}, but a state of {vector.size} numbers needs ({vector.size}, k), k >= 1."
+        )
+    if jnp.issubdtype(frame.dtype, jnp.complexfloating):
+        raise TypeError(f"frame must be real, got {frame.dtype}.")
+    return frame.astype(tangent_dtype(vector.dtype))
+
+
+@eqx.filter_jit
+def _push_forward(cell, state, input, frame):
+    check_step(cell, input, state)
+    vector, unravel = ravel(state)
+    vector, frame = make_push(cell, state)(input, vector, frame)
+    return unravel(vector), frame

@@ -1,0 +1,146 @@
+"""Rate networks: the plain recurrent cell and the leaky one in continuous time."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._cell import RecurrentCell, TimedCell, check_count, check_duration
+
+
+def uniform(key: PRNGKeyArray, shape: tuple[int, ...], hidden_size: int, dtype) -> Array:
+    """U(-1/sqrt(H), 1/sqrt(H)), as PyTorch and Equinox draw recurrent weights."""
+    limit = hidden_size**-0.5
+    return jr.uniform(key, shape, dtype or jnp.result_type(float), minval=-limit, maxval=limit)
+
+
+def drive(
+    weight: Float[Array, "g i"], input: Float[Array, " i"] | None
+) -> Float[Array, " g"] | float:
+    """W u; nothing for a cell built with `input_size=0` and called without an input."""
+    if input is None:
+        if weight.shape[1] > 0:
+            raise TypeError(f"the cell takes inputs of size {weight.shape[1]}, got None.")
+        return 0.0
+    return weight @ input
+
+
+class RNNCell(RecurrentCell):
+    r"""The plain (Elman) recurrent cell.
+
+    $$h' = \phi(W_{ih} u + W_{hh} h + b)$$
+
+    **Arguments:** `input_size` I (0: autonomous, called with `input=None`), `hidden_size` H, `use_bias`,
+    `activation` $\phi$ (`jax.numpy.tanh` or `jax.nn.relu`), `dtype`, `key`. Weights are drawn from
+    $U(\pm 1/\sqrt{H})$; replace them with `equinox.tree_at`.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> cell = lejax.cells.RNNCell(3, 8, key=jax.random.key(0))
+        >>> cell(jnp.ones(3), cell.initial_state()).shape
+        (8,)
+
+    Elman, Cognitive Science 14 (1990).
+    """
+
+    weight_ih: Float[Array, "h i"]
+    weight_hh: Float[Array, "h h"]
+    bias: Float[Array, " h"] | None
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        use_bias: bool = True,
+        activation: Callable[[Array], Array] = jnp.tanh,
+        dtype=None,
+        *,
+        key: PRNGKeyArray,
+    ):
+        input_size = check_count("input_size", input_size, 0)
+        hidden_size = check_count("hidden_size", hidden_size, 1)
+        key_ih, key_hh, key_bias = jr.split(key, 3)
+        self.weight_ih = uniform(key_ih, (hidden_size, input_size), hidden_size, dtype)
+        self.weight_hh = uniform(key_hh, (hidden_size, hidden_size), hidden_size, dtype)
+        self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
+        self.activation = activation
+
+    def __call__(
+        self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
+    ) -> Float[Array, " h"]:
+        total = self.weight_hh @ state + drive(self.weight_ih, input)
+        return self.activation(total if self.bias is None else total + self.bias)
+
+    def initial_state(self) -> Float[Array, " h"]:
+        return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
+
+
+class LeakyRNNCell(RecurrentCell, TimedCell):
+    r"""The leaky rate network, one Euler step of $\tau \dot h = -h + J \phi(h) + W u + b$.
+
+    $$h' = (1 - dt/\tau)\, h + \frac{dt}{\tau} \left(J \phi(h) + W u + b\right)$$
+
+    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `dt` and `tau` in the same unit of time,
+    `gain` g (J is drawn from $N(0, g^2/H)$: chaotic above about 1), `use_bias` (drawn as in `RNNCell`),
+    `activation` $\phi$, `dtype`, `key`. `dt` and `tau` given as floats are settings, given as arrays they are
+    leaves that `grad` and `vmap` see. Exponents come per unit of time.
+
+    !!! example
+
+        >>> import jax, lejax
+        >>> cell = lejax.cells.LeakyRNNCell(0, 16, dt=0.1, gain=2.0, key=jax.random.key(0))
+        >>> cell(None, cell.initial_state()).shape
+        (16,)
+
+    Sompolinsky, Crisanti & Sommers, Phys. Rev. Lett. 61 (1988).
+    """
+
+    weight_ih: Float[Array, "h i"]
+    weight_hh: Float[Array, "h h"]
+    bias: Float[Array, " h"] | None
+    dt: float | Array
+    tau: float | Array
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        use_bias: bool = False,
+        activation: Callable[[Array], Array] = jnp.tanh,
+        dtype=None,
+        *,
+        dt: float | Array,
+        tau: float | Array = 1.0,
+        gain: float | Array = 1.0,
+        key: PRNGKeyArray,
+    ):
+        input_size = check_count("input_size", input_size, 0)
+        hidden_size = check_count("hidden_size", hidden_size, 1)
+        dtype = dtype or jnp.result_type(float)
+        key_ih, key_hh, key_bias = jr.split(key, 3)
+        self.weight_ih = uniform(key_ih, (hidden_size, input_size), hidden_size, dtype)
+        square = jr.normal(key_hh, (hidden_size, hidden_size), dtype)
+        self.weight_hh = (gain * hidden_size**-0.5 * square).astype(dtype)
+        self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
+        self.dt = check_duration("dt", dt)
+        self.tau = check_duration("tau", tau)
+        self.activation = activation
+
+    def __call__(
+        self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
+    ) -> Float[Array, " h"]:
+        total = self.weight_hh @ self.activation(state) + drive(self.weight_ih, input)
+        target = total if self.bias is None else total + self.bias
+        rate = jnp.asarray(self.dt / self.tau, state.dtype)
+        return (1 - rate) * state + rate * target
+
+    def initial_state(self) -> Float[Array, " h"]:
+        return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
+
+    def time_step(self) -> float | Array:
+        return self.dt

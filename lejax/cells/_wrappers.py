@@ -1,0 +1,110 @@
+"""Cells made of cells: layers on top of each other, and a loop closed through a readout."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._cell import Cell, RecurrentCell, TimedCell, is_traced, name_of, time_step
+
+
+def output(cell: Cell, state: PyTree) -> PyTree:
+    """What a cell shows of its state: `cell.output(state)`, h of an Equinox LSTM's (h, c), else all of it."""
+    if isinstance(cell, RecurrentCell):
+        return cell.output(state)
+    return state[0] if isinstance(cell, eqx.nn.LSTMCell) else state
+
+
+def initial_state(cell: Cell) -> PyTree:
+    """Zeros for a cell that says how many, or for a cell of Equinox."""
+    if isinstance(cell, RecurrentCell):
+        return cell.initial_state()
+    if isinstance(cell, eqx.nn.GRUCell | eqx.nn.LSTMCell):
+        zeros = jnp.zeros(cell.hidden_size, cell.weight_hh.dtype)
+        return (zeros, zeros) if isinstance(cell, eqx.nn.LSTMCell) else zeros
+    raise TypeError(f"{name_of(cell)} does not say its initial state; make one yourself.")
+
+
+class Stack(RecurrentCell, TimedCell):
+    """Layers on top of each other: each takes as input the new output of the one below.
+
+    **Arguments:** `layers`, a sequence of cells. The state is the tuple of the layers' states; the output is
+    that of the last layer. Layers must share their time step (1 for a cell that is no `TimedCell`).
+
+    !!! example
+
+        >>> import equinox as eqx, jax, jax.numpy as jnp, lejax
+        >>> key1, key2 = jax.random.split(jax.random.key(0))
+        >>> stack = lejax.cells.Stack([eqx.nn.LSTMCell(3, 8, key=key1), eqx.nn.GRUCell(8, 5, key=key2)])
+        >>> spectrum = lejax.lyapunov_spectrum(stack, stack.initial_state(), jnp.ones((100, 3)))
+        >>> spectrum.exponents.shape
+        (21,)
+    """
+
+    layers: tuple[Cell, ...]
+
+    def __init__(self, layers: Sequence[Cell]):
+        self.layers = tuple(layers)
+        if not self.layers:
+            raise ValueError("a Stack needs at least one layer, got none.")
+        first = time_step(self.layers[0])
+        for i, layer in enumerate(self.layers):
+            step = time_step(layer)
+            if not is_traced((first, step)) and bool(jnp.any(step != first)):
+                raise ValueError(
+                    f"layers of a Stack must share their time step, but layer 0 has {first} and layer {i} {step}."
+                )
+
+    def __call__(self, input: PyTree, state: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+        if len(state) != len(self.layers):
+            raise ValueError(f"the stack has {len(self.layers)} layers, the state {len(state)}.")
+        new = []
+        for layer, old in zip(self.layers, state, strict=True):
+            new.append(layer(input, old))
+            input = output(layer, new[-1])
+        return tuple(new)
+
+    def time_step(self) -> float | Array:
+        return time_step(self.layers[0])
+
+    def initial_state(self) -> tuple[PyTree, ...]:
+        return tuple(initial_state(layer) for layer in self.layers)
+
+    def output(self, state):
+        return output(self.layers[-1], state[-1])
+
+
+class ClosedLoop(RecurrentCell, TimedCell):
+    r"""A driven cell fed with its own readout: an autonomous system.
+
+    $$h' = F(g(h), h)$$
+
+    **Arguments:** `cell`, and `readout` g from the cell's output (h of an LSTM, the last layer of a stack,
+    else the state) to its input; an `eqx.Module`, so that its weights are leaves.
+
+    !!! example
+
+        >>> import equinox as eqx, jax, lejax
+        >>> key1, key2 = jax.random.split(jax.random.key(0))
+        >>> loop = lejax.cells.ClosedLoop(eqx.nn.GRUCell(3, 8, key=key1), eqx.nn.Linear(8, 3, key=key2))
+        >>> lejax.lyapunov_spectrum(loop, loop.initial_state(), num_steps=100).exponents.shape
+        (8,)
+    """
+
+    cell: Cell
+    readout: Callable[[PyTree], PyTree]
+
+    def __call__(self, input: None, state: PyTree) -> PyTree:
+        if input is not None:
+            raise TypeError("a ClosedLoop makes its own input; call it with input=None.")
+        return self.cell(self.readout(output(self.cell, state)), state)
+
+    def time_step(self) -> float | Array:
+        return time_step(self.cell)
+
+    def initial_state(self) -> PyTree:
+        return initial_state(self.cell)
+
+    def output(self, state):
+        return self.readout(output(self.cell, state))

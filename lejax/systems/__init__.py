@@ -1,0 +1,12 @@
+"""Textbook systems with known spectra: maps are cells, vector fields become cells through `Flow`."""
+
+from ._flow import Flow as Flow
+from ._maps import (
+    Cat as Cat,
+    Henon as Henon,
+    Logistic as Logistic,
+    Lozi as Lozi,
+    SkewTent as SkewTent,
+    Tent as Tent,
+)
+from ._vector_fields import Lorenz63 as Lorenz63, Lorenz96 as Lorenz96, Rossler as Rossler

@@ -1,0 +1,15 @@
+import os
+
+
+# Before JAX starts: contended BLAS threads slow tests fifty-fold, and batched LAPACK calls hang on
+# several host devices with a small thread pool.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("PJRT_NPROC", "4")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+import jax
+
+
+jax.config.update("jax_enable_x64", True)
