@@ -82,7 +82,8 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}.") from None
     if isinstance(value, bool) or count < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}.")
+        got = value if isinstance(value, bool) else count
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {got}.")
     return count
 
 
@@ -228,6 +229,21 @@ def ravel(
     return ravel_pytree(state)
 
 
+def vary_with(state: PyTree, others: PyTree) -> PyTree:
+    """The same state, varying over a device mesh wherever any array in `others` does.
+
+    Under `shard_map` the carry of a loop must vary from the start as it will after one step.
+    """
+
+    def nothing(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return jnp.sum(jnp.zeros_like(leaf))
+
+    zeros = [nothing(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
+    return jtu.tree_map(lambda x: x + sum(zero.astype(x.dtype) for zero in zeros), state)
+
+
 def unroll(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> PyTree:
@@ -259,6 +275,7 @@ def unroll(
 @eqx.filter_jit
 def _unroll(cell, state, inputs, num_steps):
     check_step(cell, first_input(inputs), state)
+    state = vary_with(state, (cell, inputs))
 
     def body(state, input):
         with jax.default_matmul_precision("highest"):

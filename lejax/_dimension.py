@@ -43,7 +43,7 @@ def kaplan_yorke_dimension(
             raise ValueError(
                 f"there are {num_exponents} exponents, but state_size is {state_size}."
             )
-    exponents = jnp.where(jnp.abs(exponents) <= tolerance, 0, exponents)
+    exponents = jnp.where(jnp.abs(exponents) < tolerance, 0, exponents)
     exponents = -jnp.sort(-exponents)
     sums = jnp.cumsum(exponents)
     index = jnp.sum(jnp.cumprod(sums >= 0))

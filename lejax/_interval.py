@@ -25,8 +25,8 @@ def suggest_qr_interval(
 ) -> int:
     r"""The largest interval between orthonormalizations whose estimated rounding error is tolerable.
 
-    Between two orthonormalizations the columns of the frame all turn towards the fastest growing direction; what
-    column i keeps of its own is $R_{ii} / |z_i|$, and rounding costs $\epsilon |z_i| / R_{ii}$ of it.
+    Between two orthonormalizations the columns z of the frame all turn towards the fastest growing direction. What
+    column i keeps of its own is $R_{ii}$, and rounding costs $\epsilon \sqrt{d} \max_j |z_j| / R_{ii}$ of it.
     Short trial runs with growing intervals measure the mean of that per step.
 
     **Arguments:** `cell`, `state`, `inputs`, `num_exponents`, `transient`, `frame` and `key` as for `lyapunov_spectrum`, and

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._cell import check_count
+from ._cell import check_count, is_traced
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
 from ._statistics import add_compensated, locate_block
 from ._tangent import Push
@@ -51,6 +51,8 @@ def _interval(every) -> Int[Array, ""] | np.ndarray:
     if eqx.is_array(every):
         if every.shape != () or not jnp.issubdtype(every.dtype, jnp.integer):
             raise TypeError(f"every must be one integer, got {every.dtype}{list(every.shape)}.")
+        if not is_traced(every):
+            check_count("every", every, 1)
         return every
     return np.asarray(check_count("every", every, 1), np.int32)
 
@@ -88,15 +90,16 @@ class SequentialQR(eqx.Module):
         # Built from the frame, so that under shard_map every part of the carry varies as it does.
         nothing = jnp.zeros_like(frame[0])
 
-        def divide_out(frame):
-            out = orthonormalize(orthonormalizer, frame)
-            is_lost = lost(out)
-            # Rounding in a column is eps |z_i|; what is left of it is R_ii. An exact zero has no error.
-            exact = jnp.isneginf(out.log_growth)
-            error = jnp.where(exact, 0, jnp.minimum(jnp.finfo(frame.dtype).eps / out.ratio, 1.0))
-            return out.columns, out.log_growth, is_lost, jax.lax.stop_gradient(error)
+        # Rounding in a column is about this fraction of the largest |z_j|; what is left of it is R_ii.
+        rounding = float(jnp.finfo(frame.dtype).eps) * frame.shape[0] ** 0.5
 
-        def leave(frame):
+        def divide_out(frame, last):
+            out = orthonormalize(orthonormalizer, frame, exact=last)
+            is_zero = jnp.isneginf(out.log_growth)  # exactly, so without error
+            error = jnp.where(is_zero, 0, jnp.minimum(rounding / out.share, 1.0))
+            return out.columns, out.log_growth, lost(out), jax.lax.stop_gradient(error)
+
+        def leave(frame, last):
             return frame, nothing, nothing != 0, nothing
 
         def body(carry: _Carry, input: PyTree) -> _Carry:
@@ -110,7 +113,7 @@ class SequentialQR(eqx.Module):
             due = ((place + 1) % self.every == 0) | last
 
             vector, frame = push(input, carry.vector, carry.frame)
-            frame, log_growth, is_lost, error = jax.lax.cond(due, divide_out, leave, frame)
+            frame, log_growth, is_lost, error = jax.lax.cond(due, divide_out, leave, frame, last)
             fresh = place == 0
             total, compensation = add_compensated(
                 jnp.where(fresh, 0, carry.total),

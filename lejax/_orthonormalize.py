@@ -21,21 +21,25 @@ class Frame(NamedTuple):
 
     columns: Float[Array, "d k"]
     log_growth: Float[Array, " k"]  # log R_ii; -inf where R_ii = 0
-    ratio: Float[Array, " k"]  # R_ii / |z_i|: how much of column i the earlier ones left
+    share: Float[Array, " k"]  # R_ii / max_j |z_j|: rounding in every column is relative to that
 
 
 class Orthonormalizer(eqx.Module):
-    """A way to factorize (d, k) frames. `least_ratio` is where its fast factorization is given up."""
+    """A way to factorize (d, k) frames.
+
+    The ratio R_ii / |z_i| is what the earlier columns left of column i; frames with one below `least_ratio`
+    go to `Householder`.
+    """
 
     @abc.abstractmethod
     def factorize(
         self, frame: Float[Array, "d k"], norms: Float[Array, " k"]
     ) -> tuple[Float[Array, "d k"], Float[Array, " k"]]:
-        """Q (d, k), and R_ii divided by the column norms `norms`."""
+        """Q (d, k), and the ratios (k,) of R_ii to the column norms `norms`."""
         raise NotImplementedError
 
     @abc.abstractmethod
-    def least_ratio(self, dtype: jnp.dtype) -> float:
+    def least_ratio(self, frame: Float[Array, "d k"]) -> float:
         raise NotImplementedError
 
 
@@ -48,16 +52,15 @@ class Householder(Orthonormalizer):
         sign = jnp.where(diagonal < 0, -1.0, 1.0).astype(frame.dtype)
         return q * sign, jnp.abs(diagonal) / jnp.where(norms == 0, 1, norms)
 
-    def least_ratio(self, dtype):
+    def least_ratio(self, frame):
         return -jnp.inf
 
 
 class Cholesky(Orthonormalizer):
-    """One pass through the Cholesky factor of the column-scaled Gram matrix.
+    r"""One pass through the Cholesky factor of the column-scaled Gram matrix (Yamamoto et al., ETNA 44, 2015).
 
-    Its error grows as the square of the condition number, so frames with a ratio below
-    $30 \\sqrt{\\epsilon}$ go to `Householder`. No second pass is needed: the loss of orthogonality
-    does not enter $Z_T = Q_T R_T \\cdots R_1$ (Yamamoto et al. 2015 analyze the pass itself).
+    Rounding in the Gram matrix hides ratios up to a few $\sqrt{d \epsilon}$, and a ratio so small may come out
+    larger: frames with one below $20 \sqrt{d \epsilon}$ go to `Householder`.
     """
 
     def factorize(self, frame, norms):
@@ -68,8 +71,8 @@ class Cholesky(Orthonormalizer):
         )
         return q, jnp.diagonal(lower)
 
-    def least_ratio(self, dtype):
-        return 30 * float(jnp.finfo(dtype).eps) ** 0.5
+    def least_ratio(self, frame):
+        return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
 
 
 class GramSchmidt(Orthonormalizer):
@@ -89,7 +92,7 @@ class GramSchmidt(Orthonormalizer):
             lengths.append(length / norms[i])
         return jnp.stack(columns, axis=1), jnp.stack(lengths)
 
-    def least_ratio(self, dtype):
+    def least_ratio(self, frame):
         return 1e-3
 
 
@@ -98,47 +101,54 @@ def default_orthonormalizer(num_columns: int) -> Orthonormalizer:
     return GramSchmidt() if num_columns <= 4 else Cholesky()
 
 
-def resolution(frame: Float[Array, "d k"]) -> float:
-    """The ratio R_ii / |z_i| at or below which R_ii is rounding noise."""
-    return frame.shape[0] * float(jnp.finfo(frame.dtype).eps)
-
-
 def lost(frame: Frame) -> Bool[Array, " k"]:
-    """The columns with nothing left of them that floating point resolves."""
-    return frame.ratio <= resolution(frame.columns)
+    """The columns of which nothing is left that floating point resolves: share <= d eps."""
+    size = frame.columns.shape[0]
+    return frame.share <= size * float(jnp.finfo(frame.columns.dtype).eps)
 
 
-def orthonormalize(orthonormalizer: Orthonormalizer, frame: Float[Array, "d k"]) -> Frame:
-    """`frame` = Q R with R_ii >= 0, in highest precision, under one guard for a whole batch."""
+def orthonormalize(
+    orthonormalizer: Orthonormalizer,
+    frame: Float[Array, "d k"],
+    exact: Bool[Array, ""] | bool = True,
+) -> Frame:
+    """`frame` = Q R with R_ii >= 0, in highest precision.
+
+    A fast factorization loses orthogonality on an ill-conditioned frame. That costs nothing in a product:
+    Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
+    the product ends, ask for an `exact` one. Under `vmap` both guards are one scalar for the whole batch.
+    """
     with jax.default_matmul_precision("highest"):
-        return _orthonormalize(orthonormalizer, frame)
+        return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
 
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _orthonormalize(orthonormalizer, frame):
+def _orthonormalize(orthonormalizer, frame, exact):
     norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
-    exact = Householder()
+    householder = Householder()
     if isinstance(orthonormalizer, Householder):
-        columns, ratio = exact.factorize(frame, norms)
+        columns, ratio = householder.factorize(frame, norms)
     else:
         columns, ratio = orthonormalizer.factorize(frame, norms)
-        good = jnp.all(ratio > orthonormalizer.least_ratio(frame.dtype))
+        good = jnp.all(ratio > orthonormalizer.least_ratio(frame))
         # A member that diverged stays NaN on the fast path and must not slow the batch.
         good = good | ~jnp.all(jnp.isfinite(norms))
         columns, ratio = jax.lax.cond(
-            batch_all(good),
+            batch_all(good & ~exact),
             lambda: (columns, ratio),
-            lambda: exact.factorize(frame, norms),
+            lambda: householder.factorize(frame, norms),
         )
-    return Frame(columns, jnp.log(ratio) + jnp.log(norms), ratio)
+    largest = jnp.max(norms)
+    share = ratio * (norms / jnp.where(largest == 0, 1, largest))
+    return Frame(columns, jnp.log(ratio) + jnp.log(norms), share)
 
 
 @_orthonormalize.defjvp
 def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # With M = Q^T dZ R^-1 and Omega = tril(M, -1) - tril(M, -1)^T:
     # d log R_ii = M_ii and dQ = dZ R^-1 - Q (M - Omega). Lost columns are taken out of the solve.
-    (frame,), (change,) = primals, tangents
-    out = _orthonormalize(orthonormalizer, frame)
+    (frame, exact), (change, _) = primals, tangents
+    out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
     r = jnp.triu(q.T @ frame)
     r = jnp.where(is_lost, jnp.eye(r.shape[0], dtype=r.dtype), r)
@@ -147,5 +157,5 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     m = q.T @ x
     below = jnp.tril(m, -1)
     change_q = x - q @ (m - below + below.T)
-    tangent = Frame(change_q, jnp.diagonal(m), jnp.zeros_like(out.ratio))
+    tangent = Frame(change_q, jnp.diagonal(m), jnp.zeros_like(out.share))
     return out, tangent

@@ -3,6 +3,7 @@ r"""The Lyapunov spectrum: `lyapunov_spectrum` and its report."""
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, DirectAdjoint
@@ -20,6 +21,7 @@ from ._cell import (
     name_of,
     ravel,
     time_step,
+    vary_with,
 )
 from ._method import Plan, SequentialQR
 from ._orthonormalize import Householder, orthonormalize
@@ -48,8 +50,8 @@ class LyapunovSpectrum(eqx.Module):
     """Orthonormalizations at which the direction was below floating-point resolution. Where it is not 0
     the exponent is an upper bound (or -inf, if the direction was mapped exactly to zero)."""
     rounding_error: Float[Array, " k"]
-    """An upper estimate of the exponents' error from floating point: the mean over the run of
-    eps |z_i| / R_ii, in the units of the exponents."""
+    """The exponents' error from floating point, estimated from the R factors: the mean over the run of
+    eps sqrt(d) max_j |z_j| / R_ii, in the units of the exponents."""
     state: PyTree
     """The state where the run stopped."""
     frame: Float[Array, "d k"]
@@ -132,11 +134,16 @@ def lyapunov_spectrum(
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)
+    if frame is not None:
+        frame = check_frame(frame, vector)
+        if frame.shape[1] > vector.size:
+            raise ValueError(
+                f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "
+                f"for {vector.size}."
+            )
     num_exponents = _check_num_exponents(num_exponents, frame, vector.size)
     plan = Plan(int(transient), num_steps, min(check_count("num_blocks", num_blocks, 1), num_steps))
     dtype = tangent_dtype(vector.dtype)
-    if frame is not None:
-        frame = check_frame(frame, vector)
     dt = jnp.asarray(check_duration("dt", time_step(cell) if dt is None else dt), dtype)
     spectrum = _lyapunov_spectrum(
         hoist(cell, first_input(inputs), state),
@@ -158,14 +165,11 @@ def lyapunov_spectrum(
 @eqx.filter_jit
 def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
     check_step(cell, first_input(inputs), state)
-    vector, unravel = ravel(state)
-    if frame is None:
-        shape = (vector.size, num_exponents)
-        frame = jr.normal(key, shape, tangent_dtype(vector.dtype))
-    frame = (
-        frame + jnp.zeros_like(vector, frame.dtype)[:, None]
-    )  # varies over a mesh as the state does
-    frame = orthonormalize(Householder(), frame).columns
+    vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
+    dtype = tangent_dtype(vector.dtype)
+    if frame is None:  # drawn in float32 whatever the dtype, so that precisions can be compared
+        frame = jr.normal(key, (vector.size, num_exponents), jnp.float32).astype(dtype)
+    frame = orthonormalize(Householder(), vary_with(frame, vector)).columns
     push = make_push(cell, state)
     growth = method.run(push, vector, frame, inputs, plan, adjoint)
 
@@ -196,15 +200,15 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state_size: int) -> int:
     if num_exponents is None:
-        return state_size if frame is None else jnp.shape(frame)[-1]
+        return state_size if frame is None else frame.shape[1]
     num_exponents = check_count("num_exponents", num_exponents, 1)
     if num_exponents > state_size:
         raise ValueError(
             f"num_exponents is {num_exponents}, but a state of {state_size} numbers has only {state_size}."
         )
-    if frame is not None and jnp.shape(frame)[-1] != num_exponents:
+    if frame is not None and frame.shape[1] != num_exponents:
         raise ValueError(
-            f"num_exponents is {num_exponents}, but the frame has {jnp.shape(frame)[-1]} columns."
+            f"num_exponents is {num_exponents}, but the frame has {frame.shape[1]} columns."
         )
     return num_exponents
 
@@ -309,7 +313,9 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
             "the runs have different numbers of exponents: "
             f"{first.exponents.shape[-1]} and {second.exponents.shape[-1]}."
         )
-    if not is_traced((first.dt, second.dt)) and bool(jnp.any(first.dt != second.dt)):
+    if not is_traced((first.dt, second.dt)) and np.any(
+        np.asarray(first.dt) != np.asarray(second.dt)
+    ):
         raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
     block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
     block_steps = jnp.concatenate([first.block_steps, second.block_steps])

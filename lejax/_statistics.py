@@ -37,8 +37,9 @@ def add_compensated(
 
 
 def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
-    """Mean over blocks, weighted by their lengths. -inf stays -inf."""
-    return jnp.sum(values * (weights / jnp.sum(weights))[:, None], axis=0)
+    """Mean over blocks, weighted by their lengths. -inf stays -inf, except in a block of weight 0."""
+    share = (weights / jnp.sum(weights))[:, None]
+    return jnp.sum(jnp.where(share > 0, values * share, 0), axis=0)
 
 
 def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, check_state, check_step, hoist, ravel
+from ._cell import Cell, check_state, check_step, hoist, ravel, vary_with
 
 
 Push = Callable[
@@ -129,6 +129,7 @@ def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]
 @eqx.filter_jit
 def _push_forward(cell, state, input, frame):
     check_step(cell, input, state)
-    vector, unravel = ravel(state)
+    vector, unravel = ravel(vary_with(state, (cell, input, frame)))
+    frame = vary_with(frame, vector)
     vector, frame = make_push(cell, state)(input, vector, frame)
     return unravel(vector), frame

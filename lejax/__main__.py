@@ -1,0 +1,168 @@
+"""The command line. JAX is imported only once there is work for it, so `--help` answers at once."""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one sentence."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}. Try {self.prog} --help.\n")
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {minimum}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def _interval(text: str) -> int | str:
+    return text if text == "auto" else _whole(1)(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="lejax", description="The dynamics of recurrent models.")
+    parser.add_argument("--version", action="version", version=f"lejax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    spectrum = commands.add_parser(
+        "spectrum",
+        help="the Lyapunov spectrum of a network, with standard errors",
+        description="The Lyapunov spectrum of a trained recurrent network along its inputs, with standard errors. "
+        "Without MODEL: a GRU that ships with lejax, reading handwritten digits row by row.",
+        epilog="Writes spectrum.json, spectrum.npz and spectrum.png. JSON has no NaN or infinity: such a number is "
+        "null there, and 'nonfinite' says which it was. Exit status: 0, 2 for unusable input or a run that "
+        "diverged, 130 after Ctrl-C.",
+    )
+    add = spectrum.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        type=Path,
+        help="nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz",
+    )
+    add(
+        "--inputs",
+        metavar="FILE",
+        type=Path,
+        help="(T, I) array, .npy, .npz or .csv; a MODEL without it is driven by zeros",
+    )
+    add("-k", metavar="K", type=_whole(1), help="leading exponents to compute (default: all)")
+    add(
+        "--steps",
+        metavar="N",
+        type=_whole(1),
+        help="counted steps (default: all inputs after the transient)",
+    )
+    add(
+        "--transient",
+        metavar="N",
+        type=_whole(0),
+        help="leading steps that are not counted (default: 0, of the shipped digits 80)",
+    )
+    add(
+        "--qr-every",
+        metavar="N|auto",
+        type=_interval,
+        default=1,
+        help="steps between orthonormalizations; auto finds the largest safe number (default: 1)",
+    )
+    add(
+        "--dt",
+        metavar="X",
+        type=_duration,
+        help="duration of a step: exponents in nats per unit time (default: nats per step)",
+    )
+    add(
+        "--blocks",
+        metavar="N",
+        type=_whole(1),
+        default=20,
+        help="blocks behind the standard errors (default: 20)",
+    )
+    add(
+        "--seed",
+        metavar="N",
+        type=_whole(0),
+        default=0,
+        help="seed of the starting frame (default: 0)",
+    )
+    add(
+        "--activation",
+        choices=("tanh", "relu"),
+        help="nonlinearity of an nn.RNN, which its weights do not tell (default: tanh)",
+    )
+    add("--prefix", metavar="P", help="which network of several in MODEL, e.g. encoder.rnn.")
+    add(
+        "--dtype",
+        choices=("float64", "float32"),
+        default="float64",
+        help="precision of the run (default: float64)",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("lejax-spectrum"),
+        help="folder for the results (default: lejax-spectrum)",
+    )
+    add("--no-plot", action="store_true", help="do not draw spectrum.png")
+
+    commands.add_parser(
+        "info",
+        help="versions and devices",
+        description="Versions of lejax and what it runs on, and the devices JAX sees.",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (that of the process if `None`) and return the exit status."""
+    started = time.perf_counter()
+    args = _parser().parse_args(argv)
+    try:
+        from . import _command
+
+        try:
+            if args.command == "info":
+                _command.info()
+            else:
+                _command.spectrum(args, started)
+        except _command.BadInput as error:
+            print(f"lejax {args.command}: {error}", file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print("lejax: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

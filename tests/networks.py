@@ -1,0 +1,28 @@
+"""Small networks that several test files share."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+
+from lejax.cells import GRUCell, RNNCell
+
+
+def random_tanh(key, size, gain):
+    """h' = tanh(J h), J ~ N(0, gain^2 / size)."""
+    cell = RNNCell(0, size, use_bias=False, key=key)
+    return eqx.tree_at(lambda c: c.weight_hh, cell, gain * jr.normal(key, (size, size)) / size**0.5)
+
+
+class Linear(eqx.Module):
+    """h' = A h + u."""
+
+    matrix: jnp.ndarray
+
+    def __call__(self, input, state):
+        following = self.matrix @ state
+        return following if input is None else following + input
+
+
+def driven_gru(size=6, num_steps=120):
+    cell = GRUCell(3, size, key=jr.key(1))
+    return cell, cell.initial_state(), jr.normal(jr.key(2), (num_steps, 3))

@@ -1,0 +1,252 @@
+"""Every bad input gets one sentence of ours that names the offender and both values."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+from networks import Linear, driven_gru
+
+import lejax
+from lejax import SequentialQR
+from lejax.cells import ClosedLoop, GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
+from lejax.systems import Flow, Henon, Lorenz63
+
+
+CELL, STATE, INPUTS = driven_gru(size=4, num_steps=30)
+
+
+def spectrum(cell=CELL, state=STATE, inputs=INPUTS, **keywords):
+    return lejax.lyapunov_spectrum(cell, state, inputs, **keywords)
+
+
+class Grows(eqx.Module):
+    def __call__(self, input, state):
+        return jnp.concatenate([state, state])
+
+
+class Narrows(eqx.Module):
+    def __call__(self, input, state):
+        return state.astype(jnp.float32)
+
+
+class Renames(eqx.Module):
+    def __call__(self, input, state):
+        return (state,)
+
+
+CASES = {
+    "k > d": (
+        lambda: spectrum(num_exponents=5),
+        ValueError,
+        r"num_exponents is 5, but a state of 4 numbers has only 4",
+    ),
+    "k < 1": (lambda: spectrum(num_exponents=0), ValueError, r"num_exponents .* at least 1, got 0"),
+    "fractional k": (
+        lambda: spectrum(num_exponents=2.0),
+        TypeError,
+        r"num_exponents must be an integer, got 2\.0",
+    ),
+    "k against frame": (
+        lambda: spectrum(num_exponents=2, frame=jnp.eye(4)),
+        ValueError,
+        r"num_exponents is 2, but the frame has 4 columns",
+    ),
+    "frame rows": (
+        lambda: spectrum(frame=jnp.eye(3)),
+        ValueError,
+        r"frame has shape \(3, 3\), but a state of 4 numbers needs \(4, k\)",
+    ),
+    "frame wider than high": (
+        lambda: spectrum(frame=jnp.ones((4, 5))),
+        ValueError,
+        r"frame has 5 columns, but a state of 4 numbers has room for 4",
+    ),
+    "complex frame": (
+        lambda: spectrum(frame=1j * jnp.eye(4)),
+        TypeError,
+        r"frame must be real, got complex128",
+    ),
+    "no steps": (
+        lambda: spectrum(Henon(), jnp.ones(2), None),
+        ValueError,
+        r"num_steps is required when inputs is None",
+    ),
+    "zero steps": (lambda: spectrum(num_steps=0), ValueError, r"num_steps .* at least 1, got 0"),
+    "negative transient": (
+        lambda: spectrum(transient=-1),
+        ValueError,
+        r"transient .* at least 0, got -1",
+    ),
+    "fractional steps": (
+        lambda: spectrum(num_steps=2.5),
+        TypeError,
+        r"num_steps must be an integer, got 2\.5",
+    ),
+    "boolean steps": (lambda: spectrum(num_steps=True), ValueError, r"num_steps .* got True"),
+    "traced steps": (
+        lambda: jax.jit(lambda n: spectrum(num_steps=n).exponents)(3),
+        TypeError,
+        r"num_steps must be a Python integer, not a traced array",
+    ),
+    "transient too long": (
+        lambda: spectrum(transient=30),
+        ValueError,
+        r"transient \(30\) leaves nothing to count: inputs have 30 steps",
+    ),
+    "steps too many": (
+        lambda: spectrum(transient=10, num_steps=25),
+        ValueError,
+        r"transient \+ num_steps = 35 exceeds the inputs, which have 30 steps",
+    ),
+    "unequal inputs": (
+        lambda: spectrum(inputs={"a": INPUTS, "b": INPUTS[:7]}),
+        ValueError,
+        r"inputs\['a'\] has 30 steps, inputs\['b'\] has 7",
+    ),
+    "scalar inputs": (
+        lambda: spectrum(inputs=3.0),
+        ValueError,
+        r"inputs is a scalar, but inputs must have time as first axis",
+    ),
+    "integer state": (
+        lambda: spectrum(state=jnp.zeros(4, int)),
+        TypeError,
+        r"state has dtype int64, but a state must be real floating point",
+    ),
+    "complex state": (
+        lambda: spectrum(Linear(jnp.eye(2)), {"z": jnp.zeros(2, complex)}, None, num_steps=3),
+        TypeError,
+        r"state\['z'\] has dtype complex128",
+    ),
+    "text state": (lambda: spectrum(state="zeros"), TypeError, r"state must be an array, got str"),
+    "empty state": (lambda: spectrum(state=()), ValueError, r"state must hold at least one number"),
+    "grows": (
+        lambda: spectrum(Grows(), jnp.ones(2), None, num_steps=3),
+        TypeError,
+        r"Grows changed state from float64\[2\] to float64\[4\]",
+    ),
+    "narrows": (
+        lambda: spectrum(Narrows(), jnp.ones(2), None, num_steps=3),
+        TypeError,
+        r"Narrows changed state from float64\[2\] to float32\[2\]",
+    ),
+    "renames": (
+        lambda: spectrum(Renames(), jnp.ones(2), None, num_steps=3),
+        TypeError,
+        r"Renames changed the structure of its state",
+    ),
+    "no input for Equinox": (
+        lambda: spectrum(eqx.nn.GRUCell(3, 4, key=jr.key(0)), STATE, None, num_steps=3),
+        TypeError,
+        r"GRUCell .*without an input.*ClosedLoop\(cell, readout\).*zero inputs",
+    ),
+    "no input for lejax": (
+        lambda: spectrum(CELL, STATE, None, num_steps=3),
+        TypeError,
+        r"GRUCell .*ClosedLoop.*inputs of size 3, got None",
+    ),
+    "input of the wrong width": (
+        lambda: spectrum(inputs=INPUTS[:, :2]),
+        TypeError,
+        r"GRUCell failed on one step with input float64\[2\] and state float64\[4\]",
+    ),
+    "lstm with one state": (
+        lambda: spectrum(LSTMCell(3, 4, key=jr.key(0)), jnp.zeros(8)),
+        TypeError,
+        r"LSTMCell failed on one step with input float64\[3\] and state float64\[8\]",
+    ),
+    "vector field": (
+        lambda: spectrum(Lorenz63(), jnp.ones(3), None, num_steps=3),
+        TypeError,
+        r"Lorenz63 is a vector field, not a cell: wrap it, Flow\(Lorenz63",
+    ),
+    "zero dt": (lambda: spectrum(dt=0.0), ValueError, r"dt must be positive and finite, got 0\.0"),
+    "nan dt": (lambda: Flow(Lorenz63(), dt=float("nan")), ValueError, r"dt must be positive"),
+    "vector dt": (lambda: spectrum(dt=jnp.ones(2)), ValueError, r"dt must be one number"),
+    "zero every": (
+        lambda: SequentialQR(every=0),
+        ValueError,
+        r"every must be .* at least 1, got 0",
+    ),
+    "fractional every": (
+        lambda: SequentialQR(every=1.5),
+        TypeError,
+        r"every must be an integer, got 1\.5",
+    ),
+    "zero every as an array": (
+        lambda: SequentialQR(every=jnp.array(0)),
+        ValueError,
+        r"every must be .* at least 1, got 0",
+    ),
+    "zero blocks": (lambda: spectrum(num_blocks=0), ValueError, r"num_blocks .* at least 1, got 0"),
+    "window": (
+        lambda: lejax.finite_time_exponents(CELL, STATE, INPUTS, window=31),
+        ValueError,
+        r"window is 31 steps, but the run has only 30",
+    ),
+    "state size": (
+        lambda: lejax.kaplan_yorke_dimension(jnp.zeros(3), 2),
+        ValueError,
+        r"there are 3 exponents, but state_size is 2",
+    ),
+    "combined k": (
+        lambda: lejax.combine(spectrum(), spectrum(num_exponents=2)),
+        ValueError,
+        r"different numbers of exponents: 4 and 2",
+    ),
+    "combined dt": (
+        lambda: lejax.combine(spectrum(), spectrum(dt=0.5)),
+        ValueError,
+        r"different dt: 1\.0 and 0\.5",
+    ),
+    "low precision function": (
+        lambda: spectrum(lambda input, state: 0.5 * state, STATE.astype(jnp.bfloat16)),
+        TypeError,
+        r"plain function with a bfloat16\[4\] state",
+    ),
+    "empty stack": (lambda: Stack([]), ValueError, r"at least one layer"),
+    "mixed stack": (
+        lambda: Stack([CELL, LeakyRNNCell(4, 4, dt=0.1, key=jr.key(0))]),
+        ValueError,
+        r"share their time step, but layer 0 has 1\.0 and layer 1 0\.1",
+    ),
+    "stack and state": (
+        lambda: spectrum(Stack([CELL]), (STATE, STATE)),
+        TypeError,
+        r"the stack has 1 layers, the state 2",
+    ),
+    "input to a closed loop": (
+        lambda: spectrum(ClosedLoop(CELL, eqx.nn.Linear(4, 3, key=jr.key(0)))),
+        TypeError,
+        r"a ClosedLoop makes its own input",
+    ),
+    "hidden size": (
+        lambda: RNNCell(2, 0, key=jr.key(0)),
+        ValueError,
+        r"hidden_size must be .* at least 1, got 0",
+    ),
+    "input size": (
+        lambda: GRUCell(-1, 2, key=jr.key(0)),
+        ValueError,
+        r"input_size must be .* at least 0, got -1",
+    ),
+    "negative tau": (
+        lambda: LeakyRNNCell(0, 2, dt=0.1, tau=-1.0, key=jr.key(0)),
+        ValueError,
+        r"tau must be positive and finite, got -1\.0",
+    ),
+    "diverges in the trial": (
+        lambda: lejax.suggest_qr_interval(Henon(), 3 * jnp.ones(2)),
+        RuntimeError,
+        r"It happened at step \d+",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sentence(name):
+    call, kind, sentence = CASES[name]
+    with pytest.raises(kind, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value).split(" It said: ")[0]

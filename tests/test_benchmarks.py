@@ -1,0 +1,35 @@
+"""Every benchmark runs at toy size as a user would start it, and writes JSON that any parser reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+PEERS = {"peers": ["lyapax", "chaotax"], "train_digits": ["sklearn"]}
+
+
+def refuse(constant):
+    raise ValueError(f"{constant} is not JSON")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
+def test_runs_at_toy_size(name, tmp_path):
+    for module in PEERS.get(name, []):
+        pytest.importorskip(module, reason=f"{module} is missing: pip install 'lejax[bench]'")
+    report = tmp_path / "report.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--toy", "--json", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert isinstance(json.loads(report.read_text(), parse_constant=refuse), dict)
+
+
+def test_missing_folder_is_refused_before_the_run(tmp_path):
+    command = [sys.executable, str(FOLDER / "peers.py"), "--json", str(tmp_path / "no" / "x.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2
+    assert "its folder does not exist" in done.stderr

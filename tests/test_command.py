@@ -1,0 +1,350 @@
+"""The command: right numbers, strict files, one sentence for bad input."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lejax
+from lejax import _command, _report
+from lejax.__main__ import main
+
+
+SMALL = ("spectrum", "-k", "2", "--steps", "60", "--transient", "10")
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run the command inside an empty folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        try:
+            status = main([str(arg) for arg in argv])
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def strict_json(path):
+    def refuse(token):
+        raise AssertionError(f"{token} is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def save_rnn(path, recurrent, bias=1.0, **more):
+    """An `nn.RNN` with 2 inputs and 3 units."""
+    arrays = {
+        "weight_ih_l0": np.ones((3, 2)),
+        "weight_hh_l0": np.asarray(recurrent),
+        "bias_ih_l0": np.full(3, bias),
+        "bias_hh_l0": np.zeros(3),
+    }
+    np.savez(path, **arrays | more)
+
+
+@pytest.fixture
+def linear(tmp_path):
+    """A relu network whose units all stay positive: its exponents are log 1/2, log 1/4, log 1/8."""
+    save_rnn(tmp_path / "linear.npz", np.diag([0.5, 0.25, 0.125]))
+    np.save(tmp_path / "inputs.npy", np.random.default_rng(0).uniform(size=(300, 2)))
+    return ("spectrum", "linear.npz", "--activation", "relu")
+
+
+def python(*argv):
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300)
+
+
+def test_help_and_version_do_not_import_jax():
+    script = """
+import sys
+from lejax.__main__ import main
+for argv in (["--help"], ["--version"], ["spectrum", "--help"], ["info", "--help"], ["spectrum", "-k", "0"]):
+    try:
+        main(argv)
+    except SystemExit as stop:
+        print("status", stop.code)
+heavy = {"jax", "jaxlib", "equinox", "numpy", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("status 0") == 4
+    assert done.stdout.count("status 2") == 1
+    assert f"lejax {lejax.__version__}\n" in done.stdout
+    assert "--qr-every N|auto" in done.stdout
+
+
+def test_as_a_module_in_its_own_process(tmp_path):
+    done = python("-m", "lejax", *SMALL, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "Kaplan-Yorke dimension" in done.stdout
+    assert "%|" not in done.stderr  # no bar where nobody looks
+    assert strict_json(tmp_path / "out" / "spectrum.json")["settings"]["dtype"] == "float64"
+    done = python("-m", "lejax", "spectrum", "missing.npz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lejax spectrum: there is no file 'missing.npz'.\n"
+
+
+def test_the_shipped_network_by_default(run, tmp_path):
+    status, out, err = run("spectrum", "--steps", 400, "--seed", 3)
+    assert (status, err) == (0, "")
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    cell = lejax.data.digits_gru()
+    expected = lejax.lyapunov_spectrum(
+        cell,
+        cell.initial_state(),
+        lejax.data.digits_inputs(),
+        num_steps=400,
+        transient=80,
+        key=jr.key(3),
+    )
+    np.testing.assert_allclose(content["exponents"], expected.exponents, atol=1e-12)
+    np.testing.assert_allclose(content["standard_error"], expected.standard_error, rtol=1e-9)
+    assert content["kaplan_yorke_dimension"] == 0
+    assert content["units"] == "nats per step"
+    assert content["nonfinite"] == {}
+    assert content["versions"]["jax"] == jax.__version__
+    for exponent in expected.exponents:
+        assert f"{exponent:.5f}" in out
+
+    with np.load(tmp_path / "lejax-spectrum" / "spectrum.npz") as arrays:
+        np.testing.assert_array_equal(arrays["exponents"], content["exponents"])
+        assert arrays["frame"].shape == (32, 32)
+        np.testing.assert_allclose(arrays["state"], expected.state, atol=1e-12)
+    image = (tmp_path / "lejax-spectrum" / "spectrum.png").read_bytes()
+    assert image.startswith(b"\x89PNG")
+    assert image.endswith(b"IEND\xaeB`\x82")
+    names = {path.name for path in (tmp_path / "lejax-spectrum").iterdir()}
+    assert names == {"spectrum.json", "spectrum.npz", "spectrum.png"}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_a_network_and_inputs_from_files(run, linear, tmp_path, suffix):
+    inputs = np.load(tmp_path / "inputs.npy")
+    if suffix == "npz":
+        np.savez(tmp_path / "inputs.npz", inputs)
+    elif suffix == "csv":
+        np.savetxt(tmp_path / "inputs.csv", inputs, delimiter=",")
+    status, out, _ = run(
+        *linear, "--inputs", f"inputs.{suffix}", "--transient", 60, "--dt", 0.5, "--no-plot"
+    )
+    assert status == 0
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    np.testing.assert_allclose(content["exponents"], np.log([0.5, 0.25, 0.125]) / 0.5, atol=1e-9)
+    assert content["units"] == "nats per unit time"
+    assert content["num_steps"] == 240
+    assert f"linear.npz, RNN(2, 3), driven by inputs.{suffix}" in out
+    assert not (tmp_path / "lejax-spectrum" / "spectrum.png").exists()
+
+
+def test_zero_inputs_are_said_and_lost_directions_are_null(run, tmp_path):
+    save_rnn(tmp_path / "dead.npz", np.eye(3), bias=-1.0)  # no unit ever fires: the Jacobian is 0
+    status, out, _ = run("spectrum", "dead.npz", "--activation", "relu", "--steps", 40)
+    assert status == 0
+    assert "driven by zeros" in out
+    assert "-inf" in out
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    assert content["exponents"] == [None] * 3
+    assert [content["nonfinite"][f"exponents[{i}]"] for i in range(3)] == ["-inf"] * 3
+    assert content["kaplan_yorke_dimension"] == 0
+    assert (tmp_path / "lejax-spectrum" / "spectrum.png").exists()
+
+
+def test_upper_bounds_are_marked(run, tmp_path):
+    # The second direction shrinks 1e20 times faster than the first one it leans on.
+    recurrent = [[0.5, 0.5, 0.0], [0.0, 1e-20, 0.0], [0.0, 0.0, 0.25]]
+    save_rnn(tmp_path / "steep.npz", recurrent)
+    status, out, _ = run(
+        "spectrum", "steep.npz", "--activation", "relu", "--steps", 60, "--transient", 60
+    )
+    assert status == 0
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    np.testing.assert_allclose(content["exponents"][:2], np.log([0.5, 0.25]), atol=1e-9)
+    assert content["unresolved"][2] > 0
+    assert "\n   3 <" in out
+    assert "1 of 3 are upper bounds" in out
+
+
+def test_too_few_exponents_for_the_dimension(run, tmp_path):
+    save_rnn(tmp_path / "grow.npz", np.diag([1.01, 1.02, 0.5]))
+    status, out, _ = run(
+        "spectrum", "grow.npz", "--activation", "relu", "--steps", 50, "-k", 1, "--no-plot"
+    )
+    assert status == 0
+    assert "more than 1: it needs more than 1 exponents" in out
+    assert "of these exponents alone" in out
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    assert content["kaplan_yorke_dimension"] is None
+    assert content["nonfinite"]["kaplan_yorke_dimension"] == "nan"
+
+
+def test_float32_and_an_interval_that_is_found(run, tmp_path):
+    status, out, _ = run(*SMALL, "--dtype", "float32", "--qr-every", "auto", "--no-plot")
+    assert status == 0
+    every = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")["qr_every"]
+    assert every > 1
+    assert f"orthonormalized every {every} steps" in out
+    with np.load(tmp_path / "lejax-spectrum" / "spectrum.npz") as arrays:
+        assert arrays["exponents"].dtype == np.float32
+
+
+def test_info(run):
+    status, out, err = run("info")
+    assert (status, err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["jax"] == jax.__version__
+    assert lines["lejax"] == lejax.__version__
+    assert str(jax.devices()[0]) in lines["devices"]
+    assert lines["x64"].startswith("on")
+
+
+def write_bad_files(folder):
+    save_rnn(folder / "rnn.npz", np.eye(3) / 2)
+    save_rnn(folder / "nan.npz", np.full((3, 3), np.nan))
+    (folder / "cut.npz").write_bytes((folder / "rnn.npz").read_bytes()[:300])
+    (folder / "cut.safetensors").write_bytes(b"\xff" * 40)
+    np.save(folder / "wide.npy", np.ones((9, 5)))
+    np.save(folder / "flat.npy", np.ones(9))
+    np.save(folder / "complex.npy", np.ones((9, 2), complex))
+    np.savez(folder / "two.npz", a=np.ones((9, 2)), b=np.ones((9, 2)))
+    np.save(folder / "nan.npy", np.where(np.arange(18).reshape(9, 2) == 13, np.nan, 1.0))
+    np.save(folder / "huge.npy", np.full((9, 2), 1e300))
+    np.save(folder / "short.npy", np.ones((9, 2)))
+    (folder / "head.csv").write_text("a,b\n1,2\n")
+    (folder / "empty.csv").write_text("\n")
+    (folder / "file").write_text("")
+
+
+BAD = [
+    ("-k 40", "-k is 40, but the state of the shipped GRU has 32 numbers"),
+    ("-k 0", "-k: must be a whole number of at least 1, got '0'"),
+    ("-k 2.5", "-k: must be a whole number of at least 1, got '2.5'"),
+    ("--steps 0", "--steps: must be a whole number of at least 1, got '0'"),
+    ("--transient 1.5", "--transient: must be a whole number of at least 0, got '1.5'"),
+    ("--blocks x", "--blocks: must be a whole number of at least 1, got 'x'"),
+    ("--dt nan", "--dt: must be a positive number, got 'nan'"),
+    ("--qr-every never", "--qr-every: must be a whole number of at least 1, got 'never'"),
+    ("--dtype float16", "--dtype: invalid choice: 'float16'"),
+    ("--transient 3176", "--transient is 3176, but there are only 3176 steps in 397 handwritten"),
+    ("--steps 3100", "ask for 80 + 3100 steps, but there are 3176 in 397 handwritten"),
+    ("--prefix rnn.", "--prefix rnn. describes a MODEL, but none is given"),
+    ("none.npz", "there is no file 'none.npz'"),
+    ("cut.npz", "'cut.npz' is damaged or truncated"),
+    ("cut.safetensors", "'cut.safetensors' is damaged or truncated"),
+    ("nan.npz", "'weight_hh_l0' holds 9 non-finite values out of 9"),
+    ("rnn.npz", "without --inputs the network is driven by zeros, and --steps must say"),
+    ("rnn.npz --prefix a", "no recurrent network has the prefix 'a'"),
+    ("rnn.npz --inputs none.npy", "--inputs none.npy cannot be read: there is no file"),
+    (
+        "rnn.npz --inputs none.csv",
+        "--inputs none.csv cannot be read as numbers and commas: none.csv",
+    ),
+    ("rnn.npz --inputs wide.npy", "wide.npy has 5 columns, but rnn.npz takes 2 inputs"),
+    ("rnn.npz --inputs flat.npy", "has shape (9,), but (steps, inputs) is needed"),
+    ("rnn.npz --inputs complex.npy", "has dtype complex128, but inputs are real numbers"),
+    ("rnn.npz --inputs two.npz", "two.npz must hold one array, but holds 2"),
+    ("rnn.npz --inputs nan.npy", "nan.npy holds nan in row 6, column 1 (counted from 0)"),
+    ("rnn.npz --inputs huge.npy --dtype float32", "huge.npy holds inf in row 0, column 0"),
+    (
+        "rnn.npz --inputs head.csv",
+        "head.csv cannot be read as numbers and commas: could not convert",
+    ),
+    ("rnn.npz --inputs empty.csv", "empty.csv holds no numbers"),
+    ("rnn.npz --inputs short.npy --out file", "cannot write to --out file: File exists"),
+    ("rnn.npz --inputs short.npy --out file/a", "cannot write to --out file/a: Not a directory"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_gets_one_sentence(run, tmp_path, line, message):
+    write_bad_files(tmp_path)
+    status, out, err = run("spectrum", *line.split())
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("lejax spectrum: ")
+    assert err.endswith(".\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "lejax-spectrum").exists()
+
+
+def test_no_command_is_one_sentence(run):
+    assert run() == (
+        2,
+        "",
+        "lejax: the following arguments are required: COMMAND. Try lejax --help.\n",
+    )
+
+
+@pytest.mark.parametrize("every", ["1", "auto"])
+def test_a_diverging_network_names_the_step(run, tmp_path, every):
+    # x_t = (10^t - 1) / 9 leaves float64 at t = 310.
+    save_rnn(tmp_path / "explode.npz", 10 * np.eye(3))
+    status, out, err = run(
+        "spectrum", "explode.npz", "--activation", "relu", "--steps", 400, "--qr-every", every
+    )
+    assert (status, out) == (2, "")
+    assert err.startswith("lejax spectrum: explode.npz diverges")
+    assert "at step 310." in err
+    assert not list((tmp_path / "lejax-spectrum").iterdir())
+
+
+def test_a_too_long_interval_is_refused(run):
+    status, out, err = run("spectrum", "--steps", 200, "--qr-every", 100)
+    assert (status, out) == (2, "")
+    assert "--qr-every 100 is too long" in err
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c(run, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_command, "long_run", interrupt)
+    assert run(*SMALL) == (130, "", "lejax: interrupted.\n")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "spectrum.json"
+    path.write_text("old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        _report._write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_table_shows_both_ends():
+    spectrum = lejax.LyapunovSpectrum(
+        exponents=-jnp.arange(1.0, 201.0),
+        standard_error=jnp.full(200, jnp.nan),
+        block_exponents=jnp.zeros((1, 200)),
+        block_steps=jnp.ones(1, jnp.int32),
+        unresolved=jnp.zeros(200, jnp.int32),
+        rounding_error=jnp.zeros(200),
+        state=jnp.zeros(200),
+        frame=jnp.eye(200),
+        num_steps=jnp.asarray(1),
+        every=jnp.asarray(1),
+        dt=jnp.asarray(1.0),
+        first_bad_step=jnp.asarray(-1),
+        result=lejax.RESULTS.successful,
+    )
+    for width in (20, 80, 200):
+        lines = _report._table(spectrum, width)
+        assert max(map(len, lines)) <= max(width, 28)
+        shown = [int(word) for line in lines for word in line.split() if word.isdigit()]
+        assert sorted(shown) == [*range(1, 48), 105, *range(153, 201)]
+        assert sum("... 105 more in the files" in line for line in lines) == 1

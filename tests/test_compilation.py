@@ -1,0 +1,103 @@
+"""One program serves every network, state, input, interval and time step of the same shapes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+import lejax
+from lejax import SequentialQR
+
+
+class Counting(eqx.Module):
+    """h' = tanh(W h + u), counting how often it is traced."""
+
+    weight: jax.Array
+    traces: list = eqx.field(static=True)
+
+    def __call__(self, input, state):
+        self.traces.append(None)
+        return jnp.tanh(self.weight @ state + (0 if input is None else input))
+
+
+class Traces(list):
+    """A list that hashes by identity, so that it may be a static field."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+RUNS = {
+    "spectrum": lambda cell, state, inputs, every, dt: lejax.lyapunov_spectrum(
+        cell, state, inputs, dt=dt, method=SequentialQR(every=every), throw=False
+    ),
+    "windows": lambda cell, state, inputs, every, dt: lejax.finite_time_exponents(
+        cell, state, inputs, window=5, dt=dt, method=SequentialQR(every=every), throw=False
+    ),
+    "unroll": lambda cell, state, inputs, every, dt: lejax.unroll(cell, state, inputs),
+    "jacobian": lambda cell, state, inputs, every, dt: lejax.jacobian(cell, state, inputs[0]),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_second_call_and_second_network_trace_nothing(name):
+    traces = Traces()
+    key1, key2 = jr.split(jr.key(0))
+    run = RUNS[name]
+    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 1, 1.0)
+    assert len(traces) > 0
+    count = len(traces)
+    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 1, 1.0)
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 3, 0.5)
+    assert len(traces) == count
+    # Another length is another program.
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 3, 0.5)
+    assert len(traces) > count or name == "jacobian"
+
+
+def test_parameters_of_systems_and_keys_are_traced():
+    compiled = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    start = jnp.array([0.1, 0.1])
+
+    def run(a, seed):
+        cell = lejax.systems.Henon(a, 0.3)
+        return lejax.lyapunov_spectrum(
+            cell, start, num_steps=30, key=jr.key(seed), throw=False
+        ).exponents.block_until_ready()
+
+    run(1.4, 0)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    run(1.39, 1)
+    assert compiled == []
+
+
+def test_spectrum_never_materializes_the_jacobian():
+    size, columns = 40, 3
+    cell = lejax.cells.RNNCell(0, size, key=jr.key(0))
+
+    def run(cell, state):
+        return lejax.lyapunov_spectrum(cell, state, num_steps=10, num_exponents=columns).exponents
+
+    jaxpr = jax.make_jaxpr(run)(cell, jnp.zeros(size))
+    shapes = set()
+
+    def visit(jaxpr):
+        for equation in jaxpr.eqns:
+            shapes.update(v.aval.shape for v in equation.outvars)
+            for value in equation.params.values():
+                for sub in value if isinstance(value, list | tuple) else [value]:
+                    inner = getattr(sub, "jaxpr", sub)
+                    if hasattr(inner, "eqns"):
+                        visit(inner)
+
+    visit(jaxpr.jaxpr)
+    assert (size, columns) in shapes
+    assert (size, size) not in shapes

@@ -1,0 +1,158 @@
+"""Orthonormalizers: exact factorizations, guards, singular frames, derivatives, and `batch_all`."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from lejax import Cholesky, GramSchmidt, Householder
+from lejax._batch import batch_all
+from lejax._orthonormalize import default_orthonormalizer, lost, orthonormalize
+
+
+KINDS = [Householder(), Cholesky(), GramSchmidt()]
+
+
+def graded(key, size, columns, spread):
+    """A frame whose columns shrink towards each other: condition number about 10**spread."""
+    q = jnp.linalg.qr(jr.normal(key, (size, columns)))[0]
+    diagonal = 10.0 ** -jnp.linspace(0, spread, columns)
+    unit = jnp.eye(columns) + 0.5 * jnp.triu(jr.normal(key, (columns, columns)), 1)
+    # Turned by an orthogonal matrix from the right the columns are no longer graded.
+    turned = diagonal[:, None] * unit @ jnp.linalg.qr(jr.normal(key, (columns, columns)))[0]
+    frame = q @ turned
+    return frame, jnp.log(jnp.abs(jnp.diagonal(jnp.linalg.qr(turned)[1])))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("spread", [0, 4, 9])
+def test_factorization(kind, spread):
+    frame, log_growth = graded(jr.key(1), 12, 4, spread)
+    out = orthonormalize(kind, frame)
+    np.testing.assert_allclose(out.columns.T @ out.columns, np.eye(4), atol=1e-13)
+    np.testing.assert_allclose(out.log_growth, log_growth, atol=1e-13 * 10**spread)
+    r = out.columns.T @ frame
+    np.testing.assert_allclose(np.tril(r, -1), 0, atol=1e-13)
+    assert np.all(np.diagonal(r) > 0)
+    np.testing.assert_allclose(out.columns @ r, frame, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_fast_product_is_exact_once_it_ends_exactly(kind):
+    # The fast passes lose orthogonality on the way; the product does not.
+    matrices = jr.normal(jr.key(0), (30, 4, 4)) * jnp.array([1, 0.1, 0.02, 0.003])
+    frame, total = jnp.eye(4), jnp.zeros(4)
+    for i, matrix in enumerate(matrices):
+        out = orthonormalize(kind, matrix @ frame, exact=i == 29)
+        frame, total = out.columns, total + out.log_growth
+    determinant = np.linalg.slogdet(np.asarray(matrices)).logabsdet.sum()
+    np.testing.assert_allclose(total.sum(), determinant, rtol=1e-12)
+    np.testing.assert_allclose(frame.T @ frame, np.eye(4), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_singular_frames(kind, dtype):
+    frame = jr.normal(jr.key(0), (6, 4), dtype)
+    zero = frame.at[:, 1].set(0)
+    double = frame.at[:, 2].set(frame[:, 0])
+    for bad, column in ((zero, 1), (double, 2)):
+        out = orthonormalize(kind, bad, exact=False)
+        assert bool(lost(out)[column])
+        assert int(lost(out).sum()) == 1
+        np.testing.assert_allclose(
+            out.columns.T @ out.columns, np.eye(4), atol=20 * jnp.finfo(dtype).eps
+        )
+        assert not np.isnan(out.log_growth).any()
+    assert np.isneginf(orthonormalize(kind, zero, exact=False).log_growth[1])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_derivative(kind):
+    frame = jr.normal(jr.key(2), (7, 3))
+    change = jr.normal(jr.key(3), frame.shape)
+
+    def both(s):
+        out = orthonormalize(kind, frame + s * change, exact=False)
+        return out.columns, out.log_growth
+
+    tangent = jax.jvp(both, (0.0,), (1.0,))[1]
+    for value, plus, minus in zip(tangent, both(1e-6), both(-1e-6), strict=True):
+        np.testing.assert_allclose(value, (plus - minus) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+def test_second_derivative():
+    frame, change = jr.normal(jr.key(2), (7, 3)), jr.normal(jr.key(3), (7, 3))
+
+    def scalar(frame):
+        columns, log_growth = orthonormalize(Cholesky(), frame, exact=False)[:2]
+        return jnp.sum(jnp.sin(columns)) + jnp.sum(jnp.arange(3.0) * log_growth)
+
+    hessian = jax.hessian(scalar)(frame)
+    gradient = jax.grad(scalar)
+    difference = (gradient(frame + 1e-6 * change) - gradient(frame - 1e-6 * change)) / 2e-6
+    np.testing.assert_allclose(
+        jnp.einsum("ijkl,kl->ij", hessian, change), difference, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_derivative_with_a_lost_column_is_finite_and_right_for_the_rest(kind):
+    frame = jr.normal(jr.key(0), (6, 4)).at[:, 3].set(0)
+
+    def leading(frame):
+        return orthonormalize(kind, frame).log_growth[:3].sum()
+
+    gradient = jax.grad(leading)(frame)
+    np.testing.assert_allclose(gradient[:, :3], jax.grad(leading)(frame[:, :3]), atol=1e-13)
+    assert np.all(gradient[:, 3] == 0)
+
+    def everything(frame):
+        out = orthonormalize(kind, frame)
+        return jnp.sum(jnp.where(lost(out), 0, out.log_growth)) + jnp.sum(out.columns**3)
+
+    assert np.isfinite(jax.grad(everything)(frame)).all()
+
+
+def test_default_is_chosen_from_the_number_of_columns():
+    assert [type(default_orthonormalizer(k)) for k in (1, 4, 5, 64)] == [
+        GramSchmidt,
+        GramSchmidt,
+        Cholesky,
+        Cholesky,
+    ]
+
+
+def branches_taken(function, *args):
+    """Names of the branches of every `cond` that survives as a branch."""
+    text = str(jax.make_jaxpr(function)(*args))
+    return text.count("cond["), text.count("select_n")
+
+
+def test_batch_all_keeps_a_cond_a_branch_under_nested_vmap():
+    def guarded(x):
+        return jax.lax.cond(batch_all(x > 0), jnp.sin, jnp.cos, x)
+
+    def naive(x):
+        return jax.lax.cond(x > 0, jnp.sin, jnp.cos, x)
+
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    twice = jax.vmap(jax.vmap(guarded))
+    assert branches_taken(twice, x) == (1, 0)
+    assert branches_taken(jax.vmap(jax.vmap(naive)), x)[0] == 0
+    np.testing.assert_allclose(twice(x), jnp.sin(x))
+    np.testing.assert_allclose(twice(x.at[0, 1].set(-2.0)), jnp.cos(x.at[0, 1].set(-2.0)))
+    np.testing.assert_allclose(jax.jit(twice)(x), jnp.sin(x))
+    np.testing.assert_allclose(jax.grad(jax.grad(guarded))(1.0), -jnp.sin(1.0))
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(guarded)))(x[0]), -jnp.sin(x[0]))
+
+
+def test_one_diverged_member_does_not_send_the_batch_to_householder():
+    frames = jr.normal(jr.key(0), (3, 8, 5))
+    run = jax.vmap(lambda frame: orthonormalize(Cholesky(), frame, exact=False))
+    healthy = run(frames)
+    sick = run(frames.at[1].set(jnp.nan))
+    assert np.isnan(sick.log_growth[1]).all()
+    for i in (0, 2):  # bit for bit: the same factorization was used
+        np.testing.assert_array_equal(sick.columns[i], healthy.columns[i])

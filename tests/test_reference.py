@@ -1,0 +1,270 @@
+"""Known spectra: textbook systems, small networks to ten digits, and the large-network theory."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+import lejax
+from lejax.cells import GRUCell, LeakyRNNCell, LSTMCell, RNNCell
+from lejax.systems import (
+    Cat,
+    Flow,
+    Henon,
+    Logistic,
+    Lorenz63,
+    Lorenz96,
+    Lozi,
+    Rossler,
+    SkewTent,
+    Tent,
+)
+
+
+SPECTRA = {
+    "tanh": (
+        1,
+        "-.6030098003 -.8353409133 -.9792894363 -1.5288371875 -1.6469597040 -2.6162285696 "
+        "-3.2778353637 -3.6797618369",
+    ),
+    "gru": (
+        3,
+        "-.1994926332 -.4202433529 -.5441937256 -.6794141689 -.6798427709 -.7454949089 "
+        "-1.2412172909 -2.0780707969",
+    ),
+    "lstm": (
+        4,
+        "-.3192803228 -.3215206004 -.3916866966 -.4732308720 -.6598362014 -.8999777419 "
+        "-.9899313375 -1.3752871281 -2.3809745068 -2.5900262658 -2.9647471215 -3.1682579935 "
+        "-3.5623312621 -4.0670103439 -4.9344106976 -5.7257175482",
+    ),
+}
+
+
+def numbers(text):
+    return np.array(text.split(), float)
+
+
+def driven_cells(name):
+    """The lejax cell and, where there is one, Equinox's with the same weights."""
+    gates, _ = SPECTRA[name]
+    rng = np.random.RandomState(0)
+    w = jnp.asarray(rng.uniform(-0.9, 0.9, (gates * 8, 2)))
+    u = jnp.asarray(rng.uniform(-0.9, 0.9, (gates * 8, 8)))
+    key = jr.key(0)
+    if name == "tanh":
+        cells = [RNNCell(2, 8, use_bias=False, key=key)]
+    elif name == "gru":
+        cells = [GRUCell(2, 8, use_bias=False, key=key), eqx.nn.GRUCell(2, 8, False, key=key)]
+    else:
+        cells = [LSTMCell(2, 8, use_bias=False, key=key), eqx.nn.LSTMCell(2, 8, False, key=key)]
+    return [eqx.tree_at(lambda c: (c.weight_ih, c.weight_hh), cell, (w, u)) for cell in cells]
+
+
+def driving_input():
+    t = np.arange(400)
+    return jnp.asarray(np.stack([2 * ((t % 7) / 7 - 0.5), 1.5 * np.sin(2 * np.pi * t / 7)], axis=1))
+
+
+@pytest.mark.parametrize("orthonormalizer", [lejax.Householder(), lejax.Cholesky()])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_driven_cells_to_ten_digits(name, orthonormalizer):
+    expected = numbers(SPECTRA[name][1])
+    for cell in driven_cells(name):
+        state = (jnp.zeros(8), jnp.zeros(8)) if name == "lstm" else jnp.zeros(8)
+        spectrum = lejax.lyapunov_spectrum(
+            cell,
+            state,
+            driving_input(),
+            frame=jnp.eye(len(expected)),
+            method=lejax.SequentialQR(orthonormalizer=orthonormalizer),
+        )
+        np.testing.assert_allclose(spectrum.exponents, expected, atol=1e-10)
+        assert int(spectrum.num_steps) == 400
+
+
+def test_driven_cells_in_float32():
+    for name, (_, expected) in SPECTRA.items():
+        cell, *_ = driven_cells(name)
+        cell = jax.tree_util.tree_map(lambda x: x.astype(jnp.float32), cell)
+        spectrum = lejax.lyapunov_spectrum(
+            cell,
+            cell.initial_state(),
+            driving_input().astype(jnp.float32),
+            frame=jnp.eye(len(numbers(expected))),
+        )
+        assert spectrum.exponents.dtype == jnp.float32
+        np.testing.assert_allclose(spectrum.exponents, numbers(expected), rtol=1e-4)
+
+
+def test_short_rate_network():
+    rng = np.random.RandomState(0)
+    weights = 2.0 * rng.randn(10, 10) / np.sqrt(10)
+    state = jnp.asarray(rng.randn(10))
+    cell = LeakyRNNCell(0, 10, dt=0.1, key=jr.key(0))
+    cell = eqx.tree_at(lambda c: c.weight_hh, cell, jnp.asarray(weights))
+    spectrum = lejax.lyapunov_spectrum(cell, state, num_steps=100, frame=jnp.eye(10))
+    expected = numbers(
+        ".2301603689 -.5558112955 -.8128906078 -.8878648486 -1.0947434562 -1.0372424567 "
+        "-1.2141383796 -1.7876563065 -2.1260925651 -2.1466470727"
+    )
+    np.testing.assert_allclose(spectrum.exponents, expected, atol=1e-9)
+    np.testing.assert_allclose(
+        spectrum.state[:3], [-1.7327855144, 0.1473263859, 1.5929753103], atol=1e-9
+    )
+
+
+MAPS = [
+    (Henon(), [0.1, 0.1], [0.4192, np.log(0.3) - 0.4192], 3e-3),
+    (Logistic(), 0.3, [np.log(2)], 1e-3),
+    (Tent(1.9999), 0.3, [np.log(1.9999)], 1e-12),
+    (Cat(), [0.1, 0.3], [np.log((3 + 5**0.5) / 2), -np.log((3 + 5**0.5) / 2)], 1e-4),
+    (Lozi(), [0.1, 0.1], [0.4703, np.log(0.5) - 0.4703], 3e-3),
+    (SkewTent(), 0.3, [0.5 * np.log(0.4)], 1e-12),
+]
+
+
+@pytest.mark.parametrize(("cell", "start", "expected", "accuracy"), MAPS)
+def test_maps(cell, start, expected, accuracy):
+    spectrum = lejax.lyapunov_spectrum(cell, jnp.array(start), num_steps=50_000, transient=1000)
+    np.testing.assert_allclose(spectrum.exponents, expected, atol=accuracy)
+    # The literature's four digits, in units of the run's own error where it has one.
+    error = np.maximum(3 * np.asarray(spectrum.standard_error), accuracy / 10)
+    assert np.all(np.abs(spectrum.exponents - np.array(expected)) < error + 1e-4)
+
+
+def test_sum_of_exponents_is_the_mean_log_determinant():
+    for cell, total in [(Henon(), np.log(0.3)), (Lozi(), np.log(0.5)), (Cat(), 0.0)]:
+        spectrum = lejax.lyapunov_spectrum(cell, jnp.array([0.1, 0.1]), num_steps=1000)
+        np.testing.assert_allclose(spectrum.exponents.sum(), total, atol=1e-12)
+
+
+FLOWS = [
+    (Lorenz63(), [1.0, 1.0, 1.0], 0.01, [0.9056, 0.0, -14.572], -(10 + 1 + 8 / 3), 2e-2),
+    (Rossler(), [1.0, 1.0, 0.0], 0.05, [0.0714, 0.0, -5.394], None, 1e-2),
+]
+
+
+@pytest.mark.parametrize(("field", "start", "dt", "expected", "total", "accuracy"), FLOWS)
+def test_flows(field, start, dt, expected, total, accuracy):
+    spectrum = lejax.lyapunov_spectrum(
+        Flow(field, dt=dt), jnp.array(start), num_steps=200_000, transient=10_000
+    )
+    np.testing.assert_allclose(spectrum.exponents, expected, atol=accuracy)
+    assert np.abs(spectrum.exponents[0] - expected[0]) < 3 * spectrum.standard_error[0] + 1e-4
+    if total is not None:  # the divergence is constant; Runge-Kutta errs by O(dt^4)
+        np.testing.assert_allclose(spectrum.exponents.sum(), total, rtol=1e-5)
+        dimension = lejax.kaplan_yorke_dimension(spectrum.exponents, tolerance=5e-3)
+        np.testing.assert_allclose(dimension, 2.062, atol=2e-3)
+
+
+def test_lorenz96_sums_to_minus_its_size():
+    spectrum = lejax.lyapunov_spectrum(
+        Flow(Lorenz96(), dt=0.02), 8 + 0.01 * jnp.arange(8.0), num_steps=2000, transient=500
+    )
+    np.testing.assert_allclose(spectrum.exponents.sum(), -8, rtol=1e-5)
+
+
+def test_leaky_network_mean_and_symmetry():
+    # Without autapses the trace of the Jacobian is (1 - dt) N at every state.
+    size, dt = 24, 0.002
+    cell = LeakyRNNCell(0, size, dt=dt, gain=3.0, key=jr.key(3))
+    cell = eqx.tree_at(lambda c: c.weight_hh, cell, cell.weight_hh * (1 - jnp.eye(size)))
+    spectrum = lejax.lyapunov_spectrum(
+        cell,
+        jr.normal(jr.key(1), (size,)),
+        num_steps=60_000,
+        transient=5000,
+        method=lejax.SequentialQR(every=20),
+    )
+    center = np.log(1 - dt) / dt
+    np.testing.assert_allclose(spectrum.exponents.mean(), center, rtol=2e-2)
+    exponents = np.sort(np.asarray(spectrum.exponents))[::-1]
+    pairs = (exponents + exponents[::-1]) / 2 - exponents.mean()
+    assert np.abs(pairs).max() < 0.05 * (exponents[0] - exponents[-1])
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.4])
+def test_reservoir_settled_at_the_origin(leak):
+    size = 20
+    weights = 0.9 * jr.normal(jr.key(2), (size, size)) / size**0.5
+    eigenvalues = np.linalg.eigvals(np.asarray(weights))
+    expected = np.log(np.abs(1 - leak + leak * eigenvalues).max())
+    if leak == 1.0:
+        np.testing.assert_allclose(expected, np.log(np.abs(eigenvalues).max()), atol=1e-12)
+
+    def reservoir(input, state):
+        return (1 - leak) * state + leak * jnp.tanh(weights @ state)
+
+    spectrum = lejax.lyapunov_spectrum(
+        reservoir, 0.01 * jnp.ones(size), num_steps=20_000, transient=2000, num_exponents=2
+    )
+    np.testing.assert_allclose(spectrum.exponents[0], expected, atol=1e-3)
+
+
+def theory(gain):
+    """Large-N theory of h' = g J tanh(h): sigma, lambda_1, D/N, H/N, lambda(.25), lambda(.5)."""
+    z = np.linspace(-9, 9, 2001)
+    weight = np.exp(-(z**2) / 2)
+    weight = weight / weight.sum()
+    sigma = brentq(lambda s: gain**2 * (weight @ np.tanh(s * z) ** 2) - s**2, 0.1, 2 * gain)
+    square = np.cosh(sigma * z) ** -4.0
+
+    def exponent(t):
+        log_s = brentq(lambda x: weight @ (square / (square + np.exp(-x))) - t, -50, 600)
+        return np.log(gain) + 0.5 * (np.log(t) - log_s)
+
+    largest = np.log(gain) + 0.5 * np.log(weight @ square)
+    grid = np.linspace(0, 1, 801)[1:-1]
+    values = np.array([exponent(t) for t in grid])
+    step = grid[1] - grid[0]
+    sums = np.cumsum(values) * step
+    dimension = grid[np.argmax(sums < 0)]
+    entropy = np.maximum(values, 0).sum() * step
+    return sigma, largest, dimension, entropy, exponent(0.25), exponent(0.5)
+
+
+TABLE = {
+    2: (1.4565, 0.1547, 0.2576, 0.01068, -0.1667, -0.6893),
+    4: (3.5356, 0.4329, 0.2699, 0.03405, -0.4782, -2.4110),
+    10: (9.5763, 0.8564, 0.1653, 0.04417, -3.1210, -9.5904),
+}
+
+
+@pytest.mark.parametrize("gain", TABLE)
+def test_random_network_table_is_the_theory(gain):
+    np.testing.assert_allclose(theory(gain), TABLE[gain], rtol=5e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gain", TABLE)
+def test_random_network_against_theory(gain):
+    # At gain 10 networks of 128 units still differ from the limit: lambda_1 is .78 there, .83 at 256.
+    size, seeds = (256, 2) if gain == 10 else (128, 3)
+    _, largest, dimension, entropy, _, middle = TABLE[gain]
+
+    @eqx.filter_vmap
+    def spectra(key):
+        key_weights, key_state = jr.split(key)
+        cell = RNNCell(0, size, use_bias=False, key=key)
+        weights = gain * jr.normal(key_weights, (size, size)) / size**0.5
+        cell = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+        return lejax.lyapunov_spectrum(
+            cell, jr.normal(key_state, (size,)), num_steps=300, transient=100
+        )
+
+    spectrum = spectra(jr.split(jr.key(0), seeds))
+    assert bool(jnp.all(spectrum.result == lejax.RESULTS.successful))
+    exponents = np.asarray(spectrum.exponents)
+    assert abs(exponents[:, 0].mean() - largest) < 0.04
+    dimensions = jax.vmap(lambda x: lejax.kaplan_yorke_dimension(x, size))(exponents) / size
+    assert abs(dimensions.mean() - dimension) < 0.015
+    entropies = jax.vmap(lejax.kolmogorov_sinai_entropy)(exponents) / size
+    np.testing.assert_allclose(entropies.mean(), entropy, rtol=0.15)
+    np.testing.assert_allclose(exponents[:, size // 2 - 1].mean(), middle, rtol=0.03)
+    if gain == 4:  # a run of the same size made independently
+        assert abs(exponents[:, 0].mean() - 0.405) < 4 * 0.008
+        assert abs(dimensions.mean() - 0.261) < 4 * 0.002

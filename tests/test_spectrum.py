@@ -1,0 +1,346 @@
+"""Theorems that a Lyapunov spectrum obeys, whatever the network."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from networks import Linear, driven_gru, random_tanh
+
+import lejax
+from lejax import RESULTS, SequentialQR
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31 - 1))
+def test_linear_map_has_log_moduli_of_its_eigenvalues(seed):
+    size = 4
+    rng = np.random.default_rng(seed)
+    moduli = np.exp(-np.arange(size) * rng.uniform(0.3, 1.0) + rng.uniform(-1, 1))
+    signs = rng.choice([-1.0, 1.0], size)
+    basis = rng.normal(size=(size, size)) + 3 * np.eye(size)
+    matrix = basis @ np.diag(signs * moduli) @ np.linalg.inv(basis)
+    spectrum = lejax.lyapunov_spectrum(
+        Linear(jnp.asarray(matrix)), jnp.zeros(size), num_steps=200, transient=150
+    )
+    np.testing.assert_allclose(spectrum.exponents, np.log(moduli), atol=1e-7)
+
+
+def test_complex_pair_has_the_log_modulus_as_mean():
+    rotation = jnp.array([[0.0, -0.9], [0.9, 0.0]]) @ jnp.diag(jnp.array([1.5, 1 / 1.5]))
+    spectrum = lejax.lyapunov_spectrum(Linear(rotation), jnp.ones(2), num_steps=400)
+    np.testing.assert_allclose(spectrum.exponents.mean(), np.log(0.9), atol=1e-12)
+
+
+def test_orthogonal_map_has_only_zeros():
+    matrix = jnp.linalg.qr(jr.normal(jr.key(0), (5, 5)))[0]
+    spectrum = lejax.lyapunov_spectrum(Linear(matrix), jnp.ones(5), num_steps=500)
+    np.testing.assert_allclose(spectrum.exponents, 0, atol=1e-14)
+
+
+def test_default_frame_finds_the_leading_direction():
+    cell = Linear(jnp.diag(jnp.array([0.5, 1.1])))
+    spectrum = lejax.lyapunov_spectrum(
+        cell, jnp.zeros(2), num_exponents=1, num_steps=100, transient=100
+    )
+    np.testing.assert_allclose(spectrum.exponents, [np.log(1.1)], atol=1e-12)
+
+
+def test_first_k_of_a_full_run_are_a_run_with_k():
+    cell, state, inputs = driven_gru()
+    frame = jr.normal(jr.key(5), (6, 6))
+    full = lejax.lyapunov_spectrum(cell, state, inputs, frame=frame)
+    for k in (1, 3, 5):
+        part = lejax.lyapunov_spectrum(cell, state, inputs, frame=frame[:, :k])
+        np.testing.assert_allclose(part.exponents, full.exponents[:k], atol=1e-12)
+        np.testing.assert_allclose(part.standard_error, full.standard_error[:k], atol=1e-10)
+
+
+def test_coordinates_do_not_matter():
+    cell, state, inputs = driven_gru(num_steps=2000)
+    change = jr.normal(jr.key(3), (6, 6)) + 2 * jnp.eye(6)
+    back = jnp.linalg.inv(change)
+
+    def transformed(input, state):
+        return change @ cell(input, back @ state)
+
+    one = lejax.lyapunov_spectrum(cell, state, inputs, transient=100)
+    two = lejax.lyapunov_spectrum(transformed, change @ state, inputs, transient=100)
+    # Frames align at the rate of the gaps and leave a bias of order 1/T.
+    np.testing.assert_allclose(one.exponents, two.exponents, atol=5e-3)
+    np.testing.assert_allclose(one.exponents.sum(), two.exponents.sum(), atol=5e-3)
+    np.testing.assert_allclose(change @ one.state, two.state, atol=1e-10)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_chained_runs_are_one_long_run(every):
+    cell, state, inputs = driven_gru()
+    settings = {"method": SequentialQR(every=every)}
+    whole = lejax.lyapunov_spectrum(cell, state, inputs, num_blocks=6, **settings)
+    first = lejax.lyapunov_spectrum(cell, state, inputs[:80], num_blocks=4, **settings)
+    second = lejax.lyapunov_spectrum(
+        cell, first.state, inputs[80:], frame=first.frame, num_blocks=2, **settings
+    )
+    both = lejax.combine(first, second)
+    for name in ("exponents", "standard_error", "block_exponents", "state", "frame"):
+        np.testing.assert_allclose(getattr(both, name), getattr(whole, name), atol=1e-11)
+    for name in ("num_steps", "block_steps", "every", "dt", "unresolved", "first_bad_step"):
+        assert np.array_equal(getattr(both, name), getattr(whole, name))
+    assert bool(both.result == RESULTS.successful)
+
+
+def test_blocks_fill_the_run_and_average_to_the_exponents():
+    cell, state, inputs = driven_gru(num_steps=117)
+    spectrum = lejax.lyapunov_spectrum(cell, state, inputs, transient=10, num_blocks=8)
+    assert int(spectrum.block_steps.sum()) == 107
+    assert set(np.asarray(spectrum.block_steps)) == {13, 14}
+    weights = spectrum.block_steps / 107
+    np.testing.assert_allclose(weights @ spectrum.block_exponents, spectrum.exponents, atol=1e-14)
+    one = lejax.lyapunov_spectrum(cell, state, inputs, transient=10, num_blocks=1)
+    np.testing.assert_allclose(one.exponents, spectrum.exponents, atol=1e-12)
+    assert np.isnan(one.standard_error).all()
+    # More blocks than steps: one block a step.
+    short = lejax.lyapunov_spectrum(cell, state, inputs[:5])
+    assert short.block_exponents.shape == (5, 6)
+
+
+def test_windows_are_blocks():
+    cell, state, inputs = driven_gru()
+    windows = lejax.finite_time_exponents(cell, state, inputs, window=25)
+    assert windows.shape == (4, 6)
+    first = lejax.lyapunov_spectrum(cell, state, inputs[:25])
+    np.testing.assert_allclose(windows[0], first.exponents, atol=1e-12)
+    whole = lejax.lyapunov_spectrum(cell, state, inputs[:100])
+    np.testing.assert_allclose(windows.mean(axis=0), whole.exponents, atol=1e-12)
+
+
+def test_transient_moves_state_and_frame_uncounted():
+    cell, state, inputs = driven_gru()
+    skipped = lejax.lyapunov_spectrum(cell, state, inputs, transient=40)
+    first = lejax.lyapunov_spectrum(cell, state, inputs[:40])
+    second = lejax.lyapunov_spectrum(cell, first.state, inputs[40:], frame=first.frame)
+    np.testing.assert_allclose(skipped.exponents, second.exponents, atol=1e-12)
+    np.testing.assert_allclose(skipped.state, second.state, atol=1e-14)
+
+
+def test_dt_divides_exponents_and_errors():
+    cell, state, inputs = driven_gru()
+    steps = lejax.lyapunov_spectrum(cell, state, inputs)
+    timed = lejax.lyapunov_spectrum(cell, state, inputs, dt=0.25)
+    for name in ("exponents", "standard_error", "block_exponents", "rounding_error"):
+        np.testing.assert_allclose(getattr(timed, name), 4 * getattr(steps, name), rtol=1e-12)
+    flow = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.02)
+    own = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=100)
+    given_dt = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=100, dt=0.02)
+    per_step = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=100, dt=1.0)
+    np.testing.assert_allclose(own.exponents, given_dt.exponents, rtol=1e-15)
+    np.testing.assert_allclose(own.exponents, 50 * per_step.exponents, rtol=1e-12)
+    # A wrapper keeps the unit of time of what it wraps.
+    wrapped = lejax.cells.Stack([flow])
+    stacked = lejax.lyapunov_spectrum(wrapped, (jnp.ones(3),), num_steps=100)
+    np.testing.assert_allclose(stacked.exponents, own.exponents, rtol=1e-12)
+
+
+def test_many_networks_by_vmap_are_the_loop_over_them():
+    keys = jr.split(jr.key(0), 3)
+    cells = eqx.filter_vmap(lambda key: random_tanh(key, 8, 1.2))(keys)
+    state = jr.normal(jr.key(1), (8,))
+
+    def spectrum(cell):
+        return lejax.lyapunov_spectrum(cell, state, num_steps=40)
+
+    batch = eqx.filter_vmap(spectrum)(cells)
+    for i, key in enumerate(keys):
+        alone = spectrum(random_tanh(key, 8, 1.2))
+        np.testing.assert_allclose(batch.exponents[i], alone.exponents, atol=1e-10)
+        np.testing.assert_allclose(batch.standard_error[i], alone.standard_error, atol=1e-9)
+        assert batch.first_bad_step[i] == alone.first_bad_step
+
+
+def test_interval_leaves_well_resolved_exponents_alone():
+    cell, state, inputs = driven_gru()
+    one = lejax.lyapunov_spectrum(cell, state, inputs)
+    for every in (2, 5, 7):
+        coarse = lejax.lyapunov_spectrum(cell, state, inputs, method=SequentialQR(every=every))
+        np.testing.assert_allclose(coarse.exponents, one.exponents, atol=1e-11)
+        assert int(coarse.every) == every
+        np.testing.assert_array_equal(coarse.state, one.state)
+
+
+@pytest.fixture(scope="module")
+def stiff():
+    """A tanh network of 64 units at gain 2, whose spectrum spans more than 5 nats a step."""
+    return random_tanh(jr.key(1), 64, 2.0), jr.normal(jr.key(2), (64,))
+
+
+def test_too_long_an_interval_is_noticed(stiff):
+    cell, state = stiff
+    run = eqx.Partial(lejax.lyapunov_spectrum, cell, state, num_steps=200, throw=False)
+    exact = run()
+    coarse = run(method=SequentialQR(every=10))
+    # The damage other libraries leave unsaid, and its report here.
+    assert coarse.exponents[-1] > exact.exponents[-1] + 1
+    assert bool(exact.result == RESULTS.successful)
+    assert bool(coarse.result == RESULTS.interval_too_long)
+    assert coarse.unresolved[-1] > 0
+    np.testing.assert_allclose(coarse.exponents[:8], exact.exponents[:8], atol=1e-9)
+    with pytest.raises(RuntimeError, match=r"every=10 .*throw=False"):
+        lejax.lyapunov_spectrum(cell, state, num_steps=50, method=SequentialQR(every=10))
+    # The leading exponents alone tolerate the same interval.
+    few = run(num_exponents=8, method=SequentialQR(every=10))
+    assert bool(few.result == RESULTS.successful)
+
+
+def test_rounding_error_is_an_estimate_of_the_error(stiff):
+    cell, state = stiff
+    run = eqx.Partial(
+        lejax.lyapunov_spectrum, cell, state, num_steps=200, num_exponents=48, throw=False
+    )
+    exact = run(method=SequentialQR(every=1, orthonormalizer=lejax.Householder()))
+    for every in (2, 4, 6):
+        coarse = run(method=SequentialQR(every=every))
+        error = np.abs(coarse.exponents - exact.exponents).max()
+        assert error < 10 * coarse.rounding_error.max() + 1e-12
+
+
+def test_suggested_interval_keeps_the_accuracy(stiff):
+    cell, state = stiff
+    for k, tolerance in ((64, None), (32, None), (32, 1e-10), (8, None)):
+        every = lejax.suggest_qr_interval(
+            cell, state, num_exponents=k, tolerance=tolerance, num_steps=128
+        )
+        run = eqx.Partial(
+            lejax.lyapunov_spectrum,
+            cell,
+            state,
+            num_steps=128,
+            num_exponents=k,
+            num_blocks=1,
+            throw=False,
+        )
+        suggested = run(method=SequentialQR(every=every))
+        if every > 1:
+            assert suggested.rounding_error.max() <= (tolerance or 1.5e-8)
+            assert np.abs(suggested.exponents - run().exponents).max() < (tolerance or 1.5e-8)
+        longer = run(method=SequentialQR(every=every + 1))
+        assert every == 64 or longer.rounding_error.max() > (tolerance or 1.49e-8)
+        if k == 64:  # more than 5 nats a step: two or three steps exhaust float64
+            assert every <= 3
+
+
+def test_singular_jacobians_lose_only_their_own_directions():
+    matrix = jnp.diag(jnp.array([1.2, 0.8, 0.0, 0.5]))
+    basis = jnp.linalg.qr(jr.normal(jr.key(0), (4, 4)))[0]
+    for cell in (Linear(matrix), Linear(basis @ matrix @ basis.T)):
+        for orthonormalizer in (None, lejax.Householder(), lejax.Cholesky()):
+            spectrum = lejax.lyapunov_spectrum(
+                cell,
+                jnp.zeros(4),
+                num_steps=200,
+                transient=200,
+                method=SequentialQR(orthonormalizer=orthonormalizer),
+            )
+            np.testing.assert_allclose(spectrum.exponents[:3], np.log([1.2, 0.8, 0.5]), atol=1e-10)
+            assert spectrum.exponents[3] < -20  # -inf, or the rounding noise that bounds it
+            assert int(spectrum.unresolved[3]) == 200
+            assert np.all(spectrum.unresolved[:3] == 0)
+            assert not np.isnan(spectrum.exponents).any()
+            assert bool(spectrum.result == RESULTS.successful)
+
+
+def test_exact_zero_is_minus_infinity():
+    cell = Linear(jnp.zeros((2, 2)))
+    spectrum = lejax.lyapunov_spectrum(cell, jnp.zeros(2), num_steps=10)
+    assert np.all(spectrum.exponents == -np.inf)
+    assert np.isnan(spectrum.standard_error).all()
+    assert np.all(spectrum.rounding_error == 0)
+
+
+def test_a_diverging_run_says_when():
+    quadratic = lejax.systems.Henon()
+    start = jnp.array([3.0, 3.0])
+    states = lejax.unroll(quadratic, start, num_steps=30)
+    first_bad = 1 + int(np.argmax(~np.isfinite(states).all(axis=1)))
+    with pytest.raises(RuntimeError, match=f"at step {first_bad}"):
+        lejax.lyapunov_spectrum(quadratic, start, num_steps=30)
+    spectrum = lejax.lyapunov_spectrum(quadratic, start, num_steps=30, transient=2, throw=False)
+    assert int(spectrum.first_bad_step) == first_bad
+    assert bool(spectrum.result == RESULTS.nonfinite)
+    starts = jnp.array([[3.0, 3.0], [0.1, 0.1]])
+    batch = jax.vmap(lambda x: lejax.lyapunov_spectrum(quadratic, x, num_steps=500))(starts)
+    assert np.isfinite(batch.exponents[1]).all()
+    assert list(np.asarray(batch.first_bad_step)) == [first_bad, -1]
+
+
+@pytest.mark.parametrize("where", ["weights", "state", "inputs"])
+def test_nonfinite_numbers_are_named(where):
+    cell, state, inputs = driven_gru()
+    if where == "weights":
+        cell = eqx.tree_at(lambda c: c.weight_hh, cell, cell.weight_hh.at[0, 0].set(jnp.nan))
+        pattern = r"GRUCell\.weight_hh holds 1 non-finite value out of 108"
+    elif where == "state":
+        state, pattern = state.at[2].set(jnp.inf), r"step 0\. state holds 1 non-finite"
+    else:
+        inputs, pattern = inputs.at[7, 1].set(jnp.nan), r"step 8\. inputs holds 1 non-finite"
+    with pytest.raises(RuntimeError, match=pattern):
+        lejax.lyapunov_spectrum(cell, state, inputs)
+
+
+def test_a_plain_function_sees_its_present_weights_and_gives_gradients():
+    weights = {"a": jnp.array(0.5)}
+
+    def cell(input, state):
+        return weights["a"] * state
+
+    def exponent():
+        return lejax.lyapunov_spectrum(cell, jnp.ones(1), num_steps=10).exponents[0]
+
+    np.testing.assert_allclose(exponent(), np.log(0.5), atol=1e-14)
+    weights["a"] = jnp.array(0.25)
+    np.testing.assert_allclose(exponent(), np.log(0.25), atol=1e-14)
+
+    def through(a):
+        return lejax.lyapunov_spectrum(
+            lambda input, state: a * state, jnp.ones(1), num_steps=10
+        ).exponents[0]
+
+    np.testing.assert_allclose(jax.grad(through)(0.5), 2.0, atol=1e-12)
+
+
+def test_mixed_and_nested_states():
+    key1, key2 = jr.split(jr.key(0))
+    stack = lejax.cells.Stack(
+        [eqx.nn.LSTMCell(2, 4, key=key1), lejax.cells.GRUCell(4, 3, key=key2)]
+    )
+    inputs = jr.normal(jr.key(1), (200, 2))
+    spectrum = lejax.lyapunov_spectrum(stack, stack.initial_state(), inputs, transient=20)
+    assert spectrum.exponents.shape == (11,)
+    (hidden, memory), top = spectrum.state
+    assert (hidden.shape, memory.shape, top.shape) == ((4,), (4,), (3,))
+    # Block triangular: the exponents of a stack are those of its layers, each under its own input.
+    lower = lejax.lyapunov_spectrum(
+        stack.layers[0], (jnp.zeros(4), jnp.zeros(4)), inputs, transient=20
+    )
+    hidden = lejax.unroll(stack.layers[0], (jnp.zeros(4), jnp.zeros(4)), inputs)[0]
+    upper = lejax.lyapunov_spectrum(stack.layers[1], jnp.zeros(3), hidden, transient=20)
+    union = np.sort(np.concatenate([lower.exponents, upper.exponents]))
+    np.testing.assert_allclose(np.sort(spectrum.exponents), union, atol=0.03)
+    np.testing.assert_allclose(spectrum.exponents.sum(), union.sum(), atol=1e-2)
+
+
+def test_unroll_and_jacobian_agree_with_the_tangent():
+    cell, state, inputs = driven_gru()
+    states = lejax.unroll(cell, state, inputs)
+    assert states.shape == (120, 6)
+    np.testing.assert_allclose(states[0], cell(inputs[0], state), atol=1e-15)
+    np.testing.assert_array_equal(lejax.unroll(cell, state, inputs, num_steps=7), states[:7])
+    matrix = lejax.jacobian(cell, states[4], inputs[5])
+    np.testing.assert_allclose(
+        matrix, jax.jacfwd(lambda h: cell(inputs[5], h))(states[4]), atol=1e-14
+    )
+    frame = jr.normal(jr.key(0), (6, 2))
+    following, pushed = lejax.push_forward(cell, states[4], inputs[5], frame)
+    np.testing.assert_allclose(following, states[5], atol=1e-15)
+    np.testing.assert_allclose(pushed, matrix @ frame, atol=1e-14)

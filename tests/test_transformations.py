@@ -1,0 +1,239 @@
+"""Every public verb under jit, vmap, grad, float32, bfloat16 and a device mesh."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+from networks import driven_gru, random_tanh
+
+import lejax
+from lejax.systems import Flow, Henon, Lorenz63
+
+
+CELL, STATE, INPUTS = driven_gru(size=4, num_steps=24)
+SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
+FRAME = jr.normal(jr.key(3), (4, 2))
+
+# name -> (function of one array, that array); each function returns an array or a pytree of arrays.
+VERBS = {
+    "lyapunov_spectrum": (
+        lambda x: lejax.lyapunov_spectrum(CELL, x, INPUTS).exponents,
+        STATE + 0.1,
+    ),
+    "lyapunov_spectrum.inputs": (
+        lambda x: lejax.lyapunov_spectrum(CELL, STATE, x, num_exponents=2).exponents,
+        INPUTS,
+    ),
+    "lyapunov_spectrum.every": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                CELL, x, INPUTS, transient=3, method=lejax.SequentialQR(every=2)
+            ).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "lyapunov_spectrum.cholesky": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                CELL, x, INPUTS, method=lejax.SequentialQR(orthonormalizer=lejax.Cholesky())
+            ).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "lyapunov_spectrum.householder": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                CELL, x, INPUTS, method=lejax.SequentialQR(orthonormalizer=lejax.Householder())
+            ).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "finite_time_exponents": (
+        lambda x: lejax.finite_time_exponents(CELL, x, INPUTS, window=8),
+        STATE + 0.1,
+    ),
+    "unroll": (lambda x: lejax.unroll(CELL, x, INPUTS), STATE + 0.1),
+    "jacobian": (lambda x: lejax.jacobian(CELL, x, INPUTS[0]), STATE + 0.1),
+    "push_forward": (lambda x: lejax.push_forward(CELL, STATE, INPUTS[0], x)[1], FRAME),
+    "kaplan_yorke_dimension": (lejax.kaplan_yorke_dimension, jnp.array([0.5, 0.1, -0.8])),
+    "kolmogorov_sinai_entropy": (lejax.kolmogorov_sinai_entropy, jnp.array([0.5, 0.1, -0.8])),
+    "jackknife": (
+        lambda x: lejax.jackknife(
+            eqx.tree_at(lambda s: s.block_exponents, SPECTRUM, x),
+            lambda exponents: jnp.sum(exponents**2),
+        )[1],
+        SPECTRUM.block_exponents,
+    ),
+    "combine": (
+        lambda x: (
+            lejax.combine(SPECTRUM, eqx.tree_at(lambda s: s.block_exponents, SPECTRUM, x)).exponents
+        ),
+        SPECTRUM.block_exponents,
+    ),
+    "Henon": (lambda x: lejax.unroll(Henon(), x, num_steps=4), jnp.array([0.1, 0.2])),
+    "Flow": (lambda x: Flow(Lorenz63(), dt=0.01, substeps=2)(None, x), jnp.ones(3)),
+}
+# Host functions, strategies, reports and statuses: nothing to trace.
+NOT_TRACED = {
+    "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
+    "SequentialQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt",
+    "cells", "systems", "interop", "plot", "run", "data",
+}  # fmt: skip
+
+
+@pytest.fixture(params=VERBS)
+def verb(request):
+    return VERBS[request.param]
+
+
+def test_every_public_name_is_here():
+    assert {name.split(".")[0] for name in VERBS} | NOT_TRACED >= set(lejax.__all__)
+
+
+def test_jit(verb):
+    function, x = verb
+    np.testing.assert_allclose(jax.jit(function)(x), function(x), rtol=1e-9, atol=1e-12)
+
+
+def test_vmap_nested(verb):
+    function, x = verb
+    batch = jnp.stack([jnp.stack([x, 0.9 * x]), jnp.stack([1.1 * x, x])])
+    out = jax.vmap(jax.vmap(function))(batch)
+    for i in range(2):
+        for j in range(2):
+            np.testing.assert_allclose(out[i, j], function(batch[i, j]), rtol=1e-8, atol=1e-11)
+
+
+def test_grad_against_differences(verb):
+    function, x = verb
+    direction = jr.normal(jr.key(9), x.shape)
+    weights = jr.normal(jr.key(8), function(x).shape)
+
+    def scalar(s):
+        return jnp.sum(weights * function(x + s * direction))
+
+    difference = (scalar(1e-5) - scalar(-1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(scalar)(0.0), difference, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(jax.jvp(scalar, (0.0,), (1.0,))[1], difference, rtol=1e-6, atol=1e-7)
+
+
+def test_second_derivative_against_differences():
+    for name in ("lyapunov_spectrum", "lyapunov_spectrum.cholesky"):
+        function, x = VERBS[name]
+
+        def scalar(s, function=function, x=x):
+            return jnp.sum(jnp.arange(1.0, 5.0) * function(x + s * jnp.arange(4.0)))
+
+        gradient = jax.grad(scalar)
+        difference = (gradient(1e-5) - gradient(-1e-5)) / 2e-5
+        np.testing.assert_allclose(jax.grad(gradient)(0.0), difference, rtol=1e-5)
+
+
+def test_gradients_reach_the_weights():
+    def largest(cell):
+        return lejax.lyapunov_spectrum(cell, STATE, INPUTS).exponents[0]
+
+    gradient = eqx.filter_grad(largest)(CELL)
+    shifted = eqx.tree_at(lambda c: c.weight_hh, CELL, CELL.weight_hh.at[1, 2].add(1e-6))
+    difference = (largest(shifted) - largest(CELL)) / 1e-6
+    np.testing.assert_allclose(gradient.weight_hh[1, 2], difference, rtol=1e-4)
+    batch = eqx.filter_vmap(eqx.filter_grad(largest), in_axes=(eqx.if_array(0),))(
+        jax.tree_util.tree_map(lambda x: jnp.stack([x, x]), CELL)
+    )
+    np.testing.assert_allclose(batch.weight_hh[1], gradient.weight_hh, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_float32(name):
+    function, x = VERBS[name]
+    if name.startswith("lyapunov") or name == "finite_time_exponents":
+        cell = jax.tree_util.tree_map(lambda a: a.astype(jnp.float32), CELL)
+        low = lejax.lyapunov_spectrum(cell, STATE.astype(jnp.float32), INPUTS.astype(jnp.float32))
+        high = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
+        for leaf in (low.exponents, low.standard_error, low.frame, low.state, low.dt):
+            assert leaf.dtype == jnp.float32
+        np.testing.assert_allclose(low.exponents, high.exponents, atol=1e-5)
+    elif name in ("kaplan_yorke_dimension", "kolmogorov_sinai_entropy", "Henon", "Flow"):
+        out = function(x.astype(jnp.float32))
+        np.testing.assert_allclose(out, function(x), rtol=1e-4)
+        if name in ("Henon", "Flow"):
+            assert lejax.unroll(Henon(), jnp.ones(2, jnp.float32), num_steps=2).dtype == jnp.float32
+    elif name in ("unroll", "jacobian", "push_forward"):
+        cell = jax.tree_util.tree_map(lambda a: a.astype(jnp.float32), CELL)
+        low = lejax.jacobian(cell, STATE.astype(jnp.float32), INPUTS[0].astype(jnp.float32))
+        assert low.dtype == jnp.float32
+        np.testing.assert_allclose(low, lejax.jacobian(CELL, STATE, INPUTS[0]), atol=1e-6)
+    else:
+        low = jax.tree_util.tree_map(
+            lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, SPECTRUM
+        )
+        for value in (
+            lejax.combine(low, low).exponents,
+            lejax.jackknife(low, lejax.kolmogorov_sinai_entropy)[1],
+        ):
+            assert value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_states_have_a_float32_tangent(dtype):
+    cell = jax.tree_util.tree_map(lambda a: a.astype(dtype), CELL)
+    spectrum = lejax.lyapunov_spectrum(cell, STATE.astype(dtype), INPUTS.astype(dtype))
+    assert spectrum.frame.dtype == jnp.float32
+    assert spectrum.state.dtype == dtype
+    raised = jax.tree_util.tree_map(lambda a: a.astype(jnp.float32), cell)
+    exact = lejax.lyapunov_spectrum(
+        raised, STATE.astype(jnp.float32), INPUTS.astype(dtype).astype(jnp.float32)
+    )
+    np.testing.assert_allclose(spectrum.exponents, exact.exponents, atol=0.02)
+    np.testing.assert_allclose(
+        lejax.jacobian(cell, STATE.astype(dtype), INPUTS[0].astype(dtype)),
+        lejax.jacobian(raised, STATE.astype(jnp.float32), INPUTS[0].astype(dtype)),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_shard_map(name):
+    function, x = VERBS[name]
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    batch = jnp.stack([x, 0.9 * x, 1.1 * x, x])
+    sharded = jax.shard_map(
+        jax.vmap(function),
+        mesh=mesh,
+        in_specs=PartitionSpec("batch"),
+        out_specs=PartitionSpec("batch"),
+    )
+    np.testing.assert_allclose(
+        jax.jit(sharded)(batch), jax.vmap(function)(batch), rtol=1e-8, atol=1e-11
+    )
+
+
+def test_every_strategy_of_orthonormalization_gives_the_same_gradient():
+    cell, state = random_tanh(jr.key(0), 6, 1.5), jr.normal(jr.key(1), (6,))
+
+    def exponents(weights, orthonormalizer):
+        changed = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+        method = lejax.SequentialQR(orthonormalizer=orthonormalizer)
+        run = lejax.lyapunov_spectrum(changed, state, num_steps=30, num_exponents=4, method=method)
+        return run.exponents @ jnp.array([1.0, -2.0, 0.5, 3.0])
+
+    one, two, three = (
+        jax.grad(exponents)(cell.weight_hh, o)
+        for o in (lejax.Householder(), lejax.Cholesky(), lejax.GramSchmidt())
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(one, three, rtol=1e-6, atol=1e-9)
+
+
+def test_a_lost_direction_leaves_the_other_gradients_right():
+    matrix = jnp.diag(jnp.array([1.2, 0.8, 0.0]))
+
+    def leading(scale):
+        cell = eqx.Partial(lambda a, input, state: a @ state, scale * matrix)
+        spectrum = lejax.lyapunov_spectrum(cell, jnp.zeros(3), num_steps=20, transient=20)
+        return spectrum.exponents[:2].sum()
+
+    np.testing.assert_allclose(jax.grad(leading)(0.9), 2 / 0.9, rtol=1e-10)
