@@ -1,0 +1,99 @@
+"""The house: imports point down only, files fit in one sitting, `--help` does not wait for JAX."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lejax
+
+
+PACKAGE = Path(lejax.__file__).parent
+# From the ground up. A module may import from lower floors only.
+FLOORS = [
+    {"_batch", "_cell", "_results", "_statistics"},
+    {"_adjoint", "_orthonormalize", "_tangent"},
+    {"_method"},
+    {"_dimension", "_spectrum"},
+    {"_interval", "_jackknife", "cells", "systems"},
+    {"interop", "plot", "run"},
+    {"data"},
+    {"_report"},
+    {"_command"},
+    {"__main__"},
+]
+FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    """`cells._rate` and `cells` are one room, `_cell` another."""
+    return module.split(".")[0]
+
+
+def imported(path: Path) -> set[tuple[str, str]]:
+    """The lejax modules a file imports, as (room, module), relative to the package."""
+    package = path.parent.relative_to(PACKAGE).parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.split(".")[0] == "lejax"]
+            found |= {name.removeprefix("lejax").lstrip(".") for name in names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+            elif (node.module or "").split(".")[0] == "lejax":
+                base = ()
+            else:
+                continue
+            module = (node.module or "").removeprefix("lejax").lstrip(".")
+            parts = [*base, *filter(None, module.split("."))]
+            found |= {
+                ".".join([*parts, *([] if parts != list(base) or module else [a.name])])
+                for a in node.names
+            }
+    return {(room(name), name) for name in found if name}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = room(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."))
+    if own == "__init__":
+        assert imported(path) == set()
+        return
+    for other, module in imported(path):
+        if other != own:
+            assert FLOOR[other] < FLOOR[own], f"{own} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("folder", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])
+def test_no_circles_inside_a_folder(folder):
+    edges = {
+        path.stem: {name.split(".")[-1] for other, name in imported(path) if other == folder.name}
+        for path in folder.glob("*.py")
+        if path.stem != "__init__"
+    }
+    while edges:
+        free = {name for name, below in edges.items() if not below & edges.keys() - {name}}
+        assert free, f"circular imports among {sorted(edges)}"
+        edges = {name: below for name, below in edges.items() if name not in free}
+
+
+def test_every_module_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert rooms - {"__init__"} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_fit_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_public_list_resolves_lazily():
+    code = "import sys, lejax; assert 'jax' not in sys.modules; lejax.unroll; assert 'jax' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert lejax.__all__ == sorted(lejax.__all__)
+    for name in lejax.__all__:
+        assert getattr(lejax, name).__doc__
