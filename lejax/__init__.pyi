@@ -1,4 +1,11 @@
-from . import cells as cells, systems as systems
+from . import (
+    cells as cells,
+    data as data,
+    interop as interop,
+    plot as plot,
+    run as run,
+    systems as systems,
+)
 from ._adjoint import DirectAdjoint as DirectAdjoint
 from ._cell import (
     RecurrentCell as RecurrentCell,
@@ -26,3 +33,5 @@ from ._spectrum import (
     lyapunov_spectrum as lyapunov_spectrum,
 )
 from ._tangent import jacobian as jacobian, push_forward as push_forward
+
+__version__: str

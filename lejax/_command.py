@@ -175,7 +175,7 @@ def _load_cell(args: Namespace) -> tuple[_Network, str]:
         for option, value in given.items():
             if value is not None:
                 raise BadInput(f"{option} {value} describes a MODEL, but none is given.")
-        return data.digits_gru(args.dtype), "the shipped GRU"
+        return data.digits_gru(args.dtype), "the shipped network"
     activation = jax.nn.relu if args.activation == "relu" else jnp.tanh
     try:
         cell = from_torch(args.model, prefix=args.prefix, activation=activation)

@@ -95,13 +95,13 @@ def _table(spectrum: LyapunovSpectrum, width: int) -> list[str]:
         f"{i + 1:>4} {'<' if bound else ' '}{number(x):>12}{number(e):>11}"
         for i, (x, e, bound) in enumerate(zip(exponents, errors, unresolved, strict=True))
     ]
+    heading = f"{'i':>4} {'exponent':>13}{'std error':>11}"
     if len(cells) > _SHOWN:
         half = _SHOWN // 2
-        left_out = f"... {len(cells) - _SHOWN} more in the files"
-        cells = [*cells[: half - 1], f"{left_out:28}", *cells[-half:]]
-    columns = max(1, min((width + 3) // 31, -(-len(cells) // 8)))
+        left_out = f"... {len(cells) - _SHOWN + 1} more in the files"
+        cells = [*cells[: half - 1], left_out.ljust(len(heading)), *cells[-half:]]
+    columns = max(1, min((width + 3) // (len(heading) + 3), -(-len(cells) // 8)))
     rows = -(-len(cells) // columns)
-    heading = f"{'i':>4} {'exponent':>13}{'std error':>11}"
     lines = ["   ".join([heading] * columns)]
     lines += ["   ".join(cells[row::rows]) for row in range(rows)]
     if unresolved.any():

@@ -1,6 +1,7 @@
 r"""The Lyapunov spectrum: `lyapunov_spectrum` and its report."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -47,8 +48,8 @@ class LyapunovSpectrum(eqx.Module):
     block_steps: Int[Array, " b"]
     """The number of steps in each block; blocks differ by at most one step until runs are combined."""
     unresolved: Int[Array, " k"]
-    """Orthonormalizations at which the direction was below floating-point resolution. Where it is not 0
-    the exponent is an upper bound (or -inf, if the direction was mapped exactly to zero)."""
+    """Orthonormalizations at which the direction, or one before it, was below floating-point resolution. Where
+    it is not 0 the exponent is an upper bound (or -inf, if the direction was mapped exactly to zero)."""
     rounding_error: Float[Array, " k"]
     """The exponents' error from floating point, estimated from the R factors: the mean over the run of
     eps sqrt(d) max_j |z_j| / R_ii, in the units of the exponents."""
@@ -115,7 +116,9 @@ def lyapunov_spectrum(
     orthonormalization O(d k^2). Memory does not grow with the number of steps. Near-zero exponents of flows
     and cycles telescope, so their block errors say little; alignment of the starting frame adds a bias of
     order 1/T that no block error shows: use a `transient`. Singular Jacobians give -inf or, where rounding
-    hides the zero, a finite upper bound counted in `unresolved`; both leave the other exponents right.
+    hides the zero, a finite upper bound counted in `unresolved`; the leading exponents stay right. Rounding also
+    refills the directions that an exact zero has emptied, and where these grow faster than the slowest surviving
+    ones it replaces those: the last exponents before a lost one are then upper bounds too.
     In float32 expect errors of 1e-5 to 1e-6.
 
     **Raises:** `ValueError` or `TypeError` for unusable arguments; `RuntimeError` for a failed result.
@@ -186,7 +189,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         standard_error=standard_error(block_exponents, weights),
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=growth.unresolved,
+        unresolved=jax.lax.cummax(growth.unresolved),
         rounding_error=rounding_error,
         state=unravel(growth.vector),
         frame=growth.frame,

@@ -225,7 +225,7 @@ def write_bad_files(folder):
 
 
 BAD = [
-    ("-k 40", "-k is 40, but the state of the shipped GRU has 32 numbers"),
+    ("-k 40", "-k is 40, but the state of the shipped network has 32 numbers"),
     ("-k 0", "-k: must be a whole number of at least 1, got '0'"),
     ("-k 2.5", "-k: must be a whole number of at least 1, got '2.5'"),
     ("--steps 0", "--steps: must be a whole number of at least 1, got '0'"),
@@ -344,7 +344,7 @@ def test_a_long_table_shows_both_ends():
     )
     for width in (20, 80, 200):
         lines = _report._table(spectrum, width)
-        assert max(map(len, lines)) <= max(width, 28)
+        assert max(map(len, lines)) <= max(width, 29)
         shown = [int(word) for line in lines for word in line.split() if word.isdigit()]
         assert sorted(shown) == [*range(1, 48), 105, *range(153, 201)]
         assert sum("... 105 more in the files" in line for line in lines) == 1

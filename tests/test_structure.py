@@ -34,27 +34,26 @@ def room(module: str) -> str:
 
 
 def imported(path: Path) -> set[tuple[str, str]]:
-    """The lejax modules a file imports, as (room, module), relative to the package."""
+    """The modules of lejax a file imports, as (room, module) relative to the package."""
     package = path.parent.relative_to(PACKAGE).parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names if a.name.split(".")[0] == "lejax"]
-            found |= {name.removeprefix("lejax").lstrip(".") for name in names}
+            names = [a.name.split(".") for a in node.names]
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                base = package[: len(package) - node.level + 1]
-            elif (node.module or "").split(".")[0] == "lejax":
-                base = ()
-            else:
-                continue
-            module = (node.module or "").removeprefix("lejax").lstrip(".")
-            parts = [*base, *filter(None, module.split("."))]
-            found |= {
-                ".".join([*parts, *([] if parts != list(base) or module else [a.name])])
-                for a in node.names
-            }
-    return {(room(name), name) for name in found if name}
+            base = ["lejax", *package][: len(package) + 2 - node.level] if node.level else []
+            base += node.module.split(".") if node.module else []
+            names = [[*base, a.name] for a in node.names]
+        else:
+            continue
+        for first, *rest in names:
+            while first == "lejax" and rest:  # the longest part that is a module
+                place = PACKAGE.joinpath(*rest)
+                if place.with_suffix(".py").exists() or place.is_dir():
+                    found.add((rest[0], ".".join(rest)))
+                    break
+                rest = rest[:-1]
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

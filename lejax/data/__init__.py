@@ -1,0 +1,58 @@
+"""A small trained network and real inputs for it: a GRU that reads handwritten digits row by row.
+
+The digits are those of scikit-learn's `load_digits`: E. Alpaydin and C. Kaynak, Optical Recognition of
+Handwritten Digits, UCI Machine Learning Repository, doi:10.24432/C50P49, CC BY 4.0 (see README.md beside
+this file). `benchmarks/train_digits.py` made both files.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..cells import GRUCell
+from ..interop import from_torch
+
+
+_FOLDER = Path(__file__).parent
+
+
+def digits_gru(dtype=None) -> GRUCell:
+    """A GRU of 32 units trained to name 8 x 8 digits from their 8 rows, 99.0 % right on `digits_inputs`.
+
+    **Arguments:** `dtype` of the weights, which are stored in float32; JAX's default float if `None`.
+
+    **Returns:** the cell; its input is a row of 8 pixels in [0, 1], its state 32 numbers. The digits it was
+    trained on followed each other without a reset of the state.
+
+    !!! example
+
+        >>> import lejax
+        >>> cell, rows = lejax.data.digits_gru(), lejax.data.digits_inputs()
+        >>> spectrum = lejax.lyapunov_spectrum(cell, cell.initial_state(), rows, num_exponents=1, transient=80)
+        >>> print(spectrum.exponents.round(2))
+        [-0.27]
+    """
+    cell = from_torch(_FOLDER / "digits_gru.safetensors", prefix="rnn.")
+    assert isinstance(cell, GRUCell)
+    return jax.tree.map(lambda weight: weight.astype(dtype or jnp.result_type(float)), cell)
+
+
+def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
+    """397 handwritten digits the network never saw in training, one after another, row by row.
+
+    **Arguments:** `dtype`; JAX's default float if `None`.
+
+    **Returns:** (3176, 8) pixels in [0, 1]: 8 rows a digit, from top to bottom.
+
+    !!! example
+
+        >>> import lejax
+        >>> lejax.data.digits_inputs().shape
+        (3176, 8)
+    """
+    with np.load(_FOLDER / "digits_test.npz", allow_pickle=False) as digits:
+        images = digits["images"]
+    return jnp.asarray(images.reshape(-1, 8), dtype or jnp.result_type(float)) / 16

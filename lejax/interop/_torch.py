@@ -1,0 +1,219 @@
+r"""PyTorch's recurrent networks as cells, from their weights alone."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from .._cell import find_nonfinite
+from ..cells import GRUCell, LSTMCell, RNNCell, Stack
+from ._weight_files import load_arrays
+
+
+_ENTRY = re.compile(
+    r"(?P<prefix>.*?)(?P<role>(weight|bias)_(ih|hh|hr))(?P<layer>(_l[0-9]+)?)(?P<reverse>(_reverse)?)",
+    re.DOTALL,
+)
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def from_torch(
+    arrays: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    prefix: str | None = None,
+    activation: Callable[[Array], Array] = jnp.tanh,
+) -> RNNCell | GRUCell | LSTMCell | Stack:
+    r"""A PyTorch `nn.RNN`, `nn.GRU` or `nn.LSTM` as a cell; torch need not be installed.
+
+    $$h' = \phi(W_{ih} u + b_{ih} + W_{hh} h + b_{hh})$$
+
+    for `nn.RNN`, and PyTorch's equations for the others, gates in the order r, z, n and i, f, g, o.
+    The two biases become one, $b_{ih} + b_{hh}$, except $b_{hn}$ of the GRU, which the reset gate
+    multiplies: it becomes `bias_n`.
+
+    **Arguments:**
+
+    - `arrays`: a mapping such as `module.state_dict()`, of NumPy or JAX arrays or torch tensors; or
+        the path of a `.safetensors` or `.npz` file of them. Pickles (`.pt`, `.pth`) are never loaded.
+    - `prefix`: which network inside a bigger model, e.g. `"encoder.rnn."`. Needed only if there are
+        several; entries of other layers, such as a readout, are ignored.
+    - `activation`: $\phi$ of `nn.RNN`, which the weights do not tell: `jax.nn.relu` for
+        `nonlinearity="relu"`.
+
+    **Returns:** `RNNCell`, `GRUCell(reset_after=True)` or `LSTMCell`, told apart by the 1, 3 or 4
+    times H rows of `weight_hh`; a `Stack` of them for several layers. Its state is raveled layer by
+    layer, h before c. A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
+
+    **Numerics:** weights keep their dtype, but float64 becomes float32 while `jax_enable_x64` is off.
+    Dropout between layers acts only in training and is left out.
+
+    **Raises:** `ValueError` for bidirectional networks, `proj_size`, missing or misshapen arrays, NaN
+    or infinite weights, and damaged files; `TypeError` for weights that are not real floating point.
+
+    !!! example
+
+        >>> import lejax, numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> arrays = {"rnn.weight_ih_l0": rng.normal(size=(12, 3)), "rnn.weight_hh_l0": rng.normal(size=(12, 4))}
+        >>> cell = lejax.interop.from_torch(arrays | {"readout.weight": np.ones((2, 4))})
+        >>> type(cell).__name__, cell(np.ones(3), cell.initial_state()).shape
+        ('GRUCell', (4,))
+    """
+    if isinstance(arrays, str | os.PathLike):
+        arrays = load_arrays(arrays)
+    if not isinstance(arrays, Mapping):
+        hint = "; pass its state_dict()" if hasattr(arrays, "state_dict") else ""
+        raise TypeError(f"arrays must be a mapping or a path, got {type(arrays).__name__}{hint}.")
+    names = _select(arrays, prefix)
+    layers = [
+        {role: _as_array(name, arrays[name]) for role, name in layer.items()} for layer in names
+    ]
+    gates = _check_layers(names, layers)
+    if gates != 1 and activation is not jnp.tanh:
+        raise ValueError(
+            f"activation is a choice of nn.RNN only, but {names[0]['weight_hh']!r} of shape "
+            f"{layers[0]['weight_hh'].shape} is of an {'nn.GRU' if gates == 3 else 'nn.LSTM'}."
+        )
+    cells = [_make_cell(layer, gates, activation) for layer in layers]
+    return cells[0] if len(cells) == 1 else Stack(cells)
+
+
+def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str]]:
+    """The names of each layer's arrays by role (`weight_ih`, ...), complete and in order."""
+    matches = [
+        match for name in arrays if isinstance(name, str) and (match := _ENTRY.fullmatch(name))
+    ]
+    found = sorted({match["prefix"] for match in matches})
+    if not found:
+        raise ValueError(
+            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {_some(arrays)}."
+        )
+    if prefix is None:
+        if len(found) > 1:
+            raise ValueError(
+                f"there are several recurrent networks, choose one by prefix=: {_some(found)}."
+            )
+        prefix = found[0]
+    if prefix not in found:
+        raise ValueError(f"no recurrent network has the prefix {prefix!r}, only {_some(found)}.")
+    layers: dict[str, dict[str, str]] = {}
+    for match in matches:
+        if match["prefix"] != prefix:
+            continue
+        if match["reverse"]:
+            raise ValueError(
+                f"{match[0]!r} belongs to a bidirectional network, which reads its input from both ends and so "
+                "is no map from one state to the next."
+            )
+        if match["role"].endswith("_hr"):
+            raise ValueError(
+                f"{match[0]!r} belongs to an LSTM with proj_size > 0, which lejax.cells.LSTMCell is not."
+            )
+        layers.setdefault(match["layer"], {})[match["role"]] = match[0]
+    order = [""] if set(layers) == {""} else [f"_l{i}" for i in range(len(layers))]
+    if set(order) != set(layers):
+        raise ValueError(
+            f"layers must be numbered from _l0 without a gap, but {prefix!r} has {_some(sorted(layers))}."
+        )
+    use_bias = any("bias_ih" in layer or "bias_hh" in layer for layer in layers.values())
+    needed = ("weight_ih", "weight_hh") + ("bias_ih", "bias_hh") * use_bias
+    for suffix in order:
+        missing = [f"{prefix}{role}{suffix}" for role in needed if role not in layers[suffix]]
+        if missing:
+            raise ValueError(f"{_some(missing)} missing: there is only {_some(_all(layers))}.")
+    return [layers[suffix] for suffix in order]
+
+
+def _all(layers: dict[str, dict[str, str]]) -> list[str]:
+    return [name for layer in layers.values() for name in layer.values()]
+
+
+def _some(names) -> str:
+    """At most eight names in quotes."""
+    names = [repr(name) for name in names]
+    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def _as_array(name: str, value: Any) -> Array:
+    """A finite JAX array of a NumPy array, JAX array or torch tensor."""
+    try:
+        array = _as_numpy(value)
+    except Exception as error:
+        raise TypeError(
+            f"{name!r} cannot be read as an array: {type(error).__name__}: {error}"
+        ) from error
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(
+            f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
+        )
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
+        # A copy: torch trains its tensors in place.
+        array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+    culprit = find_nonfinite(repr(name), array)
+    if culprit:
+        raise ValueError(f"{culprit} (as {array.dtype}).")
+    return array
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach().cpu()  # a torch tensor, known by its methods
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has none: go through float32, which is exact
+        return value.float().numpy().astype(jnp.bfloat16)
+    return value.numpy()
+
+
+def _check_layers(names: list[dict[str, str]], layers: list[dict[str, Array]]) -> int:
+    """Shapes and dtypes against those of the first `weight_hh`; returns the number of gates."""
+    name, first = names[0]["weight_hh"], layers[0]["weight_hh"]
+    rows, size = first.shape if first.ndim == 2 else (0, 0)
+    if size == 0 or rows not in (size, 3 * size, 4 * size):
+        raise ValueError(
+            f"{name!r} has shape {first.shape}, but must be (H, H) of an nn.RNN, (3 H, H) of a GRU "
+            "or (4 H, H) of an LSTM."
+        )
+    inputs = layers[0]["weight_ih"].shape[1:2] or ("I",)  # any size will do
+    for layer_names, layer in zip(names, layers, strict=True):
+        for role, array in layer.items():
+            expected = {"weight_ih": (rows, *inputs), "weight_hh": (rows, size)}.get(role, (rows,))
+            if array.shape != expected:
+                raise ValueError(
+                    f"{layer_names[role]!r} has shape {array.shape}, but {name!r} of shape {first.shape} "
+                    f"asks for {expected}."
+                )
+            if array.dtype != first.dtype:
+                raise TypeError(
+                    f"{layer_names[role]!r} is {array.dtype}, but {name!r} is {first.dtype}."
+                )
+        inputs = (size,)
+    return rows // size
+
+
+def _make_cell(
+    layer: dict[str, Array], gates: int, activation: Callable[[Array], Array]
+) -> RNNCell | GRUCell | LSTMCell:
+    weight_ih, weight_hh = layer["weight_ih"], layer["weight_hh"]
+    size = weight_hh.shape[1]
+    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+    if "bias_ih" in layer:
+        bias_ih, bias_hh = layer["bias_ih"], layer["bias_hh"]
+        weights["bias"] = bias_ih + bias_hh
+        if gates == 3:
+            weights["bias"] = weights["bias"].at[2 * size :].set(bias_ih[2 * size :])
+            weights["bias_n"] = bias_hh[2 * size :]
+    make = {1: partial(RNNCell, activation=activation), 3: GRUCell, 4: LSTMCell}[gates]
+    # Shapes only: nothing is drawn for weights that are replaced at once.
+    blank = eqx.filter_eval_shape(
+        make, weight_ih.shape[1], size, use_bias="bias" in weights, key=jr.key(0)
+    )
+    return eqx.tree_at(
+        lambda cell: [getattr(cell, name) for name in weights], blank, list(weights.values())
+    )

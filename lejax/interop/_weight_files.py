@@ -1,0 +1,177 @@
+"""Arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`.
+
+Nothing here unpickles, and no memory is taken on the word of a header: an archive may declare at
+most `MAX_BYTES`, decompression stops at what was declared, and the array must fill it exactly.
+"""
+
+import io
+import math
+import os
+import struct
+import textwrap
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+
+MAX_BYTES = 4 * 2**30
+
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+# What zipfile and numpy's header parser raise on damaged bytes.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a `.safetensors`, `.npz` or `.npy` file, by name.
+
+    **Arguments:** `path`. The suffix decides the format. The one array of a `.npy` file is named
+    after the file.
+
+    **Returns:** a dictionary of NumPy arrays in the machine's byte order; `bfloat16` (of
+    `.safetensors`) is that of `ml_dtypes`, which JAX shares.
+
+    **Raises:** `FileNotFoundError` if there is no such file; `ValueError` for a file of another
+    kind, one that is damaged, that declares more than 4 GiB, or that holds Python objects.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    if not path.is_file():
+        kind = "a directory" if path.is_dir() else "not a regular file"
+        raise ValueError(f"{str(path)!r} is {kind}; a weight file was expected.")
+    if suffix in _PICKLES:
+        raise ValueError(
+            f"{str(path)!r} has the suffix of a pickle, which can run any code and is never loaded: convert it "
+            "where torch is installed, state = torch.load(file, weights_only=True), then safetensors.torch.save_file(state, "
+            "'model.safetensors') or numpy.savez('model.npz', **{k: v.numpy() for k, v in state.items()})."
+        )
+    if suffix not in _READERS:
+        raise ValueError(
+            f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join(_READERS)}."
+        )
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{str(path)!r} is empty.")
+    _check_size(path, size)
+    return _READERS[suffix](path)
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{str(path)!r} takes {size} bytes, more than the {MAX_BYTES} that lejax reads."
+        )
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = textwrap.shorten(str(error), 200).rstrip(".")
+    return ValueError(f"{str(path)!r} is damaged or truncated: {reason}.")
+
+
+def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118  # not a mapping
+                try:
+                    arrays[name] = file.get_tensor(name)
+                except AttributeError:
+                    dtype = file.get_slice(name).get_dtype()
+                    raise ValueError(
+                        f"{name!r} of {str(path)!r} has dtype {dtype}, which NumPy lacks."
+                    ) from None
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, error) from error
+    return arrays
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
+        members = archive.infolist()
+        _check_size(path, sum(member.file_size for member in members))
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise ValueError(f"{str(path)!r} holds {name!r} twice.")
+            arrays[name] = _parse_npy(path, name, _read_member(path, archive, member))
+    return arrays
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    # Other methods decompress without a bound, and NumPy writes none of them.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(
+            f"{member.filename!r} of {str(path)!r} is compressed by method {member.compress_type}, "
+            "but NumPy writes only 0 (stored) and 8 (deflate)."
+        )
+    try:
+        with archive.open(member) as stream:
+            data = stream.read(member.file_size)  # the size bounds the decompression too
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    if len(data) != member.file_size:
+        raise ValueError(
+            f"{member.filename!r} of {str(path)!r} declares {member.file_size} bytes but holds {len(data)}."
+        )
+    return data
+
+
+def _load_npy(path: Path) -> dict[str, np.ndarray]:
+    return {path.stem: _parse_npy(path, path.stem, path.read_bytes())}
+
+
+def _parse_npy(path: Path, name: str, data: bytes) -> np.ndarray:
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
+        raise ValueError(f"{name!r} of {str(path)!r} is not a NumPy array.")
+    stream = io.BytesIO(data)
+    try:
+        shape, column_major, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+    # KeyError: another version of the format; MemoryError: a header that nests too deep to parse.
+    except (*_DAMAGE, KeyError, MemoryError) as error:
+        raise ValueError(f"{name!r} of {str(path)!r} has a header that cannot be read.") from error
+    if dtype.hasobject:
+        raise ValueError(
+            f"{name!r} of {str(path)!r} holds Python objects, that is a pickle, which is never loaded."
+        )
+    start = stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(
+            f"{name!r} of {str(path)!r} declares {dtype}{list(shape)}, {math.prod(shape) * dtype.itemsize} bytes, "
+            f"but holds {len(data) - start}."
+        )
+    if dtype.itemsize == 0:
+        raise ValueError(f"{name!r} of {str(path)!r} has the empty dtype {dtype}.")
+    array = np.frombuffer(data, dtype, offset=start)
+    array = array.reshape(shape, order="F" if column_major else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+_READERS = {".safetensors": _load_safetensors, ".npz": _load_npz, ".npy": _load_npy}
