@@ -17,15 +17,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}. Try {self.prog} --help.\n")
 
 
+_LARGEST = 2**31 - 1  # steps are counted in 32 bits
+
+
 def _whole(minimum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
+        if not minimum <= value <= _LARGEST:
             raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {minimum}, got {text!r}"
+                f"must be a whole number from {minimum} to {_LARGEST}, got {text!r}"
             )
         return value
 

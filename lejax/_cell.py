@@ -148,7 +148,8 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
     """One abstract call: the cell must accept the input and keep structure, shapes and dtypes."""
     if isinstance(cell, VectorField):
         raise TypeError(
-            f"{name_of(cell)} is a vector field, not a cell: wrap it, Flow({name_of(cell)}(...), dt=...)."
+            f"{name_of(cell)} is a vector field, not a cell: wrap it, "
+            f"lejax.systems.Flow({name_of(cell)}(...), dt=...)."
         )
     try:
         out = eqx.filter_eval_shape(cell, input, state)
@@ -238,7 +239,7 @@ def vary_with(state: PyTree, others: PyTree) -> PyTree:
     def nothing(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        return jnp.sum(jnp.zeros_like(leaf))
+        return jnp.zeros_like(leaf, shape=())
 
     zeros = [nothing(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
     return jtu.tree_map(lambda x: x + sum(zero.astype(x.dtype) for zero in zeros), state)

@@ -32,8 +32,8 @@ def suggest_qr_interval(
     **Arguments:** `cell`, `state`, `inputs`, `num_exponents`, `transient`, `frame` and `key` as for `lyapunov_spectrum`, and
 
     - `num_steps`: length of the trial runs, at most what the inputs hold.
-    - `tolerance`: largest tolerable `rounding_error` in nats per step; the square root of the dtype's epsilon
-        (1.5e-8 in float64, 3.5e-4 in float32) by default, which is also where a run reports `interval_too_long`.
+    - `tolerance`: largest tolerable `rounding_error` in nats per step. Default: a tenth of where a run reports
+        `interval_too_long`, which is the square root of the dtype's epsilon (1.5e-8 in float64, 3.5e-4 in float32).
     - `max_interval`: the largest interval to try.
 
     **Returns:** an `int` for `SequentialQR(every=...)`, at least 1. It is measured on a short stretch; the run itself
@@ -44,7 +44,7 @@ def suggest_qr_interval(
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> lorenz = lejax.Flow(lejax.systems.Lorenz63(), dt=0.01)
+        >>> lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
         >>> lejax.suggest_qr_interval(lorenz, jnp.ones(3), transient=100) > 10
         True
     """
@@ -55,7 +55,7 @@ def suggest_qr_interval(
         num_steps = min(num_steps, available)
     max_interval = min(max_interval, num_steps)
     dtype = tangent_dtype(ravel(state)[0].dtype)
-    allowed = float(jnp.finfo(dtype).eps) ** 0.5 if tolerance is None else tolerance
+    allowed = 0.1 * float(jnp.finfo(dtype).eps) ** 0.5 if tolerance is None else tolerance
 
     def good(every: int) -> bool:
         spectrum = lyapunov_spectrum(

@@ -128,8 +128,8 @@ def lyapunov_spectrum(
         >>> import jax.numpy as jnp, lejax
         >>> henon = lejax.systems.Henon()
         >>> spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=20_000, transient=100)
-        >>> print(spectrum.exponents.round(2), bool(spectrum.standard_error[0] < 0.01))
-        [ 0.42 -1.62] True
+        >>> print(f"{spectrum.exponents.sum():.4f}")  # log 0.3: the map contracts areas evenly
+        -1.2040
 
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); for recurrent networks Engelken, Wolf & Abbott,
     Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
@@ -161,7 +161,7 @@ def lyapunov_spectrum(
         plan,
     )
     if throw:
-        _raise_on_failure(spectrum, cell, state, inputs)
+        raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
 
 
@@ -216,7 +216,8 @@ def _check_num_exponents(num_exponents: int | None, frame: Array | None, state_s
     return num_exponents
 
 
-def _raise_on_failure(spectrum, cell, state, inputs) -> None:
+def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inputs: PyTree) -> None:
+    """Raise a `RuntimeError` that says what went wrong and where, if the result is known and failed."""
     if is_traced(spectrum):
         return
     if bool(spectrum.result == RESULTS.successful):

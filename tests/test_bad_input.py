@@ -159,7 +159,7 @@ CASES = {
     "vector field": (
         lambda: spectrum(Lorenz63(), jnp.ones(3), None, num_steps=3),
         TypeError,
-        r"Lorenz63 is a vector field, not a cell: wrap it, Flow\(Lorenz63",
+        r"Lorenz63 is a vector field, not a cell: wrap it, lejax\.systems\.Flow\(Lorenz63",
     ),
     "zero dt": (lambda: spectrum(dt=0.0), ValueError, r"dt must be positive and finite, got 0\.0"),
     "nan dt": (lambda: Flow(Lorenz63(), dt=float("nan")), ValueError, r"dt must be positive"),

@@ -84,11 +84,13 @@ assert not heavy, heavy
 
 
 def test_as_a_module_in_its_own_process(tmp_path):
-    done = python("-m", "lejax", *SMALL, "--out", str(tmp_path / "out"))
+    done = python(
+        "-W", "error", "-m", "lejax", *SMALL, "--dtype", "float32", "--out", str(tmp_path / "out")
+    )
     assert done.returncode == 0, done.stderr
     assert "Kaplan-Yorke dimension" in done.stdout
     assert "%|" not in done.stderr  # no bar where nobody looks
-    assert strict_json(tmp_path / "out" / "spectrum.json")["settings"]["dtype"] == "float64"
+    assert strict_json(tmp_path / "out" / "spectrum.json")["settings"]["dtype"] == "float32"
     done = python("-m", "lejax", "spectrum", "missing.npz")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "lejax spectrum: there is no file 'missing.npz'.\n"
@@ -226,13 +228,14 @@ def write_bad_files(folder):
 
 BAD = [
     ("-k 40", "-k is 40, but the state of the shipped network has 32 numbers"),
-    ("-k 0", "-k: must be a whole number of at least 1, got '0'"),
-    ("-k 2.5", "-k: must be a whole number of at least 1, got '2.5'"),
-    ("--steps 0", "--steps: must be a whole number of at least 1, got '0'"),
-    ("--transient 1.5", "--transient: must be a whole number of at least 0, got '1.5'"),
-    ("--blocks x", "--blocks: must be a whole number of at least 1, got 'x'"),
+    ("-k 0", "-k: must be a whole number from 1 to 2147483647, got '0'"),
+    ("-k 2.5", "-k: must be a whole number from 1 to 2147483647, got '2.5'"),
+    ("--steps 0", "--steps: must be a whole number from 1 to 2147483647, got '0'"),
+    ("--transient 1.5", "--transient: must be a whole number from 0 to 2147483647, got '1.5'"),
+    ("--steps 2147483648", "--steps: must be a whole number from 1 to 2147483647"),
+    ("--blocks x", "--blocks: must be a whole number from 1 to 2147483647, got 'x'"),
     ("--dt nan", "--dt: must be a positive number, got 'nan'"),
-    ("--qr-every never", "--qr-every: must be a whole number of at least 1, got 'never'"),
+    ("--qr-every never", "--qr-every: must be a whole number from 1 to 2147483647, got 'never'"),
     ("--dtype float16", "--dtype: invalid choice: 'float16'"),
     ("--transient 3176", "--transient is 3176, but there are only 3176 steps in 397 handwritten"),
     ("--steps 3100", "ask for 80 + 3100 steps, but there are 3176 in 397 handwritten"),

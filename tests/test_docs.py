@@ -26,7 +26,7 @@ def public_objects():
         for inner in dir(value):
             member = getattr(value, inner)
             home = getattr(member, "__module__", "")
-            if not inner.startswith("_") and str(home).startswith("lejax"):
+            if not inner.startswith("_") and str(home).startswith(f"lejax.{name}"):
                 yield f"lejax.{name}.{inner}", member
 
 

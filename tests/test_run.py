@@ -122,6 +122,8 @@ def test_progress_is_shown_only_when_asked_for(capsys):
         ({"num_steps": 10, "chunk_steps": 2.5}, "chunk_steps must be .*, got 2.5"),
         ({"num_steps": 10, "num_blocks": 0}, "num_blocks must be .*, got 0"),
         ({}, "num_steps is required"),
+        ({"inputs": np.zeros(9), "transient": 9}, r"transient \(9\) leaves nothing to count"),
+        ({"inputs": [np.zeros(9), np.zeros(8)]}, "inputs differ in length"),
         ({"num_steps": 10, "num_exponents": 3}, "num_exponents is 3, but a state of 2 numbers"),
     ],
 )

@@ -1,0 +1,169 @@
+"""What every benchmark shares: its command line, the environment, a fair timer, a table and JSON.
+
+Import it before JAX and NumPy: it sets what they read when they start. A benchmark runs as
+`python benchmarks/NAME.py [--toy] [--json FILE]`.
+"""
+
+import os
+
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # contended BLAS threads slow small matrices
+
+import argparse
+import datetime
+import importlib
+import importlib.metadata
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+jax.config.update("jax_enable_x64", True)
+
+
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """`toy` and `json`, the two options that every benchmark has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--toy", action="store_true", help="small sizes, a few seconds in all")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results here")
+    arguments = parser.parse_args()
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json {arguments.json}: its folder does not exist.")
+    return arguments
+
+
+def import_peer(name: str, remedy: str = "pip install 'lejax[bench]'") -> Any:
+    """The module, or None with one printed sentence that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # it is there, but something it needs is not
+            raise
+        print(f"{name} is not installed, its column is left out: {remedy}.")
+        return None
+
+
+class Contender(NamedTuple):
+    """One way to compute a row: `run` does `steps` steps and returns the exponents, an array."""
+
+    name: str
+    run: Callable[[], Any]
+    steps: int
+    note: str = ""
+
+
+class Timing(NamedTuple):
+    """All rounds of one contender, in seconds."""
+
+    contender: Contender
+    result: np.ndarray
+    first_call: float
+    times: list[float]
+
+    @property
+    def seconds_per_step(self) -> float:
+        return statistics.median(self.times) / self.contender.steps
+
+    @property
+    def compile_time(self) -> float:
+        """What the first call took beyond a later one."""
+        return max(0.0, self.first_call - statistics.median(self.times))
+
+
+def time_round_robin(contenders: Sequence[Contender], rounds: int) -> list[Timing]:
+    """Contenders in turn, A B C A B C ..., so that a slow spell of the machine meets all of them.
+
+    A first call of each is timed by itself: it compiles. Every call waits for its result.
+    """
+
+    def call(contender):
+        start = time.perf_counter()
+        result = np.asarray(jax.block_until_ready(contender.run()))
+        return time.perf_counter() - start, result
+
+    first = [call(contender) for contender in contenders]
+    times = [[] for _ in contenders]
+    for _ in range(rounds):
+        for index, contender in enumerate(contenders):
+            times[index].append(call(contender)[0])
+    return [
+        Timing(contender, result, seconds, all_times)
+        for contender, (seconds, result), all_times in zip(contenders, first, times, strict=True)
+    ]
+
+
+def paired_ratio(numerator: Timing, denominator: Timing) -> dict[str, float]:
+    """Quartiles over the rounds of the ratio of times per step, each taken within one round."""
+    scale = denominator.contender.steps / numerator.contender.steps
+    ratios = [scale * a / b for a, b in zip(numerator.times, denominator.times, strict=True)]
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, software versions and date: what a number needs to mean anything."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy", "lejax")
+    }
+    return {
+        "cpu": model,
+        "cores": usable,
+        "device": jax.devices()[0].device_kind,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **versions,
+        "openblas_threads": os.environ["OPENBLAS_NUM_THREADS"],
+        "x64": bool(jax.config.read("jax_enable_x64")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def to_json(value: Any) -> Any:
+    """Arrays and NumPy numbers as lists and numbers; NaN and infinities, which JSON lacks, as null."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return to_json(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path | None, **results: Any) -> None:
+    """Results and the machine they come from as one JSON object; nothing if `path` is None."""
+    if path is None:
+        return
+    content = to_json({"machine": describe_machine(), **results})
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells):
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *rest]).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
