@@ -101,7 +101,8 @@ def check_state(state: PyTree) -> PyTree:
                 f"{name} has dtype {leaf.dtype}, but a state must be real floating point; "
                 "store complex modes as real pairs and convert integers to float32 or float64."
             )
-        return leaf.astype(leaf.dtype)  # drops a weak type, which a scan could not carry
+        # A scan could not carry a weak type.
+        return leaf.astype(leaf.dtype) if leaf.weak_type else leaf
 
     state = jtu.tree_map_with_path(check, state)
     if sum(leaf.size for leaf in jtu.tree_leaves(state)) == 0:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ._adjoint import Adjoint
 from ._cell import check_count, is_traced
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
-from ._statistics import add_compensated, locate_block
+from ._statistics import add_compensated
 from ._tangent import Push
 
 
@@ -36,25 +36,27 @@ class Growth(NamedTuple):
 
 class _Carry(NamedTuple):
     step: Int[Array, ""]
+    block: Int[Array, ""]  # 0 is the transient
+    place: Int[Array, ""]  # steps done in the block
     vector: Float[Array, " d"]
     frame: Float[Array, "d k"]
-    total: Float[Array, " k"]
-    compensation: Float[Array, " k"]
-    blocks: Float[Array, "b+1 k"]
-    unresolved: Int[Array, " k"]
-    rounding_error: Float[Array, " k"]
+    tally: Float[Array, "3 k"]  # of the present block: log growth, rounding error, directions lost
+    compensation: Float[Array, "3 k"] | None
+    blocks: Float[Array, "b+1 3 k"]  # the tally of the transient, then those of the blocks
     first_bad_step: Int[Array, ""]
 
 
-def _interval(every) -> Int[Array, ""] | np.ndarray:
-    # NumPy on the host, so that a default argument does not start a JAX backend at import.
+def _interval(every) -> int | Int[Array, ""] | np.ndarray:
+    # An array is traced, the number 1 is static: it needs no branch at every step. NumPy's arrays do
+    # not start a JAX backend when they are made at import.
     if eqx.is_array(every):
         if every.shape != () or not jnp.issubdtype(every.dtype, jnp.integer):
             raise TypeError(f"every must be one integer, got {every.dtype}{list(every.shape)}.")
         if not is_traced(every):
             check_count("every", every, 1)
         return every
-    return np.asarray(check_count("every", every, 1), np.int32)
+    every = check_count("every", every, 1)
+    return every if every == 1 else np.asarray(every, np.int32)
 
 
 class SequentialQR(eqx.Module):
@@ -62,7 +64,8 @@ class SequentialQR(eqx.Module):
 
     **Arguments:**
 
-    - `every`: the interval in steps. It is traced: changing it compiles nothing. A long interval is exact
+    - `every`: the interval in steps. It is traced: changing it compiles nothing, except from 1 to more, since
+        `every=1` is a faster program of its own (`every=jnp.array(1)` is not). A long interval is exact
         as long as the growth rates it spreads apart stay within the digits of the dtype; beyond that the
         lower exponents are rounding noise, and the run ends with `RESULTS.interval_too_long`.
     - `orthonormalizer`: `Householder()`, `Cholesky()` or `GramSchmidt()`; chosen from k if `None`.
@@ -71,7 +74,7 @@ class SequentialQR(eqx.Module):
     Prog. Theor. Phys. 83 (1990).
     """
 
-    every: Int[Array, ""] | np.ndarray = eqx.field(converter=_interval, default=1)
+    every: int | Int[Array, ""] | np.ndarray = eqx.field(converter=_interval, default=1)
     orthonormalizer: Orthonormalizer | None = None
 
     def run(
@@ -86,74 +89,68 @@ class SequentialQR(eqx.Module):
         """The whole run from an orthonormal frame. Cost per step: one push, O(d^2 k), and 1/every
         orthonormalizations, O(d k^2)."""
         orthonormalizer = self.orthonormalizer or default_orthonormalizer(frame.shape[1])
-        num_exponents = frame.shape[1]
-        # Built from the frame, so that under shard_map every part of the carry varies as it does.
-        nothing = jnp.zeros_like(frame[0])
-
         # Rounding in a column is about this fraction of the largest |z_j|; what is left of it is R_ii.
         rounding = float(jnp.finfo(frame.dtype).eps) * frame.shape[0] ** 0.5
+        base, longer = divmod(plan.num_steps, plan.num_blocks)  # as in `block_lengths`
+        # Built from the frame, so that under shard_map every part of the carry varies as it does.
+        nothing = jnp.zeros_like(frame, shape=(3, frame.shape[1]))
 
         def divide_out(frame, last):
             out = orthonormalize(orthonormalizer, frame, exact=last)
             is_zero = jnp.isneginf(out.log_growth)  # exactly, so without error
             error = jnp.where(is_zero, 0, jnp.minimum(rounding / out.share, 1.0))
-            return out.columns, out.log_growth, lost(out), jax.lax.stop_gradient(error)
+            return out.columns, jnp.stack([out.log_growth, error, lost(out).astype(error.dtype)])
 
         def leave(frame, last):
-            return frame, nothing, nothing != 0, nothing
+            return frame, nothing
 
         def body(carry: _Carry, input: PyTree) -> _Carry:
-            counted = carry.step >= plan.transient
-            block, place, last = locate_block(
-                carry.step - plan.transient, plan.num_steps, plan.num_blocks
-            )
-            block = jnp.where(counted, block, plan.num_blocks)
-            place = jnp.where(counted, place, carry.step)
-            last = jnp.where(counted, last, carry.step == plan.transient - 1)
-            due = ((place + 1) % self.every == 0) | last
-
+            length = jnp.where(carry.block == 0, plan.transient, base + (carry.block <= longer))
+            place = carry.place + 1
+            last = place == length
             vector, frame = push(input, carry.vector, carry.frame)
-            frame, log_growth, is_lost, error = jax.lax.cond(due, divide_out, leave, frame, last)
-            fresh = place == 0
-            total, compensation = add_compensated(
-                jnp.where(fresh, 0, carry.total),
-                jnp.where(fresh, 0, carry.compensation),
-                log_growth,
+            if isinstance(self.every, int):
+                frame, term = divide_out(frame, last)
+            else:
+                due = (place % self.every == 0) | last
+                frame, term = jax.lax.cond(due, divide_out, leave, frame, last)
+            tally, compensation = add_compensated(
+                carry.tally, carry.compensation, term, restart=place == 1
             )
             step = carry.step + 1
-            bad = ~jnp.all(jnp.isfinite(vector)) | jnp.any(
-                jnp.isnan(log_growth) | jnp.isposinf(log_growth)
-            )
+            bad = ~jnp.all(jnp.isfinite(vector)) | jnp.any(jnp.isnan(term) | jnp.isposinf(term))
             return _Carry(
                 step,
+                carry.block + last,
+                jnp.where(last, 0, place),
                 vector,
                 frame,
-                total,
+                tally,
                 compensation,
-                carry.blocks.at[block].set(total),
-                carry.unresolved + (is_lost & counted),
-                carry.rounding_error + jnp.where(counted, error, 0),
+                jax.lax.dynamic_update_index_in_dim(carry.blocks, tally, carry.block, axis=0),
                 jnp.where(bad & (carry.first_bad_step < 0), step, carry.first_bad_step),
             )
 
         start_is_bad = ~(jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(frame)))
         carry = _Carry(
             step=jnp.asarray(0, jnp.int32),
+            block=jnp.asarray(0 if plan.transient else 1, jnp.int32),
+            place=jnp.asarray(0, jnp.int32),
             vector=vector,
             frame=frame,
-            total=nothing,
-            compensation=nothing,
-            blocks=jnp.broadcast_to(nothing, (plan.num_blocks + 1, num_exponents)),
-            unresolved=jnp.zeros_like(nothing, jnp.int32),
-            rounding_error=nothing,
+            tally=nothing,
+            # float64 has digits enough for the sum over a block
+            compensation=nothing if frame.dtype == jnp.float32 else None,
+            blocks=jnp.broadcast_to(nothing, (plan.num_blocks + 1, *nothing.shape)),
             first_bad_step=jnp.where(start_is_bad, 0, -1).astype(jnp.int32),
         )
         carry = adjoint.loop(body, carry, inputs, plan.transient + plan.num_steps)
+        log_growth, error, unresolved = jnp.moveaxis(carry.blocks[1:], 1, 0)
         return Growth(
             carry.vector,
             carry.frame,
-            carry.blocks[:-1],
-            carry.unresolved,
-            carry.rounding_error,
+            log_growth,
+            jnp.sum(unresolved.astype(jnp.int32), axis=0),
+            jax.lax.stop_gradient(jnp.sum(error, axis=0)),
             carry.first_bad_step,
         )

@@ -24,6 +24,14 @@ class Frame(NamedTuple):
     share: Float[Array, " k"]  # R_ii / max_j |z_j|: rounding in every column is relative to that
 
 
+class Factors(NamedTuple):
+    """Z = QR without the part of R above its diagonal."""
+
+    columns: Float[Array, "d k"]  # Q
+    diagonal: Float[Array, " k"]  # R_ii >= 0
+    norms: Float[Array, " k"]  # |z_i|
+
+
 class Orthonormalizer(eqx.Module):
     """A way to factorize (d, k) frames.
 
@@ -32,10 +40,7 @@ class Orthonormalizer(eqx.Module):
     """
 
     @abc.abstractmethod
-    def factorize(
-        self, frame: Float[Array, "d k"], norms: Float[Array, " k"]
-    ) -> tuple[Float[Array, "d k"], Float[Array, " k"]]:
-        """Q (d, k), and the ratios (k,) of R_ii to the column norms `norms`."""
+    def factorize(self, frame: Float[Array, "d k"]) -> Factors:
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -46,11 +51,11 @@ class Orthonormalizer(eqx.Module):
 class Householder(Orthonormalizer):
     """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest."""
 
-    def factorize(self, frame, norms):
+    def factorize(self, frame):
         q, r = jnp.linalg.qr(frame)
         diagonal = jnp.diagonal(r)
         sign = jnp.where(diagonal < 0, -1.0, 1.0).astype(frame.dtype)
-        return q * sign, jnp.abs(diagonal) / jnp.where(norms == 0, 1, norms)
+        return Factors(q * sign, jnp.abs(diagonal), jnp.sqrt(jnp.sum(frame**2, axis=0)))
 
     def least_ratio(self, frame):
         return -jnp.inf
@@ -63,13 +68,21 @@ class Cholesky(Orthonormalizer):
     larger: frames with one below $20 \sqrt{d \epsilon}$ go to `Householder`.
     """
 
-    def factorize(self, frame, norms):
-        scaled = frame / norms
-        lower = jax.lax.linalg.cholesky(scaled.T @ scaled, symmetrize_input=False)
-        q = jax.lax.linalg.triangular_solve(
-            lower, scaled, left_side=False, lower=True, transpose_a=True
+    def factorize(self, frame):
+        gram = frame.T @ frame
+        norms = jnp.sqrt(jnp.diagonal(gram))
+        scaled = gram / norms / norms[:, None]
+        lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
+        diagonal = jnp.diagonal(lower) * norms
+        if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
+            inverse = jax.lax.linalg.triangular_solve(
+                lower, jnp.diag(1 / norms), left_side=True, lower=True
+            )
+            return Factors(frame @ inverse.T, diagonal, norms)
+        columns = jax.lax.linalg.triangular_solve(
+            lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
         )
-        return q, jnp.diagonal(lower)
+        return Factors(columns, diagonal, norms)
 
     def least_ratio(self, frame):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
@@ -81,7 +94,8 @@ class GramSchmidt(Orthonormalizer):
     Frames with a ratio below 1e-3 go to `Householder`, which keeps the frame orthonormal.
     """
 
-    def factorize(self, frame, norms):
+    def factorize(self, frame):
+        norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         columns, lengths = [], []
         for i in range(frame.shape[1]):
             column = frame[:, i]
@@ -89,8 +103,8 @@ class GramSchmidt(Orthonormalizer):
                 column = column - previous * (previous @ column)
             length = jnp.sqrt(column @ column) if i else norms[0]
             columns.append(column / length)
-            lengths.append(length / norms[i])
-        return jnp.stack(columns, axis=1), jnp.stack(lengths)
+            lengths.append(length)
+        return Factors(jnp.stack(columns, axis=1), jnp.stack(lengths), norms)
 
     def least_ratio(self, frame):
         return 1e-3
@@ -124,23 +138,19 @@ def orthonormalize(
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
-    norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
-    householder = Householder()
-    if isinstance(orthonormalizer, Householder):
-        columns, ratio = householder.factorize(frame, norms)
-    else:
-        columns, ratio = orthonormalizer.factorize(frame, norms)
-        good = jnp.all(ratio > orthonormalizer.least_ratio(frame))
+    factors = orthonormalizer.factorize(frame)
+    if not isinstance(orthonormalizer, Householder):
+        good = jnp.all(factors.diagonal > orthonormalizer.least_ratio(frame) * factors.norms)
         # A member that diverged stays NaN on the fast path and must not slow the batch.
-        good = good | ~jnp.all(jnp.isfinite(norms))
-        columns, ratio = jax.lax.cond(
+        good = good | jnp.any(jnp.isnan(factors.norms))
+        factors = jax.lax.cond(
             batch_all(good & ~exact),
-            lambda: (columns, ratio),
-            lambda: householder.factorize(frame, norms),
+            lambda: factors,
+            lambda: Householder().factorize(frame),
         )
-    largest = jnp.max(norms)
-    share = ratio * (norms / jnp.where(largest == 0, 1, largest))
-    return Frame(columns, jnp.log(ratio) + jnp.log(norms), share)
+    # Squares may underflow, and then the norms are 0; LAPACK's R is still right.
+    largest = jnp.maximum(jnp.max(factors.norms), jnp.finfo(frame.dtype).tiny)
+    return Frame(factors.columns, jnp.log(factors.diagonal), factors.diagonal / largest)
 
 
 @_orthonormalize.defjvp

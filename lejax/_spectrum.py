@@ -146,17 +146,18 @@ def lyapunov_spectrum(
             )
     num_exponents = _check_num_exponents(num_exponents, frame, vector.size)
     plan = Plan(int(transient), num_steps, min(check_count("num_blocks", num_blocks, 1), num_steps))
-    dtype = tangent_dtype(vector.dtype)
-    dt = jnp.asarray(check_duration("dt", time_step(cell) if dt is None else dt), dtype)
+    duration = check_duration("dt", time_step(cell) if dt is None else dt)
+    if not eqx.is_array(duration):
+        duration = np.asarray(duration)  # traced, yet without a trip to the device
     spectrum = _lyapunov_spectrum(
         hoist(cell, first_input(inputs), state),
         state,
         inputs,
-        dt,
+        duration,
         method,
         adjoint,
         frame,
-        jr.key(0) if key is None else key,
+        key,
         num_exponents,
         plan,
     )
@@ -170,7 +171,9 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     check_step(cell, first_input(inputs), state)
     vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
     dtype = tangent_dtype(vector.dtype)
+    dt = jnp.asarray(dt, dtype)
     if frame is None:  # drawn in float32 whatever the dtype, so that precisions can be compared
+        key = jr.key(0) if key is None else key
         frame = jr.normal(key, (vector.size, num_exponents), jnp.float32).astype(dtype)
     frame = orthonormalize(Householder(), vary_with(frame, vector)).columns
     push = make_push(cell, state)

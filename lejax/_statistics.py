@@ -1,9 +1,9 @@
-"""Block means: which block a step belongs to, sums that do not drift, standard errors."""
+"""Block means: the lengths of blocks, sums that do not drift, standard errors."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 
 def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
@@ -12,25 +12,20 @@ def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
     return np.repeat([base + 1, base], [longer, num_blocks - longer])
 
 
-def locate_block(
-    step: Int[Array, ""], num_steps: int, num_blocks: int
-) -> tuple[Int[Array, ""], Int[Array, ""], Bool[Array, ""]]:
-    """The block of step 0 <= `step` < `num_steps`, its place in the block, whether it is the last."""
-    base, longer = divmod(num_steps, num_blocks)
-    boundary = longer * (base + 1)
-    early = step < boundary
-    length = jnp.where(early, base + 1, base)
-    offset = jnp.where(early, step, step - boundary)
-    block = offset // length
-    place = offset - block * length
-    return jnp.where(early, block, block + longer), place, place == length - 1
-
-
 def add_compensated(
-    total: Float[Array, " k"], compensation: Float[Array, " k"], term: Float[Array, " k"]
-) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-    """One step of Kahan's compensated sum; infinite terms pass through."""
-    corrected = term - compensation
+    total: Float[Array, "..."],
+    compensation: Float[Array, "..."] | None,
+    term: Float[Array, "..."],
+    restart: Bool[Array, ""] | bool = False,
+) -> tuple[Float[Array, "..."], Float[Array, "..."] | None]:
+    """One step of a sum, Kahan's if there is a `compensation`; `restart` forgets what was summed before.
+
+    Infinite terms pass through.
+    """
+    total = jnp.where(restart, 0, total)
+    if compensation is None:
+        return total + term, None
+    corrected = term - jnp.where(restart, 0, compensation)
     new = total + corrected
     compensation = jax.lax.stop_gradient((new - total) - corrected)
     return new, jnp.where(jnp.isfinite(new), compensation, 0)

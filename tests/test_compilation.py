@@ -47,14 +47,14 @@ def test_second_call_and_second_network_trace_nothing(name):
     traces = Traces()
     key1, key2 = jr.split(jr.key(0))
     run = RUNS[name]
-    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 1, 1.0)
+    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 2, 1.0)
     assert len(traces) > 0
     count = len(traces)
-    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 1, 1.0)
-    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 3, 0.5)
+    run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 2, 1.0)
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 5, 0.5)
     assert len(traces) == count
     # Another length is another program.
-    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 3, 0.5)
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 5, 0.5)
     assert len(traces) > count or name == "jacobian"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from networks import driven_gru
 
 import lejax
-from lejax._statistics import add_compensated, block_lengths, locate_block, standard_error
+from lejax._statistics import add_compensated, block_lengths, standard_error
 
 
 @settings(max_examples=60, deadline=None)
@@ -21,11 +21,6 @@ def test_blocks_tile_the_run(num_steps, num_blocks):
     assert lengths.sum() == num_steps
     assert len(lengths) == num_blocks
     assert lengths.max() - lengths.min() <= 1
-    located = locate_block(jnp.arange(300), num_steps, num_blocks)
-    block, place, last = (np.asarray(x)[:num_steps] for x in located)
-    np.testing.assert_array_equal(block, np.repeat(np.arange(num_blocks), lengths))
-    np.testing.assert_array_equal(place, np.concatenate([np.arange(n) for n in lengths]))
-    np.testing.assert_array_equal(last, place == lengths[block] - 1)
 
 
 def test_compensated_sum_in_float32():
