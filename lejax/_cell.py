@@ -62,6 +62,8 @@ def is_traced(tree: PyTree) -> bool:
 
 def check_duration(name: str, value: float | Array) -> float | Array:
     """A positive, finite duration: a float stays static, an array stays traced."""
+    if not isinstance(value, float | int) and not eqx.is_array(value):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be one number, got shape {jnp.shape(value)}.")
     if not is_traced(value) and not 0 < value < np.inf:
@@ -84,7 +86,21 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if isinstance(value, bool) or count < minimum:
         got = value if isinstance(value, bool) else count
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {got}.")
+    if count >= 2**31:
+        raise ValueError(
+            f"{name} must be below 2**31, got {count}; continue a run to go on longer."
+        )
     return count
+
+
+def check_vector(name: str, value: Array) -> Float[Array, " k"]:
+    """One spectrum, not a batch of them."""
+    value = jnp.asarray(value)
+    if value.ndim != 1 or value.size == 0:
+        raise ValueError(
+            f"{name} must be those of one run, with shape (k,), got {value.shape}; use jax.vmap for a batch."
+        )
+    return value
 
 
 def check_state(state: PyTree) -> PyTree:
@@ -118,7 +134,10 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
         if counted is None:
             raise ValueError("num_steps is required when inputs is None.")
         return None, counted
-    inputs = jtu.tree_map(jnp.asarray, inputs)
+    try:
+        inputs = jtu.tree_map(jnp.asarray, inputs)
+    except TypeError as error:
+        raise TypeError(f"inputs must be arrays. JAX said: {error}") from error
     lengths = {}
     for path, leaf in jtu.tree_leaves_with_path(inputs):
         name = "inputs" + jtu.keystr(path)
@@ -156,7 +175,7 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         out = eqx.filter_eval_shape(cell, input, state)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        if input is None:
+        if input is None and isinstance(error, TypeError | ValueError | AttributeError):
             raise TypeError(
                 f"{name_of(cell)} failed when called without an input. If it needs one, close its loop with "
                 "ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs "
@@ -195,28 +214,34 @@ def find_nonfinite(name: str, tree: PyTree) -> str | None:
     """One sentence on the first leaf that holds NaN or inf, or None."""
     for path, leaf in jtu.tree_leaves_with_path(tree):
         if eqx.is_inexact_array(leaf):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.float64))))
+            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
             if bad:
                 return f"{name}{jtu.keystr(path)} holds {bad} non-finite value{'s'[: bad > 1]} out of {leaf.size}"
     return None
 
 
 def hoist(cell: Cell, input: PyTree, state: PyTree) -> Cell:
-    """A plain function with what it closes over turned into pytree leaves; a module unchanged.
+    """A plain function, or a module that holds one, with what it closes over turned into pytree leaves.
 
     Without this, arrays a function closes over would be constants of the compiled program:
-    their gradient silently zero, their later values ignored.
+    their gradient silently zero, their later values ignored. Other modules are unchanged.
     """
-    if not jtu.all_leaves([cell]):
+    if not any(_may_close_over(leaf) for leaf in jtu.tree_leaves(cell)):
         return cell
     check_step(cell, input, state)
     dtypes = {leaf.dtype for leaf in jtu.tree_leaves(state)}
     if any(jnp.finfo(dtype).bits < 32 for dtype in dtypes):
         raise TypeError(
-            f"{name_of(cell)} is a plain function with a {describe(state)} state; below float32 the cell must "
+            f"{name_of(cell)} is or holds a plain function with a {describe(state)} state; below float32 it must "
             "be an eqx.Module, so that its weights can be raised to float32 for the tangent."
         )
     return eqx.filter_closure_convert(cell, input, state)
+
+
+def _may_close_over(leaf: Any) -> bool:
+    """Whether this is somebody's function; those of JAX and Equinox close over no weights."""
+    package = str(getattr(leaf, "__module__", "")).partition(".")[0]
+    return callable(leaf) and package not in ("jax", "jaxlib", "equinox", "numpy")
 
 
 def first_input(inputs: PyTree) -> PyTree:
@@ -240,7 +265,7 @@ def vary_with(state: PyTree, others: PyTree) -> PyTree:
     def nothing(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        return jnp.zeros_like(leaf, shape=())
+        return jnp.real(jnp.zeros_like(leaf, shape=()))
 
     zeros = [nothing(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
     return jtu.tree_map(lambda x: x + sum(zero.astype(x.dtype) for zero in zeros), state)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._cell import check_count
+from ._cell import check_count, check_vector
 
 
 def kaplan_yorke_dimension(
@@ -35,7 +35,7 @@ def kaplan_yorke_dimension(
 
     Kaplan & Yorke (1979); Frederickson, Kaplan, Yorke & Yorke, J. Differ. Equ. 49 (1983).
     """
-    exponents = jnp.asarray(exponents)
+    exponents = check_vector("exponents", exponents)
     num_exponents = exponents.shape[-1]
     if state_size is not None:
         state_size = check_count("state_size", state_size, 1)
@@ -75,4 +75,4 @@ def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
     Ruelle, Bol. Soc. Bras. Mat. 9 (1978); Pesin, Russ. Math. Surv. 32 (1977).
     """
-    return jnp.sum(jnp.maximum(jnp.asarray(exponents), 0))
+    return jnp.sum(jnp.maximum(check_vector("exponents", exponents), 0))

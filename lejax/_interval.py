@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._cell import Cell, check_count, check_inputs, check_state, ravel
+from ._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
 from ._method import SequentialQR
 from ._results import RESULTS
-from ._spectrum import lyapunov_spectrum
+from ._spectrum import lyapunov_spectrum, raise_on_failure
 from ._tangent import tangent_dtype
 
 
@@ -54,12 +54,15 @@ def suggest_qr_interval(
         available = check_inputs(inputs, None, transient)[1]
         num_steps = min(num_steps, available)
     max_interval = min(max_interval, num_steps)
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}.")
+    trial = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
     dtype = tangent_dtype(ravel(state)[0].dtype)
     allowed = 0.1 * float(jnp.finfo(dtype).eps) ** 0.5 if tolerance is None else tolerance
 
     def good(every: int) -> bool:
         spectrum = lyapunov_spectrum(
-            cell,
+            trial,
             state,
             inputs,
             num_exponents=num_exponents,
@@ -75,9 +78,7 @@ def suggest_qr_interval(
         if bool(spectrum.result == RESULTS.nonfinite):
             # Either the network itself diverges, or the product over the interval leaves the floats.
             if every == 1:
-                raise RuntimeError(
-                    f"{RESULTS[spectrum.result]} It happened at step {int(spectrum.first_bad_step)}."
-                )
+                raise_on_failure(spectrum, cell, state, inputs)
             return False
         return bool(jnp.max(spectrum.rounding_error) <= allowed)
 

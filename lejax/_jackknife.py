@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ._cell import check_vector
 from ._spectrum import LyapunovSpectrum
 from ._statistics import weighted_mean
 
@@ -34,6 +35,7 @@ def jackknife(
 
     Efron & Stein, Ann. Statist. 9 (1981).
     """
+    check_vector("spectrum.exponents", spectrum.exponents)
     blocks, weights = spectrum.block_exponents, spectrum.block_steps.astype(spectrum.dt.dtype)
     num_blocks = blocks.shape[0]
     value = jax.tree_util.tree_map(jnp.asarray, function(spectrum.exponents))

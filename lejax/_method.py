@@ -23,14 +23,20 @@ class Plan(NamedTuple):
     num_blocks: int
 
 
+class Tally(NamedTuple):
+    """What orthonormalizations add up to, for each direction."""
+
+    log_growth: Float[Array, "*b k"]
+    rounding_error: Float[Array, "*b k"]
+    unresolved: Float[Array, "*b k"]
+
+
 class Growth(NamedTuple):
     """What a run leaves behind."""
 
     vector: Float[Array, " d"]
     frame: Float[Array, "d k"]
-    log_growth: Float[Array, "b k"]  # summed over each block
-    unresolved: Int[Array, " k"]
-    rounding_error: Float[Array, " k"]  # summed over the counted steps
+    blocks: Tally  # (b, k)
     first_bad_step: Int[Array, ""]
 
 
@@ -40,9 +46,9 @@ class _Carry(NamedTuple):
     place: Int[Array, ""]  # steps done in the block
     vector: Float[Array, " d"]
     frame: Float[Array, "d k"]
-    tally: Float[Array, "3 k"]  # of the present block: log growth, rounding error, directions lost
-    compensation: Float[Array, "3 k"] | None
-    blocks: Float[Array, "b+1 3 k"]  # the tally of the transient, then those of the blocks
+    tally: Tally  # of the present block
+    compensation: Tally | None
+    blocks: Tally  # the tally of the transient, then those of the blocks
     first_bad_step: Int[Array, ""]
 
 
@@ -93,13 +99,15 @@ class SequentialQR(eqx.Module):
         rounding = float(jnp.finfo(frame.dtype).eps) * frame.shape[0] ** 0.5
         base, longer = divmod(plan.num_steps, plan.num_blocks)  # as in `block_lengths`
         # Built from the frame, so that under shard_map every part of the carry varies as it does.
-        nothing = jnp.zeros_like(frame, shape=(3, frame.shape[1]))
+        zeros = jnp.zeros_like(frame, shape=frame.shape[1])
+        nothing = Tally(zeros, zeros, zeros)
 
         def divide_out(frame, last):
             out = orthonormalize(orthonormalizer, frame, exact=last)
-            is_zero = jnp.isneginf(out.log_growth)  # exactly, so without error
+            # What one step maps to zero is zero exactly; over several steps it may have underflowed.
+            is_zero = jnp.isneginf(out.log_growth) & (self.every == 1)
             error = jnp.where(is_zero, 0, jnp.minimum(rounding / out.share, 1.0))
-            return out.columns, jnp.stack([out.log_growth, error, lost(out).astype(error.dtype)])
+            return out.columns, Tally(out.log_growth, error, lost(out).astype(error.dtype))
 
         def leave(frame, last):
             return frame, nothing
@@ -118,7 +126,13 @@ class SequentialQR(eqx.Module):
                 carry.tally, carry.compensation, term, restart=place == 1
             )
             step = carry.step + 1
-            bad = ~jnp.all(jnp.isfinite(vector)) | jnp.any(jnp.isnan(term) | jnp.isposinf(term))
+            growth = term.log_growth
+            bad = ~jnp.all(jnp.isfinite(vector)) | ~jnp.all(growth < jnp.inf)
+            blocks = jax.tree.map(
+                lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, carry.block, 0),
+                carry.blocks,
+                tally,
+            )
             return _Carry(
                 step,
                 carry.block + last,
@@ -127,7 +141,7 @@ class SequentialQR(eqx.Module):
                 frame,
                 tally,
                 compensation,
-                jax.lax.dynamic_update_index_in_dim(carry.blocks, tally, carry.block, axis=0),
+                blocks,
                 jnp.where(bad & (carry.first_bad_step < 0), step, carry.first_bad_step),
             )
 
@@ -141,16 +155,11 @@ class SequentialQR(eqx.Module):
             tally=nothing,
             # float64 has digits enough for the sum over a block
             compensation=nothing if frame.dtype == jnp.float32 else None,
-            blocks=jnp.broadcast_to(nothing, (plan.num_blocks + 1, *nothing.shape)),
+            blocks=jax.tree.map(
+                lambda x: jnp.broadcast_to(x, (plan.num_blocks + 1, *x.shape)), nothing
+            ),
             first_bad_step=jnp.where(start_is_bad, 0, -1).astype(jnp.int32),
         )
         carry = adjoint.loop(body, carry, inputs, plan.transient + plan.num_steps)
-        log_growth, error, unresolved = jnp.moveaxis(carry.blocks[1:], 1, 0)
-        return Growth(
-            carry.vector,
-            carry.frame,
-            log_growth,
-            jnp.sum(unresolved.astype(jnp.int32), axis=0),
-            jax.lax.stop_gradient(jnp.sum(error, axis=0)),
-            carry.first_bad_step,
-        )
+        blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
+        return Growth(carry.vector, carry.frame, blocks, carry.first_bad_step)

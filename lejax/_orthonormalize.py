@@ -19,17 +19,20 @@ from ._batch import batch_all
 class Frame(NamedTuple):
     """An orthonormalized frame and what was divided out of it."""
 
-    columns: Float[Array, "d k"]
+    columns: Float[Array, "d k"]  # Q
     log_growth: Float[Array, " k"]  # log R_ii; -inf where R_ii = 0
     share: Float[Array, " k"]  # R_ii / max_j |z_j|: rounding in every column is relative to that
+    triangle: Float[Array, "k k"]  # R / scale
+    scale: Float[Array, ""]
 
 
 class Factors(NamedTuple):
-    """Z = QR without the part of R above its diagonal."""
+    """Z / scale = QR."""
 
     columns: Float[Array, "d k"]  # Q
-    diagonal: Float[Array, " k"]  # R_ii >= 0
-    norms: Float[Array, " k"]  # |z_i|
+    triangle: Float[Array, "k k"]  # R, with R_ii >= 0
+    norms: Float[Array, " k"]  # |z_i| / scale
+    scale: Float[Array, ""]
 
 
 class Orthonormalizer(eqx.Module):
@@ -52,10 +55,15 @@ class Householder(Orthonormalizer):
     """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest."""
 
     def factorize(self, frame):
-        q, r = jnp.linalg.qr(frame)
-        diagonal = jnp.diagonal(r)
-        sign = jnp.where(diagonal < 0, -1.0, 1.0).astype(frame.dtype)
-        return Factors(q * sign, jnp.abs(diagonal), jnp.sqrt(jnp.sum(frame**2, axis=0)))
+        # Squares of what is far from 1 would leave the floats. A power of two divides without rounding.
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(frame)))
+        sound = (largest > 0) & jnp.isfinite(largest)
+        scale = jnp.exp2(jnp.floor(jnp.log2(jnp.where(sound, largest, 1))))
+        scaled = frame / scale
+        q, r = jnp.linalg.qr(scaled)
+        sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
+        norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
+        return Factors(q * sign, r * sign[:, None], norms, scale)
 
     def least_ratio(self, frame):
         return -jnp.inf
@@ -73,16 +81,17 @@ class Cholesky(Orthonormalizer):
         norms = jnp.sqrt(jnp.diagonal(gram))
         scaled = gram / norms / norms[:, None]
         lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
-        diagonal = jnp.diagonal(lower) * norms
+        triangle = lower.T * norms
+        one = jnp.ones_like(frame, shape=())
         if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
             inverse = jax.lax.linalg.triangular_solve(
                 lower, jnp.diag(1 / norms), left_side=True, lower=True
             )
-            return Factors(frame @ inverse.T, diagonal, norms)
+            return Factors(frame @ inverse.T, triangle, norms, one)
         columns = jax.lax.linalg.triangular_solve(
             lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
         )
-        return Factors(columns, diagonal, norms)
+        return Factors(columns, triangle, norms, one)
 
     def least_ratio(self, frame):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
@@ -96,15 +105,17 @@ class GramSchmidt(Orthonormalizer):
 
     def factorize(self, frame):
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
-        columns, lengths = [], []
-        for i in range(frame.shape[1]):
-            column = frame[:, i]
-            for previous in columns:
-                column = column - previous * (previous @ column)
-            length = jnp.sqrt(column @ column) if i else norms[0]
+        columns, rows = [], jnp.zeros_like(frame, shape=(frame.shape[1],) * 2)
+        for j in range(frame.shape[1]):
+            column = frame[:, j]
+            for i, previous in enumerate(columns):
+                product = previous @ column
+                rows = rows.at[i, j].set(product)
+                column = column - previous * product
+            length = jnp.sqrt(column @ column) if j else norms[0]
+            rows = rows.at[j, j].set(length)
             columns.append(column / length)
-            lengths.append(length)
-        return Factors(jnp.stack(columns, axis=1), jnp.stack(lengths), norms)
+        return Factors(jnp.stack(columns, axis=1), rows, norms, jnp.ones_like(frame, shape=()))
 
     def least_ratio(self, frame):
         return 1e-3
@@ -139,33 +150,53 @@ def orthonormalize(
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
+    finfo = jnp.finfo(frame.dtype)
+    least, most = (
+        float(finfo.tiny) ** 0.5 / float(finfo.eps),
+        float(finfo.max) ** 0.5 * float(finfo.eps),
+    )
     if not isinstance(orthonormalizer, Householder):
-        good = jnp.all(factors.diagonal > orthonormalizer.least_ratio(frame) * factors.norms)
+        norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
+        good = (
+            (diagonal > orthonormalizer.least_ratio(frame) * norms)
+            & (norms > least)
+            & (norms < most)
+        )
         # A member that diverged stays NaN on the fast path and must not slow the batch.
-        good = good | jnp.any(jnp.isnan(factors.norms))
+        good = jnp.all(good) | jnp.any(jnp.isnan(norms))
         factors = jax.lax.cond(
             batch_all(good & ~exact),
             lambda: factors,
             lambda: Householder().factorize(frame),
         )
-    # Squares may underflow, and then the norms are 0; LAPACK's R is still right.
-    largest = jnp.maximum(jnp.max(factors.norms), jnp.finfo(frame.dtype).tiny)
-    return Frame(factors.columns, jnp.log(factors.diagonal), factors.diagonal / largest)
+    diagonal, largest = jnp.diagonal(factors.triangle), jnp.max(factors.norms)
+    # Near the smallest numbers digits are lost, whatever the shares.
+    sound = largest * factors.scale > float(finfo.tiny) / float(finfo.eps)
+    share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)
+    log_growth = jnp.log(diagonal) + jnp.log(factors.scale)
+    return Frame(factors.columns, log_growth, share, factors.triangle, factors.scale)
 
 
 @_orthonormalize.defjvp
 def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # With M = Q^T dZ R^-1 and Omega = tril(M, -1) - tril(M, -1)^T:
-    # d log R_ii = M_ii and dQ = dZ R^-1 - Q (M - Omega). Lost columns are taken out of the solve.
+    # d log R_ii = M_ii, dQ = dZ R^-1 - Q (M - Omega) and dR = (M - Omega) R. R is that of the factorization:
+    # Z = QR, and with it dZ = dQ R + Q dR, holds even where Q is not quite orthonormal.
+    # Lost columns are taken out of the solve.
     (frame, exact), (change, _) = primals, tangents
     out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
-    r = jnp.triu(q.T @ frame)
-    r = jnp.where(is_lost, jnp.eye(r.shape[0], dtype=r.dtype), r)
-    change = jnp.where(is_lost, 0, change)
+    r = jnp.where(is_lost, jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
+    change = jnp.where(is_lost, 0, change / out.scale)
     x = jax.lax.linalg.triangular_solve(r, change, left_side=False, lower=False)
     m = q.T @ x
     below = jnp.tril(m, -1)
-    change_q = x - q @ (m - below + below.T)
-    tangent = Frame(change_q, jnp.diagonal(m), jnp.zeros_like(out.share))
+    upper = m - below + below.T
+    tangent = Frame(
+        columns=x - q @ upper,
+        log_growth=jnp.diagonal(m),
+        share=jnp.zeros_like(out.share),
+        triangle=upper @ r,
+        scale=jnp.zeros_like(out.scale),
+    )
     return out, tangent

@@ -15,6 +15,7 @@ from ._cell import (
     check_inputs,
     check_state,
     check_step,
+    check_vector,
     find_nonfinite,
     first_input,
     hoist,
@@ -134,6 +135,8 @@ def lyapunov_spectrum(
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); for recurrent networks Engelken, Wolf & Abbott,
     Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
     """
+    if not isinstance(method, SequentialQR):
+        raise TypeError(f"method must be a SequentialQR, got {method!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)
@@ -181,27 +184,35 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
 
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
     weights = block_steps.astype(frame.dtype)
-    block_exponents = growth.log_growth / (weights * dt)[:, None]
-    rounding_error = growth.rounding_error / (plan.num_steps * dt)
-    tolerance = float(jnp.finfo(frame.dtype).eps) ** 0.5
-    too_long = (method.every > 1) & jnp.any(rounding_error * dt > tolerance)
-    result = RESULTS.where(too_long, RESULTS.interval_too_long, RESULTS.successful)
-    result = RESULTS.where(growth.first_bad_step >= 0, RESULTS.nonfinite, result)
+    block_exponents = growth.blocks.log_growth / (weights * dt)[:, None]
+    rounding_error = jnp.sum(growth.blocks.rounding_error, axis=0) / (plan.num_steps * dt)
+    unresolved = jnp.sum(growth.blocks.unresolved.astype(jnp.int32), axis=0)
+    every = jnp.asarray(method.every, jnp.int32)
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
         standard_error=standard_error(block_exponents, weights),
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=jax.lax.cummax(growth.unresolved),
-        rounding_error=rounding_error,
+        unresolved=jax.lax.cummax(unresolved),
+        rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
         frame=growth.frame,
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
-        every=jnp.asarray(method.every, jnp.int32),
+        every=every,
         dt=dt,
         first_bad_step=growth.first_bad_step,
-        result=result,
+        result=_judge(growth.first_bad_step, every, rounding_error * dt),
     )
+
+
+def _judge(
+    first_bad_step: Int[Array, ""], every: Int[Array, ""], error_per_step: Float[Array, " k"]
+) -> RESULTS:
+    """The status of a run; with every = 1 there is no shorter interval to ask for."""
+    tolerance = float(jnp.finfo(error_per_step.dtype).eps) ** 0.5
+    too_long = (every > 1) & jnp.any(error_per_step > tolerance)
+    result = RESULTS.where(too_long, RESULTS.interval_too_long, RESULTS.successful)
+    return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state_size: int) -> int:
@@ -303,7 +314,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     a transient. Both need the same number of exponents and the same `dt`.
 
     **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
-    up to rounding. Its blocks are those of both runs, its result is the worse of the two, and a
+    up to rounding. Its blocks are those of both runs, its result is judged anew from both, and a
     `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
 
     !!! example
@@ -315,6 +326,8 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         >>> int(lejax.combine(a, b).num_steps)
         150
     """
+    for spectrum in (first, second):
+        check_vector("spectrum.exponents", spectrum.exponents)
     if first.exponents.shape != second.exponents.shape:
         raise ValueError(
             "the runs have different numbers of exponents: "
@@ -328,25 +341,23 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     block_steps = jnp.concatenate([first.block_steps, second.block_steps])
     weights = block_steps.astype(block_exponents.dtype)
     num_steps = first.num_steps + second.num_steps
-    share = first.num_steps / num_steps
+    share = (first.num_steps / num_steps).astype(first.dt.dtype)
     late = jnp.where(second.first_bad_step < 0, -1, first.num_steps + second.first_bad_step)
-    result = RESULTS.where(
-        (first.result == RESULTS.successful) | (second.result == RESULTS.nonfinite),
-        second.result,
-        first.result,
-    )
+    first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
+    rounding_error = share * first.rounding_error + (1 - share) * second.rounding_error
+    every = jnp.maximum(first.every, second.every)
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
         standard_error=standard_error(block_exponents, weights),
         block_exponents=block_exponents,
         block_steps=block_steps,
         unresolved=first.unresolved + second.unresolved,
-        rounding_error=share * first.rounding_error + (1 - share) * second.rounding_error,
+        rounding_error=rounding_error,
         state=second.state,
         frame=second.frame,
         num_steps=num_steps,
-        every=jnp.maximum(first.every, second.every),
+        every=every,
         dt=first.dt,
-        first_bad_step=jnp.where(first.first_bad_step < 0, late, first.first_bad_step),
-        result=result,
+        first_bad_step=first_bad_step,
+        result=_judge(first_bad_step, every, rounding_error * first.dt),
     )

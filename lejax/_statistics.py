@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 
 def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
@@ -13,22 +13,26 @@ def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
 
 
 def add_compensated(
-    total: Float[Array, "..."],
-    compensation: Float[Array, "..."] | None,
-    term: Float[Array, "..."],
+    total: PyTree[Array],
+    compensation: PyTree[Array] | None,
+    term: PyTree[Array],
     restart: Bool[Array, ""] | bool = False,
-) -> tuple[Float[Array, "..."], Float[Array, "..."] | None]:
+) -> tuple[PyTree[Array], PyTree[Array] | None]:
     """One step of a sum, Kahan's if there is a `compensation`; `restart` forgets what was summed before.
 
     Infinite terms pass through.
     """
-    total = jnp.where(restart, 0, total)
+    total = jax.tree.map(lambda x: jnp.where(restart, 0, x), total)
     if compensation is None:
-        return total + term, None
-    corrected = term - jnp.where(restart, 0, compensation)
-    new = total + corrected
-    compensation = jax.lax.stop_gradient((new - total) - corrected)
-    return new, jnp.where(jnp.isfinite(new), compensation, 0)
+        return jax.tree.map(jnp.add, total, term), None
+    corrected = jax.tree.map(lambda x, c: x - jnp.where(restart, 0, c), term, compensation)
+    new = jax.tree.map(jnp.add, total, corrected)
+
+    def lost_digits(new, total, corrected):
+        lost = jax.lax.stop_gradient((new - total) - corrected)
+        return jnp.where(jnp.isfinite(new), lost, 0)
+
+    return new, jax.tree.map(lost_digits, new, total, corrected)
 
 
 def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
@@ -47,7 +51,9 @@ def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> 
         return jnp.full(values.shape[1:], jnp.nan, values.dtype)
     mean = weighted_mean(values, weights)
     finite = jnp.isfinite(mean)
-    variance = weighted_mean((values - jnp.where(finite, mean, 0)) ** 2, weights)
+    variance = weighted_mean(
+        jnp.where(finite, values - jnp.where(finite, mean, 0), 0) ** 2, weights
+    )
     positive = finite & (variance > 0)
     root = jnp.sqrt(jnp.where(positive, variance, 1) / (num_blocks - 1))
     return jnp.where(positive, root, jnp.where(finite, 0, jnp.nan))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, check_state, check_step, hoist, ravel, vary_with
+from ._cell import Cell, check_state, check_step, hoist, name_of, ravel, vary_with
 
 
 Push = Callable[
@@ -52,13 +52,27 @@ def make_push(cell: Cell, state: PyTree) -> Push:
     with weights, input and state raised to float32, at the same point.
     """
     step = flat_step(cell, state)
-    vector, _ = ravel(state)
-    low = tangent_dtype(vector.dtype) != vector.dtype
-    high_step = flat_step(_raise_precision(cell), _raise_precision(state)) if low else step
+    low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
+    high_step = step
+    if low:
+        high_cell, high_state = _raise_precision(cell), _raise_precision(state)
+        high_step = flat_step(high_cell, high_state)
+
+        def check(input):
+            out = eqx.filter_eval_shape(high_cell, input, high_state)
+            for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(high_state), strict=True):
+                if new.dtype != old.dtype:
+                    raise TypeError(
+                        f"{name_of(cell)} casts its state to {new.dtype} itself, so its tangent cannot be "
+                        f"computed in {old.dtype}; leave the cast out or start from a {old.dtype} state."
+                    )
 
     def push(input, vector, frame):
         point = vector.astype(tangent_dtype(vector.dtype))
-        high_input = _raise_precision(input) if low else input
+        high_input = input
+        if low:
+            high_input = _raise_precision(input)
+            check(high_input)
         following, tangent = jax.linearize(lambda x: high_step(high_input, x), point)
         if low:
             following = step(input, vector)

@@ -30,6 +30,11 @@ class Narrows(eqx.Module):
         return state.astype(jnp.float32)
 
 
+class Casts(eqx.Module):
+    def __call__(self, input, state):
+        return (0.5 * state).astype(jnp.bfloat16)
+
+
 class Renames(eqx.Module):
     def __call__(self, input, state):
         return (state,)
@@ -204,6 +209,46 @@ CASES = {
         lambda: spectrum(lambda input, state: 0.5 * state, STATE.astype(jnp.bfloat16)),
         TypeError,
         r"plain function with a bfloat16\[4\] state",
+    ),
+    "batched exponents": (
+        lambda: lejax.kaplan_yorke_dimension(jnp.ones((8, 3)), 3),
+        ValueError,
+        r"exponents must be those of one run, with shape \(k,\), got \(8, 3\); use jax.vmap",
+    ),
+    "scalar exponents": (
+        lambda: lejax.kolmogorov_sinai_entropy(0.5),
+        ValueError,
+        r"exponents must be those of one run.* got \(\)",
+    ),
+    "batched spectrum": (
+        lambda: lejax.jackknife(
+            jax.vmap(lambda x: spectrum(state=x))(jnp.ones((2, 4))), lejax.kolmogorov_sinai_entropy
+        ),
+        ValueError,
+        r"spectrum.exponents must be those of one run.* got \(2, 4\)",
+    ),
+    "too many steps": (
+        lambda: spectrum(Henon(), jnp.ones(2), None, num_steps=2**31),
+        ValueError,
+        r"num_steps must be below 2\*\*31, got 2147483648",
+    ),
+    "text dt": (lambda: spectrum(dt="a"), TypeError, r"dt must be a number, got 'a'"),
+    "text inputs": (lambda: spectrum(inputs="abc"), TypeError, r"inputs must be arrays"),
+    "method": (lambda: spectrum(method=10), TypeError, r"method must be a SequentialQR, got 10"),
+    "tolerance": (
+        lambda: lejax.suggest_qr_interval(CELL, STATE, INPUTS, tolerance=float("nan")),
+        ValueError,
+        r"tolerance must be positive, got nan",
+    ),
+    "bug in an autonomous map": (
+        lambda: spectrum(lambda input, state: undefined * state, STATE, None, num_steps=3),
+        TypeError,
+        r"<lambda> failed on one step .* NameError: name 'undefined' is not defined",
+    ),
+    "cast inside a low precision cell": (
+        lambda: spectrum(Casts(), jnp.ones(2, jnp.bfloat16), None, num_steps=3),
+        TypeError,
+        r"Casts casts its state to bfloat16 itself, so its tangent cannot be computed in float32",
     ),
     "empty stack": (lambda: Stack([]), ValueError, r"at least one layer"),
     "mixed stack": (

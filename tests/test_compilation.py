@@ -77,6 +77,8 @@ def test_parameters_of_systems_and_keys_are_traced():
     jax.monitoring.register_event_duration_secs_listener(listen)
     run(1.39, 1)
     assert compiled == []
+    jax.jit(lambda x: x + 1.2345)(start).block_until_ready()
+    assert len(compiled) == 1  # the listener hears
 
 
 def test_spectrum_never_materializes_the_jacobian():

@@ -73,6 +73,10 @@ def test_quick_start_is_two_commands_of_one_line():
     assert "pytest" in commands[1]
 
 
+def test_readme_has_no_gaps():
+    assert re.findall(r"\{[A-Z_]+\}|TODO|FIXME|XXX", (ROOT / "README.md").read_text()) == []
+
+
 @pytest.mark.slow
 def test_readme_blocks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -165,6 +165,7 @@ def test_interval_leaves_well_resolved_exponents_alone():
     for every in (2, 5, 7):
         coarse = lejax.lyapunov_spectrum(cell, state, inputs, method=SequentialQR(every=every))
         np.testing.assert_allclose(coarse.exponents, one.exponents, atol=1e-11)
+        assert coarse.rounding_error.max() < 1e-12  # the estimate knows that nothing was lost
         assert int(coarse.every) == every
         np.testing.assert_array_equal(coarse.state, one.state)
 
@@ -344,3 +345,108 @@ def test_unroll_and_jacobian_agree_with_the_tangent():
     following, pushed = lejax.push_forward(cell, states[4], inputs[5], frame)
     np.testing.assert_allclose(following, states[5], atol=1e-15)
     np.testing.assert_allclose(pushed, matrix @ frame, atol=1e-14)
+
+
+MIXING = jnp.array(
+    [[0.9, 0.2, 0.1, 0.3], [0.1, 0.6, 0.2, 0.1], [0.0, 0.3, 0.4, 0.2], [0.2, 0.1, 0.1, 0.3]]
+)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(jnp.float64, 1e170), (jnp.float64, 1e-170), (jnp.float32, 1e22), (jnp.float32, 1e-22)],
+)
+@pytest.mark.parametrize(
+    "matrix", [MIXING, MIXING.at[3].set(MIXING[2])], ids=["regular", "singular"]
+)
+def test_scale_is_only_an_offset(dtype, scale, matrix):
+    matrix = matrix.astype(dtype)
+
+    def run(factor):
+        cell = Linear(matrix * jnp.asarray(factor, dtype))
+        return lejax.lyapunov_spectrum(cell, jnp.zeros(4, dtype), num_steps=60, transient=20)
+
+    one, scaled = run(1.0), run(scale)
+    kept = np.asarray(one.unresolved) == 0
+    assert kept.sum() == (4 if matrix is MIXING or kept.all() else 3)
+    offset = np.log(scale)
+    accuracy = 20 * jnp.finfo(dtype).eps * abs(offset)
+    np.testing.assert_allclose(scaled.exponents[kept] - offset, one.exponents[kept], atol=accuracy)
+    np.testing.assert_array_equal(scaled.unresolved, one.unresolved)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("rates", [(-1.204, -2.303), (-5.809, -7.601), (3.0, 2.0)])
+def test_no_interval_ruins_an_exponent_unnoticed(dtype, rates):
+    basis = jnp.array([[1.0, 0.4], [0.3, 1.0]])
+    matrix = basis @ jnp.diag(jnp.exp(jnp.array(rates))) @ jnp.linalg.inv(basis)
+    cell = Linear(matrix.astype(dtype))
+    for every in (1, 8, 16, 24, 32, 40, 48, 64):
+        run = lejax.lyapunov_spectrum(
+            cell,
+            jnp.zeros(2, dtype),
+            num_steps=512,
+            transient=64,
+            num_blocks=1,
+            method=SequentialQR(every=every),
+            throw=False,
+        )
+        error = np.abs(run.exponents - np.array(rates)).max()
+        accuracy = 10 * run.rounding_error.max() + 500 * jnp.finfo(dtype).eps
+        assert bool(run.result != RESULTS.successful) or error < accuracy
+
+
+def test_a_function_inside_a_module_is_not_stale():
+    parameters = {"rate": jnp.array(-0.5)}
+    flow = lejax.systems.Flow(lambda input, x: parameters["rate"] * x, dt=0.1)
+
+    def exponent():
+        return lejax.lyapunov_spectrum(flow, jnp.ones(1), num_steps=10).exponents[0]
+
+    np.testing.assert_allclose(exponent(), -0.5, atol=1e-6)
+    parameters["rate"] = jnp.array(-2.0)
+    np.testing.assert_allclose(exponent(), -2.0, atol=1e-4)
+
+    def through(rate):
+        flow = lejax.systems.Flow(lambda input, x: rate * x, dt=0.1)
+        return lejax.lyapunov_spectrum(flow, jnp.ones(1), num_steps=10).exponents[0]
+
+    np.testing.assert_allclose(jax.grad(through)(-0.5), 1.0, atol=1e-3)
+
+
+def test_interval_is_refused_for_a_singular_jacobian_with_a_reason():
+    matrix = MIXING.at[3].set(MIXING[2])
+    with pytest.raises(RuntimeError, match="singular only every=1 or fewer exponents will do"):
+        lejax.lyapunov_spectrum(
+            Linear(matrix), jnp.zeros(4), num_steps=40, method=SequentialQR(every=2)
+        )
+    every_step = lejax.lyapunov_spectrum(Linear(matrix), jnp.zeros(4), num_steps=40)
+    frame = jr.normal(jr.key(0), (4, 4))
+    few = lejax.lyapunov_spectrum(
+        Linear(matrix), jnp.zeros(4), num_steps=40, frame=frame[:, :2], method=SequentialQR(every=2)
+    )
+    full = lejax.lyapunov_spectrum(Linear(matrix), jnp.zeros(4), num_steps=40, frame=frame)
+    np.testing.assert_allclose(few.exponents, full.exponents[:2], atol=1e-12)
+    assert bool(every_step.result == RESULTS.successful)
+
+
+class Complex(eqx.Module):
+    """A complex diagonal recurrence on real pairs (.., 2)."""
+
+    eigenvalues: jax.Array
+
+    def __call__(self, input, state):
+        z = self.eigenvalues * (state[:, 0] + 1j * state[:, 1])
+        return jnp.stack([z.real, z.imag], axis=1)
+
+
+def test_complex_weights_on_real_pairs():
+    eigenvalues = jnp.array([0.9 * jnp.exp(0.5j), 0.5 * jnp.exp(2j)])
+    spectrum = lejax.lyapunov_spectrum(
+        Complex(eigenvalues), jnp.ones((2, 2)), num_steps=200, transient=100
+    )
+    expected = np.log([0.9, 0.9, 0.5, 0.5])
+    np.testing.assert_allclose(spectrum.exponents, expected, atol=1e-10)
+    sick = Complex(eigenvalues.at[0].set(jnp.nan))
+    with pytest.raises(RuntimeError, match=r"eigenvalues holds 1 non-finite value out of 2"):
+        lejax.lyapunov_spectrum(sick, jnp.ones((2, 2)), num_steps=3)

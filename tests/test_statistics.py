@@ -59,6 +59,10 @@ def test_standard_error_of_equal_and_infinite_blocks():
     assert np.isnan(standard_error(jnp.ones((1, 1)), jnp.ones(1))).all()
     gradient = jax.grad(lambda x: standard_error(x, weights)[0])(jnp.ones((3, 1)))
     assert np.isfinite(gradient).all()
+    mixed = jnp.array([[1.0, -jnp.inf], [2.0, -1.0], [4.0, -jnp.inf]])
+    gradient = jax.grad(lambda x: standard_error(x, weights)[0])(mixed)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[:, 0]).max() > 0
 
 
 @pytest.fixture(scope="module")

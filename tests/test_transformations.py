@@ -195,6 +195,19 @@ def test_low_precision_states_have_a_float32_tangent(dtype):
     )
 
 
+def test_one_low_precision_leaf_is_enough_for_a_float32_tangent():
+    class Pair(eqx.Module):
+        def __call__(self, input, state):
+            a, b = state
+            return jnp.tanh(1.1 * a + b[0].astype(a.dtype)), 0.9 * b + a[1].astype(b.dtype)
+
+    state = (jnp.array([0.3, 0.7], jnp.bfloat16), jnp.array([0.1, 0.2, 0.5], jnp.float32))
+    raised = jax.tree.map(lambda x: x.astype(jnp.float32), state)
+    np.testing.assert_allclose(
+        lejax.jacobian(Pair(), state), lejax.jacobian(Pair(), raised), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("name", sorted(VERBS))
 def test_shard_map(name):
     function, x = VERBS[name]
