@@ -49,7 +49,7 @@ def import_peer(name: str, remedy: str = "pip install 'lejax[bench]'") -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:  # it is there, but something it needs is not
             raise
-        print(f"{name} is not installed, its column is left out: {remedy}.")
+        print(f"{name} is not installed, its column is left out: {remedy}.", flush=True)
         return None
 
 

@@ -6,9 +6,9 @@ run divided by the square root of the number of seeds.
 
 Coverage is the share of seeds whose exponent lies within two standard errors. With 20 independent normal
 block means it would be 94 % (Student's t with 19 degrees of freedom); 90 to 99 % is called calibrated, for
-the first exponent of the longest runs. Spread over error is the standard deviation over the seeds divided
-by the root mean square of the standard errors they report: above 1 the errors are too small, as in runs
-whose blocks are shorter than the memory of the dynamics.
+the first exponent of the longest runs; where it is not, the exit code is 1. Spread over error is the
+standard deviation over the seeds divided by the root mean square of the standard errors they report: above
+1 the errors are too small, as in runs whose blocks are shorter than the memory of the dynamics.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -130,6 +130,8 @@ def main():
     _harness.write_json(
         arguments.json, benchmark="calibration", toy=arguments.toy, target=TARGET, cases=cases
     )
+    if not arguments.toy and not all(case["first_exponent_is_calibrated"] for case in cases):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

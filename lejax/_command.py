@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from . import __version__, _report, data
+from ._array_files import load_arrays
 from ._cell import ravel
 from ._interval import suggest_qr_interval
 from ._method import SequentialQR
@@ -24,7 +25,6 @@ from ._results import RESULTS
 from ._spectrum import LyapunovSpectrum
 from .cells import GRUCell, LSTMCell, RNNCell, Stack
 from .interop import from_torch
-from .interop._weight_files import load_arrays
 from .run import long_run
 
 
@@ -67,7 +67,8 @@ def spectrum(args: Namespace, started: float) -> None:
     with _writing_to(args.out):
         _report.prepare_folder(args.out)
     loaded = time.perf_counter()
-    result = _run(problem, args)
+    with _within_memory():
+        result = _run(problem, args)
     report = _report.make_report(
         result,
         settings={
@@ -87,6 +88,19 @@ def spectrum(args: Namespace, started: float) -> None:
     with _writing_to(args.out):
         paths = _report.write(report, args.out, plot=not args.no_plot)
     print(f"Wrote {', '.join(map(str, paths))}.")
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise BadInput(
+            "the run does not fit into memory; --dtype float32, fewer exponents (-k) or, with --qr-every auto, "
+            "a shorter --transient need less."
+        ) from error
 
 
 @contextmanager
@@ -122,6 +136,10 @@ def _load_problem(args: Namespace) -> _Problem:
     elif args.steps is None:
         raise BadInput(
             "without --inputs the network is driven by zeros, and --steps must say how many."
+        )
+    elif transient + args.steps >= 2**31:
+        raise BadInput(
+            f"--transient and --steps ask for {transient} + {args.steps} steps, but fewer than 2147483648 can be run."
         )
     else:
         # One zero seen from everywhere: a long run must not fill the memory with them.

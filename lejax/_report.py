@@ -16,8 +16,8 @@ from ._dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
 from ._jackknife import jackknife
 from ._results import RESULTS
 from ._spectrum import LyapunovSpectrum
+from ._units import units
 from .plot import plot_convergence, plot_spectrum
-from .plot._spectrum import units
 
 
 _SHOWN = 96  # exponents in the table; the middle of a longer spectrum stays in the files
@@ -65,7 +65,7 @@ def text(report: Report) -> str:
         "",
         *_table(spectrum, shutil.get_terminal_size().columns),
         "",
-        f"{'unit':24}{units(spectrum)}",
+        f"{'unit':24}{units(spectrum.dt)}",
         f"{'Kaplan-Yorke dimension':24}{_dimension(report)}",
         f"{'entropy':24}{_entropy(report)}",
         f"{'status':24}{RESULTS[spectrum.result]}",
@@ -84,7 +84,7 @@ def _table(spectrum: LyapunovSpectrum, width: int) -> list[str]:
     """Index, exponent and standard error, in as many columns as fit."""
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     finite = np.isfinite(exponents)
-    unresolved = finite & (np.asarray(spectrum.unresolved) > 0)
+    unresolved = finite & (np.maximum.accumulate(spectrum.unresolved) > 0)
     scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
     decimals = int(np.clip(5 - np.floor(np.log10(scale)), 0, 12))
 
@@ -138,27 +138,30 @@ def prepare_folder(folder: Path) -> None:
 
 def write(report: Report, folder: Path, plot: bool) -> list[Path]:
     """`spectrum.json`, `spectrum.npz` and, if `plot`, `spectrum.png`; returns their paths."""
-    writers: dict[str, Callable[[IO[bytes]], None]] = {
-        "spectrum.json": lambda file: _write_json(report, file),
-        "spectrum.npz": lambda file: _write_npz(report.spectrum, file),
+    writers: dict[Path, Callable[[IO[bytes]], None]] = {
+        folder / "spectrum.json": lambda file: _write_json(report, file),
+        folder / "spectrum.npz": lambda file: _write_npz(report.spectrum, file),
     }
     if plot:
-        writers["spectrum.png"] = lambda file: _draw(report).savefig(file, format="png", dpi=150)
-    for name, writer in writers.items():
-        _write_whole(folder / name, writer)
-    return [folder / name for name in writers]
+        writers[folder / "spectrum.png"] = lambda file: _draw(report).savefig(
+            file, format="png", dpi=150
+        )
+    _write_whole(writers)
+    return list(writers)
 
 
-def _write_whole(path: Path, writer: Callable[[IO[bytes]], None]) -> None:
-    """All of the file or nothing: what stands under `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_whole(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
+    """All of the files or none: only once every writer is done do they take their names."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in writers}
     try:
-        with open(temporary, "wb") as file:
-            writer(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        for path, writer in writers.items():
+            with open(temporary[path], "wb") as file:
+                writer(file)
+        for path in writers:
+            os.replace(temporary[path], path)
+    finally:
+        for leftover in temporary.values():
+            leftover.unlink(missing_ok=True)
 
 
 def _write_json(report: Report, file: IO[bytes]) -> None:
@@ -184,7 +187,7 @@ def _write_json(report: Report, file: IO[bytes]) -> None:
         return value
 
     content = {
-        "units": units(spectrum),
+        "units": units(spectrum.dt),
         **{name: strict(name, np.asarray(value).tolist()) for name, value in numbers.items()},
         "nonfinite": nonfinite,
         "status": RESULTS[spectrum.result],
@@ -225,5 +228,5 @@ def _draw(report: Report):
     left, right = figure.subplots(1, 2)
     plot_spectrum(report.spectrum, ax=left)
     plot_convergence(report.spectrum, ax=right)
-    figure.suptitle(_title(report), fontsize="medium")
+    figure.suptitle(_title(report), fontsize="medium", parse_math=False)  # it holds file names
     return figure

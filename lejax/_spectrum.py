@@ -49,8 +49,8 @@ class LyapunovSpectrum(eqx.Module):
     block_steps: Int[Array, " b"]
     """The number of steps in each block; blocks differ by at most one step until runs are combined."""
     unresolved: Int[Array, " k"]
-    """Orthonormalizations at which the direction, or one before it, was below floating-point resolution. Where
-    it is not 0 the exponent is an upper bound (or -inf, if the direction was mapped exactly to zero)."""
+    """Orthonormalizations at which the direction was below floating-point resolution. From the first one where
+    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero)."""
     rounding_error: Float[Array, " k"]
     """The exponents' error from floating point, estimated from the R factors: the mean over the run of
     eps sqrt(d) max_j |z_j| / R_ii, in the units of the exponents."""
@@ -193,7 +193,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         standard_error=standard_error(block_exponents, weights),
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=jax.lax.cummax(unresolved),
+        unresolved=unresolved,
         rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
         frame=growth.frame,

@@ -28,6 +28,32 @@ def test_runs_at_toy_size(name, tmp_path):
     assert isinstance(json.loads(report.read_text(), parse_constant=refuse), dict)
 
 
+@pytest.mark.parametrize(("calibrated", "status"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("option", ["", "--toy"])
+def test_calibration_fails_where_the_errors_are_not_calibrated(calibrated, status, option):
+    script = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+sys.argv = ["calibration.py", *{option.split()!r}]
+import calibration
+calibration.calibrate = lambda name, run, num_seeds, lengths: {{
+    "case": name,
+    "long_run_exponents": [0.4],
+    "runs": [
+        {{"coverage": [0.5], "spread_over_error": [2.0], "mean_standard_error": [0.1]}} for _ in lengths
+    ],
+    "first_exponent_is_calibrated": {calibrated} or name != "Henon",
+}}
+calibration.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == (0 if option else status), done.stderr
+    assert done.stderr == ""
+    assert ("NOT in 90% to 99%" in done.stdout) == (not calibrated and not option)
+
+
 def test_missing_folder_is_refused_before_the_run(tmp_path):
     command = [sys.executable, str(FOLDER / "peers.py"), "--json", str(tmp_path / "no" / "x.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

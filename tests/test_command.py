@@ -224,6 +224,7 @@ def write_bad_files(folder):
     (folder / "head.csv").write_text("a,b\n1,2\n")
     (folder / "empty.csv").write_text("\n")
     (folder / "file").write_text("")
+    (folder / ".npy").mkdir()
 
 
 BAD = [
@@ -245,6 +246,14 @@ BAD = [
     ("cut.safetensors", "'cut.safetensors' is damaged or truncated"),
     ("nan.npz", "'weight_hh_l0' holds 9 non-finite values out of 9"),
     ("rnn.npz", "without --inputs the network is driven by zeros, and --steps must say"),
+    (
+        "rnn.npz --transient 2147483647 --steps 2147483647",
+        "ask for 2147483647 + 2147483647 steps, but fewer than 2147483648 can be run",
+    ),
+    (
+        "rnn.npz --inputs .npy",
+        "--inputs .npy cannot be read: '.npy' is a directory; a file was exp",
+    ),
     ("rnn.npz --prefix a", "no recurrent network has the prefix 'a'"),
     ("rnn.npz --inputs none.npy", "--inputs none.npy cannot be read: there is no file"),
     (
@@ -307,6 +316,33 @@ def test_a_too_long_interval_is_refused(run):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+    ],
+)
+def test_too_little_memory_is_one_sentence(run, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(_command, "long_run", fail)
+    status, out, err = run(*SMALL)
+    assert (status, out) == (2, "")
+    assert err.startswith("lejax spectrum: the run does not fit into memory; ")
+    assert err.count("\n") == 1
+
+
+def test_another_error_of_jax_is_not_hidden(run, monkeypatch):
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    monkeypatch.setattr(_command, "long_run", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
+        run(*SMALL)
+
+
 def test_ctrl_c(run, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -315,7 +351,7 @@ def test_ctrl_c(run, monkeypatch):
     assert run(*SMALL) == (130, "", "lejax: interrupted.\n")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_leaves_the_old_files_and_no_other(tmp_path):
     path = tmp_path / "spectrum.json"
     path.write_text("old")
 
@@ -323,10 +359,28 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         file.write(b"half")
         raise OSError("disk full")
 
+    writers = {path: lambda file: file.write(b"new"), tmp_path / "spectrum.npz": fail}
     with pytest.raises(OSError, match="disk full"):
-        _report._write_whole(path, fail)
+        _report._write_whole(writers)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_name_is_no_formula(run, tmp_path):
+    save_rnn(tmp_path / "m$x^$.npz", np.eye(3) / 2)
+    status, _, err = run("spectrum", "m$x^$.npz", "--activation", "relu", "--steps", 40)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "lejax-spectrum" / "spectrum.png").exists()
+
+
+def test_a_figure_that_fails_leaves_no_other_file(run, monkeypatch, tmp_path):
+    def fail(report):
+        raise ValueError("no figure")
+
+    monkeypatch.setattr(_report, "_draw", fail)
+    with pytest.raises(ValueError, match="no figure"):
+        run(*SMALL)
+    assert list((tmp_path / "lejax-spectrum").iterdir()) == []
 
 
 def test_a_long_table_shows_both_ends():

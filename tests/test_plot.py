@@ -93,6 +93,15 @@ def test_band_is_the_standard_error_of_the_blocks_so_far(spectrum):
     np.testing.assert_allclose(edges.max() - edges.min(), width, rtol=1e-9)
 
 
+def test_running_estimate_up_to_a_block_that_is_lost():
+    blocks = np.array([[-1.0, 0.5], [-1.2, 0.7], [-np.inf, 0.3], [-1.0, 0.1]])
+    mean, error = running_estimate(blocks, np.full(4, 25.0))
+    np.testing.assert_allclose(mean[:, 0], [-1.0, -1.1, -np.inf, -np.inf])
+    np.testing.assert_allclose(error[:, 0], [np.nan, 0.1, np.nan, np.nan])
+    np.testing.assert_allclose(mean[:, 1], [0.5, 0.6, 0.5, 0.4])
+    assert np.all(np.isfinite(error[1:, 1]))
+
+
 def test_number_of_lines(spectrum):
     assert len(plot_convergence(spectrum, ax=new_axes(), num_exponents=1).get_legend().texts) == 1
     wide = jax.tree.map(lambda x: x, spectrum)

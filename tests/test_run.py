@@ -52,22 +52,69 @@ def test_chunks_of_a_divisible_run_are_the_one_run(chunk_steps):
     np.testing.assert_allclose(chunked.standard_error, single.standard_error, rtol=1e-9)
 
 
-def test_steps_that_fill_no_block_go_to_the_last_chunk():
+@pytest.mark.parametrize(
+    ("num_steps", "num_blocks", "chunk_steps"),
+    [
+        (399, 20, 19),  # blocks of 20 and 19 in two parts
+        (305, 6, 110),  # two whole blocks of 51 or 50 a chunk
+        (103, 10, 45),  # chunks of 11 + 11 + 11 + 10, four times 10, and 10 + 10
+        (7, 4, 1),  # blocks of 2 and 1, of which the last cannot be cut
+    ],
+)
+def test_blocks_are_those_of_the_one_run(num_steps, num_blocks, chunk_steps):
     henon, start = lejax.systems.Henon(), jnp.zeros(2)
-    run = {"num_steps": 305, "transient": 7, "num_blocks": 6}
+    run = {"num_steps": num_steps, "transient": 7, "num_blocks": num_blocks}
     single = lejax.lyapunov_spectrum(henon, start, **run)
-    chunked = long_run(henon, start, chunk_steps=110, **run)  # chunks of 100, 100 and 105
-    assert_same(chunked, single)
-    np.testing.assert_array_equal(chunked.block_steps, [50, 50, 50, 50, 53, 52])
+    chunked = long_run(henon, start, chunk_steps=chunk_steps, **run)
+    assert_same(chunked, single, tolerance=1e-9)
+    np.testing.assert_array_equal(chunked.block_steps, single.block_steps)
+    np.testing.assert_allclose(chunked.block_exponents, single.block_exponents, atol=1e-9)
+    np.testing.assert_allclose(chunked.standard_error, single.standard_error, atol=1e-9)
 
 
-def test_at_most_three_programs_are_traced():
+@pytest.mark.parametrize(
+    ("transient", "num_steps"),
+    [
+        (9, 80),
+        (95, 80),
+        (95, 12),
+    ],  # less than a chunk; several and some left over; one counted chunk
+)
+def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
+    calls = []
+
+    def spy(*args, **kwargs):
+        calls.append((kwargs["num_steps"], kwargs.get("transient", 0)))
+        return lejax.lyapunov_spectrum(*args, **kwargs)
+
+    monkeypatch.setattr(lejax.run, "lyapunov_spectrum", spy)
+    inputs = 0.01 * np.asarray(jr.normal(jr.key(1), (transient + num_steps,)))
+    run = {"transient": transient, "num_blocks": 4, "key": jr.key(2)}
+    chunked = long_run(Counted([]), jnp.zeros(2), inputs, chunk_steps=20, **run)
+    single = lejax.lyapunov_spectrum(Counted([]), jnp.zeros(2), inputs, **run)
+    assert_same(chunked, single, tolerance=1e-9)
+    assert max(steps + skipped for steps, skipped in calls) <= 20
+    assert sum(steps + skipped for steps, skipped in calls) == transient + num_steps
+
+
+@pytest.mark.parametrize(
+    ("run", "programs"),
+    [
+        ({"num_steps": 80, "transient": 35, "num_blocks": 8}, 2),
+        ({"num_steps": 83, "transient": 35, "num_blocks": 8}, 3),  # parts of 6 and 5 steps
+        ({"num_steps": 103, "transient": 47, "num_blocks": 53}, 5),
+    ],
+)
+def test_programs_are_few(run, programs):
+    class Fresh(Counted):  # of which nothing is compiled yet
+        pass
+
     traces = []
-    long_run(Counted(traces), jnp.zeros(2), num_steps=10, num_blocks=1)
+    long_run(Fresh(traces), jnp.zeros(2), num_steps=10, num_blocks=1)
     one_program = len(traces)
     traces.clear()
-    long_run(Counted(traces), jnp.zeros(2), num_steps=83, transient=5, chunk_steps=10, num_blocks=8)
-    assert 0 < len(traces) <= 3 * one_program
+    long_run(Fresh(traces), jnp.zeros(2), chunk_steps=10, **run)
+    assert 0 < len(traces) <= programs * one_program
 
 
 def test_a_plain_function_compiles_once_not_once_a_chunk():
@@ -93,6 +140,59 @@ def test_a_failed_chunk_ends_the_run_at_the_step_of_the_one_run():
     assert int(chunked.num_steps) == 60  # the end of the third chunk of 20
     with pytest.raises(RuntimeError, match=r"step 54.*inputs holds 1 non-finite value out of 100"):
         long_run(cell, jnp.zeros(2), inputs, chunk_steps=20, **run)
+
+
+@pytest.mark.parametrize("bad", [0, 64])
+def test_a_failure_in_the_transient_is_found_at_its_step(bad):
+    inputs = jnp.zeros(100).at[bad].set(jnp.nan)
+    run = {"transient": 70, "num_blocks": 3, "chunk_steps": 10}
+    chunked = long_run(Counted([]), jnp.zeros(2), inputs, throw=False, **run)
+    assert int(chunked.first_bad_step) == bad + 1
+    assert chunked.result == lejax.RESULTS.nonfinite
+    assert np.all(np.isnan(chunked.exponents))
+    with pytest.raises(RuntimeError, match=f"step {bad + 1}"):
+        long_run(Counted([]), jnp.zeros(2), inputs, **run)
+
+
+def test_a_failed_run_in_parts_of_blocks_keeps_the_whole_ones():
+    inputs = jnp.zeros(90).at[74].set(jnp.nan)
+    run = {"num_blocks": 3, "throw": False}
+    single = lejax.lyapunov_spectrum(Counted([]), jnp.zeros(2), inputs, **run)
+    chunked = long_run(Counted([]), jnp.zeros(2), inputs, chunk_steps=10, **run)
+    np.testing.assert_array_equal(chunked.block_steps, [30, 30, 20])
+    np.testing.assert_allclose(
+        chunked.block_exponents[:2], single.block_exponents[:2], rtol=0, atol=1e-9
+    )
+
+
+class Scaled(eqx.Module):
+    """Its tangent spreads directions apart by the factor that is its input."""
+
+    def __call__(self, input, state):
+        return state * jnp.stack([jnp.ones(()), 1 / input])
+
+
+def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
+    # Rounding fills the second direction for 10 steps of 3000: a chunk would fail, the run does not.
+    inputs = jnp.ones(3000).at[1500:1510].set(10.0)
+    run = {"method": lejax.SequentialQR(every=10), "num_blocks": 30, "throw": False}
+    state, frame = jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    args = Scaled(), state, inputs
+    one_chunk = lejax.lyapunov_spectrum(
+        Scaled(), state, inputs[1500:1600], frame=frame, **run | {"num_blocks": 1}
+    )
+    assert one_chunk.result == lejax.RESULTS.interval_too_long
+    single = lejax.lyapunov_spectrum(*args, frame=frame, **run)
+    chunked = long_run(*args, frame=frame, chunk_steps=100, **run)
+    assert single.result == chunked.result
+    assert_same(chunked, single)
+    # And if the whole run is too coarse, it is run to its end.
+    args = Scaled(), state, jnp.full(3000, 10.0)
+    single = lejax.lyapunov_spectrum(*args, frame=frame, **run)
+    chunked = long_run(*args, frame=frame, chunk_steps=100, **run)
+    assert chunked.result == single.result == lejax.RESULTS.interval_too_long
+    assert int(chunked.num_steps) == 3000
+    assert_same(chunked, single)
 
 
 def test_float32_stays_float32():
@@ -122,6 +222,7 @@ def test_progress_is_shown_only_when_asked_for(capsys):
         ({"num_steps": 10, "chunk_steps": 2.5}, "chunk_steps must be .*, got 2.5"),
         ({"num_steps": 10, "num_blocks": 0}, "num_blocks must be .*, got 0"),
         ({}, "num_steps is required"),
+        ({"num_steps": 2**30, "transient": 2**30}, "transient . num_steps must be below 2..31"),
         ({"inputs": np.zeros(9), "transient": 9}, r"transient \(9\) leaves nothing to count"),
         ({"inputs": [np.zeros(9), np.zeros(8)]}, "inputs differ in length"),
         ({"num_steps": 10, "num_exponents": 3}, "num_exponents is 3, but a state of 2 numbers"),

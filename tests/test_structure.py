@@ -13,7 +13,7 @@ import lejax
 PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
-    {"_batch", "_cell", "_results", "_statistics"},
+    {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
     {"_adjoint", "_orthonormalize", "_tangent"},
     {"_method"},
     {"_dimension", "_spectrum"},

@@ -12,9 +12,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from .._array_files import load_arrays
 from .._cell import find_nonfinite
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
-from ._weight_files import load_arrays
 
 
 _ENTRY = re.compile(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .._cell import check_count, is_traced
 from .._spectrum import LyapunovSpectrum
+from .._units import units
 
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
 
     **Returns:** the axes. Nothing else is touched: no settings of matplotlib, no figure when `ax` is given.
 
-    **Numerics:** an exponent that was below floating-point resolution at some orthonormalization is an upper
+    **Numerics:** an exponent is, from the first direction below floating-point resolution at some step on, an upper
     bound: a hollow mark with an arrow down. One that is -inf is an arrowhead at the lower edge.
 
     !!! example
@@ -39,7 +40,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     index = np.arange(1, len(exponents) + 1)
     finite, lost = np.isfinite(exponents), np.isneginf(exponents)
-    bound = finite & (np.asarray(spectrum.unresolved) > 0)
+    bound = finite & (np.maximum.accumulate(spectrum.unresolved) > 0)
     sure = finite & ~bound
 
     ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
@@ -77,7 +78,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
     ax.set_xlim(0.4, len(exponents) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("index $i$")
-    ax.set_ylabel(f"Lyapunov exponent ({units(spectrum)})")
+    ax.set_ylabel(f"Lyapunov exponent ({units(spectrum.dt)})")
     if finite.any() or lost.any():
         ax.legend(frameon=False)
     return ax
@@ -135,7 +136,7 @@ def plot_convergence(
     if low < 0 < high:
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     ax.set_xlabel("counted steps" if dt == 1 else "time")
-    ax.set_ylabel(f"running estimate ({units(spectrum)})")
+    ax.set_ylabel(f"running estimate ({units(spectrum.dt)})")
     if shown <= 10:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
@@ -149,17 +150,14 @@ def running_estimate(
     with np.errstate(invalid="ignore", divide="ignore"):
         # Measured from the final mean: the squares then stay small, and so do the digits they cost.
         final = np.sum(weights * block_exponents, axis=0) / total[-1]
-        offset = block_exponents - final
+        center = np.where(np.isfinite(final), final, 0)
+        offset = block_exponents - center
         mean = np.cumsum(weights * offset, axis=0) / total
         variance = np.cumsum(weights * offset**2, axis=0) / total - mean**2
         blocks_before = np.arange(len(block_steps))[:, None]
         error = np.sqrt(np.maximum(variance, 0) / blocks_before)
-    return final + mean, error
-
-
-def units(spectrum: LyapunovSpectrum) -> str:
-    """The unit of the exponents in words."""
-    return "nats per step" if float(spectrum.dt) == 1 else "nats per unit time"
+    error[0] = np.nan  # not infinite where rounding left some variance of one block
+    return center + mean, error
 
 
 def _new_axes() -> "Axes":

@@ -61,7 +61,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
     if not path.is_file():
         kind = "a directory" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{str(path)!r} is {kind}; a weight file was expected.")
+        raise ValueError(f"{str(path)!r} is {kind}; a file was expected.")
     if suffix in _PICKLES:
         raise ValueError(
             f"{str(path)!r} has the suffix of a pickle, which can run any code and is never loaded: convert it "

@@ -1,4 +1,4 @@
-"""Weight files: what NumPy and safetensors write comes back, and no damaged or hostile file does harm."""
+"""Files of arrays: what NumPy and safetensors write comes back, and no damaged or hostile file does harm."""
 
 import io
 import json
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lejax.interop import _weight_files
-from lejax.interop._weight_files import load_arrays
+from lejax import _array_files
+from lejax._array_files import load_arrays
 
 
 def npy(array, **kwargs):
@@ -190,7 +190,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_file_gets_one_sentence(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(_weight_files, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(_array_files, "MAX_BYTES", 1_000_000)
     name, content, message = BAD_FILES[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -203,7 +203,7 @@ def test_missing_file_and_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*gone\.npz'"):
         load_arrays(str(tmp_path / "gone.npz"))
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(ValueError, match=r"folder\.npz' is a directory"):
+    with pytest.raises(ValueError, match=r"folder\.npz' is a directory; a file was expected\."):
         load_arrays(tmp_path / "folder.npz")
 
 
