@@ -100,6 +100,7 @@ def test_gradient_of_a_product_is_exact_through_fast_passes(kind):
     )
 
 
+@pytest.mark.slow
 def test_second_derivative():
     frame, change = jr.normal(jr.key(2), (7, 3)), jr.normal(jr.key(3), (7, 3))
 

@@ -52,6 +52,7 @@ def test_chunks_of_a_divisible_run_are_the_one_run(chunk_steps):
     np.testing.assert_allclose(chunked.standard_error, single.standard_error, rtol=1e-9)
 
 
+@pytest.mark.slow  # compiles many programs
 @pytest.mark.parametrize(
     ("num_steps", "num_blocks", "chunk_steps"),
     [
@@ -72,6 +73,7 @@ def test_blocks_are_those_of_the_one_run(num_steps, num_blocks, chunk_steps):
     np.testing.assert_allclose(chunked.standard_error, single.standard_error, atol=1e-9)
 
 
+@pytest.mark.slow  # compiles many programs
 @pytest.mark.parametrize(
     ("transient", "num_steps"),
     [
@@ -97,6 +99,7 @@ def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
     assert sum(steps + skipped for steps, skipped in calls) == transient + num_steps
 
 
+@pytest.mark.slow  # compiles many programs
 @pytest.mark.parametrize(
     ("run", "programs"),
     [

@@ -84,7 +84,16 @@ NOT_TRACED = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=VERBS)
+# The strategies compile many programs between them: they run with the slow tests.
+STRATEGIES = (
+    "lyapunov_spectrum.every",
+    "lyapunov_spectrum.cholesky",
+    "lyapunov_spectrum.householder",
+)
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in STRATEGIES else ()) for name in VERBS]
+
+
+@pytest.fixture(params=NAMES)
 def verb(request):
     return VERBS[request.param]
 
@@ -120,6 +129,7 @@ def test_grad_against_differences(verb):
     np.testing.assert_allclose(jax.jvp(scalar, (0.0,), (1.0,))[1], difference, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_second_derivative_against_differences():
     for name in ("lyapunov_spectrum", "lyapunov_spectrum.cholesky"):
         function, x = VERBS[name]
@@ -146,7 +156,7 @@ def test_gradients_reach_the_weights():
     np.testing.assert_allclose(batch.weight_hh[1], gradient.weight_hh, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", NAMES)
 def test_float32(name):
     function, x = VERBS[name]
     if name.startswith("lyapunov") or name == "finite_time_exponents":
@@ -208,7 +218,7 @@ def test_one_low_precision_leaf_is_enough_for_a_float32_tangent():
     )
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
+@pytest.mark.parametrize("name", NAMES)
 def test_shard_map(name):
     function, x = VERBS[name]
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
