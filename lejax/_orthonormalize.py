@@ -56,7 +56,7 @@ class Householder(Orthonormalizer):
 
     def factorize(self, frame):
         # Squares of what is far from 1 would leave the floats. A power of two divides without rounding.
-        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(frame)))
+        largest = jnp.max(jnp.abs(frame))
         sound = (largest > 0) & jnp.isfinite(largest)
         scale = jnp.exp2(jnp.floor(jnp.log2(jnp.where(sound, largest, 1))))
         scaled = frame / scale
@@ -151,12 +151,11 @@ def orthonormalize(
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
     finfo = jnp.finfo(frame.dtype)
-    least, most = (
-        float(finfo.tiny) ** 0.5 / float(finfo.eps),
-        float(finfo.max) ** 0.5 * float(finfo.eps),
-    )
     if not isinstance(orthonormalizer, Householder):
         norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
+        # Squares beyond these leave the floats.
+        least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
+        most = float(finfo.max) ** 0.5 * float(finfo.eps)
         good = (
             (diagonal > orthonormalizer.least_ratio(frame) * norms)
             & (norms > least)

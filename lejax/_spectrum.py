@@ -96,7 +96,8 @@ def lyapunov_spectrum(
 
     **Arguments:**
 
-    - `cell`: `cell(input, state) -> state`; an `eqx.Module`, or a plain function (which compiles anew at each call).
+    - `cell`: `cell(input, state) -> state`; an `eqx.Module`, or a plain function. A function, and a module that
+        holds one of yours (`Flow(lambda ...)`), compiles anew at each call.
     - `state`: the starting state, a pytree of real floating-point arrays, d numbers in all.
     - `inputs`: a pytree of arrays with time as first axis, or `None` for an autonomous cell.
     - `num_exponents`: k, the leading exponents to compute; all d by default.
