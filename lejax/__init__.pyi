@@ -24,6 +24,7 @@ from ._orthonormalize import (
     Cholesky as Cholesky,
     GramSchmidt as GramSchmidt,
     Householder as Householder,
+    Panels as Panels,
 )
 from ._results import RESULTS as RESULTS
 from ._spectrum import (

@@ -74,7 +74,7 @@ class SequentialQR(eqx.Module):
         `every=1` is a faster program of its own (`every=jnp.array(1)` is not). A long interval is exact
         as long as the growth rates it spreads apart stay within the digits of the dtype; beyond that the
         lower exponents are rounding noise, and the run ends with `RESULTS.interval_too_long`.
-    - `orthonormalizer`: `Householder()`, `Cholesky()` or `GramSchmidt()`; chosen from k if `None`.
+    - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
 
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); Geist, Parlitz & Lauterborn,
     Prog. Theor. Phys. 83 (1990).

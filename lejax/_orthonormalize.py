@@ -1,6 +1,6 @@
 r"""Orthonormalization of a frame: $Z = QR$ with $R_{ii} \ge 0$, and the logarithms of $R_{ii}$.
 
-Three ways to the same factorization, and one derivative rule for all of them that is built from matrix
+Four ways to the same factorization, and one derivative rule for all of them that is built from matrix
 products and a triangular solve and stays finite when a direction is lost.
 """
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._batch import batch_all
+from ._cell import check_count
 
 
 class Frame(NamedTuple):
@@ -121,9 +122,46 @@ class GramSchmidt(Orthonormalizer):
         return 1e-3
 
 
+class Panels(Orthonormalizer):
+    r"""Block Gram-Schmidt on panels of `width` columns, each factorized as by `Cholesky`.
+
+    Most of the work is matrix products, and the condition of one panel, cleared of the earlier ones, is all that
+    its Gram matrix squares: faster than one `Cholesky` pass from about 64 columns on, and more accurate. Frames
+    with a ratio below $20 \sqrt{d \epsilon}$ go to `Householder`, as there.
+
+    Stewart, SIAM J. Sci. Comput. 31 (2008).
+    """
+
+    width: int = eqx.field(
+        static=True, converter=lambda width: check_count("width", width, 1), default=32
+    )
+
+    def factorize(self, frame):
+        count = frame.shape[1]
+        rest, columns, rows = frame, [], []
+        for start in range(0, count, self.width):
+            width = min(self.width, count - start)
+            panel = Cholesky().factorize(rest[:, :width])
+            rest = rest[:, width:]
+            products = panel.columns.T @ rest
+            rest = rest - panel.columns @ products
+            before = jnp.zeros_like(frame, shape=(width, start))
+            rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
+            columns.append(panel.columns)
+        norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
+        one = jnp.ones_like(frame, shape=())
+        return Factors(jnp.concatenate(columns, axis=1), jnp.concatenate(rows), norms, one)
+
+    def least_ratio(self, frame):
+        return Cholesky().least_ratio(frame)
+
+
 def default_orthonormalizer(num_columns: int) -> Orthonormalizer:
-    """The choice from static facts: unrolled Gram-Schmidt up to 4 columns, Cholesky beyond."""
-    return GramSchmidt() if num_columns <= 4 else Cholesky()
+    """The choice from static facts: unrolled Gram-Schmidt up to 4 columns, one Cholesky pass up to 32,
+    panels beyond."""
+    if num_columns <= 4:
+        return GramSchmidt()
+    return Cholesky() if num_columns <= 32 else Panels()
 
 
 def lost(frame: Frame) -> Bool[Array, " k"]:

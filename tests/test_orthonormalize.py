@@ -6,12 +6,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from lejax import Cholesky, GramSchmidt, Householder
+from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._batch import batch_all
 from lejax._orthonormalize import default_orthonormalizer, lost, orthonormalize
 
 
-KINDS = [Householder(), Cholesky(), GramSchmidt()]
+# Four columns in panels of three: the last panel is narrower.
+KINDS = [Householder(), Cholesky(), GramSchmidt(), Panels(width=3)]
 
 
 def graded(key, size, columns, spread):
@@ -135,12 +136,25 @@ def test_derivative_with_a_lost_column_is_finite_and_right_for_the_rest(kind):
 
 
 def test_default_is_chosen_from_the_number_of_columns():
-    assert [type(default_orthonormalizer(k)) for k in (1, 4, 5, 64)] == [
+    assert [type(default_orthonormalizer(k)) for k in (1, 4, 5, 32, 33)] == [
         GramSchmidt,
         GramSchmidt,
         Cholesky,
         Cholesky,
+        Panels,
     ]
+
+
+def test_panels_of_one_column_and_of_all():
+    frame = jr.normal(jr.key(3), (9, 5))
+    exact = orthonormalize(Householder(), frame)
+    for width in (1, 2, 5, 8):
+        out = Panels(width=width).factorize(frame)
+        np.testing.assert_allclose(out.columns @ out.triangle, frame, atol=1e-14)
+        np.testing.assert_allclose(out.columns, exact.columns, atol=1e-13)
+        np.testing.assert_array_equal(jnp.tril(out.triangle, -1), 0)
+    with pytest.raises(ValueError, match="width must be an integer of at least 1, got 0"):
+        Panels(width=0)
 
 
 def branches_taken(function, *args):
