@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from ._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
-from ._method import SequentialQR
-from ._results import RESULTS
-from ._spectrum import LyapunovSpectrum, combine, lyapunov_spectrum, raise_on_failure
-from ._statistics import block_lengths, standard_error
+from .._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
+from .._method import SequentialQR
+from .._results import RESULTS
+from .._spectrum import LyapunovSpectrum, combine, lyapunov_spectrum, raise_on_failure
+from .._statistics import block_lengths, standard_error
 
 
 def long_run(
