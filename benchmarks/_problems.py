@@ -25,8 +25,8 @@ class Problem(NamedTuple):
     parameters: tuple[jax.Array, ...]
     make_step: Callable[..., Callable[[jax.Array], jax.Array]] | None
     """`make_step(*parameters)` is the map `state -> state`; None if the problem has inputs."""
-    tangent_step: Callable[..., Any]
-    """For the hand-written loops."""
+    tangent_step: Callable[..., Any] | None
+    """For the hand-written loops; None if there is none."""
     num_exponents: int
     steps: int
     loop_steps: int
@@ -109,6 +109,34 @@ def tanh_network(size: int, num_exponents: int, steps: int) -> Problem:
     )
 
 
+def leaky_network(size: int, steps: int) -> Problem:
+    """dh/dt = -h + W tanh(h), g = 2, in Euler steps of .1: exponents are per unit time."""
+    dt = 0.1
+    cell = make_cell(lejax.cells.LeakyRNNCell, 0, size, dt=dt, use_bias=False)
+    weight = 2.0 * size**-0.5 * jr.normal(jr.key(size), (size, size))
+    cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    state = jr.normal(jr.key(1), (size,))
+
+    def make_step(weight):
+        probe = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+        return lambda state: probe(None, state)
+
+    return Problem(
+        name=f"leaky N={size} g=2 dt=.1, k={size}",
+        cell=cell,
+        state=lejax.unroll(cell, state, num_steps=500)[-1],
+        inputs=None,
+        frame=starting_frame(size, size),
+        parameters=(weight,),
+        make_step=make_step,
+        tangent_step=None,
+        num_exponents=size,
+        steps=steps,
+        loop_steps=steps,
+        dt=dt,
+    )
+
+
 def gru(size: int, steps: int) -> Problem:
     cell = make_cell(lejax.cells.GRUCell, 8, size)
     parameters = (cell.weight_ih, cell.weight_hh, cell.bias, cell.bias_n)
@@ -119,6 +147,22 @@ def lstm(size: int, steps: int) -> Problem:
     cell = make_cell(lejax.cells.LSTMCell, 8, size)
     parameters = (cell.weight_ih, cell.weight_hh, cell.bias)
     return _driven("LSTM", cell, parameters, _loops.lstm_step, steps)
+
+
+@partial(jax.jit, static_argnums=(0,))
+def scan_jacobians(steps, cell, state, inputs, frame):
+    """The loop everyone writes in JAX: a scan of `jax.jacfwd` and `jnp.linalg.qr`."""
+    vector, unravel = ravel_pytree(state)
+
+    def body(carry, input):
+        def step(vector):
+            return ravel_pytree(cell(input, unravel(vector)))[0]
+
+        vector, frame = carry
+        frame, r = jnp.linalg.qr(jax.jacfwd(step)(vector) @ frame)
+        return (step(vector), frame), jnp.log(jnp.abs(jnp.diagonal(r)))
+
+    return jnp.mean(jax.lax.scan(body, (vector, frame), inputs, length=steps)[1], axis=0)
 
 
 def _driven(name, cell, parameters, tangent_step, steps):

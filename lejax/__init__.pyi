@@ -19,7 +19,7 @@ from ._dimension import (
 )
 from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
-from ._method import SequentialQR as SequentialQR
+from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,
     GramSchmidt as GramSchmidt,

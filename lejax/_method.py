@@ -1,6 +1,6 @@
-"""The loop behind a spectrum: push the frame, orthonormalize it now and then, sum the logarithms."""
+"""How the steps of a run are ordered in time: one after the other, or in chunks side by side."""
 
-from typing import NamedTuple
+import abc
 
 import equinox as eqx
 import jax
@@ -10,51 +10,17 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
 from ._cell import check_count, is_traced
-from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
-from ._statistics import add_compensated
+from ._loop import Growth, Loop, Plan
+from ._orthonormalize import Orthonormalizer, default_orthonormalizer
+from ._pilot import choose_interval, pilot_steps
 from ._tangent import Push
 
 
-class Plan(NamedTuple):
-    """The static shape of a run: what is skipped, what is counted, in how many blocks."""
-
-    transient: int
-    num_steps: int
-    num_blocks: int
-
-
-class Tally(NamedTuple):
-    """What orthonormalizations add up to, for each direction."""
-
-    log_growth: Float[Array, "*b k"]
-    rounding_error: Float[Array, "*b k"]
-    unresolved: Float[Array, "*b k"]
-
-
-class Growth(NamedTuple):
-    """What a run leaves behind."""
-
-    vector: Float[Array, " d"]
-    frame: Float[Array, "d k"]
-    blocks: Tally  # (b, k)
-    first_bad_step: Int[Array, ""]
-
-
-class _Carry(NamedTuple):
-    step: Int[Array, ""]
-    block: Int[Array, ""]  # 0 is the transient
-    place: Int[Array, ""]  # steps done in the block
-    vector: Float[Array, " d"]
-    frame: Float[Array, "d k"]
-    tally: Tally  # of the present block
-    compensation: Tally | None
-    blocks: Tally  # the tally of the transient, then those of the blocks
-    first_bad_step: Int[Array, ""]
-
-
-def _interval(every) -> int | Int[Array, ""] | np.ndarray:
-    # An array is traced, the number 1 is static: it needs no branch at every step. NumPy's arrays do
-    # not start a JAX backend when they are made at import.
+def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
+    # An array is traced, the number 1 is static: reverse mode needs no branch at every step. NumPy's
+    # arrays do not start a JAX backend when they are made at import.
+    if every is None:
+        return None
     if eqx.is_array(every):
         if every.shape != () or not jnp.issubdtype(every.dtype, jnp.integer):
             raise TypeError(f"every must be one integer, got {every.dtype}{list(every.shape)}.")
@@ -65,24 +31,17 @@ def _interval(every) -> int | Int[Array, ""] | np.ndarray:
     return every if every == 1 else np.asarray(every, np.int32)
 
 
-class SequentialQR(eqx.Module):
-    """Step by step, with an orthonormalization after every `every` steps and at the end of each block.
+class Method(eqx.Module):
+    """A way to run the tangent dynamics of a whole trajectory."""
 
-    **Arguments:**
+    every: eqx.AbstractVar[int | Int[Array, ""] | np.ndarray | None]
+    orthonormalizer: eqx.AbstractVar[Orthonormalizer | None]
 
-    - `every`: the interval in steps. It is traced: changing it compiles nothing, except from 1 to more, since
-        `every=1` is a faster program of its own (`every=jnp.array(1)` is not). A long interval is exact
-        as long as the growth rates it spreads apart stay within the digits of the dtype; beyond that the
-        lower exponents are rounding noise, and the run ends with `RESULTS.interval_too_long`.
-    - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
+    def check(self, plan: Plan) -> Plan:
+        """The plan this method follows, or a `ValueError` if it cannot."""
+        return plan
 
-    Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); Geist, Parlitz & Lauterborn,
-    Prog. Theor. Phys. 83 (1990).
-    """
-
-    every: int | Int[Array, ""] | np.ndarray = eqx.field(converter=_interval, default=1)
-    orthonormalizer: Orthonormalizer | None = None
-
+    @abc.abstractmethod
     def run(
         self,
         push: Push,
@@ -94,72 +53,149 @@ class SequentialQR(eqx.Module):
     ) -> Growth:
         """The whole run from an orthonormal frame. Cost per step: one push, O(d^2 k), and 1/every
         orthonormalizations, O(d k^2)."""
+        raise NotImplementedError
+
+
+class SequentialQR(Method):
+    """Step by step, with an orthonormalization after every `every` steps and at the end of each block.
+
+    **Arguments:**
+
+    - `every`: the interval in steps, 1 or more. `None` lets a pilot choose it inside the compiled program: at most 64
+        steps ahead of the run, not counted, measure how fast the columns of the frame turn towards each other, and
+        the interval is the longest, up to 32, that keeps the rounding in every exponent below a tenth of 1e-8 nats per
+        step in float64, 1e-4 in float32. The run measures it again; where it finds more than all of the tolerance,
+        it starts anew with a quarter of the interval. Under `vmap` the batch has one interval. Runs of fewer than 128
+        steps orthonormalize at each. Under `grad` there is the pilot but no new start.
+        The interval is traced: changing it compiles nothing. With a number, a too long one makes the
+        lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
+    - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
+
+    Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); Geist, Parlitz & Lauterborn,
+    Prog. Theor. Phys. 83 (1990).
+    """
+
+    every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
+    orthonormalizer: Orthonormalizer | None = None
+
+    def run(self, push, vector, frame, inputs, plan, adjoint):
         orthonormalizer = self.orthonormalizer or default_orthonormalizer(frame.shape[1])
-        # Rounding in a column is about this fraction of the largest |z_j|; what is left of it is R_ii.
-        rounding = float(jnp.finfo(frame.dtype).eps) * frame.shape[0] ** 0.5
-        base, longer = divmod(plan.num_steps, plan.num_blocks)  # as in `block_lengths`
-        # Built from the frame, so that under shard_map every part of the carry varies as it does.
-        zeros = jnp.zeros_like(frame, shape=frame.shape[1])
-        nothing = Tally(zeros, zeros, zeros)
+        every, pilot = self.every, 0
+        if every is None:
+            pilot = pilot_steps(plan.transient + plan.num_steps)
+            every = 1
+        if pilot:
+            start = _without_gradient((push, vector, frame, inputs))
+            every = choose_interval(*start, orthonormalizer, pilot)
+        loop = Loop(plan, orthonormalizer, adjoint, restart=pilot > 0)
+        return loop(push, vector, frame, inputs, every)
 
-        def divide_out(frame, last):
-            out = orthonormalize(orthonormalizer, frame, exact=last)
-            # What one step maps to zero is zero exactly; over several steps it may have underflowed.
-            is_zero = jnp.isneginf(out.log_growth) & (self.every == 1)
-            error = jnp.where(is_zero, 0, jnp.minimum(rounding / out.share, 1.0))
-            return out.columns, Tally(out.log_growth, error, lost(out).astype(error.dtype))
 
-        def leave(frame, last):
-            return frame, nothing
+class ParallelQR(Method):
+    r"""The trajectory first, then the tangent dynamics of `num_chunks` equal chunks of it side by side.
 
-        def body(carry: _Carry, input: PyTree) -> _Carry:
-            length = jnp.where(carry.block == 0, plan.transient, base + (carry.block <= longer))
-            place = carry.place + 1
-            last = place == length
-            vector, frame = push(input, carry.vector, carry.frame)
-            if isinstance(self.every, int):
-                frame, term = divide_out(frame, last)
-            else:
-                due = (place % self.every == 0) | last
-                frame, term = jax.lax.cond(due, divide_out, leave, frame, last)
-            tally, compensation = add_compensated(
-                carry.tally, carry.compensation, term, restart=place == 1
+    Each chunk starts from the same frame `overlap` steps early, which are not counted: its frame turns into the one
+    that the whole run would have brought there, at the rate of the gaps between the exponents. For long runs of one
+    network on a device that has room for a batch: a GPU.
+
+    **Arguments:**
+
+    - `num_chunks`: the chunks; `num_steps` must be a multiple of it, and so is the number of blocks.
+    - `overlap`: the steps each chunk starts early. The first one takes them from the `transient`, which
+        must be as long.
+    - `every`, `orthonormalizer`: as for `SequentialQR`.
+
+    What is left of the start makes the exponents of neighbors a little too equal; the bias falls with the overlap and
+    as 1/chunk length. Its size is estimated from the angles between the frame at the end of a chunk and the warmed
+    frame of the next, `LyapunovSpectrum.overlap_bias`; where that exceeds twice the standard error the run ends with
+    `RESULTS.overlap_too_short`. On fixed points and limit cycles with complex multipliers frames rotate for ever and
+    never agree: there no overlap is long enough.
+
+    Memory: the trajectory, O(T d), and num_chunks frames.
+    """
+
+    num_chunks: int = eqx.field(
+        static=True, converter=lambda count: check_count("num_chunks", count, 2)
+    )
+    overlap: int = eqx.field(static=True, converter=lambda count: check_count("overlap", count, 1))
+    every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
+    orthonormalizer: Orthonormalizer | None = None
+
+    def check(self, plan):
+        if plan.transient < self.overlap:
+            raise ValueError(
+                f"transient is {plan.transient}, but ParallelQR takes the overlap of its first chunk from it, "
+                f"which is {self.overlap}."
             )
-            step = carry.step + 1
-            growth = term.log_growth
-            bad = ~jnp.all(jnp.isfinite(vector)) | ~jnp.all(growth < jnp.inf)
-            blocks = jax.tree.map(
-                lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, carry.block, 0),
-                carry.blocks,
-                tally,
+        if plan.num_steps % self.num_chunks:
+            raise ValueError(
+                f"num_steps is {plan.num_steps}, which is not a multiple of num_chunks, {self.num_chunks}."
             )
-            return _Carry(
-                step,
-                carry.block + last,
-                jnp.where(last, 0, place),
-                vector,
-                frame,
-                tally,
-                compensation,
-                blocks,
-                jnp.where(bad & (carry.first_bad_step < 0), step, carry.first_bad_step),
-            )
+        length = plan.num_steps // self.num_chunks
+        blocks = min(-(-plan.num_blocks // self.num_chunks), length)
+        return plan._replace(num_blocks=blocks * self.num_chunks)
 
-        start_is_bad = ~(jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(frame)))
-        carry = _Carry(
-            step=jnp.asarray(0, jnp.int32),
-            block=jnp.asarray(0 if plan.transient else 1, jnp.int32),
-            place=jnp.asarray(0, jnp.int32),
-            vector=vector,
-            frame=frame,
-            tally=nothing,
-            # float64 has digits enough for the sum over a block
-            compensation=nothing if frame.dtype == jnp.float32 else None,
-            blocks=jax.tree.map(
-                lambda x: jnp.broadcast_to(x, (plan.num_blocks + 1, *x.shape)), nothing
-            ),
-            first_bad_step=jnp.where(start_is_bad, 0, -1).astype(jnp.int32),
+    def run(self, push, vector, frame, inputs, plan, adjoint):
+        def step(vector, input):
+            return push.step(input, vector), vector
+
+        total = plan.transient + plan.num_steps
+        vector, points = jax.lax.scan(step, vector, inputs, length=total)
+        length = plan.num_steps // self.num_chunks
+        starts = plan.transient - self.overlap + length * np.arange(self.num_chunks)
+        warm_up = Plan(0, self.overlap, 1)
+        counted = Plan(0, length, plan.num_blocks // self.num_chunks)
+        sequential = SequentialQR(self.every, self.orthonormalizer)
+
+        def chunk(start):
+            def cut(first, steps):
+                return jax.tree.map(
+                    lambda x: jax.lax.dynamic_slice_in_dim(x, first, steps), (inputs, points)
+                )
+
+            def run(frame, along, plan):
+                return sequential.run(_Along(push), along[1][0], frame, along, plan, adjoint)
+
+            warm = run(frame, cut(start, self.overlap), warm_up).frame
+            return warm, run(warm, cut(start + self.overlap, length), counted)
+
+        warm, growth = jax.vmap(chunk)(jnp.asarray(starts, jnp.int32))
+        blocks = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), growth.blocks)
+        # Chunks count from their own start; the state is bad from the first point that is not finite on.
+        bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points[1:], vector[None]])), axis=1)
+        of_chunk = jnp.where(
+            growth.first_bad_step < 0, total + 1, starts + self.overlap + growth.first_bad_step
         )
-        carry = adjoint.loop(body, carry, inputs, plan.transient + plan.num_steps)
-        blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
-        return Growth(carry.vector, carry.frame, blocks, carry.first_bad_step)
+        first = jnp.minimum(
+            jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, total + 1)
+        )
+        return Growth(
+            vector,
+            growth.frame[-1],
+            blocks,
+            jnp.where(first > total, -1, first).astype(jnp.int32),
+            growth.every[0],
+            _overlap_bias(growth.frame[:-1], warm[1:], length),
+        )
+
+
+class _Along(eqx.Module):
+    """The push along a known trajectory: the input of a step comes with the point it starts from."""
+
+    push: Push
+
+    def __call__(self, input, vector, frame):
+        input, point = input
+        return self.push(input, point, frame)
+
+
+def _overlap_bias(
+    ends: Float[Array, "c d k"], warmed: Float[Array, "c d k"], length: int
+) -> Float[Array, " k"]:
+    """The error in nats per step that frames which do not agree where chunks meet may cause."""
+    cosine = jnp.abs(jnp.sum(ends * warmed, axis=1))
+    return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
+
+
+def _without_gradient(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)

@@ -33,14 +33,15 @@ class Factors(NamedTuple):
     columns: Float[Array, "d k"]  # Q
     triangle: Float[Array, "k k"]  # R, with R_ii >= 0
     norms: Float[Array, " k"]  # |z_i| / scale
+    cleared: Float[Array, " k"]  # |z_i| / scale less what was subtracted from it at first
     scale: Float[Array, ""]
 
 
 class Orthonormalizer(eqx.Module):
     """A way to factorize (d, k) frames.
 
-    The ratio R_ii / |z_i| is what the earlier columns left of column i; frames with one below `least_ratio`
-    go to `Householder`.
+    The ratio R_ii / |z_i| is what the earlier columns left of column i, where those are not counted that were
+    subtracted from it before it was factorized. Frames with a ratio below `least_ratio` go to `Householder`.
     """
 
     @abc.abstractmethod
@@ -64,7 +65,7 @@ class Householder(Orthonormalizer):
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        return Factors(q * sign, r * sign[:, None], norms, scale)
+        return Factors(q * sign, r * sign[:, None], norms, norms, scale)
 
     def least_ratio(self, frame):
         return -jnp.inf
@@ -88,11 +89,11 @@ class Cholesky(Orthonormalizer):
             inverse = jax.lax.linalg.triangular_solve(
                 lower, jnp.diag(1 / norms), left_side=True, lower=True
             )
-            return Factors(frame @ inverse.T, triangle, norms, one)
+            return Factors(frame @ inverse.T, triangle, norms, norms, one)
         columns = jax.lax.linalg.triangular_solve(
             lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
         )
-        return Factors(columns, triangle, norms, one)
+        return Factors(columns, triangle, norms, norms, one)
 
     def least_ratio(self, frame):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
@@ -116,7 +117,8 @@ class GramSchmidt(Orthonormalizer):
             length = jnp.sqrt(column @ column) if j else norms[0]
             rows = rows.at[j, j].set(length)
             columns.append(column / length)
-        return Factors(jnp.stack(columns, axis=1), rows, norms, jnp.ones_like(frame, shape=()))
+        one = jnp.ones_like(frame, shape=())
+        return Factors(jnp.stack(columns, axis=1), rows, norms, norms, one)
 
     def least_ratio(self, frame):
         return 1e-3
@@ -126,8 +128,8 @@ class Panels(Orthonormalizer):
     r"""Block Gram-Schmidt on panels of `width` columns, each factorized as by `Cholesky`.
 
     Most of the work is matrix products, and the condition of one panel, cleared of the earlier ones, is all that
-    its Gram matrix squares: faster than one `Cholesky` pass from about 64 columns on, and more accurate. Frames
-    with a ratio below $20 \sqrt{d \epsilon}$ go to `Householder`, as there.
+    its Gram matrix squares: faster than one `Cholesky` pass from about 64 columns on, more accurate, and good for
+    frames of a higher condition. Those with a ratio within a panel below $20 \sqrt{d \epsilon}$ go to `Householder`.
 
     Stewart, SIAM J. Sci. Comput. 31 (2008).
     """
@@ -138,7 +140,7 @@ class Panels(Orthonormalizer):
 
     def factorize(self, frame):
         count = frame.shape[1]
-        rest, columns, rows = frame, [], []
+        rest, columns, rows, cleared = frame, [], [], []
         for start in range(0, count, self.width):
             width = min(self.width, count - start)
             panel = Cholesky().factorize(rest[:, :width])
@@ -148,9 +150,11 @@ class Panels(Orthonormalizer):
             before = jnp.zeros_like(frame, shape=(width, start))
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
             columns.append(panel.columns)
+            cleared.append(panel.norms)
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         one = jnp.ones_like(frame, shape=())
-        return Factors(jnp.concatenate(columns, axis=1), jnp.concatenate(rows), norms, one)
+        columns, cleared = jnp.concatenate(columns, axis=1), jnp.concatenate(cleared)
+        return Factors(columns, jnp.concatenate(rows), norms, cleared, one)
 
     def least_ratio(self, frame):
         return Cholesky().least_ratio(frame)
@@ -188,25 +192,31 @@ def orthonormalize(
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
+    norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
     finfo = jnp.finfo(frame.dtype)
     if not isinstance(orthonormalizer, Householder):
-        norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
         # Squares beyond these leave the floats.
         least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
         most = float(finfo.max) ** 0.5 * float(finfo.eps)
         good = (
-            (diagonal > orthonormalizer.least_ratio(frame) * norms)
+            (diagonal > orthonormalizer.least_ratio(frame) * factors.cleared)
+            # Q is orthonormal to 1e-4 at least.
+            & (diagonal > 1e4 * float(finfo.eps) * norms)
             & (norms > least)
             & (norms < most)
         )
         # A member that diverged stays NaN on the fast path and must not slow the batch.
         good = jnp.all(good) | jnp.any(jnp.isnan(norms))
-        factors = jax.lax.cond(
-            batch_all(good & ~exact),
-            lambda: factors,
-            lambda: Householder().factorize(frame),
-        )
-    diagonal, largest = jnp.diagonal(factors.triangle), jnp.max(factors.norms)
+
+        def redo(state):
+            factors = Householder().factorize(frame)
+            return jnp.ones_like(state[0]), factors, jnp.diagonal(factors.triangle)
+
+        # A branch: a loop of one round or none, since `cond` would copy the factors it leaves alone. The
+        # diagonal goes by itself: but for derivatives nobody asks for the triangle.
+        start = (batch_all(good & ~exact), factors, diagonal)
+        _, factors, diagonal = jax.lax.while_loop(lambda state: ~state[0], redo, start)
+    largest = jnp.max(factors.norms)
     # Near the smallest numbers digits are lost, whatever the shares.
     sound = largest * factors.scale > float(finfo.tiny) / float(finfo.eps)
     share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)

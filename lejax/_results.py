@@ -15,3 +15,8 @@ class RESULTS(eqx.Enumeration):
         "Use a smaller SequentialQR(every=...); suggest_qr_interval finds the largest that serves. "
         "If the Jacobian is singular only every=1 or fewer exponents will do."
     )
+    overlap_too_short = (
+        "The chunks of ParallelQR had not forgotten their starting frames: the exponents are biased by more than "
+        "twice their standard error. Use a larger overlap or fewer chunks; on a fixed point or a limit cycle frames "
+        "may rotate for ever and only SequentialQR will do."
+    )

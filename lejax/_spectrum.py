@@ -25,7 +25,8 @@ from ._cell import (
     time_step,
     vary_with,
 )
-from ._method import Plan, SequentialQR
+from ._loop import Plan, tolerable_error
+from ._method import Method, SequentialQR
 from ._orthonormalize import Householder, orthonormalize
 from ._results import RESULTS
 from ._statistics import block_lengths, standard_error, weighted_mean
@@ -61,13 +62,15 @@ class LyapunovSpectrum(eqx.Module):
     num_steps: Int[Array, ""]
     """Counted steps."""
     every: Int[Array, ""]
-    """The interval between orthonormalizations."""
+    """The interval between orthonormalizations: what was asked for, or what the pilot chose."""
+    overlap_bias: Float[Array, " k"]
+    """The exponents' possible error from frames that do not agree where chunks meet; 0 but for `ParallelQR`."""
     dt: Float[Array, ""]
     """The duration of a step."""
     first_bad_step: Int[Array, ""]
     """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
     result: RESULTS
-    """`RESULTS.successful`, `nonfinite` or `interval_too_long`."""
+    """`RESULTS.successful`, `nonfinite`, `interval_too_long` or `overlap_too_short`."""
 
 
 def lyapunov_spectrum(
@@ -79,7 +82,7 @@ def lyapunov_spectrum(
     num_steps: int | None = None,
     transient: int = 0,
     dt: float | Float[Array, ""] | None = None,
-    method: SequentialQR = SequentialQR(),
+    method: Method = SequentialQR(),
     adjoint: Adjoint = DirectAdjoint(),
     frame: Float[Array, "d k"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -104,7 +107,7 @@ def lyapunov_spectrum(
     - `num_steps`: counted steps; required when `inputs` is `None`, else the length of the inputs minus `transient`.
     - `transient`: leading steps that move state and frame and are not counted.
     - `dt`: duration of a step; the exponents are per unit of it. Default: the cell's own if it is a `TimedCell`, else 1.
-    - `method`: `SequentialQR(every=...)`.
+    - `method`: `SequentialQR(every=...)`, or `ParallelQR(num_chunks, overlap)` for one long run on a GPU.
     - `adjoint`: how gradients are stored, `DirectAdjoint()`.
     - `frame`: starting frame (d, k), orthonormalized on entry. Default: a random one drawn from `key`
         (an identity frame would be wrong for k < d).
@@ -136,8 +139,8 @@ def lyapunov_spectrum(
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); for recurrent networks Engelken, Wolf & Abbott,
     Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
     """
-    if not isinstance(method, SequentialQR):
-        raise TypeError(f"method must be a SequentialQR, got {method!r}.")
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a SequentialQR or a ParallelQR, got {method!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)
@@ -149,7 +152,8 @@ def lyapunov_spectrum(
                 f"for {vector.size}."
             )
     num_exponents = _check_num_exponents(num_exponents, frame, vector.size)
-    plan = Plan(int(transient), num_steps, min(check_count("num_blocks", num_blocks, 1), num_steps))
+    num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
+    plan = method.check(Plan(int(transient), num_steps, num_blocks))
     duration = check_duration("dt", time_step(cell) if dt is None else dt)
     if not eqx.is_array(duration):
         duration = np.asarray(duration)  # traced, yet without a trip to the device
@@ -188,10 +192,11 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     block_exponents = growth.blocks.log_growth / (weights * dt)[:, None]
     rounding_error = jnp.sum(growth.blocks.rounding_error, axis=0) / (plan.num_steps * dt)
     unresolved = jnp.sum(growth.blocks.unresolved.astype(jnp.int32), axis=0)
-    every = jnp.asarray(method.every, jnp.int32)
+    errors = standard_error(block_exponents, weights)
+    overlap_bias = jax.lax.stop_gradient(growth.overlap_bias) / dt
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
-        standard_error=standard_error(block_exponents, weights),
+        standard_error=errors,
         block_exponents=block_exponents,
         block_steps=block_steps,
         unresolved=unresolved,
@@ -199,20 +204,30 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         state=unravel(growth.vector),
         frame=growth.frame,
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
-        every=every,
+        every=growth.every,
+        overlap_bias=overlap_bias,
         dt=dt,
         first_bad_step=growth.first_bad_step,
-        result=_judge(growth.first_bad_step, every, rounding_error * dt),
+        result=_judge(
+            growth.first_bad_step, growth.every, rounding_error * dt, overlap_bias, errors
+        ),
     )
 
 
 def _judge(
-    first_bad_step: Int[Array, ""], every: Int[Array, ""], error_per_step: Float[Array, " k"]
+    first_bad_step: Int[Array, ""],
+    every: Int[Array, ""],
+    error_per_step: Float[Array, " k"],
+    overlap_bias: Float[Array, " k"],
+    errors: Float[Array, " k"],
 ) -> RESULTS:
     """The status of a run; with every = 1 there is no shorter interval to ask for."""
-    tolerance = float(jnp.finfo(error_per_step.dtype).eps) ** 0.5
-    too_long = (every > 1) & jnp.any(error_per_step > tolerance)
-    result = RESULTS.where(too_long, RESULTS.interval_too_long, RESULTS.successful)
+    # Of all exponents together: those of a dense spectrum exchange their places whatever the overlap.
+    known = jnp.isfinite(errors)
+    bias, error = (jnp.sum(jnp.where(known, x, 0) ** 2) for x in (overlap_bias, errors))
+    result = RESULTS.where(bias > 4 * error, RESULTS.overlap_too_short, RESULTS.successful)
+    too_long = (every > 1) & jnp.any(error_per_step > tolerable_error(error_per_step.dtype))
+    result = RESULTS.where(too_long, RESULTS.interval_too_long, result)
     return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
 
 
@@ -243,6 +258,9 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
         culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
         message += f" It happened at step {int(spectrum.first_bad_step)}."
         message += f" {culprit}." if culprit else ""
+    elif bool(spectrum.result == RESULTS.overlap_too_short):
+        worst = float(jnp.max(spectrum.overlap_bias))
+        message += f" Here the estimated bias is up to {worst:.1e}."
     else:
         worst = float(jnp.max(spectrum.rounding_error))
         message += (
@@ -261,7 +279,7 @@ def finite_time_exponents(
     num_steps: int | None = None,
     transient: int = 0,
     dt: float | Float[Array, ""] | None = None,
-    method: SequentialQR = SequentialQR(),
+    method: Method = SequentialQR(),
     adjoint: Adjoint = DirectAdjoint(),
     frame: Float[Array, "d k"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -347,9 +365,11 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
     rounding_error = share * first.rounding_error + (1 - share) * second.rounding_error
     every = jnp.maximum(first.every, second.every)
+    overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
+    errors = standard_error(block_exponents, weights)
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
-        standard_error=standard_error(block_exponents, weights),
+        standard_error=errors,
         block_exponents=block_exponents,
         block_steps=block_steps,
         unresolved=first.unresolved + second.unresolved,
@@ -358,7 +378,8 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         frame=second.frame,
         num_steps=num_steps,
         every=every,
+        overlap_bias=overlap_bias,
         dt=first.dt,
         first_bad_step=first_bad_step,
-        result=_judge(first_bad_step, every, rounding_error * first.dt),
+        result=_judge(first_bad_step, every, rounding_error * first.dt, overlap_bias, errors),
     )

@@ -14,26 +14,9 @@ from jaxtyping import Array, Float, PyTree
 from ._cell import Cell, check_state, check_step, hoist, name_of, ravel, vary_with
 
 
-Push = Callable[
-    [PyTree, Float[Array, " d"], Float[Array, "d k"]],
-    tuple[Float[Array, " d"], Float[Array, "d k"]],
-]
-
-
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype of frames: that of the state, but at least float32 (QR knows nothing smaller)."""
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def flat_step(cell: Cell, state: PyTree) -> Callable[[PyTree, Array], Array]:
-    """The cell as a map `(input, vector) -> vector` of the raveled state."""
-    _, unravel = ravel(state)
-
-    def step(input, vector):
-        with jax.default_matmul_precision("highest"):
-            return ravel(cell(input, unravel(vector)))[0]
-
-    return step
 
 
 def _raise_precision(tree: PyTree) -> PyTree:
@@ -45,41 +28,65 @@ def _raise_precision(tree: PyTree) -> PyTree:
     return jax.tree_util.tree_map(cast, tree)
 
 
-def make_push(cell: Cell, state: PyTree) -> Push:
-    """`push(input, vector, frame) -> (vector, J frame)` for states shaped like `state`.
+Unravel = Callable[[Float[Array, " d"]], PyTree]
+
+
+class Push(eqx.Module):
+    """`push(input, vector, frame) -> (vector, J frame)`, the step and its tangent map on raveled states.
 
     Below float32 the state moves in its own precision and the tangent map is that of the cell
     with weights, input and state raised to float32, at the same point.
     """
-    step = flat_step(cell, state)
-    low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
-    high_step = step
-    if low:
-        high_cell, high_state = _raise_precision(cell), _raise_precision(state)
-        high_step = flat_step(high_cell, high_state)
 
-        def check(input):
-            out = eqx.filter_eval_shape(high_cell, input, high_state)
-            for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(high_state), strict=True):
-                if new.dtype != old.dtype:
-                    raise TypeError(
-                        f"{name_of(cell)} casts its state to {new.dtype} itself, so its tangent cannot be "
-                        f"computed in {old.dtype}; leave the cast out or start from a {old.dtype} state."
-                    )
+    cell: Cell
+    unravel: Unravel
+    unravel_high: Unravel | None
+    """In the precision of the tangent, where that is not the state's."""
 
-    def push(input, vector, frame):
+    def __call__(
+        self, input: PyTree, vector: Float[Array, " d"], frame: Float[Array, "d k"]
+    ) -> tuple[Float[Array, " d"], Float[Array, "d k"]]:
         point = vector.astype(tangent_dtype(vector.dtype))
-        high_input = input
-        if low:
-            high_input = _raise_precision(input)
-            check(high_input)
-        following, tangent = jax.linearize(lambda x: high_step(high_input, x), point)
-        if low:
-            following = step(input, vector)
+        if self.unravel_high is None:
+            step = _flat_step(self.cell, input, self.unravel)
+        else:
+            step = self._high_step(_raise_precision(input), point)
+        following, tangent = jax.linearize(step, point)
+        if self.unravel_high is not None:
+            following = self.step(input, vector)
         with jax.default_matmul_precision("highest"):
             return following, jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
 
-    return push
+    def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        return _flat_step(self.cell, input, self.unravel)(vector)
+
+    def _high_step(self, input, point):
+        cell = _raise_precision(self.cell)
+        state = jax.eval_shape(self.unravel_high, point)
+        out = eqx.filter_eval_shape(cell, input, state)
+        for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(state), strict=True):
+            if new.dtype != old.dtype:
+                raise TypeError(
+                    f"{name_of(self.cell)} casts its state to {new.dtype} itself, so its tangent cannot be "
+                    f"computed in {old.dtype}; leave the cast out or start from a {old.dtype} state."
+                )
+        return _flat_step(cell, input, self.unravel_high)
+
+
+def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array], Array]:
+    """The cell as a map of the raveled state."""
+
+    def step(vector):
+        with jax.default_matmul_precision("highest"):
+            return ravel(cell(input, unravel(vector)))[0]
+
+    return step
+
+
+def make_push(cell: Cell, state: PyTree) -> Push:
+    """The push of a cell for states shaped like `state`."""
+    low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
+    return Push(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
 
 
 def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:
