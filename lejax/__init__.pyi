@@ -9,6 +9,7 @@ from . import (
 from ._adjoint import DirectAdjoint as DirectAdjoint
 from ._cell import (
     RecurrentCell as RecurrentCell,
+    TangentCell as TangentCell,
     TimedCell as TimedCell,
     VectorField as VectorField,
     unroll as unroll,

@@ -42,6 +42,15 @@ class RecurrentCell(eqx.Module):
         return state
 
 
+class TangentCell(eqx.Module):
+    """A cell that computes its own tangent map, where that costs less than what `jax.linearize` makes of it."""
+
+    @abc.abstractmethod
+    def push_forward(self, input: PyTree, state: PyTree, tangent: PyTree) -> tuple[PyTree, PyTree]:
+        """The new state and the pushed tangent: the state's pytree, each leaf with a last axis of k columns."""
+        raise NotImplementedError
+
+
 class VectorField(eqx.Module):
     """The right-hand side of `dx/dt = field(input, x)`. Not a cell: `Flow` makes one of it."""
 

@@ -221,7 +221,19 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
 
 @eqx.filter_custom_jvp
 def _run(arguments, *, loop: Loop):
-    push, start, inputs, every = arguments
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+
+    def run(arrays):
+        return _attempts(loop, *eqx.combine(arrays, rest))
+
+    frame = arguments[1].frame
+    # On a CPU a batch of large frames leaves the cache: there they go one by one.
+    if jax.default_backend() == "cpu" and frame.size >= 1024:
+        run = _one_by_one(run)
+    return run(arrays)
+
+
+def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
     if not loop.restart:
         return _by_interval(loop, push, start, inputs, every), jnp.asarray(every, jnp.int32)
 
@@ -234,6 +246,20 @@ def _run(arguments, *, loop: Loop):
     again = start.step >= 0
     carry, every, _ = jax.lax.while_loop(lambda state: state[2], attempt, (start, every, again))
     return carry, every
+
+
+def _one_by_one(function):
+    """The same function of a pytree of arrays, which a batch goes through one member after the other."""
+    function = jax.custom_batching.custom_vmap(function)
+
+    @function.def_vmap
+    def map_over(_, is_batched, arrays):
+        batched = jax.tree.map(lambda x, batched: x if batched else None, arrays, *is_batched)
+        shared = jax.tree.map(lambda x, batched: None if batched else x, arrays, *is_batched)
+        out = jax.lax.map(lambda member: function(eqx.combine(member, shared)), batched)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return function
 
 
 @_run.def_jvp

@@ -174,7 +174,7 @@ class ParallelQR(Method):
             growth.frame[-1],
             blocks,
             jnp.where(first > total, -1, first).astype(jnp.int32),
-            growth.every[0],
+            jnp.min(growth.every),
             _overlap_bias(growth.frame[:-1], warm[1:], length),
         )
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, check_state, check_step, hoist, name_of, ravel, vary_with
+from ._cell import Cell, TangentCell, check_state, check_step, hoist, name_of, ravel, vary_with
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -46,21 +46,29 @@ class Push(eqx.Module):
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frame: Float[Array, "d k"]
     ) -> tuple[Float[Array, " d"], Float[Array, "d k"]]:
-        point = vector.astype(tangent_dtype(vector.dtype))
-        if self.unravel_high is None:
-            step = _flat_step(self.cell, input, self.unravel)
-        else:
-            step = self._high_step(_raise_precision(input), point)
-        following, tangent = jax.linearize(step, point)
+        cell, unravel = self.cell, self.unravel
+        point, high_input = vector, input
+        if self.unravel_high is not None:
+            point, high_input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
+            cell, unravel = self._raise_cell(high_input, point), self.unravel_high
+        with jax.default_matmul_precision("highest"):
+            if isinstance(cell, TangentCell):
+                columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
+                following, columns = cell.push_forward(high_input, unravel(point), columns)
+                following = ravel(following)[0]
+                frame = jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
+            else:
+                step = _flat_step(cell, high_input, unravel)
+                following, tangent = jax.linearize(step, point)
+                frame = jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
         if self.unravel_high is not None:
             following = self.step(input, vector)
-        with jax.default_matmul_precision("highest"):
-            return following, jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
+        return following, frame
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return _flat_step(self.cell, input, self.unravel)(vector)
 
-    def _high_step(self, input, point):
+    def _raise_cell(self, input, point):
         cell = _raise_precision(self.cell)
         state = jax.eval_shape(self.unravel_high, point)
         out = eqx.filter_eval_shape(cell, input, state)
@@ -70,7 +78,7 @@ class Push(eqx.Module):
                     f"{name_of(self.cell)} casts its state to {new.dtype} itself, so its tangent cannot be "
                     f"computed in {old.dtype}; leave the cast out or start from a {old.dtype} state."
                 )
-        return _flat_step(cell, input, self.unravel_high)
+        return cell
 
 
 def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array], Array]:

@@ -234,7 +234,11 @@ CASES = {
     ),
     "text dt": (lambda: spectrum(dt="a"), TypeError, r"dt must be a number, got 'a'"),
     "text inputs": (lambda: spectrum(inputs="abc"), TypeError, r"inputs must be arrays"),
-    "method": (lambda: spectrum(method=10), TypeError, r"method must be a SequentialQR, got 10"),
+    "method": (
+        lambda: spectrum(method=10),
+        TypeError,
+        r"method must be a SequentialQR or a ParallelQR, got 10",
+    ),
     "tolerance": (
         lambda: lejax.suggest_qr_interval(CELL, STATE, INPUTS, tolerance=float("nan")),
         ValueError,

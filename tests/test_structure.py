@@ -15,6 +15,8 @@ PACKAGE = Path(lejax.__file__).parent
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
     {"_adjoint", "_orthonormalize", "_tangent"},
+    {"_loop"},
+    {"_pilot"},
     {"_method"},
     {"_dimension", "_spectrum"},
     {"_interval", "_jackknife", "cells", "systems"},

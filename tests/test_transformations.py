@@ -79,7 +79,7 @@ VERBS = {
 # Host functions, strategies, reports and statuses: nothing to trace.
 NOT_TRACED = {
     "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
-    "SequentialQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
+    "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
     "cells", "systems", "interop", "plot", "run", "data",
 }  # fmt: skip
 

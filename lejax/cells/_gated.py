@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell, TangentCell, check_count
 from ._rate import drive, uniform
 
 
-class GRUCell(RecurrentCell):
+class GRUCell(RecurrentCell, TangentCell):
     r"""The gated recurrent unit, in both forms.
 
     $$r = \sigma(W_r u + U_r h + b_r), \quad z = \sigma(W_z u + U_z h + b_z), \quad h' = (1 - z)\, n + z\, h$$
@@ -60,6 +60,27 @@ class GRUCell(RecurrentCell):
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
     ) -> Float[Array, " h"]:
+        _, update, new, _ = self._gates(input, state)
+        return new + update * (state - new)
+
+    def push_forward(self, input, state, tangent):
+        reset, update, new, inner = self._gates(input, state)
+        size = state.shape[0]
+        slope = (1 - update) * (1 - new**2)
+        of_update = (state - new) * update * (1 - update)
+        if self.reset_after:
+            of_reset = slope * inner * reset * (1 - reset)
+            coefficients = (of_reset, of_update, slope * reset)
+            pushed = _weigh(coefficients, self.weight_hh, tangent)
+        else:
+            turned = _weigh((state * reset * (1 - reset),), self.weight_hh[:size], tangent)
+            turned = turned + reset[:, None] * tangent
+            pushed = _weigh((of_update,), self.weight_hh[size : 2 * size], tangent)
+            pushed = pushed + _weigh((slope,), self.weight_hh[2 * size :], turned)
+        return new + update * (state - new), pushed + update[:, None] * tangent
+
+    def _gates(self, input, state):
+        """r, z, n and what r multiplies in n."""
         size = state.shape[0]
         driven = jnp.zeros(3 * size, state.dtype) + drive(self.weight_ih, input)
         if self.bias is not None:
@@ -69,19 +90,19 @@ class GRUCell(RecurrentCell):
             gates, inner = recurrent[: 2 * size], recurrent[2 * size :]
             inner = inner if self.bias_n is None else inner + self.bias_n
             reset, update = jnp.split(jnn.sigmoid(driven[: 2 * size] + gates), 2)
-            inner = reset * inner
+            turned = reset * inner
         else:
             gates = self.weight_hh[: 2 * size] @ state
             reset, update = jnp.split(jnn.sigmoid(driven[: 2 * size] + gates), 2)
-            inner = self.weight_hh[2 * size :] @ (reset * state)
-        new = jnp.tanh(driven[2 * size :] + inner)
-        return new + update * (state - new)
+            inner = state
+            turned = self.weight_hh[2 * size :] @ (reset * state)
+        return reset, update, jnp.tanh(driven[2 * size :] + turned), inner
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[1], self.weight_hh.dtype)
 
 
-class LSTMCell(RecurrentCell):
+class LSTMCell(RecurrentCell, TangentCell):
     r"""The long short-term memory cell; its state is the pair (h, c).
 
     $$i, f, o = \sigma(W u + U h + b), \quad g = \tanh(W_g u + U_g h + b_g), \quad
@@ -125,12 +146,28 @@ class LSTMCell(RecurrentCell):
         input: Float[Array, " i"] | None,
         state: tuple[Float[Array, " h"], Float[Array, " h"]],
     ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
+        _, _, _, o, squashed, memory = self._gates(input, state)
+        return o * squashed, memory
+
+    def push_forward(self, input, state, tangent):
+        i, f, g, o, squashed, memory = self._gates(input, state)
+        of_hidden, of_memory = tangent
+        split = 3 * g.shape[0]
+        coefficients = (g * i * (1 - i), state[1] * f * (1 - f), i * (1 - g**2))
+        pushed = _weigh(coefficients, self.weight_hh[:split], of_hidden) + f[:, None] * of_memory
+        shown = _weigh((squashed * o * (1 - o),), self.weight_hh[split:], of_hidden)
+        shown = shown + (o * (1 - squashed**2))[:, None] * pushed
+        return (o * squashed, memory), (shown, pushed)
+
+    def _gates(self, input, state):
+        """i, f, g, o, tanh(c') and c'."""
         hidden, memory = state
         total = self.weight_hh @ hidden + drive(self.weight_ih, input)
         total = total if self.bias is None else total + self.bias
         i, f, g, o = jnp.split(total, 4)
-        memory = jnn.sigmoid(f) * memory + jnn.sigmoid(i) * jnp.tanh(g)
-        return jnn.sigmoid(o) * jnp.tanh(memory), memory
+        i, f, g, o = jnn.sigmoid(i), jnn.sigmoid(f), jnp.tanh(g), jnn.sigmoid(o)
+        memory = f * memory + i * g
+        return i, f, g, o, jnp.tanh(memory), memory
 
     def initial_state(self) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
         zeros = jnp.zeros(self.weight_hh.shape[1], self.weight_hh.dtype)
@@ -138,3 +175,19 @@ class LSTMCell(RecurrentCell):
 
     def output(self, state):
         return state[0]
+
+
+def _weigh(
+    coefficients: tuple[Float[Array, " h"], ...],
+    weight: Float[Array, "gates*h h"],
+    tangent: Float[Array, "h k"],
+) -> Float[Array, "h k"]:
+    r"""$\sum_a \mathrm{diag}(c_a)\, W_a\, Z$ over the gates a.
+
+    For many columns one product with the sum of the weighted matrices: that is what an own tangent saves.
+    """
+    weights = jnp.split(weight, len(coefficients))
+    pairs = zip(coefficients, weights, strict=True)
+    if tangent.shape[1] < 16:
+        return sum(c[:, None] * (w @ tangent) for c, w in pairs)
+    return sum(c[:, None] * w for c, w in pairs) @ tangent

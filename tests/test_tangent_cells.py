@@ -1,0 +1,58 @@
+"""A cell's own tangent map is the one that differentiation finds."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import lejax
+
+
+CELLS = {
+    "GRU": lambda: lejax.cells.GRUCell(2, 5, key=jr.key(0)),
+    "GRU without biases": lambda: lejax.cells.GRUCell(2, 5, use_bias=False, key=jr.key(0)),
+    "GRU of the paper": lambda: lejax.cells.GRUCell(2, 5, reset_after=False, key=jr.key(0)),
+    "LSTM": lambda: lejax.cells.LSTMCell(2, 5, key=jr.key(0)),
+}
+
+
+@pytest.mark.parametrize("columns", [3, 20])  # products gate by gate, and one product
+@pytest.mark.parametrize("name", CELLS)
+def test_own_tangent_is_the_derivative(name, columns):
+    cell = CELLS[name]()
+    vector, unravel = ravel_pytree(cell.initial_state())
+    vector = jr.normal(jr.key(1), vector.shape)
+    input, frame = jr.normal(jr.key(2), (2,)), jr.normal(jr.key(3), (vector.size, columns))
+
+    def step(vector):
+        return ravel_pytree(cell(input, unravel(vector)))[0]
+
+    state, pushed = lejax.push_forward(cell, unravel(vector), input, frame)
+    np.testing.assert_allclose(ravel_pytree(state)[0], step(vector), rtol=1e-14)
+    np.testing.assert_allclose(pushed, jax.jacfwd(step)(vector) @ frame, rtol=1e-12, atol=1e-14)
+
+
+class Halved(lejax.TangentCell):
+    """A cell that gives half of its tangent: to see that it is the one that is used."""
+
+    weight: jax.Array
+
+    def __call__(self, input, state):
+        return self.weight * state
+
+    def push_forward(self, input, state, tangent):
+        return self(input, state), 0.5 * self.weight * tangent
+
+
+def test_an_inherited_offer_is_taken_and_a_method_of_that_name_is_not():
+    class Sniffed(eqx.Module):
+        weight: jax.Array
+        __call__ = Halved.__call__
+        push_forward = Halved.push_forward
+
+    for kind, slope in ((Halved, 1.0), (Sniffed, 2.0)):
+        run = lejax.lyapunov_spectrum(kind(jnp.array(2.0)), jnp.array([1e-3]), num_steps=5)
+        np.testing.assert_allclose(run.exponents, np.log(slope), atol=1e-15)
