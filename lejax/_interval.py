@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
+from ._loop import tolerable_error
 from ._method import SequentialQR
 from ._results import RESULTS
 from ._spectrum import lyapunov_spectrum, raise_on_failure
@@ -26,14 +27,15 @@ def suggest_qr_interval(
     r"""The largest interval between orthonormalizations whose estimated rounding error is tolerable.
 
     Between two orthonormalizations the columns z of the frame all turn towards the fastest growing direction. What
-    column i keeps of its own is $R_{ii}$, and rounding costs $\epsilon \sqrt{d} \max_j |z_j| / R_{ii}$ of it.
-    Short trial runs with growing intervals measure the mean of that per step.
+    column i keeps of its own is $R_{ii}$, and rounding costs $\epsilon \max_j |z_j| / R_{ii}$ of it.
+    `SequentialQR()` finds an interval by itself; this function is for those who want the longest, or another
+    tolerance. Short trial runs with growing intervals measure the mean of that per step.
 
     **Arguments:** `cell`, `state`, `inputs`, `num_exponents`, `transient`, `frame` and `key` as for `lyapunov_spectrum`, and
 
     - `num_steps`: length of the trial runs, at most what the inputs hold.
     - `tolerance`: largest tolerable `rounding_error` in nats per step. Default: a tenth of where a run reports
-        `interval_too_long`, which is the square root of the dtype's epsilon (1.5e-8 in float64, 3.5e-4 in float32).
+        `interval_too_long`, which is 1e-8 in float64, 1e-4 in float32.
     - `max_interval`: the largest interval to try.
 
     **Returns:** an `int` for `SequentialQR(every=...)`, at least 1. It is measured on a short stretch; the run itself
@@ -58,7 +60,7 @@ def suggest_qr_interval(
         raise ValueError(f"tolerance must be positive, got {tolerance}.")
     trial = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
     dtype = tangent_dtype(ravel(state)[0].dtype)
-    allowed = 0.1 * float(jnp.finfo(dtype).eps) ** 0.5 if tolerance is None else tolerance
+    allowed = 0.1 * tolerable_error(dtype) if tolerance is None else tolerance
 
     def good(every: int) -> bool:
         spectrum = lyapunov_spectrum(

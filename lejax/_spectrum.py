@@ -54,7 +54,7 @@ class LyapunovSpectrum(eqx.Module):
     it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero)."""
     rounding_error: Float[Array, " k"]
     """The exponents' error from floating point, estimated from the R factors: the mean over the run of
-    eps sqrt(d) max_j |z_j| / R_ii, in the units of the exponents."""
+    eps max_j |z_j| / R_ii, in the units of the exponents."""
     state: PyTree
     """The state where the run stopped."""
     frame: Float[Array, "d k"]

@@ -1,0 +1,246 @@
+"""The automatic interval, and chunks in parallel."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lejax
+from lejax import RESULTS, ParallelQR, SequentialQR
+
+
+LORENZ = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
+
+
+def spectrum(cell, state, inputs=None, **options):
+    return lejax.lyapunov_spectrum(cell, state, inputs, **{"num_steps": 640, **options})
+
+
+def test_the_default_is_automatic_and_equals_every_step():
+    automatic = spectrum(LORENZ, jnp.ones(3))
+    chosen = int(automatic.every)
+    assert chosen == 20  # half of a pilot of 640 // 16
+    same = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(chosen))
+    each = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(jnp.array(1)))
+    np.testing.assert_array_equal(automatic.exponents, same.exponents)
+    np.testing.assert_allclose(automatic.exponents, each.exponents, atol=1e-8)
+    np.testing.assert_array_equal(automatic.state, each.state)
+
+
+@pytest.mark.parametrize(
+    ("spread", "longest"), [(0.0, 32), (0.5, 32), (1.0, 19), (5.0, 3), (20.0, 1)]
+)
+def test_interval_follows_the_spread_of_the_growth_rates(spread, longest):
+    # After s steps e^{-spread s} is left of the last column: the longest interval is the largest s for which the
+    # 64 / s intervals of the pilot cost 64 / s eps e^{spread s} < 64 * 5e-9. The search may stop a quarter below.
+    rotation = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
+    matrix = rotation @ jnp.diag(jnp.exp(-spread * jnp.array([0.0, 0.5, 1.0]))) @ rotation.T
+    run = spectrum(_Matrix(matrix), jnp.ones(3), num_steps=2048, frame=rotation)
+    assert int(run.every) <= longest
+    assert int(run.every) >= 3 * longest // 4
+    expected = -spread * np.array([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(run.exponents, expected, atol=1e-8)
+
+
+class _Matrix(eqx.Module):
+    matrix: jax.Array
+
+    def __call__(self, input, state):
+        return self.matrix @ state
+
+
+class _Worse(eqx.Module):
+    """Driven by its matrix's exponent: calm under the pilot, ill-conditioned later."""
+
+    rotation: jax.Array
+
+    def __call__(self, input, state):
+        scales = jnp.exp(-input * jnp.array([0.0, 0.5, 1.0]))
+        return self.rotation @ (scales * (self.rotation.T @ state))
+
+
+def test_a_run_that_turns_ill_conditioned_starts_again():
+    rotation = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
+    spreads = jnp.where(jnp.arange(1024) < 300, 0.1, 6.0)
+    cell = _Worse(rotation)
+    automatic = spectrum(cell, jnp.ones(3), spreads, num_steps=None, frame=rotation)
+    assert automatic.result == RESULTS.successful
+    assert int(automatic.every) == 2  # a quarter of a quarter of 32
+    expected = -np.mean(spreads) * np.array([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(automatic.exponents, expected, atol=1e-8)
+    asked = spectrum(
+        cell,
+        jnp.ones(3),
+        spreads,
+        num_steps=None,
+        frame=rotation,
+        method=SequentialQR(32),
+        throw=False,
+    )
+    assert asked.result == RESULTS.interval_too_long
+
+
+def test_one_interval_for_a_batch_and_the_rest_intact_when_a_member_diverges():
+    a = jnp.array([1.2, 1.4, 5.0])  # the last one escapes
+
+    @jax.vmap
+    def run(a):
+        return spectrum(lejax.systems.Henon(a, 0.3), jnp.zeros(2), num_steps=2048, throw=False)
+
+    spectra = run(a)
+    assert len(set(spectra.every.tolist())) == 1
+    assert [int(n) >= 0 for n in spectra.first_bad_step] == [False, False, True]
+    for i in range(2):
+        alone = spectrum(lejax.systems.Henon(a[i], 0.3), jnp.zeros(2), num_steps=2048)
+        assert spectra.every[i] <= alone.every
+        np.testing.assert_allclose(jnp.sum(spectra.exponents[i]), jnp.log(0.3), atol=1e-8)
+        assert abs(spectra.exponents[i, 0] - alone.exponents[0]) < 5 * alone.standard_error[0]
+
+
+def test_large_frames_of_a_batch_go_one_by_one_with_the_same_numbers():
+    weights = jr.normal(jr.key(0), (2, 32, 32)) * 32**-0.5 * 1.5
+    states = jr.normal(jr.key(1), (2, 32))
+    run = lambda w, h: spectrum(_Tanh(w), h, num_steps=40).exponents
+    together = jax.vmap(run)(weights, states)
+    np.testing.assert_allclose(together[1], run(weights[1], states[1]), atol=1e-9)
+    nested = jax.vmap(jax.vmap(run))(weights[:, None], states[:, None])
+    np.testing.assert_array_equal(nested[:, 0], together)
+    gradient = jax.vmap(jax.grad(lambda w, h: run(w, h)[0]))(weights, states)
+    single = jax.grad(lambda w, h: run(w, h)[0])(weights[0], states[0])
+    np.testing.assert_allclose(gradient[0], single, rtol=1e-6, atol=1e-10)
+
+
+class _Tanh(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, input, state):
+        return jnp.tanh(self.weight @ state)
+
+
+def test_short_runs_take_no_pilot():
+    assert int(spectrum(LORENZ, jnp.ones(3), num_steps=100).every) == 1
+
+
+def test_gradients_take_the_interval_of_the_pilot():
+    def exponents(rho, every):
+        cell = lejax.systems.Flow(lejax.systems.Lorenz63(rho=rho), dt=0.01)
+        return spectrum(cell, jnp.ones(3), num_steps=200, method=SequentialQR(every)).exponents
+
+    automatic = jax.jacfwd(exponents)(jnp.array(20.0), None)
+    each = jax.jacfwd(exponents)(jnp.array(20.0), 1)
+    backward = jax.jacrev(exponents)(jnp.array(20.0), None)
+    np.testing.assert_allclose(automatic, each, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(automatic, backward, rtol=1e-8, atol=1e-10)
+
+
+# --- chunks
+
+
+def test_chunks_of_one_linear_map_are_exact():
+    # Every chunk of a constant diagonalizable map with real multipliers warms up to the same frame.
+    matrix = jnp.array([[2.0, 1.0, 0.0], [0.0, 0.7, 0.3], [0.0, 0.0, 0.2]])
+    run = {"num_steps": 240, "transient": 60, "num_blocks": 7}
+    chunks = spectrum(_Matrix(matrix), jnp.zeros(3), method=ParallelQR(4, 60), **run)
+    assert chunks.block_steps.tolist() == [30] * 8  # the blocks are a multiple of the chunks
+    np.testing.assert_allclose(chunks.exponents, np.log([2.0, 0.7, 0.2]), atol=1e-12)
+    np.testing.assert_allclose(chunks.overlap_bias, 0, atol=1e-9)
+
+
+def test_chunks_equal_the_sequential_run_of_a_chaotic_map_within_its_error():
+    henon = lejax.systems.Henon()
+    run = {"num_steps": 8_000, "transient": 200}
+    exact = spectrum(henon, jnp.zeros(2), **run)
+    chunks = spectrum(henon, jnp.zeros(2), method=ParallelQR(16, 100), **run)
+    assert chunks.result == RESULTS.successful
+    np.testing.assert_array_equal(chunks.state, exact.state)
+    # Frames of the Henon map forget exponentially: the two agree far below the standard error.
+    np.testing.assert_allclose(chunks.exponents, exact.exponents, atol=1e-4)
+    np.testing.assert_allclose(jnp.abs(chunks.frame), jnp.abs(exact.frame), atol=1e-6)
+
+
+def test_inputs_reach_the_chunk_they_belong_to():
+    rotation = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
+    spreads = 1 + jr.uniform(jr.key(1), (300,))
+    run = {"num_steps": 240, "transient": 60, "num_blocks": 4, "frame": rotation}
+    chunks = spectrum(_Worse(rotation), jnp.ones(3), spreads, method=ParallelQR(4, 60), **run)
+    expected = -np.mean(spreads[60:].reshape(4, 60), axis=1)
+    np.testing.assert_allclose(chunks.block_exponents[:, 2], expected, atol=1e-10)
+
+
+def test_too_short_an_overlap_and_a_rotating_fixed_point_are_refused():
+    angle = jnp.array(1.0)
+    turn = jnp.array(
+        [[jnp.cos(angle), -2 * jnp.sin(angle)], [0.5 * jnp.sin(angle), jnp.cos(angle)]]
+    )
+    run = {"num_steps": 1000, "transient": 200, "throw": False}
+    spiral = spectrum(_Matrix(0.9 * turn), jnp.ones(2), method=ParallelQR(10, 200), **run)
+    assert spiral.result == RESULTS.overlap_too_short
+    short = spectrum(LORENZ, jnp.ones(3), method=ParallelQR(50, 1), **run)
+    assert short.result == RESULTS.overlap_too_short
+    with pytest.raises(RuntimeError, match="larger overlap or fewer chunks"):
+        spectrum(
+            _Matrix(0.9 * turn), jnp.ones(2), method=ParallelQR(10, 200), **run | {"throw": True}
+        )
+
+
+def test_a_diverging_trajectory_says_where():
+    henon = lejax.systems.Henon(5.0, 0.3)
+    run = {"num_steps": 400, "transient": 20, "throw": False}
+    chunks = spectrum(henon, jnp.zeros(2), method=ParallelQR(4, 20), **run)
+    exact = spectrum(henon, jnp.zeros(2), method=SequentialQR(1), **run)
+    assert chunks.result == RESULTS.nonfinite
+    assert int(chunks.first_bad_step) == int(exact.first_bad_step)
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [
+        ({"transient": 5}, "transient is 5, but ParallelQR takes the overlap .* which is 10"),
+        ({"transient": 10, "num_steps": 101}, "num_steps is 101, .* multiple of num_chunks, 4"),
+    ],
+)
+def test_unusable_chunks(run, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        spectrum(LORENZ, jnp.ones(3), method=ParallelQR(4, 10), **run)
+    with pytest.raises(ValueError, match="num_chunks must be an integer of at least 2, got 1"):
+        ParallelQR(1, 10)
+
+
+def test_chunks_compose():
+    def mean(rho):
+        cell = lejax.systems.Flow(lejax.systems.Lorenz63(rho=rho), dt=0.01)
+        run = {"num_steps": 80, "transient": 40, "throw": False}
+        return spectrum(cell, jnp.ones(3), method=ParallelQR(2, 40), **run).exponents
+
+    one = mean(jnp.array(20.0))
+    np.testing.assert_allclose(jax.vmap(mean)(jnp.array([20.0, 25.0]))[0], one, atol=1e-9)
+    forward, backward = jax.jacfwd(mean)(jnp.array(20.0)), jax.jacrev(mean)(jnp.array(20.0))
+    np.testing.assert_allclose(forward, backward, rtol=1e-7, atol=1e-9)
+
+
+def test_float32_agrees_with_float64_within_the_standard_error():
+    cell = lejax.cells.GRUCell(2, 8, key=jr.key(0))
+    inputs = jr.normal(jr.key(1), (2_000, 2))
+    low = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+    for method in (SequentialQR(), ParallelQR(8, 100)):
+        run = {"num_steps": None, "transient": 400, "method": method, "throw": False}
+        exact = spectrum(cell, jnp.zeros(8), inputs, **run)
+        single = spectrum(low(cell), jnp.zeros(8, jnp.float32), low(inputs), **run)
+        assert single.exponents.dtype == jnp.float32
+        assert single.result == exact.result
+        assert np.all(np.abs(single.exponents - exact.exponents) < 0.1 * exact.standard_error)
+
+
+def test_products_are_in_highest_precision_whatever_the_global_default():
+    cell = lejax.cells.GRUCell(0, 20, dtype=jnp.float32, key=jr.key(0))
+    with jax.default_matmul_precision("bfloat16"):
+        text = str(
+            jax.make_jaxpr(
+                lambda c, h: spectrum(c, h, method=ParallelQR(4, 20), transient=20, throw=False)
+            )(cell, jnp.zeros(20, jnp.float32))
+        )
+    products = text.count("dot_general[")
+    assert products > 10
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
