@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import lejax
+
 
 jax.config.update("jax_enable_x64", True)
 
@@ -118,9 +120,7 @@ def describe_machine() -> dict[str, Any]:
         lines = cpuinfo.read_text().splitlines()
         model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy", "lejax")
-    }
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy")}
     return {
         "cpu": model,
         "cores": usable,
@@ -128,6 +128,7 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         **versions,
+        "lejax": lejax.__version__,
         "openblas_threads": os.environ["OPENBLAS_NUM_THREADS"],
         "x64": bool(jax.config.read("jax_enable_x64")),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

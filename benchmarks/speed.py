@@ -176,7 +176,7 @@ def main():
             _problems.tanh_network(64, 8, 4_000),
             _problems.tanh_network(256, 256, 200),
             _problems.tanh_network(256, 8, 2_000),
-            _problems.leaky_network(256, 400),
+            _problems.leaky_network(256, 1_200),
             _problems.gru(64, 1_000),
             _problems.lstm(64, 600),
         ]
