@@ -396,6 +396,7 @@ def test_a_long_table_shows_both_ends():
         num_steps=jnp.asarray(1),
         every=jnp.asarray(1),
         dt=jnp.asarray(1.0),
+        overlap_bias=jnp.zeros(40),
         first_bad_step=jnp.asarray(-1),
         result=lejax.RESULTS.successful,
     )

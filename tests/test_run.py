@@ -43,7 +43,9 @@ def assert_same(chunked, single, tolerance=1e-12):
 def test_chunks_of_a_divisible_run_are_the_one_run(chunk_steps):
     cell = lejax.cells.RNNCell(2, 3, key=jr.key(0))
     inputs = np.asarray(jr.normal(jr.key(1), (500, 2)))
-    run = {"num_steps": 400, "transient": 30, "num_blocks": 4, "key": jr.key(2)}
+    # Every step: each chunk has a pilot of its own.
+    method = lejax.SequentialQR(every=1)
+    run = {"num_steps": 400, "transient": 30, "num_blocks": 4, "key": jr.key(2), "method": method}
     single = lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs, **run)
     chunked = long_run(cell, cell.initial_state(), inputs, chunk_steps=chunk_steps, **run)
     assert_same(chunked, single)
