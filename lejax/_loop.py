@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._adjoint import Adjoint
@@ -84,14 +85,14 @@ class Loop(eqx.Module):
         vector: Float[Array, " d"],
         frame: Float[Array, "d k"],
         inputs: PyTree,
-        every: int | Int[Array, ""],
+        every: int | np.ndarray | Int[Array, ""],
     ) -> Growth:
         start = self._start(vector, frame)
-        carry, every = _run((push, start, inputs, every), loop=self)
+        carry, used = _run((push, start, inputs, every), loop=self)
         blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
         nothing = jnp.zeros_like(carry.spent)
         return Growth(
-            carry.vector, carry.frame, blocks, carry.first_bad_step, every, overlap_bias=nothing
+            carry.vector, carry.frame, blocks, carry.first_bad_step, used, overlap_bias=nothing
         )
 
     def _start(self, vector, frame) -> _Carry:
@@ -211,10 +212,10 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
 
         due = (carry.place % every == 0) | last
         always = isinstance(every, int) and every == 1
-        term = (
+        frame, term = (
             divide_out(carry.frame) if always else jax.lax.cond(due, divide_out, leave, carry.frame)
         )
-        return loop.record(carry, *term, is_first, last)
+        return loop.record(carry, frame, term, is_first, last)
 
     return loop.adjoint.loop(body, start, inputs, loop.plan.transient + loop.plan.num_steps)
 
@@ -224,7 +225,8 @@ def _run(arguments, *, loop: Loop):
     arrays, rest = eqx.partition(arguments, eqx.is_array)
 
     def run(arrays):
-        return _attempts(loop, *eqx.combine(arrays, rest))
+        push, start, inputs, every = eqx.combine(arrays, rest)
+        return _attempts(loop, push, start, inputs, every)
 
     frame = arguments[1].frame
     # On a CPU a batch of large frames leaves the cache: there they go one by one.

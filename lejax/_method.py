@@ -1,6 +1,7 @@
 """How the steps of a run are ordered in time: one after the other, or in chunks side by side."""
 
 import abc
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from ._cell import check_count, is_traced
 from ._loop import Growth, Loop, Plan
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer
 from ._pilot import choose_interval, pilot_steps
-from ._tangent import Push
+from ._tangent import CellPush, Push
 
 
 def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
@@ -31,6 +32,9 @@ def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
     return every if every == 1 else np.asarray(every, np.int32)
 
 
+T = TypeVar("T")
+
+
 class Method(eqx.Module):
     """A way to run the tangent dynamics of a whole trajectory."""
 
@@ -44,7 +48,7 @@ class Method(eqx.Module):
     @abc.abstractmethod
     def run(
         self,
-        push: Push,
+        push: CellPush,
         vector: Float[Array, " d"],
         frame: Float[Array, "d k"],
         inputs: PyTree,
@@ -79,14 +83,32 @@ class SequentialQR(Method):
     orthonormalizer: Orthonormalizer | None = None
 
     def run(self, push, vector, frame, inputs, plan, adjoint):
+        return self.follow(push, vector, frame, inputs, plan, adjoint)
+
+    def follow(
+        self,
+        push: Push,
+        vector: Float[Array, " d"],
+        frame: Float[Array, "d k"],
+        inputs: PyTree,
+        plan: Plan,
+        adjoint: Adjoint,
+    ) -> Growth:
+        """`run` for any push, that of a cell or one along a known trajectory."""
         orthonormalizer = self.orthonormalizer or default_orthonormalizer(frame.shape[1])
         every, pilot = self.every, 0
         if every is None:
             pilot = pilot_steps(plan.transient + plan.num_steps)
             every = 1
         if pilot:
-            start = _without_gradient((push, vector, frame, inputs))
-            every = choose_interval(*start, orthonormalizer, pilot)
+            every = choose_interval(
+                _without_gradient(push),
+                _without_gradient(vector),
+                _without_gradient(frame),
+                _without_gradient(inputs),
+                orthonormalizer,
+                pilot,
+            )
         loop = Loop(plan, orthonormalizer, adjoint, restart=pilot > 0)
         return loop(push, vector, frame, inputs, every)
 
@@ -154,7 +176,7 @@ class ParallelQR(Method):
                 )
 
             def run(frame, along, plan):
-                return sequential.run(_Along(push), along[1][0], frame, along, plan, adjoint)
+                return sequential.follow(_Along(push), along[1][0], frame, along, plan, adjoint)
 
             warm = run(frame, cut(start, self.overlap), warm_up).frame
             return warm, run(warm, cut(start + self.overlap, length), counted)
@@ -182,7 +204,7 @@ class ParallelQR(Method):
 class _Along(eqx.Module):
     """The push along a known trajectory: the input of a step comes with the point it starts from."""
 
-    push: Push
+    push: CellPush
 
     def __call__(self, input, vector, frame):
         input, point = input
@@ -197,5 +219,5 @@ def _overlap_bias(
     return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
 
 
-def _without_gradient(tree: PyTree) -> PyTree:
+def _without_gradient(tree: T) -> T:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)

@@ -208,14 +208,14 @@ def _orthonormalize(orthonormalizer, frame, exact):
         # A member that diverged stays NaN on the fast path and must not slow the batch.
         good = jnp.all(good) | jnp.any(jnp.isnan(norms))
 
-        def redo(state):
+        # The diagonal goes by itself: but for derivatives nobody asks for the triangle.
+        def redo():
             factors = Householder().factorize(frame)
-            return jnp.ones_like(state[0]), factors, jnp.diagonal(factors.triangle)
+            return factors, jnp.diagonal(factors.triangle)
 
-        # A branch: a loop of one round or none, since `cond` would copy the factors it leaves alone. The
-        # diagonal goes by itself: but for derivatives nobody asks for the triangle.
-        start = (batch_all(good & ~exact), factors, diagonal)
-        _, factors, diagonal = jax.lax.while_loop(lambda state: ~state[0], redo, start)
+        factors, diagonal = jax.lax.cond(
+            batch_all(good & ~exact), lambda: (factors, diagonal), redo
+        )
     largest = jnp.max(factors.norms)
     # Near the smallest numbers digits are lost, whatever the shares.
     sound = largest * factors.scale > float(finfo.tiny) / float(finfo.eps)

@@ -28,10 +28,14 @@ def _raise_precision(tree: PyTree) -> PyTree:
     return jax.tree_util.tree_map(cast, tree)
 
 
+Push = Callable[
+    [PyTree, Float[Array, " d"], Float[Array, "d k"]],
+    tuple[Float[Array, " d"], Float[Array, "d k"]],
+]
 Unravel = Callable[[Float[Array, " d"]], PyTree]
 
 
-class Push(eqx.Module):
+class CellPush(eqx.Module):
     """`push(input, vector, frame) -> (vector, J frame)`, the step and its tangent map on raveled states.
 
     Below float32 the state moves in its own precision and the tangent map is that of the cell
@@ -50,7 +54,8 @@ class Push(eqx.Module):
         point, high_input = vector, input
         if self.unravel_high is not None:
             point, high_input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
-            cell, unravel = self._raise_cell(high_input, point), self.unravel_high
+            unravel = self.unravel_high
+            cell = self._raise_cell(high_input, jax.eval_shape(unravel, point))
         with jax.default_matmul_precision("highest"):
             if isinstance(cell, TangentCell):
                 columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
@@ -68,9 +73,8 @@ class Push(eqx.Module):
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return _flat_step(self.cell, input, self.unravel)(vector)
 
-    def _raise_cell(self, input, point):
+    def _raise_cell(self, input: PyTree, state: PyTree) -> Cell:
         cell = _raise_precision(self.cell)
-        state = jax.eval_shape(self.unravel_high, point)
         out = eqx.filter_eval_shape(cell, input, state)
         for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(state), strict=True):
             if new.dtype != old.dtype:
@@ -91,10 +95,10 @@ def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array],
     return step
 
 
-def make_push(cell: Cell, state: PyTree) -> Push:
+def make_push(cell: Cell, state: PyTree) -> CellPush:
     """The push of a cell for states shaped like `state`."""
     low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
-    return Push(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
+    return CellPush(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
 
 
 def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:

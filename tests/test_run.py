@@ -91,7 +91,7 @@ def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
         calls.append((kwargs["num_steps"], kwargs.get("transient", 0)))
         return lejax.lyapunov_spectrum(*args, **kwargs)
 
-    monkeypatch.setattr(lejax.run, "lyapunov_spectrum", spy)
+    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", spy)
     inputs = 0.01 * np.asarray(jr.normal(jr.key(1), (transient + num_steps,)))
     run = {"transient": transient, "num_blocks": 4, "key": jr.key(2)}
     chunked = long_run(Counted([]), jnp.zeros(2), inputs, chunk_steps=20, **run)

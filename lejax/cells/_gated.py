@@ -1,5 +1,7 @@
 """Gated cells: the two GRUs that frameworks mean by the name, and an LSTM that knows its zero state."""
 
+import functools as ft
+
 import equinox as eqx
 import jax.nn as jnn
 import jax.numpy as jnp
@@ -189,5 +191,5 @@ def _weigh(
     weights = jnp.split(weight, len(coefficients))
     pairs = zip(coefficients, weights, strict=True)
     if tangent.shape[1] < 16:
-        return sum(c[:, None] * (w @ tangent) for c, w in pairs)
-    return sum(c[:, None] * w for c, w in pairs) @ tangent
+        return ft.reduce(jnp.add, (c[:, None] * (w @ tangent) for c, w in pairs))
+    return ft.reduce(jnp.add, (c[:, None] * w for c, w in pairs)) @ tangent
