@@ -42,17 +42,24 @@ class Growth(NamedTuple):
     overlap_bias: Float[Array, " k"]
 
 
-class _Carry(NamedTuple):
+class _Point(NamedTuple):
+    """What a step moves. Nothing else goes through the innermost loop: XLA compiles it into one kernel if it is
+    small."""
+
     step: Int[Array, ""]
-    block: Int[Array, ""]  # 0 is the transient
-    place: Int[Array, ""]  # steps done in the block
     vector: Float[Array, " d"]
     frame: Float[Array, "d k"]
+    first_bad_step: Int[Array, ""]
+
+
+class _Carry(NamedTuple):
+    point: _Point
+    block: Int[Array, ""]  # 0 is the transient
+    place: Int[Array, ""]  # steps done in the block
     tally: Tally  # of the present block
     compensation: Tally | None
     blocks: Tally  # the tally of the transient, then those of the blocks
     spent: Float[Array, " k"]  # the rounding error of all counted steps
-    first_bad_step: Int[Array, ""]
 
 
 def tolerable_error(dtype: jnp.dtype) -> float:
@@ -91,9 +98,8 @@ class Loop(eqx.Module):
         carry, used = _run((push, start, inputs, every), loop=self)
         blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
         nothing = jnp.zeros_like(carry.spent)
-        return Growth(
-            carry.vector, carry.frame, blocks, carry.first_bad_step, used, overlap_bias=nothing
-        )
+        _, vector, frame, bad = carry.point
+        return Growth(vector, frame, blocks, bad, used, overlap_bias=nothing)
 
     def _start(self, vector, frame) -> _Carry:
         # Built from the frame, so that under shard_map every part of the carry varies as it does.
@@ -101,12 +107,11 @@ class Loop(eqx.Module):
         nothing = Tally(zeros, zeros, zeros)
         zero = jnp.zeros_like(frame, shape=(), dtype=jnp.int32)
         is_bad = ~(jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(frame)))
+        bad = jnp.where(is_bad, 0, -1).astype(jnp.int32)
         return _Carry(
-            step=zero,
+            point=_Point(zero, vector, frame, bad),
             block=zero if self.plan.transient else zero + 1,
             place=zero,
-            vector=vector,
-            frame=frame,
             tally=nothing,
             # float64 has digits enough for the sum over a block
             compensation=nothing if frame.dtype == jnp.float32 else None,
@@ -114,7 +119,6 @@ class Loop(eqx.Module):
                 lambda x: jnp.broadcast_to(x, (self.plan.num_blocks + 1, *x.shape)), nothing
             ),
             spent=zeros,
-            first_bad_step=jnp.where(is_bad, 0, -1).astype(jnp.int32),
         )
 
     def block_end(self, carry: _Carry) -> Int[Array, ""]:
@@ -122,18 +126,12 @@ class Loop(eqx.Module):
         base, longer = divmod(self.plan.num_steps, self.plan.num_blocks)
         return jnp.where(carry.block == 0, self.plan.transient, base + (carry.block <= longer))
 
-    def push(self, push: Push, carry: _Carry, input: PyTree) -> _Carry:
+    def push(self, push: Push, point: _Point, input: PyTree) -> _Point:
         """One step of state and frame."""
-        vector, frame = push(input, carry.vector, carry.frame)
-        step = carry.step + 1
-        bad = ~jnp.all(jnp.isfinite(vector)) & (carry.first_bad_step < 0)
-        return carry._replace(
-            step=step,
-            place=carry.place + 1,
-            vector=vector,
-            frame=frame,
-            first_bad_step=jnp.where(bad, step, carry.first_bad_step),
-        )
+        vector, frame = push(input, point.vector, point.frame)
+        step = point.step + 1
+        bad = ~jnp.all(jnp.isfinite(vector)) & (point.first_bad_step < 0)
+        return _Point(step, vector, frame, jnp.where(bad, step, point.first_bad_step))
 
     def divide_out(self, frame, every, last) -> tuple[Float[Array, "d k"], Tally]:
         """One orthonormalization and what it adds."""
@@ -143,32 +141,31 @@ class Loop(eqx.Module):
         error = jnp.where(is_zero, 0, jnp.minimum(rounding_of(frame) / out.share, 1.0))
         return out.columns, Tally(out.log_growth, error, lost(out).astype(error.dtype))
 
-    def record(self, carry: _Carry, frame: Array, term: Tally, is_first, last) -> _Carry:
-        """Add a term to the sums; the block is complete if it is the `last`."""
+    def record(self, carry: _Carry, point: _Point, place: Array, term: Tally, last) -> _Carry:
+        """Add what was divided out at a point to the sums; the block is complete if it is the `last`."""
         tally, compensation = add_compensated(
-            carry.tally, carry.compensation, term, restart=is_first
+            carry.tally, carry.compensation, term, restart=carry.place == 0
         )
         blocks = jax.tree.map(
             lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, carry.block, 0),
             carry.blocks,
             tally,
         )
-        bad = ~jnp.all(term.log_growth < jnp.inf) & (carry.first_bad_step < 0)
-        return carry._replace(
+        bad = ~jnp.all(term.log_growth < jnp.inf) & (point.first_bad_step < 0)
+        return _Carry(
+            point._replace(first_bad_step=jnp.where(bad, point.step, point.first_bad_step)),
             block=carry.block + last,
-            place=jnp.where(last, 0, carry.place),
-            frame=frame,
+            place=jnp.where(last, 0, place),
             tally=tally,
             compensation=compensation,
             blocks=blocks,
             spent=carry.spent + jnp.where(carry.block == 0, 0, term.rounding_error),
-            first_bad_step=jnp.where(bad, carry.step, carry.first_bad_step),
         )
 
     def affordable(self, carry: _Carry, every) -> Bool[Array, ""]:
         """Whether rounding has left enough of a whole batch so far. A diverged member has no say."""
-        allowed = self.plan.num_steps * tolerable_error(carry.frame.dtype)
-        fine = ~jnp.any(carry.spent > allowed) | (carry.first_bad_step >= 0)
+        allowed = self.plan.num_steps * tolerable_error(carry.spent.dtype)
+        fine = ~jnp.any(carry.spent > allowed) | (carry.point.first_bad_step >= 0)
         return batch_all(fine | (every == 1))
 
 
@@ -176,33 +173,31 @@ def _by_interval(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -
     total = loop.plan.transient + loop.plan.num_steps
 
     def unfinished(carry):
-        more = carry.step < total
+        more = carry.point.step < total
         return more & loop.affordable(carry, every) if loop.restart else more
+
+    def step(point):
+        input = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, point.step, keepdims=False), inputs
+        )
+        return loop.push(push, point, input)
 
     def interval(carry):
         end = loop.block_end(carry)
-        stop = jnp.minimum(carry.place + every, end)
-        is_first = carry.place == 0
-
-        def step(carry):
-            input = jax.tree.map(
-                lambda x: jax.lax.dynamic_index_in_dim(x, carry.step, keepdims=False), inputs
-            )
-            return loop.push(push, carry, input)
-
-        carry = jax.lax.while_loop(lambda carry: carry.place < stop, step, carry)
-        last = stop == end
-        frame, term = loop.divide_out(carry.frame, every, last)
-        return loop.record(carry, frame, term, is_first, last)
+        place = jnp.minimum(carry.place + every, end)
+        stop = carry.point.step + place - carry.place
+        point = jax.lax.while_loop(lambda point: point.step < stop, step, carry.point)
+        last = place == end
+        frame, term = loop.divide_out(point.frame, every, last)
+        return loop.record(carry, point._replace(frame=frame), place, term, last)
 
     return jax.lax.while_loop(unfinished, interval, start)
 
 
 def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _Carry:
     def body(carry, input):
-        is_first = carry.place == 0
-        carry = loop.push(push, carry, input)
-        last = carry.place == loop.block_end(carry)
+        point, place = loop.push(push, carry.point, input), carry.place + 1
+        last = place == loop.block_end(carry)
 
         def divide_out(frame):
             return loop.divide_out(frame, every, last)
@@ -210,12 +205,12 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
         def leave(frame):
             return frame, start.tally
 
-        due = (carry.place % every == 0) | last
+        due = (place % every == 0) | last
         always = isinstance(every, int) and every == 1
         frame, term = (
-            divide_out(carry.frame) if always else jax.lax.cond(due, divide_out, leave, carry.frame)
+            divide_out(point.frame) if always else jax.lax.cond(due, divide_out, leave, point.frame)
         )
-        return loop.record(carry, frame, term, is_first, last)
+        return loop.record(carry, point._replace(frame=frame), place, term, last)
 
     return loop.adjoint.loop(body, start, inputs, loop.plan.transient + loop.plan.num_steps)
 
@@ -228,7 +223,7 @@ def _run(arguments, *, loop: Loop):
         push, start, inputs, every = eqx.combine(arrays, rest)
         return _attempts(loop, push, start, inputs, every)
 
-    frame = arguments[1].frame
+    frame = arguments[1].point.frame
     # On a CPU a batch of large frames leaves the cache: there they go one by one.
     if jax.default_backend() == "cpu" and frame.size >= 1024:
         run = _one_by_one(run)
@@ -245,7 +240,7 @@ def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
         good = loop.affordable(carry, every)
         return carry, jnp.where(good, every, jnp.maximum(every // 4, 1)), ~good
 
-    again = start.step >= 0
+    again = start.point.step >= 0
     carry, every, _ = jax.lax.while_loop(lambda state: state[2], attempt, (start, every, again))
     return carry, every
 
