@@ -15,6 +15,7 @@ PACKAGE = Path(lejax.__file__).parent
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
     {"_adjoint", "_orthonormalize", "_tangent"},
+    {"_blocks"},
     {"_loop"},
     {"_pilot"},
     {"_method"},
