@@ -50,7 +50,9 @@ class Layout(NamedTuple):
         parts = min(-(-longest // self.chunk_steps), shortest)  # each has at least one step
         if parts > 1:
             for length in lengths.tolist():
-                yield from (Chunk(steps, 1) for steps in block_lengths(length, parts).tolist())
+                steps, longer = divmod(length, parts)
+                yield from itertools.repeat(Chunk(steps + 1, 1), longer)
+                yield from itertools.repeat(Chunk(steps, 1), parts - longer)
             return
         together = max(1, self.chunk_steps // longest)
         # Consecutive blocks have the longer ones first, so one call with as many blocks makes the same ones.

@@ -57,9 +57,11 @@ def sweep(
 
     **Numerics:** one program is compiled (two if the first does not fit memory), whatever N is: the last batch is
     filled up with copies of its last member. Members do not talk to each other across devices: there are no
-    collectives. On one device they share what `vmap` shares: the interval of `SequentialQR()` and the guard of
-    `Cholesky()` are one for all, so that a member's exponents depend on its neighbors within the tolerance of these.
-    A member that diverges is reported in its `result`; under a trace nothing raises.
+    collectives. On one device they share what `vmap` shares: the interval of `SequentialQR()` and the guards of
+    `GramSchmidt()` and `Cholesky()` are one for all, so neighbors move each other's exponents within the tolerance
+    of the one and the rounding of the others; with `SequentialQR(every=..., orthonormalizer=Householder())` not at
+    all. A member that diverges says so in its `result` (under a trace nothing raises) and leaves the others right,
+    though it may shorten their interval.
 
     With several processes (`jax.distributed`) each does its share of the batches on its own devices, and all of them
     return the whole result; a checkpoint folder may be shared, and continued with another number of processes.
