@@ -98,14 +98,14 @@ def take(members: PyTree | Grid, indices: Int[np.ndarray, " n"]) -> PyTree:
     }
 
 
-def stack_like(members: PyTree | Grid, length: int) -> PyTree:
-    """Shapes and dtypes of a stack of so many members; what is no array is left as it is."""
+def shapes_of(members: PyTree | Grid, leading: tuple[int, ...]) -> PyTree:
+    """Shapes and dtypes of a stack of members, or of one if there are no `leading` axes; what is no array is left."""
     one = take(members, np.zeros(1, int))
 
     def shape(leaf: Any) -> Any:
         if not eqx.is_array(leaf):
             return leaf
-        return jax.ShapeDtypeStruct((length, *leaf.shape[1:]), leaf.dtype)
+        return jax.ShapeDtypeStruct((*leading, *leaf.shape[1:]), leaf.dtype)
 
     return jax.tree.map(shape, one)
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled, Lowered
 from jaxtyping import Array, PyTree
 
-from ._grid import Grid, stack_like
+from ._grid import Grid, shapes_of
 
 
 _FIRST_GUESS = 256  # members a device
@@ -37,7 +37,7 @@ def lower(function: Callable, members: PyTree | Grid, mesh: Mesh, batch_size: in
     """The program of a batch, not yet compiled. It takes the arrays of `function` and those of the batch."""
     weights, code = eqx.partition(function, eqx.is_array)
     is_array = lambda x: isinstance(x, jax.ShapeDtypeStruct)
-    stack, shared = eqx.partition(stack_like(members, batch_size), is_array)
+    stack, shared = eqx.partition(shapes_of(members, (batch_size,)), is_array)
 
     def run(weights: PyTree, stack: PyTree[Array]) -> PyTree[Array]:
         function = eqx.combine(weights, code)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jax.sharding import AxisType, Mesh
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from .._cell import check_count, name_of
 from . import _checkpoint as checkpoints
-from ._grid import Grid, is_key, shape_of, take, to_host
+from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
 from ._processes import exchange
 from ._program import lower, lower_what_fits, placement, round_up
 
@@ -89,8 +88,8 @@ def sweep(
     size = math.prod(shape)
     mesh = _check_mesh(mesh)
     folder = None if checkpoint is None else _check_folder(checkpoint)
-    name, member = name_of(function), _first(host)
-    out = _check_output(name, eqx.filter_eval_shape(function, member))
+    name = name_of(function)
+    out = _check_output(name, eqx.filter_eval_shape(function, shapes_of(host, ())))
 
     if batch_size is None and folder is not None and (folder / _HEAD).exists():
         batch_size = checkpoints.read(folder / _HEAD).identity.get("batch_size")
@@ -148,11 +147,6 @@ def sweep(
     if processes > 1:
         results = exchange(results, batches)
     return jax.tree.unflatten(structure, [x.reshape(*shape, *x.shape[1:]) for x in results])
-
-
-def _first(members: PyTree | Grid) -> PyTree:
-    stack = take(members, np.zeros(1, int))
-    return jax.tree.map(lambda x: jnp.asarray(x[0]) if eqx.is_array(x) else x, stack)
 
 
 def _check_mesh(mesh: Mesh | None) -> Mesh:
