@@ -151,9 +151,9 @@ def long_run(
         delay=0.0 if progress else 1.0,
         disable=None if progress is None else not progress,
     ) as bar:
-        saved = -np.inf
+        saved, done = -np.inf, _is_done(now, tolerance)
         for steps, blocks, counted in layout.chunks_from(now.step):
-            if _is_done(now, tolerance):
+            if done:
                 break
             stop = now.step + steps
             chunk = lyapunov_spectrum(
@@ -176,8 +176,8 @@ def long_run(
                 tally = tally if tolerance is None else merge_full(tally)
             now = _Position(stop, chunk.state, chunk.frame, tally)
             bar.update(steps)
-            is_last = stop == transient + num_steps or _is_done(now, tolerance)
-            if path is not None and (is_last or time.monotonic() - saved >= checkpoint_seconds):
+            done = stop == transient + num_steps or _is_done(now, tolerance)
+            if path is not None and (done or time.monotonic() - saved >= checkpoint_seconds):
                 checkpoints.save(path, identity, _to_arrays(now))
                 saved = time.monotonic()
 
