@@ -219,13 +219,13 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         overlap_bias=overlap_bias,
         dt=dt,
         first_bad_step=growth.first_bad_step,
-        result=_judge(
+        result=judge(
             growth.first_bad_step, growth.every, rounding_error * dt, overlap_bias, errors
         ),
     )
 
 
-def _judge(
+def judge(
     first_bad_step: Int[Array, ""],
     every: Int[Array, ""],
     error_per_step: Float[Array, " k"],
@@ -392,5 +392,5 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         overlap_bias=overlap_bias,
         dt=first.dt,
         first_bad_step=first_bad_step,
-        result=_judge(first_bad_step, every, rounding_error * first.dt, overlap_bias, errors),
+        result=judge(first_bad_step, every, rounding_error * first.dt, overlap_bias, errors),
     )
