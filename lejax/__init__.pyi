@@ -5,8 +5,13 @@ from . import (
     plot as plot,
     run as run,
     systems as systems,
+    training as training,
 )
-from ._adjoint import DirectAdjoint as DirectAdjoint
+from ._adjoint import (
+    CheckpointedAdjoint as CheckpointedAdjoint,
+    DirectAdjoint as DirectAdjoint,
+    WindowedAdjoint as WindowedAdjoint,
+)
 from ._blocks import (
     BlockTriangularCell as BlockTriangularCell,
     DenseBlock as DenseBlock,
@@ -40,5 +45,6 @@ from ._spectrum import (
     lyapunov_spectrum as lyapunov_spectrum,
 )
 from ._tangent import jacobian as jacobian, push_forward as push_forward
+from ._window import suggest_window as suggest_window
 
 __version__: str

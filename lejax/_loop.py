@@ -240,7 +240,11 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
         )
         return loop.record(carry, point._replace(frames=frames), place, term, last)
 
-    return loop.adjoint.loop(body, start, inputs, loop.plan.transient + loop.plan.num_steps)
+    def detach(carry):
+        return carry._replace(point=jax.lax.stop_gradient(carry.point))
+
+    total = loop.plan.transient + loop.plan.num_steps
+    return loop.adjoint.loop(body, start, inputs, total, detach)
 
 
 @eqx.filter_custom_jvp
@@ -293,6 +297,8 @@ def _one_by_one(function):
 def _run_jvp(primals, tangents, *, loop: Loop):
     def run(arguments):
         push, start, inputs, every = arguments
+        # What a pilot saves, a branch at each step costs again in reverse mode.
+        every = 1 if loop.restart else every
         return _by_step(loop, push, start, inputs, every), jnp.asarray(every, jnp.int32)
 
     return eqx.filter_jvp(run, primals, tangents)

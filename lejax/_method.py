@@ -70,7 +70,7 @@ class SequentialQR(Method):
         the interval is the longest, up to 32, that keeps the rounding in every exponent below half of 1e-8 nats per
         step in float64, 1e-4 in float32. The run measures it again; where it finds more than all of the tolerance,
         it starts anew with three quarters of the interval. Under `vmap` the batch has one interval. Runs of fewer than 128
-        steps orthonormalize at each. Under `grad` there is the pilot but no new start.
+        steps orthonormalize at each, and so does what is differentiated.
         The interval is traced: changing it compiles nothing. With a number, a too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
     - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
@@ -161,7 +161,7 @@ class ParallelQR(Method):
             return push.step(input, vector), vector
 
         total = plan.transient + plan.num_steps
-        vector, points = jax.lax.scan(step, vector, inputs, length=total)
+        vector, points = adjoint.trajectory(step, vector, inputs, total)
         length = plan.num_steps // self.num_chunks
         starts = plan.transient - self.overlap + length * np.arange(self.num_chunks)
         warm_up = Plan(0, self.overlap, 1)

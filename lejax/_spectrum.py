@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._adjoint import Adjoint, DirectAdjoint
+from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import (
     choose_directions,
     close_frames,
@@ -91,7 +91,7 @@ def lyapunov_spectrum(
     transient: int = 0,
     dt: float | Float[Array, ""] | None = None,
     method: Method = SequentialQR(),
-    adjoint: Adjoint = DirectAdjoint(),
+    adjoint: Adjoint = CheckpointedAdjoint(),
     frame: Float[Array, "d k"] | None = None,
     key: PRNGKeyArray | None = None,
     num_blocks: int = 20,
@@ -116,7 +116,8 @@ def lyapunov_spectrum(
     - `transient`: leading steps that move state and frame and are not counted.
     - `dt`: duration of a step; the exponents are per unit of it. Default: the cell's own if it is a `TimedCell`, else 1.
     - `method`: `SequentialQR(every=...)`, or `ParallelQR(num_chunks, overlap)` for one long run on a GPU.
-    - `adjoint`: how gradients are stored, `DirectAdjoint()`.
+    - `adjoint`: how gradients are stored and cut: `CheckpointedAdjoint()`, exact in memory O(sqrt T); `DirectAdjoint()`,
+        which stores everything; `WindowedAdjoint(window)` for long chaotic runs, whose exact gradients explode.
     - `frame`: starting frame (d, k), orthonormalized on entry. Default: a random one drawn from `key`
         (an identity frame would be wrong for k < d).
     - `key`: for the starting frame; `jax.random.key(0)` if `None`.
@@ -291,7 +292,7 @@ def finite_time_exponents(
     transient: int = 0,
     dt: float | Float[Array, ""] | None = None,
     method: Method = SequentialQR(),
-    adjoint: Adjoint = DirectAdjoint(),
+    adjoint: Adjoint = CheckpointedAdjoint(),
     frame: Float[Array, "d k"] | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,

@@ -9,7 +9,11 @@ import pytest
 
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-PEERS = {"peers": ["lyapax", "chaotax"], "train_digits": ["sklearn"]}
+PEERS = {
+    "peers": ["lyapax", "chaotax"],
+    "train_digits": ["sklearn"],
+    "regularized_digits": ["sklearn"],
+}
 
 
 def refuse(constant):

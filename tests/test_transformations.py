@@ -85,9 +85,9 @@ VERBS = {
 }
 # Host functions, strategies, reports and statuses: nothing to trace.
 NOT_TRACED = {
-    "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
-    "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
-    "cells", "systems", "interop", "plot", "run", "data",
+    "suggest_qr_interval", "suggest_window", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
+    "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "CheckpointedAdjoint", "WindowedAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
+    "cells", "systems", "interop", "plot", "run", "data", "training",
 }  # fmt: skip
 
 

@@ -1,0 +1,37 @@
+"""How long the windows of a `WindowedAdjoint` may be."""
+
+import numpy as np
+
+from ._cell import is_traced
+from ._spectrum import LyapunovSpectrum
+
+
+def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> int:
+    r"""The window in steps that balances bias and variance of gradients by `WindowedAdjoint`.
+
+    $$W = \tau / (\lambda_1\, dt)$$
+
+    **Arguments:** `spectrum`, of a run of the network to be trained, and `lyapunov_times`, $\tau$.
+
+    **Returns:** steps, at least 1. If $\lambda_1$ is not above zero by two standard errors, all steps of the run:
+    nothing grows, and exact gradients are right.
+
+    **Numerics:** a function of the host: a window decides shapes.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> spectrum = lejax.lyapunov_spectrum(lejax.systems.Henon(), jnp.zeros(2), num_steps=5000)
+        >>> lejax.suggest_window(spectrum)  # lambda_1 = 0.42
+        4
+    """
+    if is_traced(spectrum):
+        raise TypeError("suggest_window needs values: it cannot be called under jit, vmap or grad.")
+    if not lyapunov_times > 0:
+        raise ValueError(f"lyapunov_times must be positive, got {lyapunov_times}.")
+    first = int(np.argmax(spectrum.exponents))
+    largest, error = float(spectrum.exponents[first]), float(spectrum.standard_error[first])
+    num_steps = int(spectrum.num_steps)
+    if not largest > 2 * np.nan_to_num(error):
+        return num_steps
+    return int(np.clip(round(lyapunov_times / (largest * float(spectrum.dt))), 1, num_steps))

@@ -1,0 +1,47 @@
+"""When to floss: before training, and again and again during it."""
+
+import equinox as eqx
+
+from .._cell import check_count
+
+
+class FlossingSchedule(eqx.Module):
+    """How many flossing updates are due before a training step.
+
+    **Arguments:**
+
+    - `before`: updates before the first step.
+    - `every`: the steps between two flossings during training; `None` for flossing before training only.
+    - `updates`: updates at each of these.
+    - `until`: the step from which on there is none; `None` for never.
+
+    Called with the number of a training step, a Python integer, it returns the number of updates, for `floss`.
+
+    !!! example
+
+        >>> import lejax
+        >>> schedule = lejax.training.FlossingSchedule(before=300, every=100, updates=20, until=300)
+        >>> [(step, schedule(step)) for step in range(1000) if schedule(step)]
+        [(0, 300), (100, 20), (200, 20)]
+
+    Engelken, Advances in Neural Information Processing Systems 36 (2023).
+    """
+
+    before: int = eqx.field(
+        static=True, converter=lambda count: check_count("before", count, 0), default=300
+    )
+    every: int | None = eqx.field(
+        static=True,
+        converter=lambda count: None if count is None else check_count("every", count, 1),
+        default=None,
+    )
+    updates: int = eqx.field(
+        static=True, converter=lambda count: check_count("updates", count, 0), default=20
+    )
+    until: int | None = eqx.field(static=True, default=None)
+
+    def __call__(self, step: int) -> int:
+        if step == 0:
+            return self.before
+        ended = self.until is not None and step >= self.until
+        return 0 if ended or self.every is None or step % self.every else self.updates

@@ -1,0 +1,293 @@
+"""Derivatives of every differentiable verb: against differences, in every strategy, with lost directions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import Linear, driven_gru, random_tanh
+
+import lejax
+from lejax import training
+
+
+GRU, REST, INPUTS = driven_gru(size=5, num_steps=24)
+CHAOTIC = random_tanh(jr.key(0), 6, 2.5)
+START = jr.normal(jr.key(1), (6,))
+LSTM = lejax.cells.LSTMCell(2, 3, key=jr.key(4))
+DIRECT, CHECKPOINTED = lejax.DirectAdjoint(), lejax.CheckpointedAdjoint()
+# Fixed: transformations know strategies by identity of what they hold.
+QR = lejax.SequentialQR(every=1)
+TO_TARGET = eqx.Partial(lambda target, x: (x - target) ** 2, jnp.array([0.1, -0.4]))
+
+
+def gru_spectrum(arguments, **options):
+    cell, state, inputs = arguments
+    return lejax.lyapunov_spectrum(cell, state, inputs, **options).exponents
+
+
+def chaotic_spectrum(arguments, **options):
+    cell, state = arguments
+    return lejax.lyapunov_spectrum(cell, state, num_steps=15, throw=False, **options).exponents
+
+
+OF_GRU, OF_CHAOTIC, OF_LSTM = (
+    (GRU, REST + 0.1, INPUTS),
+    (CHAOTIC, START),
+    (LSTM, LSTM.initial_state(), INPUTS[:, :2]),
+)
+
+
+def strategies():
+    """name -> (function, arguments); every method, orthonormalizer and exact adjoint, several k."""
+    for k in (1, 3, 6):
+        yield f"chaos k={k}", (lambda a, k=k: chaotic_spectrum(a, num_exponents=k), OF_CHAOTIC)
+    for o in (lejax.Householder(), lejax.Cholesky(), lejax.GramSchmidt(), lejax.Panels(width=2)):
+        method = lejax.SequentialQR(every=1, orthonormalizer=o)
+        yield (
+            f"chaos {type(o).__name__}",
+            (lambda a, m=method: chaotic_spectrum(a, method=m), OF_CHAOTIC),
+        )
+    adjoints = {
+        "direct": DIRECT,
+        "checkpoints": CHECKPOINTED,
+        "5 segments": lejax.CheckpointedAdjoint(5),
+        "one segment a step": lejax.CheckpointedAdjoint(10**6),
+        "one window": lejax.WindowedAdjoint(24),
+    }
+    for name, adjoint in adjoints.items():
+        yield (
+            f"GRU {name}",
+            (lambda a, x=adjoint: gru_spectrum(a, adjoint=x, transient=4, num_blocks=3), OF_GRU),
+        )
+        parallel = lejax.ParallelQR(num_chunks=2, overlap=4)
+        options = {"adjoint": adjoint, "transient": 4, "method": parallel, "throw": False}
+        yield (
+            f"GRU parallel {name}",
+            (lambda a, o=options: gru_spectrum(a, num_exponents=2, **o), OF_GRU),
+        )
+    for every in (2, jnp.array(3)):
+        method = lejax.SequentialQR(every=every)
+        options = {"method": method, "transient": 3, "adjoint": CHECKPOINTED}
+        yield f"GRU every {every}", (lambda a, o=options: gru_spectrum(a, **o), OF_GRU)
+    yield "LSTM", (lambda a: gru_spectrum(a), OF_LSTM)
+    yield "LSTM k=2", (lambda a: gru_spectrum(a, num_exponents=2), OF_LSTM)
+
+
+VERBS = {
+    "finite_time_exponents": (lambda a: lejax.finite_time_exponents(*a, window=8), OF_GRU),
+    "standard_error": (
+        lambda a: lejax.lyapunov_spectrum(*a, num_blocks=4).standard_error,
+        OF_GRU,
+    ),
+    "frame": (
+        lambda a: lejax.lyapunov_spectrum(GRU, REST, INPUTS, frame=a).frame,
+        jr.normal(jr.key(3), (5, 2)),
+    ),
+    "unroll": (lambda a: lejax.unroll(*a), OF_GRU),
+    "jacobian": (lambda a: lejax.jacobian(a[0], a[1], a[2][0]), OF_GRU),
+    "push_forward": (lambda a: lejax.push_forward(a[0], a[1], a[2][0], jnp.eye(5))[1], OF_GRU),
+    "kaplan_yorke_dimension": (
+        lambda a: lejax.kaplan_yorke_dimension(chaotic_spectrum(a)),
+        OF_CHAOTIC,
+    ),
+    "kolmogorov_sinai_entropy": (
+        lambda a: lejax.kolmogorov_sinai_entropy(chaotic_spectrum(a)),
+        OF_CHAOTIC,
+    ),
+    "jackknife": (
+        lambda a: lejax.jackknife(
+            lejax.lyapunov_spectrum(*a, num_blocks=4), lambda x: jnp.sum(x**2)
+        )[1],
+        OF_GRU,
+    ),
+    "combine": (
+        lambda a: lejax.combine(lejax.lyapunov_spectrum(*a), lejax.lyapunov_spectrum(*a)).exponents,
+        OF_GRU,
+    ),
+    "flossing_penalty": (lambda a: training.flossing_penalty(*a, transient=4), OF_GRU),
+    "flossing_penalty.options": (
+        lambda a: training.flossing_penalty(
+            *a, num_exponents=2, target=-0.3, adjoint=lejax.CheckpointedAdjoint(3)
+        ),
+        OF_GRU,
+    ),
+    "spectrum_penalty": (
+        lambda a: training.spectrum_penalty(*a, function=TO_TARGET, num_exponents=2, num_steps=15),
+        OF_CHAOTIC,
+    ),
+    "spectrum_penalty.scalar": (
+        lambda a: training.spectrum_penalty(
+            *a, function=lejax.kolmogorov_sinai_entropy, num_steps=15
+        ),
+        OF_CHAOTIC,
+    ),
+    "Flow": (
+        lambda a: (
+            lejax.lyapunov_spectrum(
+                lejax.systems.Flow(lejax.systems.Lorenz63(rho=a), dt=0.01),
+                jnp.ones(3),
+                num_steps=20,
+            ).exponents
+        ),
+        jnp.array(28.0),
+    ),
+}
+CASES = dict(strategies()) | VERBS
+FEW = ("chaos k=3", "GRU checkpoints", "GRU parallel checkpoints", "LSTM k=2", "flossing_penalty")
+PARAMS = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in CASES]
+
+
+def along_a_line(name):
+    """The verb as a function of one number: arguments move along a random direction, all leaves at once."""
+    function, arguments = CASES[name]
+    arrays, rest = eqx.partition(arguments, eqx.is_inexact_array)
+    leaves, tree = jax.tree.flatten(arrays)
+    keys = jr.split(jr.key(7), len(leaves))
+    moves = [jr.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)]
+
+    def scalar(s):
+        moved = tree.unflatten([x + s * move for x, move in zip(leaves, moves, strict=True)])
+        out = function(eqx.combine(moved, rest))
+        weights = jr.normal(jr.key(8), out.shape)
+        return jnp.sum(weights * out)
+
+    return scalar
+
+
+def difference(function, h=1e-4):
+    """Of sixth order: steps that rounding does not see."""
+    steps = jnp.array([1.0, 2.0, 3.0]) * h
+    weights = (1.5, -0.6, 0.1)
+    return sum(
+        w * (function(s) - function(-s)) / (2 * (i + 1) * h)
+        for i, (w, s) in enumerate(zip(weights, steps, strict=True))
+    )
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_derivatives_are_those_of_differences(name):
+    scalar = jax.jit(along_a_line(name))
+    expected = difference(scalar)
+    gradient = jax.jit(jax.grad(scalar))
+    np.testing.assert_allclose(gradient(0.0), expected, rtol=2e-6, atol=1e-8)
+    forward = jax.jit(lambda s: jax.jvp(scalar, (s,), (1.0,))[1])
+    np.testing.assert_allclose(forward(0.0), gradient(0.0), rtol=1e-8, atol=1e-11)
+
+
+SECOND = ("chaos k=3", "GRU checkpoints", "GRU one window", "GRU every 2", "flossing_penalty")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SECOND)
+def test_second_derivatives_in_both_modes(name):
+    scalar = along_a_line(name)
+    gradient = jax.jit(jax.grad(scalar))
+    expected = difference(gradient)
+    reverse = jax.jit(jax.grad(jax.grad(scalar)))(0.0)
+    over = jax.jit(lambda s: jax.jvp(jax.grad(scalar), (s,), (1.0,))[1])(0.0)
+    np.testing.assert_allclose(reverse, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(over, reverse, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("adjoint", [DIRECT, CHECKPOINTED, lejax.WindowedAdjoint(6)])
+def test_a_lost_direction_leaves_every_gradient_finite_and_the_leading_ones_right(adjoint):
+    matrix = jnp.array([[1.2, 0.1, 0.0], [0.1, 0.7, 0.0], [0.0, 0.0, 0.0]])
+
+    def exponents(matrix, index):
+        return lejax.lyapunov_spectrum(
+            Linear(matrix), jnp.zeros(3), num_steps=30, transient=40, adjoint=adjoint
+        ).exponents[index]
+
+    assert exponents(matrix, 2) == -jnp.inf
+    gradient = jax.grad(exponents)(matrix, 0)
+    # d log|eigenvalue| = v v^T / eigenvalue of a symmetric matrix.
+    value, vectors = jnp.linalg.eigh(matrix)
+    expected = jnp.outer(vectors[:, -1], vectors[:, -1]) / value[-1]
+    if not isinstance(adjoint, lejax.WindowedAdjoint):  # which cuts what the frame remembers
+        np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    assert jnp.all(jnp.isfinite(jax.jacrev(exponents)(matrix, 2)))
+
+    def penalty(matrix):
+        return training.flossing_penalty(
+            Linear(matrix), jnp.zeros(3), num_steps=30, transient=40, adjoint=adjoint
+        )
+
+    value, gradient = jax.value_and_grad(penalty)(matrix)
+    leading = jnp.linalg.eigvalsh(matrix[:2, :2])
+    np.testing.assert_allclose(value, jnp.mean(jnp.log(leading) ** 2), rtol=1e-6)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_a_saturated_network_has_finite_penalties_and_gradients():
+    cell = random_tanh(jr.key(2), 12, 60.0)  # most directions are rounding at once
+
+    def penalty(cell, dtype):
+        cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
+        return training.flossing_penalty(cell, jnp.ones(12, dtype), num_steps=20)
+
+    for dtype in (jnp.float64, jnp.float32):
+        value, gradient = eqx.filter_value_and_grad(penalty)(cell, dtype)
+        assert value.dtype == dtype
+        assert jnp.isfinite(value)
+        assert jnp.all(jnp.isfinite(gradient.weight_hh))
+
+
+def test_segments_and_windows_do_not_change_the_value():
+    values = [
+        lejax.lyapunov_spectrum(GRU, REST, INPUTS, adjoint=adjoint).exponents
+        for adjoint in (DIRECT, CHECKPOINTED, lejax.WindowedAdjoint(5))
+    ]
+    for value in values[1:]:
+        np.testing.assert_array_equal(value, values[0])
+
+
+def test_a_window_cuts_what_came_before_it():
+    def exponents(state, window):
+        return lejax.lyapunov_spectrum(
+            GRU, state, INPUTS, num_blocks=6, adjoint=lejax.WindowedAdjoint(window)
+        ).block_exponents
+
+    jacobian = jax.jacrev(exponents)(REST + 0.1, 8)  # blocks of 4 steps, windows of 2 blocks
+    assert jnp.all(jnp.any(jacobian[:2] != 0, axis=(1, 2)))
+    assert jnp.all(jacobian[2:] == 0)
+    exact = jax.jacrev(exponents)(REST + 0.1, 24)
+    np.testing.assert_allclose(jacobian[:2], exact[:2], rtol=1e-9, atol=1e-14)
+    assert jnp.all(jnp.any(exact[2:] != 0, axis=(1, 2)))
+
+
+def test_windows_cut_the_trajectory_of_chunks_too():
+    def growth(gain, adjoint):
+        cell = eqx.tree_at(lambda c: c.weight_hh, CHAOTIC, gain * CHAOTIC.weight_hh)
+        method = lejax.ParallelQR(num_chunks=4, overlap=100)
+        return lejax.lyapunov_spectrum(
+            cell, START, num_steps=1200, transient=100, num_exponents=1, method=method, adjoint=adjoint,
+            throw=False,
+        ).exponents[0]  # fmt: skip
+
+    gradient = jax.grad(growth)(1.2, lejax.WindowedAdjoint(5))
+    assert abs(gradient) < 10
+
+
+def test_checkpoints_need_little_memory():
+    cell, state = random_tanh(jr.key(0), 64, 1.0), jnp.ones(64)
+
+    def memory(adjoint):
+        def mean(cell):
+            return training.flossing_penalty(
+                cell, state, num_exponents=8, num_steps=1000, adjoint=adjoint
+            )
+
+        return (
+            eqx.filter_jit(eqx.filter_grad(mean)).lower(cell).compile().compiled.memory_analysis()
+        ).temp_size_in_bytes
+
+    assert memory(CHECKPOINTED) < 1e6 < 15e6 < memory(DIRECT)
+
+
+def test_bad_adjoints_are_refused():
+    with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
+        lejax.WindowedAdjoint(0)
+    with pytest.raises(ValueError, match="segments must be an integer of at least 1, got -3"):
+        lejax.CheckpointedAdjoint(-3)
