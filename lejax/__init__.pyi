@@ -1,10 +1,12 @@
 from . import (
     cells as cells,
     data as data,
+    embedding as embedding,
     interop as interop,
     plot as plot,
     run as run,
     systems as systems,
+    training as training,
 )
 from ._adjoint import DirectAdjoint as DirectAdjoint
 from ._cell import (

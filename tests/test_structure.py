@@ -20,7 +20,7 @@ FLOORS = [
     {"_method"},
     {"_dimension", "_spectrum"},
     {"_interval", "_jackknife", "cells", "systems"},
-    {"interop", "plot", "run"},
+    {"embedding", "interop", "plot", "run", "training"},
     {"data"},
     {"_report"},
     {"_command"},

@@ -80,7 +80,7 @@ VERBS = {
 NOT_TRACED = {
     "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
     "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
-    "cells", "systems", "interop", "plot", "run", "data",
+    "cells", "systems", "interop", "plot", "run", "data", "training", "embedding",
 }  # fmt: skip
 
 

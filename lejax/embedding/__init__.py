@@ -1,0 +1,20 @@
+"""What spectra say about performance: autoencoders of spectra, their latent codes, and honest comparisons."""
+
+from ._autoencoder import Autoencoder as Autoencoder, SpectrumAutoencoder as SpectrumAutoencoder
+from ._axis import resample_spectrum as resample_spectrum
+from ._bootstrap import (
+    Estimate as Estimate,
+    bootstrap as bootstrap,
+    pearson as pearson,
+    r_squared as r_squared,
+    spearman as spearman,
+)
+from ._cross_validation import cross_validate as cross_validate
+from ._latent import (
+    LinearClassifier as LinearClassifier,
+    PrincipalComponents as PrincipalComponents,
+    fit_classifier as fit_classifier,
+    principal_components as principal_components,
+)
+from ._regression import LinearModel as LinearModel, Regressor as Regressor, Ridge as Ridge
+from ._split import Split as Split, folds as folds

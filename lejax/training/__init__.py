@@ -1,0 +1,26 @@
+"""Training: networks with a readout, tasks, and whole populations with their spectra."""
+
+from ._examples import (
+    Examples as Examples,
+    encode_text as encode_text,
+    forecasting_task as forecasting_task,
+    next_symbol_task as next_symbol_task,
+    row_task as row_task,
+)
+from ._network import Network as Network, mean_loss as mean_loss
+from ._population import (
+    Hyperparameters as Hyperparameters,
+    Population as Population,
+    initialize_population as initialize_population,
+    load_population as load_population,
+    population_spectra as population_spectra,
+    save_population as save_population,
+    train_population as train_population,
+)
+from ._tasks import (
+    adding_task as adding_task,
+    copy_task as copy_task,
+    delayed_xor_task as delayed_xor_task,
+    modular_counting_task as modular_counting_task,
+    parity_task as parity_task,
+)
