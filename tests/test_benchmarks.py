@@ -9,7 +9,7 @@ import pytest
 
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-PEERS = {"peers": ["lyapax", "chaotax"], "train_digits": ["sklearn"]}
+PEERS = {"peers": ["lyapax", "chaotax"], "train_digits": ["sklearn"], "population": ["sklearn"]}
 
 
 def refuse(constant):

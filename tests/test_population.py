@@ -188,9 +188,9 @@ def test_one_epoch_is_adam_on_shuffled_batches():
 def test_training_learns_and_a_diverging_network_stays_alone():
     task = training.modular_counting_task(jr.key(5), 256, num_steps=2, modulus=2)
     settings = training.Hyperparameters(scale=jnp.array([1.0, jnp.inf]), learning_rate=3e-2)
-    done = training.train_population(fresh(settings), task, task, num_epochs=80, batch_size=64)
+    done = training.train_population(fresh(settings), task, task, num_epochs=60, batch_size=64)
     assert done.validation_loss[0, 0] > 0.5
-    assert done.validation_loss[0, -1] < 0.1
+    assert done.validation_loss[0, -1] < 0.3
     assert np.all(np.isnan(done.validation_loss[1]))
 
 

@@ -6,8 +6,11 @@ from ._bootstrap import (
     Estimate as Estimate,
     bootstrap as bootstrap,
     pearson as pearson,
+    pearson_statistic as pearson_statistic,
     r_squared as r_squared,
+    r_squared_statistic as r_squared_statistic,
     spearman as spearman,
+    spearman_statistic as spearman_statistic,
 )
 from ._cross_validation import cross_validate as cross_validate
 from ._latent import (

@@ -118,6 +118,15 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
 
 
 def pearson_statistic(x, y, axis: int = -1):
+    """Pearson's correlation of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
+        0.98
+    """
     x = x - np.mean(x, axis=axis, keepdims=True)
     y = y - np.mean(y, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -126,11 +135,29 @@ def pearson_statistic(x, y, axis: int = -1):
 
 
 def spearman_statistic(x, y, axis: int = -1):
+    """Spearman's rank correlation of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
+        1.0
+    """
     ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
     return pearson_statistic(*ranks, axis=axis)
 
 
 def r_squared_statistic(prediction, truth, axis: int = -1):
+    """$R^2$ of a prediction of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
+        -9.71
+    """
     center = np.mean(truth, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sum((truth - prediction) ** 2, axis=axis)
