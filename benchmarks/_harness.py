@@ -119,10 +119,13 @@ def describe_machine() -> dict[str, Any]:
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    vectors = next((name for name in ("avx512f", "avx2", "asimd") if name in flags), None)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: importlib.metadata.version(name) for name in ("jax", "equinox", "numpy")}
     return {
         "cpu": model,
+        "vector_instructions": vectors,
         "cores": usable,
         "device": jax.devices()[0].device_kind,
         "system": platform.platform(terse=True),

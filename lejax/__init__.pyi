@@ -9,6 +9,11 @@ from . import (
     training as training,
 )
 from ._adjoint import DirectAdjoint as DirectAdjoint
+from ._blocks import (
+    BlockTriangularCell as BlockTriangularCell,
+    DenseBlock as DenseBlock,
+    DiagonalBlock as DiagonalBlock,
+)
 from ._cell import (
     RecurrentCell as RecurrentCell,
     TangentCell as TangentCell,

@@ -80,7 +80,7 @@ def check_duration(name: str, value: float | Array) -> float | Array:
     return value
 
 
-def name_of(cell: Cell) -> str:
+def name_of(cell: Callable) -> str:
     return getattr(cell, "__name__", type(cell).__name__)
 
 

@@ -1,5 +1,6 @@
 """The loop behind a spectrum: push the frame, orthonormalize it now and then, sum the logarithms."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,9 +11,15 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._adjoint import Adjoint
 from ._batch import batch_all
-from ._orthonormalize import Orthonormalizer, lost, orthonormalize
+from ._blocks import Frames
+from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
 from ._statistics import add_compensated
-from ._tangent import Push
+
+
+Push = Callable[[PyTree, Float[Array, " d"], Frames], tuple[Float[Array, " d"], Frames]]
+
+
+PATIENCE = 64
 
 
 class Plan(NamedTuple):
@@ -35,24 +42,32 @@ class Growth(NamedTuple):
     """What a run leaves behind."""
 
     vector: Float[Array, " d"]
-    frame: Float[Array, "d k"]
+    frames: Frames
     blocks: Tally  # (b, k)
     first_bad_step: Int[Array, ""]
     every: Int[Array, ""]
     overlap_bias: Float[Array, " k"]
 
 
-class _Carry(NamedTuple):
+class _Point(NamedTuple):
+    """What a step moves. Nothing else goes through the innermost loop: XLA compiles it into one kernel if it is
+    small."""
+
     step: Int[Array, ""]
+    vector: Float[Array, " d"]
+    frames: Frames
+    first_bad_step: Int[Array, ""]
+
+
+class _Carry(NamedTuple):
+    point: _Point
     block: Int[Array, ""]  # 0 is the transient
     place: Int[Array, ""]  # steps done in the block
-    vector: Float[Array, " d"]
-    frame: Float[Array, "d k"]
     tally: Tally  # of the present block
     compensation: Tally | None
     blocks: Tally  # the tally of the transient, then those of the blocks
     spent: Float[Array, " k"]  # the rounding error of all counted steps
-    first_bad_step: Int[Array, ""]
+    overspent: Int[Array, ""]  # the step from which on that is too much, or -1
 
 
 def tolerable_error(dtype: jnp.dtype) -> float:
@@ -65,8 +80,14 @@ def rounding_of(frame: Float[Array, "d k"]) -> float:
     return float(jnp.finfo(frame.dtype).eps)
 
 
+def orthonormalizer_of(
+    orthonormalizer: Orthonormalizer | None, frame: Float[Array, "d k"]
+) -> Orthonormalizer:
+    return orthonormalizer or default_orthonormalizer(frame.shape[1])
+
+
 class Loop(eqx.Module):
-    """A run from a state and an orthonormal frame, with an orthonormalization after every `every` steps and at
+    """A run from a state and orthonormal frames of its blocks, with an orthonormalization after every `every` steps and at
     the end of each block.
 
     Values come from nested loops over intervals and their steps, which cost nothing per step but the push.
@@ -74,7 +95,7 @@ class Loop(eqx.Module):
     """
 
     plan: Plan = eqx.field(static=True)
-    orthonormalizer: Orthonormalizer
+    orthonormalizer: Orthonormalizer | None
     adjoint: Adjoint
     restart: bool = eqx.field(static=True)
     """Whether a run that rounding spoils starts again with a shorter interval."""
@@ -83,38 +104,36 @@ class Loop(eqx.Module):
         self,
         push: Push,
         vector: Float[Array, " d"],
-        frame: Float[Array, "d k"],
+        frames: Frames,
         inputs: PyTree,
         every: int | np.ndarray | Int[Array, ""],
     ) -> Growth:
-        start = self._start(vector, frame)
+        start = self._start(vector, frames)
         carry, used = _run((push, start, inputs, every), loop=self)
         blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
         nothing = jnp.zeros_like(carry.spent)
-        return Growth(
-            carry.vector, carry.frame, blocks, carry.first_bad_step, used, overlap_bias=nothing
-        )
+        _, vector, frames, bad = carry.point
+        return Growth(vector, frames, blocks, bad, used, overlap_bias=nothing)
 
-    def _start(self, vector, frame) -> _Carry:
-        # Built from the frame, so that under shard_map every part of the carry varies as it does.
-        zeros = jnp.zeros_like(frame, shape=frame.shape[1])
+    def _start(self, vector, frames) -> _Carry:
+        # Built from the frames, so that under shard_map every part of the carry varies as they do.
+        zeros = jnp.concatenate([jnp.zeros_like(f, shape=f.shape[-1]) for f in frames])
         nothing = Tally(zeros, zeros, zeros)
-        zero = jnp.zeros_like(frame, shape=(), dtype=jnp.int32)
-        is_bad = ~(jnp.all(jnp.isfinite(vector)) & jnp.all(jnp.isfinite(frame)))
+        zero = jnp.zeros_like(zeros, shape=(), dtype=jnp.int32)
+        is_good = [jnp.all(jnp.isfinite(x)) for x in (vector, *frames)]
+        bad = jnp.where(jnp.all(jnp.stack(is_good)), -1, 0).astype(jnp.int32)
         return _Carry(
-            step=zero,
+            point=_Point(zero, vector, frames, bad),
             block=zero if self.plan.transient else zero + 1,
             place=zero,
-            vector=vector,
-            frame=frame,
             tally=nothing,
             # float64 has digits enough for the sum over a block
-            compensation=nothing if frame.dtype == jnp.float32 else None,
+            compensation=nothing if zeros.dtype == jnp.float32 else None,
             blocks=jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (self.plan.num_blocks + 1, *x.shape)), nothing
             ),
             spent=zeros,
-            first_bad_step=jnp.where(is_bad, 0, -1).astype(jnp.int32),
+            overspent=zero - 1,
         )
 
     def block_end(self, carry: _Carry) -> Int[Array, ""]:
@@ -122,100 +141,104 @@ class Loop(eqx.Module):
         base, longer = divmod(self.plan.num_steps, self.plan.num_blocks)
         return jnp.where(carry.block == 0, self.plan.transient, base + (carry.block <= longer))
 
-    def push(self, push: Push, carry: _Carry, input: PyTree) -> _Carry:
-        """One step of state and frame."""
-        vector, frame = push(input, carry.vector, carry.frame)
-        step = carry.step + 1
-        bad = ~jnp.all(jnp.isfinite(vector)) & (carry.first_bad_step < 0)
-        return carry._replace(
-            step=step,
-            place=carry.place + 1,
-            vector=vector,
-            frame=frame,
-            first_bad_step=jnp.where(bad, step, carry.first_bad_step),
-        )
+    def push(self, push: Push, point: _Point, input: PyTree) -> _Point:
+        """One step of state and frames."""
+        vector, frames = push(input, point.vector, point.frames)
+        step = point.step + 1
+        bad = ~jnp.all(jnp.isfinite(vector)) & (point.first_bad_step < 0)
+        return _Point(step, vector, frames, jnp.where(bad, step, point.first_bad_step))
 
-    def divide_out(self, frame, every, last) -> tuple[Float[Array, "d k"], Tally]:
-        """One orthonormalization and what it adds."""
-        out = orthonormalize(self.orthonormalizer, frame, exact=last)
-        # What one step maps to zero is zero exactly; over several steps it may have underflowed.
-        is_zero = jnp.isneginf(out.log_growth) & (every == 1)
-        error = jnp.where(is_zero, 0, jnp.minimum(rounding_of(frame) / out.share, 1.0))
-        return out.columns, Tally(out.log_growth, error, lost(out).astype(error.dtype))
+    def divide_out(self, frames: Frames, every, last) -> tuple[Frames, Tally]:
+        """One orthonormalization of every block and what it adds."""
 
-    def record(self, carry: _Carry, frame: Array, term: Tally, is_first, last) -> _Carry:
-        """Add a term to the sums; the block is complete if it is the `last`."""
+        def one(frame):
+            if frame.ndim == 1:  # a diagonal block: logarithms, exact
+                nothing = jnp.zeros_like(frame)
+                return nothing, Tally(frame, nothing, nothing)
+            out = orthonormalize(orthonormalizer_of(self.orthonormalizer, frame), frame, exact=last)
+            # What one step maps to zero is zero exactly; over several steps it may have underflowed.
+            is_zero = jnp.isneginf(out.log_growth) & (every == 1)
+            error = jnp.where(is_zero, 0, jnp.minimum(rounding_of(frame) / out.share, 1.0))
+            return out.columns, Tally(out.log_growth, error, lost(out).astype(error.dtype))
+
+        columns, tallies = zip(*map(one, frames), strict=True)
+        return columns, jax.tree.map(lambda *parts: jnp.concatenate(parts), *tallies)
+
+    def record(self, carry: _Carry, point: _Point, place: Array, term: Tally, last) -> _Carry:
+        """Add what was divided out at a point to the sums; the block is complete if it is the `last`."""
         tally, compensation = add_compensated(
-            carry.tally, carry.compensation, term, restart=is_first
+            carry.tally, carry.compensation, term, restart=carry.place == 0
         )
         blocks = jax.tree.map(
             lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, carry.block, 0),
             carry.blocks,
             tally,
         )
-        bad = ~jnp.all(term.log_growth < jnp.inf) & (carry.first_bad_step < 0)
-        return carry._replace(
+        bad = ~jnp.all(term.log_growth < jnp.inf) & (point.first_bad_step < 0)
+        spent = carry.spent + jnp.where(carry.block == 0, 0, term.rounding_error)
+        too_much = jnp.any(spent > self.plan.num_steps * tolerable_error(spent.dtype))
+        return _Carry(
+            point._replace(first_bad_step=jnp.where(bad, point.step, point.first_bad_step)),
             block=carry.block + last,
-            place=jnp.where(last, 0, carry.place),
-            frame=frame,
+            place=jnp.where(last, 0, place),
             tally=tally,
             compensation=compensation,
             blocks=blocks,
-            spent=carry.spent + jnp.where(carry.block == 0, 0, term.rounding_error),
-            first_bad_step=jnp.where(bad, carry.step, carry.first_bad_step),
+            spent=spent,
+            overspent=jnp.where(too_much & (carry.overspent < 0), point.step, carry.overspent),
         )
 
-    def affordable(self, carry: _Carry, every) -> Bool[Array, ""]:
-        """Whether rounding has left enough of a whole batch so far. A diverged member has no say."""
-        allowed = self.plan.num_steps * tolerable_error(carry.frame.dtype)
-        fine = ~jnp.any(carry.spent > allowed) | (carry.first_bad_step >= 0)
-        return batch_all(fine | (every == 1))
+    def affordable(self, carry: _Carry, every, patience: int) -> Bool[Array, ""]:
+        """Whether rounding left enough of a whole batch until `patience` steps ago. A diverged member has no say, and
+        one that overspends because it is about to diverge does so before the patience ends."""
+        late = (carry.overspent >= 0) & (carry.point.step >= carry.overspent + patience)
+        return batch_all(~late | (carry.point.first_bad_step >= 0) | (every == 1))
 
 
 def _by_interval(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _Carry:
     total = loop.plan.transient + loop.plan.num_steps
 
     def unfinished(carry):
-        more = carry.step < total
-        return more & loop.affordable(carry, every) if loop.restart else more
+        more = carry.point.step < total
+        return more & loop.affordable(carry, every, PATIENCE) if loop.restart else more
+
+    def step(point):
+        input = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, point.step, keepdims=False), inputs
+        )
+        return loop.push(push, point, input)
 
     def interval(carry):
         end = loop.block_end(carry)
-        stop = jnp.minimum(carry.place + every, end)
-        is_first = carry.place == 0
-
-        def step(carry):
-            input = jax.tree.map(
-                lambda x: jax.lax.dynamic_index_in_dim(x, carry.step, keepdims=False), inputs
-            )
-            return loop.push(push, carry, input)
-
-        carry = jax.lax.while_loop(lambda carry: carry.place < stop, step, carry)
-        last = stop == end
-        frame, term = loop.divide_out(carry.frame, every, last)
-        return loop.record(carry, frame, term, is_first, last)
+        place = jnp.minimum(carry.place + every, end)
+        stop = carry.point.step + place - carry.place
+        point = jax.lax.while_loop(lambda point: point.step < stop, step, carry.point)
+        last = place == end
+        frames, term = loop.divide_out(point.frames, every, last)
+        return loop.record(carry, point._replace(frames=frames), place, term, last)
 
     return jax.lax.while_loop(unfinished, interval, start)
 
 
 def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _Carry:
     def body(carry, input):
-        is_first = carry.place == 0
-        carry = loop.push(push, carry, input)
-        last = carry.place == loop.block_end(carry)
+        point, place = loop.push(push, carry.point, input), carry.place + 1
+        last = place == loop.block_end(carry)
 
-        def divide_out(frame):
-            return loop.divide_out(frame, every, last)
+        def divide_out(frames):
+            return loop.divide_out(frames, every, last)
 
-        def leave(frame):
-            return frame, start.tally
+        def leave(frames):
+            return frames, start.tally
 
-        due = (carry.place % every == 0) | last
+        due = (place % every == 0) | last
         always = isinstance(every, int) and every == 1
-        frame, term = (
-            divide_out(carry.frame) if always else jax.lax.cond(due, divide_out, leave, carry.frame)
+        frames, term = (
+            divide_out(point.frames)
+            if always
+            else jax.lax.cond(due, divide_out, leave, point.frames)
         )
-        return loop.record(carry, frame, term, is_first, last)
+        return loop.record(carry, point._replace(frames=frames), place, term, last)
 
     return loop.adjoint.loop(body, start, inputs, loop.plan.transient + loop.plan.num_steps)
 
@@ -228,9 +251,9 @@ def _run(arguments, *, loop: Loop):
         push, start, inputs, every = eqx.combine(arrays, rest)
         return _attempts(loop, push, start, inputs, every)
 
-    frame = arguments[1].frame
+    frames = arguments[1].point.frames
     # On a CPU a batch of large frames leaves the cache: there they go one by one.
-    if jax.default_backend() == "cpu" and frame.size >= 1024:
+    if jax.default_backend() == "cpu" and sum(frame.size for frame in frames) >= 1024:
         run = _one_by_one(run)
     return run(arrays)
 
@@ -242,10 +265,12 @@ def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
     def attempt(state):
         _, every, _ = state
         carry = _by_interval(loop, push, start, inputs, every)
-        good = loop.affordable(carry, every)
-        return carry, jnp.where(good, every, jnp.maximum(every // 4, 1)), ~good
+        good = loop.affordable(carry, every, 0)
+        # The error grows exponentially with the interval: a far too long one is noticed soon, and a little
+        # too long one needs only a little less.
+        return carry, jnp.where(good, every, jnp.maximum(3 * every // 4, 1)), ~good
 
-    again = start.step >= 0
+    again = start.point.step >= 0
     carry, every, _ = jax.lax.while_loop(lambda state: state[2], attempt, (start, every, again))
     return carry, every
 

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
+from ._blocks import BlockPush, Frames
 from ._cell import check_count, is_traced
-from ._loop import Growth, Loop, Plan
-from ._orthonormalize import Orthonormalizer, default_orthonormalizer
+from ._loop import Growth, Loop, Plan, Push
+from ._orthonormalize import Orthonormalizer
 from ._pilot import choose_interval, pilot_steps
-from ._tangent import CellPush, Push
 
 
 def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
@@ -48,14 +48,14 @@ class Method(eqx.Module):
     @abc.abstractmethod
     def run(
         self,
-        push: CellPush,
+        push: BlockPush,
         vector: Float[Array, " d"],
-        frame: Float[Array, "d k"],
+        frames: Frames,
         inputs: PyTree,
         plan: Plan,
         adjoint: Adjoint,
     ) -> Growth:
-        """The whole run from an orthonormal frame. Cost per step: one push, O(d^2 k), and 1/every
+        """The whole run from orthonormal frames. Cost per step: one push, O(d^2 k), and 1/every
         orthonormalizations, O(d k^2)."""
         raise NotImplementedError
 
@@ -67,9 +67,9 @@ class SequentialQR(Method):
 
     - `every`: the interval in steps, 1 or more. `None` lets a pilot choose it inside the compiled program: at most 64
         steps ahead of the run, not counted, measure how fast the columns of the frame turn towards each other, and
-        the interval is the longest, up to 32, that keeps the rounding in every exponent below a tenth of 1e-8 nats per
+        the interval is the longest, up to 32, that keeps the rounding in every exponent below half of 1e-8 nats per
         step in float64, 1e-4 in float32. The run measures it again; where it finds more than all of the tolerance,
-        it starts anew with a quarter of the interval. Under `vmap` the batch has one interval. Runs of fewer than 128
+        it starts anew with three quarters of the interval. Under `vmap` the batch has one interval. Runs of fewer than 128
         steps orthonormalize at each. Under `grad` there is the pilot but no new start.
         The interval is traced: changing it compiles nothing. With a number, a too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
@@ -82,20 +82,19 @@ class SequentialQR(Method):
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
 
-    def run(self, push, vector, frame, inputs, plan, adjoint):
-        return self.follow(push, vector, frame, inputs, plan, adjoint)
+    def run(self, push, vector, frames, inputs, plan, adjoint):
+        return self.follow(push, vector, frames, inputs, plan, adjoint)
 
     def follow(
         self,
         push: Push,
         vector: Float[Array, " d"],
-        frame: Float[Array, "d k"],
+        frames: Frames,
         inputs: PyTree,
         plan: Plan,
         adjoint: Adjoint,
     ) -> Growth:
         """`run` for any push, that of a cell or one along a known trajectory."""
-        orthonormalizer = self.orthonormalizer or default_orthonormalizer(frame.shape[1])
         every, pilot = self.every, 0
         if every is None:
             pilot = pilot_steps(plan.transient + plan.num_steps)
@@ -104,13 +103,13 @@ class SequentialQR(Method):
             every = choose_interval(
                 _without_gradient(push),
                 _without_gradient(vector),
-                _without_gradient(frame),
+                _without_gradient(frames),
                 _without_gradient(inputs),
-                orthonormalizer,
+                self.orthonormalizer,
                 pilot,
             )
-        loop = Loop(plan, orthonormalizer, adjoint, restart=pilot > 0)
-        return loop(push, vector, frame, inputs, every)
+        loop = Loop(plan, self.orthonormalizer, adjoint, restart=pilot > 0)
+        return loop(push, vector, frames, inputs, every)
 
 
 class ParallelQR(Method):
@@ -157,7 +156,7 @@ class ParallelQR(Method):
         blocks = min(-(-plan.num_blocks // self.num_chunks), length)
         return plan._replace(num_blocks=blocks * self.num_chunks)
 
-    def run(self, push, vector, frame, inputs, plan, adjoint):
+    def run(self, push, vector, frames, inputs, plan, adjoint):
         def step(vector, input):
             return push.step(input, vector), vector
 
@@ -175,10 +174,10 @@ class ParallelQR(Method):
                     lambda x: jax.lax.dynamic_slice_in_dim(x, first, steps), (inputs, points)
                 )
 
-            def run(frame, along, plan):
-                return sequential.follow(_Along(push), along[1][0], frame, along, plan, adjoint)
+            def run(frames, along, plan):
+                return sequential.follow(_Along(push), along[1][0], frames, along, plan, adjoint)
 
-            warm = run(frame, cut(start, self.overlap), warm_up).frame
+            warm = run(frames, cut(start, self.overlap), warm_up).frames
             return warm, run(warm, cut(start + self.overlap, length), counted)
 
         warm, growth = jax.vmap(chunk)(jnp.asarray(starts, jnp.int32))
@@ -193,30 +192,34 @@ class ParallelQR(Method):
         )
         return Growth(
             vector,
-            growth.frame[-1],
+            jax.tree.map(lambda x: x[-1], growth.frames),
             blocks,
             jnp.where(first > total, -1, first).astype(jnp.int32),
             jnp.min(growth.every),
-            _overlap_bias(growth.frame[:-1], warm[1:], length),
+            _overlap_bias(growth.frames, warm, length),
         )
 
 
 class _Along(eqx.Module):
     """The push along a known trajectory: the input of a step comes with the point it starts from."""
 
-    push: CellPush
+    push: BlockPush
 
-    def __call__(self, input, vector, frame):
+    def __call__(self, input, vector, frames):
         input, point = input
-        return self.push(input, point, frame)
+        return self.push(input, point, frames)
 
 
-def _overlap_bias(
-    ends: Float[Array, "c d k"], warmed: Float[Array, "c d k"], length: int
-) -> Float[Array, " k"]:
+def _overlap_bias(ends: Frames, warmed: Frames, length: int) -> Float[Array, " k"]:
     """The error in nats per step that frames which do not agree where chunks meet may cause."""
-    cosine = jnp.abs(jnp.sum(ends * warmed, axis=1))
-    return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
+
+    def one(end, warm):
+        if end.ndim == 2:  # chunks of a diagonal block
+            return jnp.zeros_like(end[0])
+        cosine = jnp.abs(jnp.sum(end[:-1] * warm[1:], axis=1))
+        return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
+
+    return jnp.concatenate(list(map(one, ends, warmed)))
 
 
 def _without_gradient(tree: T) -> T:

@@ -183,41 +183,59 @@ def orthonormalize(
 
     A fast factorization loses orthogonality on an ill-conditioned frame. That costs nothing in a product:
     Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
-    the product ends, ask for an `exact` one. Under `vmap` both guards are one scalar for the whole batch.
+    the product ends, ask for an `exact` one: a second pass, over the columns of the first. Under `vmap` both guards
+    are one scalar for the whole batch.
     """
     with jax.default_matmul_precision("highest"):
         return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
 
 
+def _is_good(orthonormalizer, frame, factors) -> Bool[Array, ""]:
+    """Whether a fast factorization kept its digits. A diverged member must not slow the batch: it may stay NaN."""
+    norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
+    finfo = jnp.finfo(frame.dtype)
+    # Squares beyond these leave the floats.
+    least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
+    most = float(finfo.max) ** 0.5 * float(finfo.eps)
+    good = (
+        (diagonal > orthonormalizer.least_ratio(frame) * factors.cleared)
+        # Q is orthonormal to 1e-4 at least.
+        & (diagonal > 1e4 * float(finfo.eps) * norms)
+        & (norms > least)
+        & (norms < most)
+    )
+    return jnp.all(good) | jnp.any(jnp.isnan(norms))
+
+
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
-    norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
-    finfo = jnp.finfo(frame.dtype)
     if not isinstance(orthonormalizer, Householder):
-        # Squares beyond these leave the floats.
-        least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
-        most = float(finfo.max) ** 0.5 * float(finfo.eps)
-        good = (
-            (diagonal > orthonormalizer.least_ratio(frame) * factors.cleared)
-            # Q is orthonormal to 1e-4 at least.
-            & (diagonal > 1e4 * float(finfo.eps) * norms)
-            & (norms > least)
-            & (norms < most)
-        )
-        # A member that diverged stays NaN on the fast path and must not slow the batch.
-        good = jnp.all(good) | jnp.any(jnp.isnan(norms))
+        good = batch_all(_is_good(orthonormalizer, frame, factors))
+        once = batch_all(~exact)
 
         # The diagonal goes by itself: but for derivatives nobody asks for the triangle.
-        def redo():
-            factors = Householder().factorize(frame)
+        def with_diagonal(factors):
             return factors, jnp.diagonal(factors.triangle)
 
+        def again():
+            second = orthonormalizer.factorize(factors.columns)
+            return with_diagonal(
+                factors._replace(
+                    columns=second.columns, triangle=second.triangle @ factors.triangle
+                )
+            )
+
         factors, diagonal = jax.lax.cond(
-            batch_all(good & ~exact), lambda: (factors, diagonal), redo
+            good,
+            lambda: jax.lax.cond(once, lambda: with_diagonal(factors), again),
+            lambda: with_diagonal(Householder().factorize(frame)),
         )
+    else:
+        diagonal = jnp.diagonal(factors.triangle)
     largest = jnp.max(factors.norms)
     # Near the smallest numbers digits are lost, whatever the shares.
+    finfo = jnp.finfo(frame.dtype)
     sound = largest * factors.scale > float(finfo.tiny) / float(finfo.eps)
     share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)
     log_growth = jnp.log(diagonal) + jnp.log(factors.scale)

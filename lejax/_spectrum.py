@@ -8,6 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, DirectAdjoint
+from ._blocks import (
+    choose_directions,
+    close_frames,
+    make_block_push,
+    make_rooms,
+    open_frames,
+    random_frame,
+)
 from ._cell import (
     Cell,
     check_count,
@@ -27,10 +35,9 @@ from ._cell import (
 )
 from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
-from ._orthonormalize import Householder, orthonormalize
 from ._results import RESULTS
 from ._statistics import block_lengths, standard_error, weighted_mean
-from ._tangent import check_frame, make_push, tangent_dtype
+from ._tangent import check_frame, tangent_dtype
 
 
 class LyapunovSpectrum(eqx.Module):
@@ -58,7 +65,8 @@ class LyapunovSpectrum(eqx.Module):
     state: PyTree
     """The state where the run stopped."""
     frame: Float[Array, "d k"]
-    """The orthonormal frame where the run stopped; hand it back in with `state` to continue."""
+    """The orthonormal frame where the run stopped; hand it back in with `state` to continue. For a
+    `BlockTriangularCell` in the coordinates of its blocks, one block after the other."""
     num_steps: Int[Array, ""]
     """Counted steps."""
     every: Int[Array, ""]
@@ -180,41 +188,44 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
     dtype = tangent_dtype(vector.dtype)
     dt = jnp.asarray(dt, dtype)
-    if frame is None:  # drawn in float32 whatever the dtype, so that precisions can be compared
-        key = jr.key(0) if key is None else key
-        frame = jr.normal(key, (vector.size, num_exponents), jnp.float32).astype(dtype)
-    frame = orthonormalize(Householder(), vary_with(frame, vector)).columns
-    push = make_push(cell, state)
-    growth = method.run(push, vector, frame, inputs, plan, adjoint)
+    random = random_frame(jr.key(0) if key is None else key, vector.size, num_exponents, dtype)
+    frame = None if frame is None else vary_with(frame, vector)
+    push = make_block_push(cell, state)
+    _, blocks = push.blocks(first_input(inputs), vector)
+    rooms = make_rooms(blocks, vector.size, num_exponents)
+    frames = open_frames(rooms, frame, vary_with(random, vector))
+    growth = method.run(push, vector, frames, inputs, plan, adjoint)
 
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
-    weights = block_steps.astype(frame.dtype)
-    block_exponents = growth.blocks.log_growth / (weights * dt)[:, None]
-    rounding_error = jnp.sum(growth.blocks.rounding_error, axis=0) / (plan.num_steps * dt)
-    unresolved = jnp.sum(growth.blocks.unresolved.astype(jnp.int32), axis=0)
+    weights = block_steps.astype(dtype)
+    log_growth, rounding_error, unresolved = growth.blocks
+    means = weighted_mean(log_growth / weights[:, None], weights)
+    order, followed = choose_directions(rooms, frame, means, num_exponents)
+    block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
+    rounding_error = jnp.sum(rounding_error, axis=0)[followed] / (plan.num_steps * dt)
     errors = standard_error(block_exponents, weights)
-    overlap_bias = jax.lax.stop_gradient(growth.overlap_bias) / dt
+    overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
         standard_error=errors,
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=unresolved,
+        unresolved=jnp.sum(unresolved.astype(jnp.int32), axis=0)[followed],
         rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
-        frame=growth.frame,
+        frame=close_frames(rooms, growth.frames, order),
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
         every=growth.every,
         overlap_bias=overlap_bias,
         dt=dt,
         first_bad_step=growth.first_bad_step,
-        result=_judge(
+        result=judge(
             growth.first_bad_step, growth.every, rounding_error * dt, overlap_bias, errors
         ),
     )
 
 
-def _judge(
+def judge(
     first_bad_step: Int[Array, ""],
     every: Int[Array, ""],
     error_per_step: Float[Array, " k"],
@@ -381,5 +392,5 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         overlap_bias=overlap_bias,
         dt=first.dt,
         first_bad_step=first_bad_step,
-        result=_judge(first_bad_step, every, rounding_error * first.dt, overlap_bias, errors),
+        result=judge(first_bad_step, every, rounding_error * first.dt, overlap_bias, errors),
     )

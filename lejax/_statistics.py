@@ -44,16 +44,14 @@ def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> F
 def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
     """Standard error of the weighted mean of independent blocks whose variance falls as 1/length.
 
-    NaN with fewer than 2 blocks and where the mean is infinite.
+    Blocks of weight 0 do not count. NaN with fewer than 2 blocks and where the mean is infinite.
     """
-    num_blocks = values.shape[0]
-    if num_blocks < 2:
-        return jnp.full(values.shape[1:], jnp.nan, values.dtype)
+    num_blocks = jnp.sum(weights > 0)
     mean = weighted_mean(values, weights)
-    finite = jnp.isfinite(mean)
+    finite = jnp.isfinite(mean) & (num_blocks > 1)
     variance = weighted_mean(
         jnp.where(finite, values - jnp.where(finite, mean, 0), 0) ** 2, weights
     )
     positive = finite & (variance > 0)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / (num_blocks - 1))
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(num_blocks - 1, 1))
     return jnp.where(positive, root, jnp.where(finite, 0, jnp.nan))

@@ -50,25 +50,21 @@ class CellPush(eqx.Module):
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frame: Float[Array, "d k"]
     ) -> tuple[Float[Array, " d"], Float[Array, "d k"]]:
-        cell, unravel = self.cell, self.unravel
-        point, high_input = vector, input
-        if self.unravel_high is not None:
-            point, high_input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
-            unravel = self.unravel_high
-            cell = self._raise_cell(high_input, jax.eval_shape(unravel, point))
+        cell, high_input, point, unravel = self.raised(input, vector)
+        following, tangent = tangent_map(cell, high_input, point, unravel)
         with jax.default_matmul_precision("highest"):
-            if isinstance(cell, TangentCell):
-                columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
-                following, columns = cell.push_forward(high_input, unravel(point), columns)
-                following = ravel(following)[0]
-                frame = jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
-            else:
-                step = _flat_step(cell, high_input, unravel)
-                following, tangent = jax.linearize(step, point)
-                frame = jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
-        if self.unravel_high is not None:
-            following = self.step(input, vector)
-        return following, frame
+            frame = tangent(frame)
+        return following if point is vector else self.step(input, vector), frame
+
+    def raised(
+        self, input: PyTree, vector: Float[Array, " d"]
+    ) -> tuple[Cell, PyTree, Float[Array, " d"], Unravel]:
+        """Cell, input, state and the way back from a vector, in the tangent's precision."""
+        if self.unravel_high is None:
+            return self.cell, input, vector, self.unravel
+        point, input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
+        cell = self._raise_cell(input, jax.eval_shape(self.unravel_high, point))
+        return cell, input, point, self.unravel_high
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return _flat_step(self.cell, input, self.unravel)(vector)
@@ -93,6 +89,23 @@ def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array],
             return ravel(cell(input, unravel(vector)))[0]
 
     return step
+
+
+def tangent_map(
+    cell: Cell, input: PyTree, vector: Float[Array, " d"], unravel: Unravel
+) -> tuple[Float[Array, " d"], Callable[[Float[Array, "d k"]], Float[Array, "d k"]]]:
+    """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
+    step = _flat_step(cell, input, unravel)
+    if not isinstance(cell, TangentCell):
+        following, tangent = jax.linearize(step, vector)
+        return following, jax.vmap(tangent, in_axes=1, out_axes=1)
+
+    def push(frame):
+        columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
+        _, columns = cell.push_forward(input, unravel(vector), columns)
+        return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
+
+    return step(vector), push
 
 
 def make_push(cell: Cell, state: PyTree) -> CellPush:

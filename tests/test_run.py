@@ -1,5 +1,8 @@
 """A long run in chunks is the one run of `lyapunov_spectrum`."""
 
+import gc
+import tracemalloc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -209,6 +212,84 @@ def test_float32_stays_float32():
     assert abs(float(jnp.sum(spectrum.exponents)) - np.log(0.3)) < 1e-5
 
 
+def test_stops_at_the_tolerance_and_not_before():
+    henon, run = lejax.systems.Henon(), {"num_blocks": 10, "chunk_steps": 500}
+    for tolerance in (1.0, 0.01, 0.003):
+        spectrum = long_run(henon, jnp.zeros(2), transient=100, tolerance=tolerance, **run)
+        assert np.all(spectrum.standard_error < tolerance)
+        assert spectrum.result == lejax.RESULTS.successful
+        assert 10 <= len(spectrum.block_steps) < 20
+        assert int(spectrum.block_steps.sum()) == int(spectrum.num_steps)
+        # Equal blocks, each twice as long after each time that pairs were joined; the last is not yet complete.
+        length = int(spectrum.block_steps[0])
+        assert length % 50 == 0
+        assert length // 50 == 2 ** int(np.log2(length // 50))
+        assert set(spectrum.block_steps[:-1].tolist()) == {length}
+    assert int(spectrum.num_steps) > 5_000
+    before = long_run(henon, jnp.zeros(2), num_steps=500, num_blocks=10)
+    assert float(before.standard_error.max()) > 0.003
+
+
+def test_a_tolerance_does_not_change_the_run():
+    henon = lejax.systems.Henon()
+    method = lejax.SequentialQR(every=1)
+    run = {"transient": 30, "method": method}
+    stopped = long_run(henon, jnp.zeros(2), tolerance=0.01, num_blocks=4, chunk_steps=100, **run)
+    single = lejax.lyapunov_spectrum(
+        henon, jnp.zeros(2), num_steps=int(stopped.num_steps), num_blocks=4, **run
+    )
+    assert_same(stopped, single, tolerance=1e-9)
+
+
+def test_num_steps_or_the_inputs_are_the_most_to_take():
+    run = {"tolerance": 1e-9, "num_blocks": 4, "chunk_steps": 40}
+    henon = lejax.systems.Henon()
+    spectrum = long_run(henon, jnp.zeros(2), num_steps=333, **run)
+    assert int(spectrum.num_steps) == 333
+    np.testing.assert_array_equal(spectrum.block_steps, 4 * [80] + [13])
+    single = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=333)
+    assert_same(spectrum, single, tolerance=1e-9)
+    driven = long_run(Counted([]), jnp.zeros(2), 0.01 * np.ones(150), transient=20, **run)
+    assert int(driven.num_steps) == 130
+
+
+def test_lost_directions_are_not_waited_for():
+    lost = eqx.Partial(lambda a, input, state: a @ state, jnp.diag(jnp.array([1.2, 0.8, 0.0])))
+    run = {"transient": 20, "num_blocks": 4, "chunk_steps": 40}
+    spectrum = long_run(lost, jnp.zeros(3), tolerance=1e-6, **run)
+    assert spectrum.exponents[2] == -jnp.inf
+    assert np.isnan(spectrum.standard_error[2])
+    np.testing.assert_allclose(spectrum.exponents[:2], np.log([1.2, 0.8]), atol=1e-9)
+    assert int(spectrum.num_steps) == 40  # the first look: the others are constant
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-9])
+def test_memory_does_not_grow_with_the_number_of_chunks(monkeypatch, tolerance):
+    henon, run = lejax.systems.Henon(), {"chunk_steps": 10, "throw": False, "num_blocks": 5}
+    verb, chunks, memory = lejax.lyapunov_spectrum, [0], []
+
+    def spy(*args, **kwargs):
+        chunks[0] += 1
+        if chunks[0] in (100, 400):
+            gc.collect()
+            counts = len(jax.live_arrays()), len(gc.get_objects())
+            memory.append((*counts, tracemalloc.get_traced_memory()[0]))
+        return verb(*args, **kwargs)
+
+    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", spy)
+    tracemalloc.start()
+    try:
+        long_run(henon, jnp.zeros(2), num_steps=4_000, tolerance=tolerance, **run)
+    finally:
+        tracemalloc.stop()
+    arrays, objects, size = np.subtract(memory[1], memory[0])
+    assert arrays <= 0
+    assert objects < 20
+    assert (
+        size < 300 * 100
+    )  # Python keeps some pools; a spectrum of each chunk would take kilobytes
+
+
 def test_progress_is_shown_only_when_asked_for(capsys):
     henon, run = lejax.systems.Henon(), {"num_steps": 20, "num_blocks": 2, "chunk_steps": 10}
     long_run(henon, jnp.zeros(2), **run)
@@ -230,6 +311,13 @@ def test_progress_is_shown_only_when_asked_for(capsys):
         ({"num_steps": 2**30, "transient": 2**30}, "transient . num_steps must be below 2..31"),
         ({"inputs": np.zeros(9), "transient": 9}, r"transient \(9\) leaves nothing to count"),
         ({"inputs": [np.zeros(9), np.zeros(8)]}, "inputs differ in length"),
+        ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),
+        ({"tolerance": float("nan")}, "tolerance must be positive, got nan"),
+        ({"tolerance": 1.0, "num_blocks": 1}, "num_blocks, .*, must be .* at least 2, got 1"),
+        (
+            {"num_steps": 10, "method": lejax.ParallelQR(2, 1)},
+            "method must be a SequentialQR, got ParallelQR",
+        ),
         ({"num_steps": 10, "num_exponents": 3}, "num_exponents is 3, but a state of 2 numbers"),
     ],
 )

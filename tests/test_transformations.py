@@ -14,6 +14,9 @@ from lejax.systems import Flow, Henon, Lorenz63
 
 
 CELL, STATE, INPUTS = driven_gru(size=4, num_steps=24)
+STACK = lejax.cells.Stack(
+    [lejax.cells.RNNCell(3, 2, key=jr.key(5)), lejax.cells.GRUCell(2, 2, key=jr.key(6))]
+)
 SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
 FRAME = jr.normal(jr.key(3), (4, 2))
 
@@ -51,6 +54,10 @@ VERBS = {
         ),
         STATE + 0.1,
     ),
+    "lyapunov_spectrum.blocks": (
+        lambda x: lejax.lyapunov_spectrum(STACK, (x[:2], x[2:]), INPUTS).exponents,
+        STATE + 0.1,
+    ),
     "finite_time_exponents": (
         lambda x: lejax.finite_time_exponents(CELL, x, INPUTS, window=8),
         STATE + 0.1,
@@ -79,7 +86,7 @@ VERBS = {
 # Host functions, strategies, reports and statuses: nothing to trace.
 NOT_TRACED = {
     "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
-    "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
+    "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
     "cells", "systems", "interop", "plot", "run", "data", "training", "embedding",
 }  # fmt: skip
 

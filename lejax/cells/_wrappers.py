@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, is_traced, name_of, time_step
 
 
@@ -27,8 +28,11 @@ def initial_state(cell: Cell) -> PyTree:
     raise TypeError(f"{name_of(cell)} does not say its initial state; make one yourself.")
 
 
-class Stack(RecurrentCell, TimedCell):
+class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
     """Layers on top of each other: each takes as input the new output of the one below.
+
+    Nothing flows down, so the exponents of the stack are those of its layers, each driven by the ones below:
+    `lyapunov_spectrum` computes them layer by layer.
 
     **Arguments:** `layers`, a sequence of cells. The state is the tuple of the layers' states; the output is
     that of the last layer. Layers must share their time step (1 for a cell that is no `TimedCell`).
@@ -59,13 +63,26 @@ class Stack(RecurrentCell, TimedCell):
                 )
 
     def __call__(self, input: PyTree, state: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-        if len(state) != len(self.layers):
-            raise ValueError(f"the stack has {len(self.layers)} layers, the state {len(state)}.")
+        self._check(state)
         new = []
         for layer, old in zip(self.layers, state, strict=True):
             new.append(layer(input, old))
             input = output(layer, new[-1])
         return tuple(new)
+
+    def blocks(self, input, state):
+        self._check(state)
+        new, blocks = [], []
+        for layer, old in zip(self.layers, state, strict=True):
+            following, own = tangent_blocks(layer, input, old)
+            new.append(following)
+            blocks.extend(own)
+            input = output(layer, following)
+        return tuple(new), tuple(blocks)
+
+    def _check(self, state):
+        if len(state) != len(self.layers):
+            raise ValueError(f"the stack has {len(self.layers)} layers, the state {len(state)}.")
 
     def time_step(self) -> float | Array:
         return time_step(self.layers[0])

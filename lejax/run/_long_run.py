@@ -1,18 +1,37 @@
 """Long runs on the host: a loop over compiled chunks of one trajectory."""
 
+import os
+import time
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from .._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
+from .._cell import (
+    Cell,
+    check_count,
+    check_inputs,
+    check_state,
+    check_step,
+    first_input,
+    hoist,
+    name_of,
+    ravel,
+    time_step,
+)
 from .._method import SequentialQR
 from .._results import RESULTS
-from .._spectrum import LyapunovSpectrum, combine, lyapunov_spectrum, raise_on_failure
-from .._statistics import block_lengths, standard_error
+from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
+from . import _checkpoint as checkpoints
+from ._chunks import Layout
+from ._tally import Tally, add, begin, fixed_blocks, growing_blocks, is_precise, merge_full, report
+
+
+_MOST_STEPS = 2**31 - 1
 
 
 def long_run(
@@ -28,7 +47,10 @@ def long_run(
     frame: Float[Array, "d k"] | None = None,
     key: PRNGKeyArray | None = None,
     num_blocks: int = 20,
+    tolerance: float | None = None,
     chunk_steps: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 0.0,
     progress: bool | None = None,
     throw: bool = True,
 ) -> LyapunovSpectrum:
@@ -43,112 +65,145 @@ def long_run(
     `num_steps`, `transient`, `dt`, `method`, `frame`, `key`, `num_blocks` and `throw` as for
     `lyapunov_spectrum`, and
 
-    - `chunk_steps`: about how many steps between two looks of the host; 100 to 10 000, fewer for larger
+    - `tolerance`: stop when every finite exponent has a standard error below this, in the units of the exponents;
+        exponents of -inf have no error and are not waited for. `num_steps` is then the most steps to take; without
+        it and without inputs there is no limit but 2**31 - 1. The run looks after each chunk once there are
+        `num_blocks` blocks, of equal length. When there are twice as many they are joined in pairs, so that
+        blocks grow with the run: the result holds between `num_blocks` and 2 `num_blocks` of them.
+    - `chunk_steps`: about how many steps between two looks of the host; 256 to 10 000, fewer for larger
         states, if `None`. A chunk is a run of whole blocks, or part of a block longer than a chunk.
+    - `checkpoint`: a path that ends in `.npz`. After each chunk all that is needed to go on is written there, by
+        replacing the file at once. The same call finds it and goes on; it returns immediately if the run was complete.
+    - `checkpoint_seconds`: the least time between two writes, for chunks that take less.
     - `progress`: whether to show a bar on stderr; if `None`, only on a terminal and once a second has passed.
 
     **Returns:** the `LyapunovSpectrum` of the whole run, equal up to rounding to that of one call of
-    `lyapunov_spectrum`, with the same blocks. A chunk that is not finite ends the run: with `throw=False` the result
-    holds the counted steps up to and including it, or, if that happens in the transient, that chunk alone.
+    `lyapunov_spectrum`, with the same blocks unless there is a `tolerance`. A chunk that is not finite ends the run:
+    with `throw=False` the result holds the counted steps up to and including it, or, if that happens in the
+    transient, that chunk alone. A tolerance that is not reached is no failure: see `standard_error`.
 
     **Numerics:** compiles two or three programs as a rule, at most five: one for the first chunk, and one for each
-    way in which later chunks differ in their steps or blocks. With `method.every` above 1 there is an
-    orthonormalization at the end of each chunk too. Ctrl-C is heard between chunks. A function of the host: it
-    cannot be traced.
+    way in which later chunks differ in their steps or blocks. Memory does not grow with the number of chunks.
+    Without a number for `method.every` each chunk has its own pilot and its own interval, so that the run
+    follows inputs that change, and a chunk that rounding spoils is done again by itself; `every` of the result is
+    the longest. With an interval above 1 there is an orthonormalization at the end of each chunk too.
+    A run that is killed and called again gives the same bits as one that was not, with the same version
+    of JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
+    tolerance favors looks at which the error is underestimated, by a fraction of it; blocks shorter than the memory
+    of the dynamics do so too, so give slow systems longer chunks. Ctrl-C is heard between chunks. A function of the
+    host: it cannot be traced.
 
-    **Raises:** as `lyapunov_spectrum`.
+    **Raises:** as `lyapunov_spectrum`; `ValueError` for a checkpoint of another run, naming what differs (`tolerance`,
+    `checkpoint_seconds`, `progress` and `throw` may), or a damaged one.
 
     !!! example
 
         >>> import jax.numpy as jnp, lejax
         >>> henon = lejax.systems.Henon()
-        >>> spectrum = lejax.run.long_run(henon, jnp.zeros(2), num_steps=50_000, transient=100)
+        >>> spectrum = lejax.run.long_run(
+        ...     henon, jnp.zeros(2), transient=100, tolerance=2e-3, checkpoint="henon.npz"
+        ... )
+        >>> bool(spectrum.standard_error.max() < 2e-3)
+        True
         >>> print(jnp.sum(spectrum.exponents).round(4), jnp.log(0.3).round(4))  # the sum rule
         -1.204 -1.204
     """
     state = check_state(state)
+    if not isinstance(method, SequentialQR):
+        raise TypeError(f"method must be a SequentialQR, got {method!r}: chunks follow each other.")
+    if tolerance is not None:
+        if not tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {tolerance}.")
+        check_count("num_blocks, of which errors below a tolerance are made,", num_blocks, 2)
+        if num_steps is None and not jax.tree.leaves(inputs):
+            num_steps = _MOST_STEPS - check_count("transient", transient, 0)
     num_steps = _count_steps(inputs, num_steps, transient)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
-        # A chunk of about 1e10 operations: a second or so.
-        chunk_steps = min(10_000, max(100, 10**10 // (2 * ravel(state)[0].size ** 3)))
+        # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
+        chunk_steps = min(10_000, max(256, 10**10 // (2 * ravel(state)[0].size ** 3)))
     chunk_steps = check_count("chunk_steps", chunk_steps, 1)
-    chunks, parts = _counted_chunks(num_steps, num_blocks, chunk_steps)
-    # The transient goes in chunks of the first counted shape, which is compiled anyway, after what is left over.
-    skipped = chunks[0] if len(chunks) > 1 else _Chunk(chunk_steps, 1)
-    repeats, left_over = divmod(transient, skipped.steps)
-    skips = [_Chunk(left_over, 1)] * (left_over > 0) + [skipped] * repeats
+    if tolerance is None:
+        ends = fixed_blocks(num_steps, num_blocks)
+        layout = Layout(transient, num_steps, num_blocks, chunk_steps, together=False)
+    else:
+        length = max(1, min(chunk_steps, num_steps) // num_blocks)
+        ends = growing_blocks(length, num_blocks)
+        layout = Layout(transient, num_steps, num_blocks, length * num_blocks, together=True)
+    path = None if checkpoint is None else checkpoints.check_file(checkpoint)
     cell = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
 
-    spectra: list[LyapunovSpectrum] = []
-    start = 0
-    now, now_frame = state, frame
+    now, identity = _Position(0, state, frame, None), {}
+    if path is not None:
+        duration = time_step(cell) if dt is None else dt
+        identity = _identity(
+            cell, state, inputs, duration, method, frame, key, num_exponents, layout
+        )
+        arrays = checkpoints.load(path, identity)
+        now = now if arrays is None else _from_arrays(arrays, state)
+
     with tqdm(
-        total=transient + num_steps,
+        total=None if num_steps + transient == _MOST_STEPS else transient + num_steps,
+        initial=now.step,
         unit="step",
         unit_scale=True,
         leave=False,
         delay=0.0 if progress else 1.0,
         disable=None if progress is None else not progress,
     ) as bar:
-        for i, (steps, blocks) in enumerate(skips + chunks):
-            stop = start + steps
+        saved, done = -np.inf, _is_done(now, tolerance)
+        for steps, blocks, counted in layout.chunks_from(now.step):
+            if done:
+                break
+            stop = now.step + steps
             chunk = lyapunov_spectrum(
                 cell,
-                now,
-                jax.tree.map(lambda x, a=start, b=stop: x[a:b], inputs),
+                now.state,
+                jax.tree.map(lambda x, a=now.step, b=stop: x[a:b], inputs),
                 num_exponents=num_exponents,
                 num_steps=steps,
                 dt=dt,
                 method=method,
-                frame=now_frame,
+                frame=now.frame,
                 key=key,
                 num_blocks=blocks,
                 throw=False,
             )
-            now, now_frame = chunk.state, chunk.frame
-            failed = bool(chunk.result == RESULTS.nonfinite)
-            if failed or i >= len(skips):
-                # Frames are the bulk of a spectrum, and only the last one is of use.
-                spectra.append(eqx.tree_at(lambda s: (s.state, s.frame), chunk, (None, None)))
-            if failed:
-                break
+            tally = now.tally
+            # The transient is forgotten, unless it fails.
+            if counted or bool(chunk.result == RESULTS.nonfinite):
+                tally = add(begin(ends, chunk) if tally is None else tally, chunk, now.step)
+                tally = tally if tolerance is None else merge_full(tally)
+            now = _Position(stop, chunk.state, chunk.frame, tally)
             bar.update(steps)
-            start = stop
+            done = stop == transient + num_steps or _is_done(now, tolerance)
+            if path is not None and (done or time.monotonic() - saved >= checkpoint_seconds):
+                checkpoints.save(path, identity, _to_arrays(now))
+                saved = time.monotonic()
 
-    spectrum = _merge(spectra)
-    # `combine` knows of counted steps only; a step of the run is counted from its very start.
-    bad = spectra[-1].first_bad_step
-    spectrum = eqx.tree_at(
-        lambda s: (s.state, s.frame, s.first_bad_step),
-        spectrum,
-        (now, now_frame, jnp.where(bad < 0, bad, start + bad)),
-        is_leaf=lambda x: x is None,
-    )
-    if parts > 1:
-        spectrum = _join_blocks(spectrum, parts)
+    assert now.tally is not None  # at least one step counts
+    assert now.frame is not None
+    spectrum = report(now.tally, now.state, now.frame)
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
 
 
-class _Chunk(NamedTuple):
-    steps: int
-    blocks: int
+class _Position(NamedTuple):
+    """Where a run stands: all that the next chunk needs to know."""
+
+    step: int
+    state: PyTree
+    frame: Array | None
+    tally: Tally | None
 
 
-def _counted_chunks(num_steps: int, num_blocks: int, chunk_steps: int) -> tuple[list[_Chunk], int]:
-    """The counted chunks, and in how many parts each block is cut: 1 if chunks are whole blocks."""
-    lengths = block_lengths(num_steps, num_blocks)
-    longest, shortest = int(lengths[0]), int(lengths[-1])
-    parts = min(-(-longest // chunk_steps), shortest)  # each has at least one step
-    if parts > 1:
-        pieces = [block_lengths(length, parts) for length in lengths.tolist()]
-        return [_Chunk(int(steps), 1) for piece in pieces for steps in piece], parts
-    together = max(1, chunk_steps // longest)
-    # Consecutive blocks have the longer ones first, so one call with as many blocks makes the same ones.
-    groups = [lengths[i : i + together] for i in range(0, num_blocks, together)]
-    return [_Chunk(int(group.sum()), len(group)) for group in groups], 1
+def _is_done(now: _Position, tolerance: float | None) -> bool:
+    if now.tally is None:
+        return False
+    if now.tally.first_bad_step >= 0:
+        return True
+    return tolerance is not None and is_precise(now.tally, tolerance)
 
 
 def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
@@ -161,27 +216,55 @@ def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
     return jax.tree.leaves(cut)[0].shape[0] - transient
 
 
-def _merge(spectra: list[LyapunovSpectrum]) -> LyapunovSpectrum:
-    """All runs as one, in pairs of equal shape, so that `combine` compiles for few shapes."""
-    while len(spectra) > 1:
-        pairs = zip(spectra[::2], spectra[1::2], strict=False)
-        spectra = [_combine(a, b) for a, b in pairs] + spectra[len(spectra) // 2 * 2 :]
-    return spectra[0]
+def _identity(
+    cell, state, inputs, dt, method, frame, key, num_exponents, layout: Layout
+) -> checkpoints.Identity:
+    """What decides every bit of a run. Numbers come first, since they say more than fingerprints."""
+    check_step(cell, first_input(inputs), state)
+    numbers = layout._asdict()
+    has_tolerance = numbers.pop("together")
+    return {
+        "kind": "a long run" + (" with a tolerance" if has_tolerance else ""),
+        "version of JAX": jax.__version__,
+        **numbers,
+        "num_exponents": num_exponents,
+        "method": " ".join(eqx.tree_pformat(method, short_arrays=False).split()),
+        **checkpoints.identify("dt", np.asarray(dt)),
+        **checkpoints.identify("state", state),
+        **checkpoints.identify("frame", frame),
+        **checkpoints.identify("key", key),
+        "cell": f"{name_of(cell)} {checkpoints.fingerprint(_program(cell, first_input(inputs), state))}",
+        **checkpoints.identify("cell", cell),
+        **checkpoints.identify("inputs", inputs),
+    }
 
 
-_combine = eqx.filter_jit(combine)
+def _program(cell: Cell, input: PyTree, state: PyTree) -> str:
+    """The program of one step, which does not depend on the values of arrays."""
+    arrays, rest = eqx.partition((cell, input, state), eqx.is_array)
+
+    @jax.jit
+    def step(arrays):
+        cell, input, state = eqx.combine(arrays, rest)
+        return cell(input, state)
+
+    return step.lower(arrays).as_text()
 
 
-def _join_blocks(spectrum: LyapunovSpectrum, parts: int) -> LyapunovSpectrum:
-    """Every `parts` consecutive blocks as one; the last may have fewer in a run that failed."""
-    count = len(spectrum.block_steps)
-    blocks = jnp.arange(count) // parts
-    steps = jax.ops.segment_sum(spectrum.block_steps, blocks, -(-count // parts))
-    growth = spectrum.block_exponents * spectrum.block_steps[:, None]
-    joined = jax.ops.segment_sum(growth, blocks, len(steps)) / steps[:, None]
-    error = standard_error(joined, steps.astype(joined.dtype))
-    return eqx.tree_at(
-        lambda s: (s.block_exponents, s.block_steps, s.standard_error),
-        spectrum,
-        (joined, steps, error),
-    )
+def _to_arrays(now: _Position) -> dict[str, np.ndarray]:
+    leaves = jax.tree.leaves(now.state)
+    tally = {} if now.tally is None else now.tally._asdict()
+    arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves)}
+    arrays |= {f"tally.{name}": array for name, array in tally.items()}
+    arrays |= {"step": now.step, "frame": now.frame}
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> _Position:
+    leaves, structure = jax.tree.flatten(like)
+    now = [jnp.asarray(arrays[f"state.{i}"]) for i in range(len(leaves))]
+    tally = None
+    if "tally.growth" in arrays:
+        tally = Tally(*(arrays[f"tally.{name}"] for name in Tally._fields))
+    state, frame = jax.tree.unflatten(structure, now), jnp.asarray(arrays["frame"])
+    return _Position(int(arrays["step"]), state, frame, tally)

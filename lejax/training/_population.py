@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._cell import check_count
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
+from ..run._checkpoint import Identity, identify
 from ._examples import Examples
 from ._network import Network, mean_loss
-from ._population_file import load_arrays_into, save_arrays_of
+from ._population_file import load_tree, save_tree, shapes
 
 
 class Hyperparameters(eqx.Module):
@@ -278,7 +279,7 @@ def save_population(file: str | os.PathLike[str], population: Population) -> Non
         >>> lejax.training.load_population("population.npz", population).epoch
         0
     """
-    save_arrays_of(file, population)
+    save_tree(file, population, _identity(population))
 
 
 def load_population(file: str | os.PathLike[str], like: Population) -> Population:
@@ -299,11 +300,17 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
         >>> lejax.training.load_population("start.npz", population).networks.cell.weight_hh.shape
         (2, 4, 4)
     """
-    loaded = load_arrays_into(file, like)
-    for name in ("hyperparameters", "key"):
-        if not eqx.tree_equal(getattr(loaded, name), getattr(like, name)):
-            raise ValueError(f"{str(file)!r} holds another population: its {name} differ.")
-    return loaded
+    return load_tree(file, like, _identity(like))
+
+
+def _identity(population: Population) -> Identity:
+    """What training does not change."""
+    return {
+        **shapes("networks", population.networks),
+        **shapes("memory", population.memory),
+        **identify("hyperparameters", population.hyperparameters),
+        **identify("key", population.key),
+    }
 
 
 def _append(population: Population, name: str, values: Array) -> Population:

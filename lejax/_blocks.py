@@ -1,0 +1,251 @@
+r"""Block triangular Jacobians: the exponents are those of the diagonal blocks, each block with frames of its own.
+
+If every Jacobian along a trajectory is block triangular in the same order of blocks, so is their product, and its
+Lyapunov exponents are the union of those of the products of the diagonal blocks. Here is what a cell says of its
+blocks, how a step pushes them, and how they lie in the frame of a report. Most cells are one dense block.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from ._cell import Cell, ravel
+from ._orthonormalize import Householder, orthonormalize
+from ._tangent import CellPush, make_push, tangent_map
+
+
+class DiagonalBlock(NamedTuple):
+    """A diagonal block of a Jacobian, by its entries: their logarithms are summed, exactly, without a frame.
+
+    Of a complex mode stored as a real pair give the modulus twice: a rotation stretches nothing.
+    """
+
+    entries: Float[Array, " n"]
+
+
+class DenseBlock(NamedTuple):
+    """A diagonal block of a Jacobian as the linear map `tangent(columns (n, k)) -> (n, k)`.
+
+    `multiplicity` m: the block stands m times in the Jacobian, as in the Kronecker product of it with an identity.
+    """
+
+    tangent: Callable[[Float[Array, "n k"]], Float[Array, "n k"]]
+    size: int
+    multiplicity: int = 1
+
+
+Block = DiagonalBlock | DenseBlock
+# What moves along for a block: a frame of a dense one, the sums of logarithms (n,) of a diagonal one.
+Frames = tuple[Float[Array, "n k"] | Float[Array, " n"], ...]
+
+
+class BlockTriangularCell(eqx.Module):
+    r"""A cell whose Jacobian is block triangular, always in the same order of blocks.
+
+    `lyapunov_spectrum` then computes the exponents of the diagonal blocks, which are all of them: a stack of layers
+    costs the sum of its layers, a diagonal recurrence no orthonormalization at all. Sizes times multiplicities must add
+    up to the state's, and the state may be any coordinates: blocks of a basis in which the Jacobian is triangular do.
+
+    !!! example
+
+        >>> import equinox as eqx, jax.numpy as jnp, lejax
+        >>> class Decay(lejax.BlockTriangularCell):
+        ...     rate: jnp.ndarray
+        ...
+        ...     def __call__(self, input, state):
+        ...         return self.rate * state
+        ...
+        ...     def blocks(self, input, state):
+        ...         return self(input, state), (lejax.DiagonalBlock(self.rate),)
+        >>> cell = Decay(jnp.array([0.5, 0.25]))
+        >>> lejax.lyapunov_spectrum(cell, jnp.ones(2), num_steps=3).exponents / jnp.log(0.5)
+        Array([1., 2.], dtype=...)
+
+    Barreira & Pesin, Lyapunov Exponents and Smooth Ergodic Theory (2002), section 1.3.
+    """
+
+    @abc.abstractmethod
+    def blocks(self, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
+        """The new state and the diagonal blocks of the Jacobian of this step."""
+        raise NotImplementedError
+
+
+def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
+    """The new state and the diagonal blocks of any cell; one dense block if it says nothing of them."""
+    if isinstance(cell, BlockTriangularCell):
+        return cell.blocks(input, state)
+    vector, unravel = ravel(state)
+    following, tangent = tangent_map(cell, input, vector, unravel)
+    return unravel(following), (DenseBlock(tangent, vector.size),)
+
+
+class BlockPush(eqx.Module):
+    """`push(input, vector, frames) -> (vector, frames)`: the step and the tangent maps of all blocks."""
+
+    whole: CellPush
+
+    def __call__(
+        self, input: PyTree, vector: Float[Array, " d"], frames: Frames
+    ) -> tuple[Float[Array, " d"], Frames]:
+        if not isinstance(self.whole.cell, BlockTriangularCell):
+            following, frame = self.whole(input, vector, frames[0])
+            return following, (frame,)
+        following, blocks = self.blocks(input, vector)
+        with jax.default_matmul_precision("highest"):
+            return following, tuple(map(_push_block, blocks, frames))
+
+    def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        return self.whole.step(input, vector)
+
+    def blocks(
+        self, input: PyTree, vector: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], tuple[Block, ...]]:
+        """The new state and the blocks, in the tangent's precision."""
+        cell, high_input, point, unravel = self.whole.raised(input, vector)
+        with jax.default_matmul_precision("highest"):
+            following, blocks = tangent_blocks(cell, high_input, unravel(point))
+        following = ravel(following)[0]
+        return following if point is vector else self.step(input, vector), blocks
+
+
+def _push_block(block: Block, frame: Array) -> Array:
+    if isinstance(block, DiagonalBlock):
+        return frame + jnp.log(jnp.abs(block.entries))
+    return block.tangent(frame)
+
+
+def make_block_push(cell: Cell, state: PyTree) -> BlockPush:
+    return BlockPush(make_push(cell, state))
+
+
+class Room(NamedTuple):
+    """Where a block lies in the state, and how many of its directions are followed."""
+
+    start: int
+    size: int
+    multiplicity: int
+    is_diagonal: bool
+    columns: int
+
+
+def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> tuple[Room, ...]:
+    """The rooms of the blocks of a step, one after the other."""
+    rooms, start = [], 0
+    for block in blocks:
+        if isinstance(block, DiagonalBlock):
+            room = Room(start, block.entries.size, 1, True, block.entries.size)
+        else:
+            columns = min(block.size, num_exponents)
+            room = Room(start, block.size, block.multiplicity, False, columns)
+        rooms.append(room)
+        start += room.size * room.multiplicity
+    if start != state_size:
+        raise ValueError(
+            f"the blocks hold {start} directions in all, but the state has {state_size} numbers."
+        )
+    return tuple(rooms)
+
+
+def _is_whole(rooms: tuple[Room, ...]) -> bool:
+    """Whether there is nothing but one dense block: its frame is that of the state."""
+    return len(rooms) == 1 and not rooms[0].is_diagonal and rooms[0].multiplicity == 1
+
+
+def open_frames(
+    rooms: tuple[Room, ...], frame: Float[Array, "d k"] | None, random: Float[Array, "d k"]
+) -> Frames:
+    """Orthonormal frames of the blocks: those that make up `frame`, and `random` ones where it has none."""
+
+    def one(index, room):
+        if room.is_diagonal:
+            return jnp.zeros_like(random, shape=room.size)
+        rows = slice(room.start, room.start + room.size * room.multiplicity, room.multiplicity)
+        columns = random[rows, : room.columns]
+        if frame is not None:
+            mine, place = _owners(rooms, frame)
+            first = (mine == index) & (place % room.multiplicity == 0)
+            chosen = jnp.argsort(~first, stable=True)[: room.columns]
+            columns = jnp.where(first[chosen], frame[rows][:, chosen], columns)
+        return orthonormalize(Householder(), columns).columns
+
+    if frame is not None and _is_whole(rooms):
+        return (orthonormalize(Householder(), frame).columns,)
+    return tuple(one(index, room) for index, room in enumerate(rooms))
+
+
+def _owners(
+    rooms: tuple[Room, ...], frame: Float[Array, "d k"]
+) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
+    """For each column the room it lies in, and its place among the directions of that room."""
+    parts = [frame[room.start : room.start + room.size * room.multiplicity] for room in rooms]
+    room_of = jnp.argmax(jnp.stack([jnp.sum(part**2, axis=0) for part in parts]), axis=0)
+    place = jnp.zeros_like(room_of)
+    for index, (room, part) in enumerate(zip(rooms, parts, strict=True)):
+        mine = room_of == index
+        counted = jnp.argmax(jnp.abs(part), axis=0) if room.is_diagonal else jnp.cumsum(mine) - 1
+        place = jnp.where(mine, counted, place)
+    return room_of, place
+
+
+def choose_directions(
+    rooms: tuple[Room, ...],
+    frame: Float[Array, "d k"] | None,
+    exponents: Float[Array, " c"],
+    num_exponents: int,
+) -> tuple[Int[Array, " k"] | slice, Int[Array, " k"] | slice]:
+    """Which directions of all rooms are reported, and in which order: that of the frame the run was given, else the
+    largest exponents first. As places among the directions with their multiplicities, and among those followed."""
+    if _is_whole(rooms):
+        return slice(None), slice(None)
+    counts = [room.columns * room.multiplicity for room in rooms]
+    starts = np.cumsum([0, *counts])
+    followed = np.cumsum([0, *(room.columns for room in rooms)])
+    source = np.concatenate(
+        [
+            np.repeat(first + np.arange(room.columns), room.multiplicity)
+            for room, first in zip(rooms, followed, strict=False)
+        ]
+    )
+    if frame is None:
+        # Within a frame the order of the columns stands: another one would be another frame.
+        growth = [
+            exponents[first : first + room.columns]
+            if room.is_diagonal
+            else jax.lax.cummin(exponents[first : first + room.columns])
+            for room, first in zip(rooms, followed.tolist(), strict=False)
+        ]
+        growth = jax.lax.stop_gradient(jnp.concatenate(growth))[source]
+        order = jnp.argsort(-growth, stable=True)[:num_exponents]
+    else:
+        room_of, place = _owners(rooms, frame)
+        last = jnp.asarray(counts)[room_of] - 1
+        order = jnp.asarray(starts)[room_of] + jnp.minimum(place, last)
+    return order, jnp.asarray(source)[order]
+
+
+def close_frames(
+    rooms: tuple[Room, ...], frames: Frames, order: Int[Array, " k"] | slice
+) -> Float[Array, "d k"]:
+    """The frames of all blocks as the frame of a report."""
+    if _is_whole(rooms):
+        return frames[0]
+    parts = [
+        jnp.eye(room.size, dtype=frame.dtype)
+        if room.is_diagonal
+        else jnp.kron(frame, jnp.eye(room.multiplicity, dtype=frame.dtype))
+        for room, frame in zip(rooms, frames, strict=True)
+    ]
+    return jax.scipy.linalg.block_diag(*parts)[:, order]
+
+
+def random_frame(
+    key: PRNGKeyArray, size: int, columns: int, dtype: jnp.dtype
+) -> Float[Array, "d k"]:
+    """Drawn in float32 whatever the dtype, so that precisions can be compared."""
+    return jax.random.normal(key, (size, columns), jnp.float32).astype(dtype)

@@ -1,0 +1,147 @@
+"""What a long run adds up to: as many numbers after a billion steps as after one chunk."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._spectrum import LyapunovSpectrum, judge
+from .._statistics import block_lengths, standard_error, weighted_mean
+
+
+class Tally(NamedTuple):
+    """Sums over the counted steps so far, on the host and in float64, whatever the precision of the run."""
+
+    growth: Float[np.ndarray, "b k"]
+    """Exponents times steps of each block."""
+    lengths: Int[np.ndarray, " b"]
+    """Steps in each block; 0 in those not yet begun."""
+    ends: Int[np.ndarray, " b"]
+    """The step at which each block is complete."""
+    rounding_error: Float[np.ndarray, " k"]
+    """The error times steps."""
+    unresolved: Int[np.ndarray, " k"]
+    every: Int[np.ndarray, ""]
+    first_bad_step: Int[np.ndarray, ""]
+    """Counted from the start of the run."""
+    dt: Float[np.ndarray, ""]
+
+
+def fixed_blocks(num_steps: int, num_blocks: int) -> Int[np.ndarray, " b"]:
+    """Where the blocks of a run end whose length is known."""
+    return np.cumsum(block_lengths(num_steps, num_blocks))
+
+
+def growing_blocks(length: int, num_blocks: int) -> Int[np.ndarray, " b"]:
+    """Where the blocks of a run end that may stop at any time. Once all are full, `merge_full` makes room."""
+    return length * np.arange(1, 2 * num_blocks + 1)
+
+
+def begin(ends: Int[np.ndarray, " b"], chunk: LyapunovSpectrum) -> Tally:
+    """Nothing counted, in the shape of a chunk."""
+    k = len(chunk.exponents)
+    return Tally(
+        growth=np.zeros((len(ends), k)),
+        lengths=np.zeros(len(ends), np.int64),
+        ends=ends,
+        rounding_error=np.zeros(k),
+        unresolved=np.zeros(k, np.int64),
+        every=np.asarray(1),
+        first_bad_step=np.asarray(-1),
+        dt=np.asarray(chunk.dt),
+    )
+
+
+def add(tally: Tally, chunk: LyapunovSpectrum, start: int) -> Tally:
+    """The tally after a chunk that began at step `start` of the run. A block of the chunk goes to where its first step belongs."""
+    steps = np.asarray(chunk.block_steps, np.int64)
+    counted = int(tally.lengths.sum())
+    first = counted + np.cumsum(steps) - steps
+    blocks = np.searchsorted(tally.ends, first, side="right")
+    growth, lengths = tally.growth.copy(), tally.lengths.copy()
+    np.add.at(growth, blocks, np.asarray(chunk.block_exponents, np.float64) * steps[:, None])
+    np.add.at(lengths, blocks, steps)
+    bad = int(chunk.first_bad_step)
+    return tally._replace(
+        growth=growth,
+        lengths=lengths,
+        rounding_error=tally.rounding_error
+        + steps.sum() * np.asarray(chunk.rounding_error, np.float64),
+        unresolved=tally.unresolved + np.asarray(chunk.unresolved),
+        every=np.maximum(tally.every, np.asarray(chunk.every)),
+        first_bad_step=np.asarray(-1 if bad < 0 else start + bad),
+    )
+
+
+def merge_full(tally: Tally) -> Tally:
+    """If every block is complete, pairs of them as one, which leaves half of the blocks empty."""
+    if not np.array_equal(np.cumsum(tally.lengths), tally.ends):
+        return tally
+
+    def merge(rows):
+        pairs = rows.reshape(-1, 2, *rows.shape[1:]).sum(axis=1)
+        return np.concatenate([pairs, np.zeros_like(pairs)])
+
+    return tally._replace(
+        growth=merge(tally.growth), lengths=merge(tally.lengths), ends=2 * tally.ends
+    )
+
+
+def is_precise(tally: Tally, tolerance: float) -> bool:
+    """Whether at least half of the blocks are complete and every finite exponent has an error below `tolerance`."""
+    complete = np.cumsum(tally.lengths) >= tally.ends
+    if np.sum(complete) < len(complete) // 2:
+        return False
+    exponents, errors = map(np.asarray, _statistics(tally)[:2])
+    return bool(np.all((errors < tolerance) | ~np.isfinite(exponents)))
+
+
+def report(tally: Tally, state: PyTree, frame: Float[Array, "d k"]) -> LyapunovSpectrum:
+    """The spectrum of all that was counted."""
+    exponents, errors, result = _statistics(tally)
+    begun = tally.lengths > 0
+    num_steps = int(tally.lengths.sum())
+    dtype = tally.dt.dtype
+    return LyapunovSpectrum(
+        exponents=exponents,
+        standard_error=errors,
+        block_exponents=jnp.asarray(_block_exponents(tally)[begun], dtype),
+        block_steps=jnp.asarray(tally.lengths[begun], jnp.int32),
+        unresolved=jnp.asarray(tally.unresolved),
+        rounding_error=jnp.asarray(tally.rounding_error / num_steps, dtype),
+        state=state,
+        frame=frame,
+        num_steps=jnp.asarray(num_steps, jnp.int32),
+        every=jnp.asarray(tally.every, jnp.int32),
+        overlap_bias=jnp.zeros_like(exponents),
+        dt=jnp.asarray(tally.dt),
+        first_bad_step=jnp.asarray(tally.first_bad_step, jnp.int32),
+        result=result,
+    )
+
+
+def _block_exponents(tally: Tally) -> Float[np.ndarray, "b k"]:
+    return tally.growth / np.maximum(tally.lengths, 1)[:, None]
+
+
+def _statistics(tally: Tally):
+    """Exponents, their errors and the status, of as many rows whatever was done: compiled once."""
+    dtype = tally.dt.dtype
+    per_step = tally.rounding_error / tally.lengths.sum() * tally.dt
+    return _judged(
+        _block_exponents(tally).astype(dtype),
+        tally.lengths.astype(dtype),
+        per_step.astype(dtype),
+        tally.every,
+        tally.first_bad_step,
+    )
+
+
+@eqx.filter_jit
+def _judged(block_exponents, weights, error_per_step, every, first_bad_step):
+    errors = standard_error(block_exponents, weights)
+    unbiased = jnp.zeros_like(errors)
+    result = judge(first_bad_step, every, error_per_step, unbiased, errors)
+    return weighted_mean(block_exponents, weights), errors, result

@@ -1,0 +1,57 @@
+"""Results of a sweep with the names of its axes."""
+
+from typing import TYPE_CHECKING
+
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import PyTree
+
+from ._grid import Grid, coordinates_of, shape_of
+
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+
+def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid) -> "Dataset":
+    """The results of a sweep as an `xarray.Dataset`: one variable for each array, the axes named and with coordinates.
+
+    **Arguments:** `results` of `sweep`, and the `members` it was given.
+
+    **Returns:** a `Dataset`. The leading dimensions are those of the `Grid`, with its coordinates, or `member`;
+    the others of a variable `x` are `x_0`, `x_1`, ... A variable is named by its place in the pytree:
+    `exponents`, `standard_error`, ... of a `LyapunovSpectrum`. A status is a number, as in `RESULTS`.
+
+    **Raises:** `ModuleNotFoundError` without xarray; `ValueError` if the results are not those of the members.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, numpy as np, lejax
+        >>> grid = lejax.run.Grid(gain=np.array([1.0, 2.0]), seed=np.arange(3))
+        >>> results = lejax.run.sweep(lambda member: {"x": member["gain"] * jnp.ones(4)}, grid)
+        >>> lejax.run.to_xarray(results, grid).x.sel(gain=2.0, seed=1).values
+        array([2., 2., 2., 2.])
+    """
+    try:
+        import xarray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "to_xarray needs xarray, which is not installed: pip install xarray."
+        ) from error
+    shape, coordinates = shape_of(members), coordinates_of(members)
+    variables = {}
+    for path, leaf in jtu.tree_leaves_with_path(results):
+        name = _name(path)
+        if np.shape(leaf)[: len(shape)] != shape:
+            raise ValueError(
+                f"{name} of the results has shape {np.shape(leaf)}, but the members have {shape}."
+            )
+        rest = tuple(f"{name}_{i}" for i in range(np.ndim(leaf) - len(shape)))
+        variables[name] = ((*coordinates, *rest), np.asarray(leaf))
+    return xarray.Dataset(variables, coords=coordinates)
+
+
+def _name(path: tuple) -> str:
+    """`spectrum.exponents` of `.spectrum.exponents` or `['spectrum'].exponents`."""
+    name = ".".join(jtu.keystr((entry,), simple=True) for entry in path)
+    return name.removesuffix("._value") or "value"  # an equinox.Enumeration holds its number there

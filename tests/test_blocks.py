@@ -1,0 +1,192 @@
+"""Block triangular Jacobians: exact where theory gives the exponents, else equal to the general engine."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lejax
+from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR
+from lejax.cells import GRUCell, LSTMCell, RNNCell, Stack
+
+
+class Whole(eqx.Module):
+    """The same cell, of whose blocks nothing is known."""
+
+    cell: eqx.Module
+
+    def __call__(self, input, state):
+        return self.cell(input, state)
+
+
+class Gate(BlockTriangularCell):
+    """h' = sigmoid(a + u) h: a diagonal recurrence."""
+
+    bias: jax.Array
+
+    def __call__(self, input, state):
+        return jax.nn.sigmoid(self.bias + input) * state
+
+    def blocks(self, input, state):
+        return self(input, state), (DiagonalBlock(jax.nn.sigmoid(self.bias + input)),)
+
+
+class LowRank(BlockTriangularCell):
+    """h' = (1 - a) h + a M N^T tanh(h): M's columns span an invariant space, the rest decays by 1 - a."""
+
+    left: jax.Array
+    right: jax.Array
+    leak: float = 0.25
+
+    def __call__(self, input, state):
+        return (1 - self.leak) * state + self.leak * self.left @ (self.right.T @ jnp.tanh(state))
+
+    def blocks(self, input, state):
+        size, rank = self.left.shape
+        slope = 1 - jnp.tanh(state) ** 2
+        reduced = self.right.T @ (slope[:, None] * self.left)
+
+        def tangent(columns):
+            return (1 - self.leak) * columns + self.leak * reduced @ columns
+
+        rest = jnp.full(size - rank, 1 - self.leak, state.dtype)
+        return self(input, state), (DenseBlock(tangent, rank), DiagonalBlock(rest))
+
+
+class MatrixState(BlockTriangularCell):
+    """S' = A S for S of shape (n, m): the Jacobian is the Kronecker product of A and the identity."""
+
+    matrix: jax.Array
+
+    def __call__(self, input, state):
+        return self.matrix @ state
+
+    def blocks(self, input, state):
+        block = DenseBlock(lambda columns: self.matrix @ columns, *state.shape)
+        return self(input, state), (block,)
+
+
+INPUTS = jr.normal(jr.key(0), (300, 4))
+
+
+def test_diagonal_recurrence_is_exact():
+    cell, state = Gate(jnp.array([1.0, -2.0, 3.0, 0.5])), jnp.ones(4)
+    exact = np.sort(np.mean(np.log(jax.nn.sigmoid(cell.bias + INPUTS[20:])), axis=0))[::-1]
+    spectrum = lejax.lyapunov_spectrum(cell, state, INPUTS, transient=20)
+    np.testing.assert_allclose(spectrum.exponents, exact, rtol=1e-13)
+    np.testing.assert_array_equal(np.abs(spectrum.frame).sum(axis=0), np.ones(4))
+    leading = lejax.lyapunov_spectrum(cell, state, INPUTS, transient=20, num_exponents=2)
+    np.testing.assert_allclose(leading.exponents, exact[:2], rtol=1e-13)
+    gradient = eqx.filter_grad(
+        lambda cell: lejax.lyapunov_spectrum(cell, state, INPUTS).exponents.sum()
+    )(cell)
+    np.testing.assert_allclose(
+        gradient.bias, np.mean(jax.nn.sigmoid(-cell.bias - INPUTS), axis=0), rtol=1e-12
+    )
+
+
+def test_a_closed_gate_is_minus_infinity_and_spoils_nothing():
+    cell = Gate(jnp.array([1.0, -jnp.inf, 0.0, 0.0]))
+    spectrum = lejax.lyapunov_spectrum(cell, jnp.ones(4), INPUTS)
+    assert np.isneginf(spectrum.exponents[3])
+    assert np.isfinite(spectrum.exponents[:3]).all()
+    assert spectrum.result == lejax.RESULTS.successful
+
+
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_low_rank_network_has_the_reduced_system_and_the_leak(every):
+    left, right = jr.normal(jr.key(1), (2, 8, 2))
+    cell, state = LowRank(left, right), 0.5 * left[:, 0]
+    run = {"num_steps": 400, "transient": 50, "method": SequentialQR(every=every)}
+    spectrum = lejax.lyapunov_spectrum(cell, state, **run)
+    whole = lejax.lyapunov_spectrum(Whole(cell), state, **run)
+    known = np.isclose(spectrum.exponents, np.log(0.75), rtol=0, atol=1e-12)
+    assert known.sum() == 6
+    np.testing.assert_allclose(np.sum(spectrum.exponents), np.sum(whole.exponents), rtol=1e-8)
+    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.02)
+
+
+def test_multiplicities():
+    turn = jnp.linalg.qr(jr.normal(jr.key(2), (3, 3)))[0]
+    matrix = turn @ jnp.diag(jnp.array([0.9, -0.5, 0.2])) @ turn.T
+    state = jr.normal(jr.key(3), (3, 2))
+    spectrum = lejax.lyapunov_spectrum(MatrixState(matrix), state, num_steps=50, transient=200)
+    exact = np.repeat(np.log([0.9, 0.5, 0.2]), 2)
+    np.testing.assert_allclose(spectrum.exponents, exact, atol=1e-12)
+    np.testing.assert_allclose(spectrum.frame.T @ spectrum.frame, np.eye(6), atol=1e-13)
+    # Its columns are those of the whole Jacobian: the general engine may go on with them.
+    more = lejax.lyapunov_spectrum(
+        Whole(MatrixState(matrix)), spectrum.state, num_steps=50, frame=spectrum.frame
+    )
+    np.testing.assert_allclose(more.exponents, exact, atol=1e-12)
+
+
+STACK = Stack(
+    [GRUCell(4, 3, key=jr.key(4)), LSTMCell(3, 2, key=jr.key(5)), RNNCell(2, 2, key=jr.key(6))]
+)
+
+
+def test_stack_is_its_layers_and_the_whole():
+    state = STACK.initial_state()
+    every_step = SequentialQR(every=1)
+    run = {"transient": 100, "method": every_step}
+    spectrum = lejax.lyapunov_spectrum(STACK, state, INPUTS, **run)
+    whole = lejax.lyapunov_spectrum(Whole(STACK), state, INPUTS, **run)
+    # The determinant of a block triangular matrix: equal at every step, not only in the limit.
+    sums = spectrum.block_exponents.sum(axis=1), whole.block_exponents.sum(axis=1)
+    np.testing.assert_allclose(*sums, rtol=1e-11)
+    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.02)
+    first = lejax.lyapunov_spectrum(STACK.layers[0], state[0], INPUTS, **run)
+    for exponent in first.exponents:
+        assert np.min(np.abs(spectrum.exponents - exponent)) < 0.01
+    assert np.all(np.diff(spectrum.exponents) < 5e-3)
+    leading = lejax.lyapunov_spectrum(STACK, state, INPUTS, num_exponents=2, **run)
+    np.testing.assert_allclose(leading.exponents, spectrum.exponents[:2], atol=1e-3)
+
+
+@pytest.mark.parametrize("num_exponents", [None, 4])
+def test_consecutive_runs_are_one(num_exponents):
+    run = {"num_exponents": num_exponents, "method": SequentialQR(every=1)}
+    state = STACK.initial_state()
+    one = lejax.lyapunov_spectrum(STACK, state, INPUTS[:200], **run)
+    first = lejax.lyapunov_spectrum(STACK, state, INPUTS[:100], **run)
+    second = lejax.lyapunov_spectrum(STACK, first.state, INPUTS[100:200], frame=first.frame, **run)
+    both = lejax.combine(first, second)
+    # Of different layers nearly equal exponents stand in the order of the first run.
+    np.testing.assert_allclose(np.sort(both.exponents), np.sort(one.exponents), atol=1e-10)
+    np.testing.assert_allclose(
+        second.frame.T @ second.frame, np.eye(second.frame.shape[1]), atol=1e-12
+    )
+
+
+@pytest.mark.slow
+def test_chunks_of_a_stack():
+    inputs = jr.normal(jr.key(7), (2100, 4))
+    run = {"transient": 100, "throw": False}
+    state = STACK.initial_state()
+    chunks = lejax.lyapunov_spectrum(
+        STACK, state, inputs, method=lejax.ParallelQR(num_chunks=4, overlap=100), **run
+    )
+    one = lejax.lyapunov_spectrum(STACK, state, inputs, **run)
+    np.testing.assert_allclose(chunks.exponents, one.exponents, atol=2e-3)
+    assert chunks.overlap_bias.shape == chunks.exponents.shape
+
+
+def test_low_precision_stack_has_a_float32_tangent():
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (STACK, STACK.initial_state(), INPUTS))
+    spectrum = lejax.lyapunov_spectrum(*low)
+    assert spectrum.exponents.dtype == jnp.float32
+    assert spectrum.state[0].dtype == jnp.bfloat16
+    whole = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:])
+    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05)
+
+
+def test_blocks_that_do_not_fill_the_state_are_refused():
+    class Short(Gate):
+        def blocks(self, input, state):
+            return self(input, state), (DiagonalBlock(self.bias[:2]),)
+
+    with pytest.raises(ValueError, match="hold 2 directions in all, but the state has 4 numbers"):
+        lejax.lyapunov_spectrum(Short(jnp.zeros(4)), jnp.ones(4), INPUTS)
