@@ -127,7 +127,7 @@ def test_files_of_other_populations_are_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="belongs to another run: its key is"):
         training.load_population(file, fresh(key=jr.key(5)))
     other = training.Hyperparameters(scale=jnp.ones(3), learning_rate=1e-2, dropout=0.2)
-    with pytest.raises(ValueError, match=r"its hyperparameters\.learning_rate is"):
+    with pytest.raises(ValueError, match=r"its hyperparameters\.scale is"):
         training.load_population(file, fresh(other))
     with pytest.raises(ValueError, match=r"but here it is float64\[2"):
         training.load_population(file, fresh(training.Hyperparameters(jnp.ones(2))))

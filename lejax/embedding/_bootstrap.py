@@ -167,9 +167,9 @@ def r_squared_statistic(prediction, truth, axis: int = -1):
 def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:
     if is_traced(sample):
         raise TypeError("a bootstrap runs on the host: it cannot be traced by jit, vmap or grad.")
-    sample = np.asarray(sample, float)
-    if sample.ndim != 1:
-        raise ValueError(f"samples must be vectors, got shape {sample.shape}.")
-    if not np.all(np.isfinite(sample)):
+    vector = np.asarray(sample, float)
+    if vector.ndim != 1:
+        raise ValueError(f"samples must be vectors, got shape {vector.shape}.")
+    if not np.all(np.isfinite(vector)):
         raise ValueError("samples must be finite: leave out the networks that are not.")
-    return sample
+    return vector

@@ -41,13 +41,11 @@ def plot_spectra(
     """
     from matplotlib.collections import LineCollection
 
-    exponents, values = _check("exponents", exponents, values)
+    rows, numbers = _check("exponents", exponents, values)
     ax = _new_axes() if ax is None else ax
-    axis = np.arange(1, exponents.shape[1] + 1) / exponents.shape[1]
-    lines = [
-        np.column_stack([axis, row]) for row in np.where(np.isfinite(exponents), exponents, np.nan)
-    ]
-    collection = LineCollection(lines, array=np.ma.masked_invalid(values), linewidths=0.8)
+    axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
+    lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
+    collection = LineCollection(lines, array=np.ma.masked_invalid(numbers), linewidths=0.8)
     collection.get_cmap().set_bad("0.7")
     ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     ax.add_collection(collection)
@@ -80,12 +78,12 @@ def plot_latent(
         >>> len(ax.collections[0].get_offsets())
         2
     """
-    codes, values = _check("codes", codes, values)
-    if codes.shape[1] != 2:
-        raise ValueError(f"codes must have 2 coordinates, got shape {codes.shape}.")
+    rows, numbers = _check("codes", codes, values)
+    if rows.shape[1] != 2:
+        raise ValueError(f"codes must have 2 coordinates, got shape {rows.shape}.")
     ax = _new_axes() if ax is None else ax
-    shown = np.isfinite(values)
-    points = ax.scatter(*codes[shown].T, c=values[shown], s=14)
+    shown = np.isfinite(numbers)
+    points = ax.scatter(*rows[shown].T, c=numbers[shown], s=14)
     ax.figure.colorbar(points, ax=ax, label=label)
     ax.set_xlabel("first component")
     ax.set_ylabel("second component")
@@ -97,9 +95,9 @@ def _check(
 ) -> tuple[np.ndarray, np.ndarray]:
     if is_traced((rows, values)):
         raise TypeError(f"{name} cannot be drawn under jit, vmap or grad: they have no values yet.")
-    rows, values = np.asarray(rows, float), np.asarray(values, float)
-    if rows.ndim != 2 or values.shape != rows.shape[:1]:
+    table, vector = np.asarray(rows, float), np.asarray(values, float)
+    if table.ndim != 2 or vector.shape != table.shape[:1]:
         raise ValueError(
-            f"{name} must be (n, k) with n values, got {rows.shape} and {values.shape}."
+            f"{name} must be (n, k) with n values, got {table.shape} and {vector.shape}."
         )
-    return rows, values
+    return table, vector

@@ -33,8 +33,9 @@ class Examples(eqx.Module):
 
     def __getitem__(self, index) -> "Examples":
         """Some of the sequences."""
-        parts = (self.inputs[index], self.targets[index], self.weights[index])
-        return Examples(*parts, self.num_outputs)
+        return Examples(
+            self.inputs[index], self.targets[index], self.weights[index], self.num_outputs
+        )
 
 
 def last_step(num_sequences: int, num_steps: int, dtype) -> Float[Array, "n t"]:
@@ -67,9 +68,9 @@ def row_task(
         )
     num_classes = check_count("num_classes", num_classes, 2)
     _check_symbols("labels", labels, num_classes)
-    shape = images.shape[:2]
-    targets = jnp.broadcast_to(labels[:, None], shape).astype(jnp.int32)
-    return Examples(images, targets, last_step(*shape, images.dtype), num_classes)
+    count, num_rows, _ = images.shape
+    targets = jnp.broadcast_to(labels[:, None], (count, num_rows)).astype(jnp.int32)
+    return Examples(images, targets, last_step(count, num_rows, images.dtype), num_classes)
 
 
 def next_symbol_task(

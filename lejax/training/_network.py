@@ -65,7 +65,7 @@ def mean_loss(
     if key is None:
         outputs = jax.vmap(network)(examples.inputs)
     else:
-        shape = examples.inputs.shape[0], network.readout.in_features
+        shape = examples.inputs.shape[0], network.readout.weight.shape[1]
         kept = jr.uniform(key, shape, jnp.float32) >= dropout
         factors = jnp.where(kept, 1 / (1 - dropout), 0).astype(examples.inputs.dtype)
         outputs = jax.vmap(lambda x, factor: network(x, factor=factor))(examples.inputs, factors)

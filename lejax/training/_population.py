@@ -213,7 +213,8 @@ def train_population(
         if population.validation_loss.shape[1] == epoch:
             loss = _evaluate(population.networks, validation)
             population = _append(population, "validation_loss", loss)
-        if epoch in chosen - set(np.asarray(population.spectrum_epochs).tolist()):
+        new = chosen - set(np.asarray(population.spectrum_epochs).tolist())
+        if stream is not None and epoch in new:
             spectra = population_spectra(population, stream, transient=transient)
             population = _append(population, "exponents", spectra.exponents)
             population = _append(population, "standard_error", spectra.standard_error)

@@ -37,8 +37,8 @@ def load_tree(file: str | os.PathLike[str], like: T, identity: Identity) -> T:
     def read(where, leaf):
         if not eqx.is_array(leaf):
             return leaf
-        new = arrays[jtu.keystr(where)]
-        return jr.wrap_key_data(new, impl=jr.key_impl(leaf)) if _is_key(leaf) else jnp.asarray(new)
+        new = jnp.asarray(arrays[jtu.keystr(where)])
+        return jr.wrap_key_data(new, impl=jr.key_impl(leaf)) if _is_key(leaf) else new
 
     return jtu.tree_map_with_path(read, like)
 
