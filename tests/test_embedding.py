@@ -45,6 +45,15 @@ def test_resampling_is_interpolation_on_the_common_axis():
         embedding.resample_spectrum(jnp.ones((2, 3)), 4)
 
 
+def test_lost_directions_are_bounded_by_the_last_resolved():
+    spectrum = jnp.array([0.5, -1.0, -jnp.inf, -3.0, -jnp.inf])
+    np.testing.assert_array_equal(embedding.bound_lost(spectrum), [0.5, -1, -3, -3, -3])
+    diverged = jnp.array([0.5, jnp.nan, -jnp.inf])
+    np.testing.assert_array_equal(embedding.bound_lost(diverged), [0.5, np.nan, 0.5])
+    nothing = jnp.full(2, -jnp.inf)
+    np.testing.assert_array_equal(embedding.bound_lost(nothing), nothing)
+
+
 def test_folds_are_disjoint_and_cover():
     splits = embedding.folds(jr.key(0), 23, num_folds=4)
     total = splits.training.astype(int) + splits.validation.astype(int) + splits.test.astype(int)

@@ -1,7 +1,7 @@
 """What spectra say about performance: autoencoders of spectra, their latent codes, and honest comparisons."""
 
 from ._autoencoder import Autoencoder as Autoencoder, SpectrumAutoencoder as SpectrumAutoencoder
-from ._axis import resample_spectrum as resample_spectrum
+from ._axis import bound_lost as bound_lost, resample_spectrum as resample_spectrum
 from ._bootstrap import (
     Estimate as Estimate,
     bootstrap as bootstrap,

@@ -1,4 +1,4 @@
-"""Spectra of different sizes on a common axis."""
+"""Spectra as features: finite, and those of different sizes on a common axis."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -31,3 +31,25 @@ def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[A
     have = jnp.arange(1, count + 1, dtype=exponents.dtype) / count
     want = jnp.arange(1, num_points + 1, dtype=exponents.dtype) / num_points
     return jnp.interp(want, have, exponents)
+
+
+def bound_lost(exponents: Float[Array, " k"]) -> Float[Array, " k"]:
+    r"""A spectrum whose exponents of $-\infty$ are replaced by its least finite one, an upper bound of them.
+
+    A unit that saturates so far that the derivative of its activation is zero in floating point loses a direction:
+    $\lambda_i = -\infty$. No regression takes that. NaN, the mark of a diverged network, stays.
+
+    **Arguments:** `exponents` (k,) of one network.
+
+    **Returns:** (k,); all $-\infty$ if none is finite.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.embedding.bound_lost(jnp.array([0.0, -2.0, -jnp.inf]))
+        Array([ 0., -2., -2.], dtype=...)
+    """
+    exponents = check_vector("exponents", exponents)
+    least = jnp.min(jnp.where(jnp.isfinite(exponents), exponents, jnp.inf))
+    least = jnp.where(jnp.isfinite(least), least, -jnp.inf)
+    return jnp.where(jnp.isneginf(exponents), least, exponents)
