@@ -46,7 +46,7 @@ def plot_spectra(
     axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
     lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
     collection = LineCollection(lines, array=np.ma.masked_invalid(numbers), linewidths=0.8)
-    collection.get_cmap().set_bad("0.7")
+    collection.set_cmap(collection.get_cmap().with_extremes(bad="0.7"))
     ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     ax.add_collection(collection)
     ax.autoscale_view()
