@@ -138,7 +138,7 @@ def test_files_of_other_populations_are_refused(trained, tmp_path):
         ValueError, match=r"networks\.cell\.weight_ih is float64\[3, 4, 1\], but here"
     ):
         training.load_population(file, gru)
-    with pytest.raises(ValueError, match=r"must end in \.npz"):
+    with pytest.raises(ValueError, match=r"that ends in \.npz"):
         training.save_population(tmp_path / "population", trained)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         training.save_population(tmp_path / "no" / "population.npz", trained)
