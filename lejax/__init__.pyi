@@ -1,6 +1,7 @@
 from . import (
     cells as cells,
     data as data,
+    embedding as embedding,
     interop as interop,
     plot as plot,
     run as run,

@@ -13,6 +13,7 @@ PEERS = {
     "peers": ["lyapax", "chaotax"],
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
+    "population": ["sklearn"],
 }
 
 

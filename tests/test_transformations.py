@@ -87,7 +87,7 @@ VERBS = {
 NOT_TRACED = {
     "suggest_qr_interval", "suggest_window", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
     "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "CheckpointedAdjoint", "WindowedAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
-    "cells", "systems", "interop", "plot", "run", "data", "training",
+    "cells", "systems", "interop", "plot", "run", "data", "embedding", "training",
 }  # fmt: skip
 
 

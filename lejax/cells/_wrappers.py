@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._blocks import BlockTriangularCell, tangent_blocks
@@ -55,7 +56,8 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
         first = time_step(self.layers[0])
         for i, layer in enumerate(self.layers):
             step = time_step(layer)
-            if not is_traced((first, step)) and bool(jnp.any(step != first)):
+            # NumPy: under jit even a comparison of constants would be traced.
+            if not is_traced((first, step)) and np.any(np.asarray(step) != np.asarray(first)):
                 raise ValueError(
                     f"layers of a Stack must share their time step, but layer 0 has {first} and layer {i} {step}."
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..cells import GRUCell
 from ..interop import from_torch
@@ -40,6 +40,26 @@ def digits_gru(dtype=None) -> GRUCell:
     return jax.tree.map(lambda weight: weight.astype(dtype or jnp.result_type(float)), cell)
 
 
+def digits(dtype=None) -> tuple[Float[Array, "397 8 8"], Int[Array, " 397"]]:
+    """397 handwritten digits the network never saw in training, as images with their labels.
+
+    **Arguments:** `dtype` of the images; JAX's default float if `None`.
+
+    **Returns:** `(images, labels)`: (397, 8, 8) pixels in [0, 1], and what they show, 0 to 9.
+
+    !!! example
+
+        >>> import lejax
+        >>> images, labels = lejax.data.digits()
+        >>> images.shape, int(labels.max())
+        ((397, 8, 8), 9)
+    """
+    with np.load(_FOLDER / "digits_test.npz", allow_pickle=False) as digits:
+        images, labels = digits["images"], digits["labels"]
+    dtype = dtype or jnp.result_type(float)
+    return jnp.asarray(images, dtype) / 16, jnp.asarray(labels, jnp.int32)
+
+
 def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
     """397 handwritten digits the network never saw in training, one after another, row by row.
 
@@ -53,6 +73,4 @@ def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
         >>> lejax.data.digits_inputs().shape
         (3176, 8)
     """
-    with np.load(_FOLDER / "digits_test.npz", allow_pickle=False) as digits:
-        images = digits["images"]
-    return jnp.asarray(images.reshape(-1, 8), dtype or jnp.result_type(float)) / 16
+    return digits(dtype)[0].reshape(-1, 8)

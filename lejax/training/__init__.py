@@ -1,5 +1,29 @@
-"""Training with Lyapunov exponents: penalties, and flossing before and during training."""
+"""Training: penalties on exponents and flossing; tasks, networks with a readout, populations with their spectra."""
 
+from ._examples import (
+    Examples as Examples,
+    encode_text as encode_text,
+    forecasting_task as forecasting_task,
+    next_symbol_task as next_symbol_task,
+    row_task as row_task,
+)
 from ._floss import floss as floss
+from ._network import Network as Network, mean_loss as mean_loss
 from ._penalty import flossing_penalty as flossing_penalty, spectrum_penalty as spectrum_penalty
+from ._population import (
+    Hyperparameters as Hyperparameters,
+    Population as Population,
+    initialize_population as initialize_population,
+    load_population as load_population,
+    population_spectra as population_spectra,
+    save_population as save_population,
+    train_population as train_population,
+)
 from ._schedule import FlossingSchedule as FlossingSchedule
+from ._tasks import (
+    adding_task as adding_task,
+    copy_task as copy_task,
+    delayed_xor_task as delayed_xor_task,
+    modular_counting_task as modular_counting_task,
+    parity_task as parity_task,
+)

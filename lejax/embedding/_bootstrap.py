@@ -1,0 +1,175 @@
+"""Correlations and scores with bootstrap intervals. Host functions: SciPy does the work."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Array, Float
+
+from .._cell import check_count, is_traced
+
+
+class Estimate(NamedTuple):
+    """A number and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+Statistic = Callable[..., Float[np.ndarray, "*m"]]
+
+
+def bootstrap(
+    statistic: Statistic,
+    *samples: Float[Array, " n"],
+    confidence_level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of n networks with the percentile interval of resampled networks.
+
+    **Arguments:**
+
+    - `statistic`: a function of the samples, each (.., n), and of a keyword `axis` (-1), e.g. `spearman_statistic`.
+    - `samples`: vectors of one length; a network is drawn with all its numbers.
+    - `confidence_level`, `num_resamples`, `seed`.
+
+    **Returns:** an `Estimate`. The interval is NaN where some resample has no value (a constant sample).
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> lejax.embedding.bootstrap(np.mean, np.arange(100.0)).value
+        49.5
+
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993).
+    """
+    vectors = [_vector(sample) for sample in samples]
+    lengths = {len(vector) for vector in vectors}
+    if len(lengths) != 1 or lengths.pop() < 3:
+        raise ValueError(
+            f"samples must be vectors of one length of at least 3, got {[len(v) for v in vectors]}."
+        )
+    num_resamples = check_count("num_resamples", num_resamples, 1)
+    result = scipy.stats.bootstrap(
+        vectors,
+        statistic,
+        paired=len(vectors) > 1,
+        vectorized=True,
+        axis=-1,
+        n_resamples=num_resamples,
+        confidence_level=confidence_level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    interval = result.confidence_interval
+    value = statistic(*vectors, axis=-1)
+    return Estimate(float(value), float(interval.low), float(interval.high))
+
+
+def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
+    """Pearson's correlation with its bootstrap interval; `options` are those of `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.arange(30.0)
+        >>> round(lejax.embedding.pearson(x, 2 - x).value, 6)
+        -1.0
+    """
+    return bootstrap(pearson_statistic, x, y, **options)
+
+
+def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
+    """Spearman's rank correlation with its bootstrap interval; `options` are those of `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.arange(30.0)
+        >>> round(lejax.embedding.spearman(x, np.exp(x)).value, 6)
+        1.0
+
+    Spearman, Am. J. Psychol. 15 (1904).
+    """
+    return bootstrap(spearman_statistic, x, y, **options)
+
+
+def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **options) -> Estimate:
+    r"""The share of the variance that a prediction explains, with its bootstrap interval.
+
+    $$R^2 = 1 - \frac{\sum_j (y_j - \hat y_j)^2}{\sum_j (y_j - \bar y)^2}$$
+
+    **Returns:** an `Estimate`; negative where the mean would have been the better prediction.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> truth = np.arange(30.0)
+        >>> lejax.embedding.r_squared(truth, truth).value
+        1.0
+    """
+    return bootstrap(r_squared_statistic, prediction, truth, **options)
+
+
+def pearson_statistic(x, y, axis: int = -1):
+    """Pearson's correlation of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
+        0.98
+    """
+    x = x - np.mean(x, axis=axis, keepdims=True)
+    y = y - np.mean(y, axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norm = np.sqrt(np.sum(x**2, axis=axis) * np.sum(y**2, axis=axis))
+        return np.sum(x * y, axis=axis) / norm
+
+
+def spearman_statistic(x, y, axis: int = -1):
+    """Spearman's rank correlation of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
+        1.0
+    """
+    ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
+    return pearson_statistic(*ranks, axis=axis)
+
+
+def r_squared_statistic(prediction, truth, axis: int = -1):
+    """$R^2$ of a prediction of the last axis, for `bootstrap`.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> x = np.array([1.0, 2.0, 4.0])
+        >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
+        -9.71
+    """
+    center = np.mean(truth, axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sum((truth - prediction) ** 2, axis=axis)
+        return 1 - error / np.sum((truth - center) ** 2, axis=axis)
+
+
+def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:
+    if is_traced(sample):
+        raise TypeError("a bootstrap runs on the host: it cannot be traced by jit, vmap or grad.")
+    vector = np.asarray(sample, float)
+    if vector.ndim != 1:
+        raise ValueError(f"samples must be vectors, got shape {vector.shape}.")
+    if not np.all(np.isfinite(vector)):
+        raise ValueError("samples must be finite: leave out the networks that are not.")
+    return vector

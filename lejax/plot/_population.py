@@ -1,0 +1,103 @@
+"""Pictures of many networks: their spectra and their latent codes, colored by how they perform."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._cell import is_traced
+from ._spectrum import _new_axes
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_spectra(
+    exponents: Float[Array, "n k"],
+    values: Float[Array, " n"],
+    *,
+    label: str = "validation loss",
+    unit: str = "nats per step",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Spectra of n networks on the axis i / k, each colored by a value, its validation loss for example.
+
+    **Arguments:** `exponents` (n, k); `values` (n,); `label` of the color bar; `unit` of the exponents; `ax`, the axes
+    to draw on, those of a new figure if `None`.
+
+    **Returns:** the axes.
+
+    **Numerics:** exponents that are not finite are gaps; a network whose value is not finite is gray.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> from matplotlib.figure import Figure
+        >>> spectra = np.array([[0.0, -1.0], [0.5, -2.0]])
+        >>> ax = lejax.plot.plot_spectra(spectra, np.array([0.2, 0.9]), ax=Figure().subplots())
+        >>> ax.get_xlabel()
+        'index $i / N$'
+    """
+    from matplotlib.collections import LineCollection
+
+    rows, numbers = _check("exponents", exponents, values)
+    ax = _new_axes() if ax is None else ax
+    axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
+    lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
+    collection = LineCollection(lines, array=np.ma.masked_invalid(numbers), linewidths=0.8)
+    collection.set_cmap(collection.get_cmap().with_extremes(bad="0.7"))
+    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.add_collection(collection)
+    ax.autoscale_view()
+    ax.figure.colorbar(collection, ax=ax, label=label)
+    ax.set_xlabel("index $i / N$")
+    ax.set_ylabel(f"Lyapunov exponent ({unit})")
+    return ax
+
+
+def plot_latent(
+    codes: Float[Array, "n 2"],
+    values: Float[Array, " n"],
+    *,
+    label: str = "validation loss",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """The latent map: n networks by two coordinates of their codes, colored by a value.
+
+    **Arguments:** `codes` (n, 2), e.g. the principal components of latent codes; `values` (n,); `label` of the color
+    bar; `ax`, the axes to draw on, those of a new figure if `None`.
+
+    **Returns:** the axes. A network whose value is not finite is not drawn.
+
+    !!! example
+
+        >>> import numpy as np, lejax
+        >>> from matplotlib.figure import Figure
+        >>> ax = lejax.plot.plot_latent(np.eye(2), np.array([0.2, 0.9]), ax=Figure().subplots())
+        >>> len(ax.collections[0].get_offsets())
+        2
+    """
+    rows, numbers = _check("codes", codes, values)
+    if rows.shape[1] != 2:
+        raise ValueError(f"codes must have 2 coordinates, got shape {rows.shape}.")
+    ax = _new_axes() if ax is None else ax
+    shown = np.isfinite(numbers)
+    points = ax.scatter(*rows[shown].T, c=numbers[shown], s=14)
+    ax.figure.colorbar(points, ax=ax, label=label)
+    ax.set_xlabel("first component")
+    ax.set_ylabel("second component")
+    return ax
+
+
+def _check(
+    name: str, rows: Float[Array, "n k"], values: Float[Array, " n"]
+) -> tuple[np.ndarray, np.ndarray]:
+    if is_traced((rows, values)):
+        raise TypeError(f"{name} cannot be drawn under jit, vmap or grad: they have no values yet.")
+    table, vector = np.asarray(rows, float), np.asarray(values, float)
+    if table.ndim != 2 or vector.shape != table.shape[:1]:
+        raise ValueError(
+            f"{name} must be (n, k) with n values, got {table.shape} and {vector.shape}."
+        )
+    return table, vector

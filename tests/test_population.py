@@ -1,0 +1,252 @@
+"""Populations: a batch is its members, a stopped run its whole, a sick network alone in its sickness."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lejax
+from lejax import training
+from lejax.training import _population as module
+
+
+TRAINING = training.parity_task(jr.key(1), 96, num_steps=6)
+VALIDATION = training.parity_task(jr.key(2), 40, num_steps=6)
+STREAM = jr.bernoulli(jr.key(3), shape=(40, 1)).astype(float)
+SETTINGS = {"batch_size": 32, "spectrum_epochs": (0, 2), "stream": STREAM, "transient": 4}
+HYPERPARAMETERS = training.Hyperparameters(
+    scale=jnp.array([0.5, 1.0, 3.0]), learning_rate=jnp.array([1e-3, 1e-2, 1e-2]), dropout=0.2
+)
+
+
+def make_cell(key):
+    return lejax.cells.RNNCell(1, 4, key=key)
+
+
+def fresh(hyperparameters=HYPERPARAMETERS, key=jr.key(0)):
+    return training.initialize_population(make_cell, hyperparameters, 2, key=key)
+
+
+def train(population, num_epochs, **changes):
+    return training.train_population(
+        population, TRAINING, VALIDATION, num_epochs=num_epochs, **(SETTINGS | changes)
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train(fresh(), 3)
+
+
+def equal(a, b):
+    return eqx.tree_equal(a, b)
+
+
+def test_histories(trained):
+    assert trained.epoch == 3
+    assert trained.training_loss.shape == (3, 3)
+    assert trained.validation_loss.shape == (3, 4)
+    assert trained.exponents.shape == trained.standard_error.shape == (3, 2, 4)
+    np.testing.assert_array_equal(trained.spectrum_epochs, [0, 2])
+    network = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, trained.networks)
+    loss = training.mean_loss(network, VALIDATION)
+    np.testing.assert_allclose(trained.validation_loss[1, -1], loss, rtol=1e-12)
+    outputs = jax.vmap(network)(VALIDATION.inputs)
+    by_hand = -jnp.mean(
+        jnp.take_along_axis(jax.nn.log_softmax(outputs), VALIDATION.targets[..., None], axis=-1)
+    )
+    np.testing.assert_allclose(loss, by_hand, rtol=1e-12)
+
+
+def test_scale_multiplies_the_cell_and_not_the_readout():
+    one = fresh(training.Hyperparameters(scale=jnp.ones(2)))
+    two = fresh(training.Hyperparameters(scale=jnp.array([1.0, 2.0])))
+    weights, scaled = one.networks.cell.weight_hh, two.networks.cell.weight_hh
+    np.testing.assert_allclose(scaled, weights * jnp.array([1.0, 2.0])[:, None, None], rtol=1e-15)
+    np.testing.assert_array_equal(one.networks.readout.weight, two.networks.readout.weight)
+    assert not np.allclose(weights[0], weights[1])
+
+
+def test_the_recorded_spectrum_is_that_of_each_network(trained):
+    start = fresh()
+    for i in range(3):
+        cell = jax.tree.map(lambda x, i=i: x[i] if eqx.is_array(x) else x, start.networks.cell)
+        one = lejax.lyapunov_spectrum(cell, cell.initial_state(), STREAM, transient=4)
+        np.testing.assert_allclose(trained.exponents[i, 0], one.exponents, rtol=1e-9)
+        np.testing.assert_allclose(trained.standard_error[i, 0], one.standard_error, rtol=1e-7)
+    leading = training.population_spectra(start, STREAM, num_exponents=2, transient=4).exponents
+    one = lejax.lyapunov_spectrum(cell, cell.initial_state(), STREAM, num_exponents=2, transient=4)
+    np.testing.assert_allclose(leading[2], one.exponents, rtol=1e-9)
+
+
+def test_two_calls_are_one_call(trained):
+    assert equal(train(train(fresh(), 1), 3), trained)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_file(trained, tmp_path, monkeypatch):
+    file = tmp_path / "population.npz"
+    train_epoch = module._train_epoch
+    calls = []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(module, "_train_epoch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), 3, file=file)
+    assert training.load_population(file, fresh()).epoch == 2
+    assert equal(train(fresh(), 3, file=file), trained)
+    assert len(calls) == 4  # the third epoch alone was trained again
+    assert equal(training.load_population(file, trained), trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["population.npz"]
+
+
+def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
+    file = tmp_path / "population.npz"
+    training.save_population(file, fresh())
+    before = file.read_bytes()
+
+    def full(stream, **arrays):
+        stream.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        training.save_population(file, trained)
+    assert file.read_bytes() == before
+
+
+def test_files_of_other_populations_are_refused(trained, tmp_path):
+    file = tmp_path / "population.npz"
+    training.save_population(file, trained)
+    with pytest.raises(ValueError, match="belongs to another run: its key is"):
+        training.load_population(file, fresh(key=jr.key(5)))
+    other = training.Hyperparameters(scale=jnp.ones(3), learning_rate=1e-2, dropout=0.2)
+    with pytest.raises(ValueError, match=r"its hyperparameters\.scale is"):
+        training.load_population(file, fresh(other))
+    with pytest.raises(ValueError, match=r"but here it is float64\[2"):
+        training.load_population(file, fresh(training.Hyperparameters(jnp.ones(2))))
+    gru = training.initialize_population(
+        lambda key: lejax.cells.GRUCell(1, 4, key=key), HYPERPARAMETERS, 2, key=jr.key(0)
+    )
+    with pytest.raises(
+        ValueError, match=r"networks\.cell\.weight_ih is float64\[3, 4, 1\], but here"
+    ):
+        training.load_population(file, gru)
+    with pytest.raises(ValueError, match=r"that ends in \.npz"):
+        training.save_population(tmp_path / "population", trained)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        training.save_population(tmp_path / "no" / "population.npz", trained)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        train(fresh(), 3, file=file)
+
+
+def test_one_network_alone_trains_as_in_the_population(trained):
+    def member(x):
+        return x[1:2] if eqx.is_array(x) else x
+
+    start = fresh()
+    parts = (start.networks, start.memory, start.hyperparameters, start.key)
+    alone = eqx.tree_at(
+        lambda p: (p.networks, p.memory, p.hyperparameters, p.key),
+        fresh(training.Hyperparameters()),
+        jax.tree.map(member, parts),
+    )
+    alone = train(alone, 3)
+    np.testing.assert_allclose(alone.validation_loss[0], trained.validation_loss[1], rtol=1e-10)
+    np.testing.assert_allclose(alone.exponents[0], trained.exponents[1], rtol=1e-6)
+
+
+def test_vmap_trains_as_one_by_one(trained, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    start = fresh()
+    arguments = (start.networks, start.memory, start.hyperparameters)
+    keys = jax.vmap(lambda key: jr.fold_in(key, 0))(start.key)
+    _, _, loss = module._train_epoch.__wrapped__(  # under jit the first backend would be remembered
+        *arguments, keys, TRAINING, module.OPTIMIZER, 32
+    )
+    np.testing.assert_allclose(loss, trained.training_loss[:, 0], rtol=1e-10)
+
+
+def test_one_epoch_is_adam_on_shuffled_batches():
+    settings = training.Hyperparameters(learning_rate=1e-2)
+    population = fresh(settings)
+    done = train(population, 1, batch_size=96, spectrum_epochs=())
+    network = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, population.networks)
+    gradient = eqx.filter_grad(training.mean_loss)(network, TRAINING)
+    # One batch holds all examples; Adam's first step is the rate times the sign of the gradient.
+    assert sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient)) < 25  # nothing is clipped
+    moved = done.networks.cell.weight_hh[0] - network.cell.weight_hh
+    np.testing.assert_allclose(moved, -1e-2 * jnp.sign(gradient.cell.weight_hh), rtol=1e-4)
+
+
+def test_training_learns_and_a_diverging_network_stays_alone():
+    task = training.modular_counting_task(jr.key(5), 256, num_steps=2, modulus=2)
+    settings = training.Hyperparameters(scale=jnp.array([1.0, jnp.inf]), learning_rate=3e-2)
+    done = training.train_population(fresh(settings), task, task, num_epochs=60, batch_size=64)
+    assert done.validation_loss[0, 0] > 0.5
+    assert done.validation_loss[0, -1] < 0.3
+    assert np.all(np.isnan(done.validation_loss[1]))
+
+
+def test_dropout_is_unbiased_and_only_in_training():
+    network = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, fresh().networks)
+    plain = network(TRAINING.inputs[0])
+    factors = (jr.uniform(jr.key(0), (4000, 4)) >= 0.3) / 0.7
+    dropped = jax.vmap(lambda factor: network(TRAINING.inputs[0], factor=factor))(factors)
+    error = dropped.std(axis=0) / 4000**0.5
+    assert np.all(np.abs(dropped.mean(axis=0) - plain) < 5 * error)
+    losses = [
+        training.mean_loss(network, TRAINING, dropout=rate, key=jr.key(1)) for rate in (0.0, 0.5)
+    ]
+    np.testing.assert_allclose(losses[0], training.mean_loss(network, TRAINING), rtol=1e-12)
+    assert losses[1] != losses[0]
+
+
+def test_numbers_are_fitted_by_squares():
+    cell = make_cell(jr.key(0))
+    network = training.Network(cell, 1, key=jr.key(1))
+    task = training.adding_task(jr.key(2), 20, num_steps=4)
+    one_input = training.Examples(task.inputs[..., :1], task.targets, task.weights, 1)
+    outputs = jax.vmap(network)(one_input.inputs)[:, -1]
+    expected = jnp.mean((outputs - task.targets[:, -1]) ** 2)
+    np.testing.assert_allclose(training.mean_loss(network, one_input), expected, rtol=1e-12)
+
+
+def test_gated_and_stacked_cells_train():
+    def make(key):
+        keys = jr.split(key)
+        lower = lejax.cells.LSTMCell(1, 3, dtype=jnp.float32, key=keys[0])
+        return lejax.cells.Stack([lower, lejax.cells.GRUCell(3, 2, dtype=jnp.float32, key=keys[1])])
+
+    population = training.initialize_population(
+        make, training.Hyperparameters(scale=jnp.ones(2)), 2, key=jr.key(0)
+    )
+    small = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, TRAINING
+    )
+    done = training.train_population(
+        population, small, small, num_epochs=1, spectrum_epochs=(1,), stream=STREAM
+    )
+    assert done.exponents.shape == (2, 1, 8)
+    assert done.networks.readout.weight.dtype == jnp.float32
+    assert bool(jnp.all(jnp.isfinite(done.exponents)))
+
+
+def test_bad_input(trained):
+    with pytest.raises(ValueError, match="batch_size is 97, but there are 96"):
+        train(fresh(), 1, batch_size=97)
+    with pytest.raises(ValueError, match="needs a stream"):
+        train(fresh(), 1, stream=None)
+    with pytest.raises(ValueError, match=r"at epoch 3: spectra of \[1\] are past"):
+        train(trained, 4, spectrum_epochs=(1, 4))
+    with pytest.raises(ValueError, match="num_epochs is 2, but the population is at epoch 3"):
+        train(trained, 2)
+    with pytest.raises(ValueError, match="numbers or vectors of one length"):
+        training.Hyperparameters(scale=jnp.ones(2), dropout=jnp.ones(3))
