@@ -1,0 +1,144 @@
+"""Gradient flossing: which networks learn tasks whose answers lie many steps back?
+
+Networks of 32 units in parallel by `vmap` learn the delayed XOR, y_t = s_{t-d} XOR s_{t-2d}, or the delayed copy,
+y_t = s_{t-d}, of fair bits: Adam 1e-3, gradients clipped at .03, batches of 16 fresh sequences. Plain; flossed before
+training; and flossed again during training. A network has solved the task when it answers 95 % of fresh
+sequences' bits. The longest delay that half of the networks solve is what counts.
+"""
+
+import time
+
+import _harness  # first: it sets what JAX and NumPy read when they start
+import _memory_tasks as tasks
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from _memory_tasks import Flossing, Task
+
+from lejax.training import FlossingSchedule
+
+
+PLAIN = Flossing(FlossingSchedule(before=0), 1)
+BEFORE = Flossing(FlossingSchedule(before=300), 30)
+DURING = Flossing(FlossingSchedule(before=300, every=100, updates=20, until=1000), 30)
+VARIANTS = {"plain": PLAIN, "before": BEFORE, "during": DURING}
+# Steps of flossing cost more, the more exponents: equal compute is an equal number of updates times steps times time
+# per step, measured with the others.
+SEARCH = {
+    "k=8": Flossing(FlossingSchedule(before=600), 8),
+    "k=16": Flossing(FlossingSchedule(before=450), 16),
+    "k=32": Flossing(FlossingSchedule(before=300), 32),
+    "half the horizon": Flossing(FlossingSchedule(before=600), 30, counted=20, transient=8),
+    "twice the horizon": Flossing(FlossingSchedule(before=150), 30, counted=94, transient=16),
+    "half before, half during": Flossing(
+        FlossingSchedule(before=150, every=100, updates=15, until=1100), 30
+    ),
+}
+
+
+def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, batch: int) -> dict:
+    """One group of networks through flossing and training."""
+    start = time.perf_counter()
+    key = jr.key(0)
+    networks = eqx.filter_vmap(lambda key: tasks.make_network(kind, key))(jr.split(key, count))
+    memories = tasks.start_training(networks)
+    before = tasks.long_jacobian(networks, jr.key(3), task.first)
+    after, penalties, curve, seconds = before, None, [], 0.0
+    chunk = min(100, epochs)
+    for step in range(0, epochs, chunk):
+        due = flossing.schedule(step)
+        if due:
+            since = time.perf_counter()
+            keys = jr.split(jr.fold_in(jr.key(1), step), count)
+            networks, penalties = tasks.floss(networks, keys, flossing, due)
+            penalties = np.asarray(penalties)
+            seconds += time.perf_counter() - since
+        if step == 0:
+            after = tasks.long_jacobian(networks, jr.key(3), task.first)
+        keys = jr.split(jr.fold_in(jr.key(2), step), count)
+        networks, memories, _ = tasks.train(networks, memories, keys, task, chunk, batch)
+        curve.append(tasks.accuracy(networks, jr.fold_in(jr.key(4), step), task))
+    final = np.asarray(curve[-1])
+    return {
+        "cell": kind,
+        "task": task.name,
+        "delay": task.delay,
+        "accuracies": final,
+        "solved": int(np.sum(final > 0.95)),
+        "networks": count,
+        "median_accuracy": float(np.median(final)),
+        "accuracy_over_training": jnp.stack(curve),
+        "log10_condition": [before[0], after[0]],
+        "log10_gradient": [before[1], after[1]],
+        "last_penalties": None if penalties is None else penalties[:, -1],
+        "flossing_seconds": seconds,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def plan(toy: bool):
+    """(name of the variant, cell, task, flossing) for every row."""
+    if toy:
+        few = {
+            "plain": PLAIN,
+            "before": Flossing(FlossingSchedule(before=3, every=5, updates=2), 4),
+        }
+        for name, flossing in few.items():
+            yield name, "rate", Task("xor", 3), flossing
+        return
+    for delay in (10, 15, 20, 30):
+        for name, flossing in VARIANTS.items():
+            yield name, "rate", Task("xor", delay), flossing
+    for name, flossing in SEARCH.items():
+        yield name, "rate", Task("xor", 20), flossing
+    for delay in (10, 15, 20, 30):
+        for name in ("plain", "before"):
+            yield name, "rate", Task("copy", delay), VARIANTS[name]
+    for kind in ("GRU", "LSTM"):
+        for name in ("plain", "before"):
+            yield name, kind, Task("xor", 10), VARIANTS[name]
+
+
+def main():
+    arguments = _harness.parse_arguments(__doc__)
+    count, epochs, batch = (2, 10, 4) if arguments.toy else (8, 1500, 16)
+    rows, table = [], []
+    for name, kind, task, flossing in plan(arguments.toy):
+        row = {"variant": name, **learn(kind, task, flossing, count, epochs, batch)}
+        rows.append(row)
+        print(
+            f"{kind} {task.name} d={task.delay} {name}: {row['solved']}/{count} solved, median accuracy "
+            f"{row['median_accuracy']:.3f}, {row['seconds']:.0f} s ({row['flossing_seconds']:.0f} s flossing)",
+            flush=True,
+        )
+        _harness.write_json(arguments.json, benchmark="flossing", toy=arguments.toy, rows=rows)
+    for row in rows:
+        (c0, c1), (g0, g1) = row["log10_condition"], row["log10_gradient"]
+        table.append(
+            [
+                f"{row['cell']} {row['task']} d={row['delay']}",
+                row["variant"],
+                f"{row['solved']}/{count}",
+            ]
+            + [f"{row['median_accuracy']:.3f}", f"{c0:.1f} -> {c1:.1f}", f"{g0:.1f} -> {g1:.1f}"]
+            + [f"{row['seconds']:.0f}"]
+        )
+    print("\nlog10 of the condition number of the Jacobian over the delays of the task, and of the")
+    print("gradient of the readout by the state that far back, before and after flossing.")
+    header = ["task", "variant", "solved", "accuracy", "condition", "gradient", "seconds"]
+    print(_harness.format_table(header, table))
+    for kind, name in sorted({(row["cell"] + " " + row["task"], row["variant"]) for row in rows}):
+        solved = [
+            row["delay"]
+            for row in rows
+            if (row["cell"] + " " + row["task"], row["variant"]) == (kind, name)
+            and 2 * row["solved"] >= count
+        ]
+        print(
+            f"{kind}, {name}: longest delay solved by half of the networks: {max(solved, default='none')}"
+        )
+
+
+if __name__ == "__main__":
+    main()

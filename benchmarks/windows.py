@@ -1,0 +1,140 @@
+"""Gradients of long chaotic runs: bias and variance of `WindowedAdjoint` against its window.
+
+Random tanh networks of 64 units, h' = tanh(J h) with J of gain g, ten for each of three gains: the gradient by g of the
+largest exponent, and of the sum of the 8 leading ones. The truth is the slope of a quadratic fit to long runs
+at gains within 10 % of g, with its standard error. Bias is the mean over runs of the windowed gradient less the truth,
+spread its standard deviation over runs, both over the root mean square of the truth over networks; windows
+are also given in Lyapunov times of the networks, 1 / lambda_1.
+"""
+
+from functools import partial
+
+import _harness  # first: it sets what JAX and NumPy read when they start
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import lejax
+
+
+SIZE, COUNT, TRANSIENT = 64, 8, 200
+WINDOWS = (1, 3, 5, 10, 20, 40)
+
+
+def exponents(gain, key, state, num_steps, adjoint):
+    """The largest exponent and the sum of the leading ones."""
+    size = state.shape[0]
+    cell = lejax.cells.RNNCell(0, size, use_bias=False, key=jr.key(0))
+    weight = gain * size**-0.5 * jr.normal(key, (size, size))
+    cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    spectrum = lejax.lyapunov_spectrum(
+        cell,
+        state,
+        num_steps=num_steps,
+        transient=TRANSIENT,
+        num_exponents=COUNT,
+        adjoint=adjoint,
+        throw=False,
+    )
+    return jnp.stack([jnp.max(spectrum.exponents), jnp.sum(spectrum.exponents)])
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def windowed(gain, keys, size, num_steps, window, runs):
+    """Values and gradients (networks, runs, 2)."""
+
+    def one(key, run):
+        state = jr.normal(jr.fold_in(key, run), (size,))
+        adjoint = lejax.WindowedAdjoint(window)
+        value, pull = jax.vjp(lambda gain: exponents(gain, key, state, num_steps, adjoint), gain)
+        return value, jax.vmap(pull)(jnp.eye(2))[0]
+
+    return jax.lax.map(lambda key: jax.lax.map(lambda run: one(key, run), runs), keys)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def around(gain, keys, size, num_steps, runs):
+    """Exponents (networks, gains, runs, 2) at nine gains within 10 % of the gain, and the gains."""
+    gains = gain * (1 + jnp.linspace(-0.1, 0.1, 9))
+
+    def one(key, gain, run):
+        state = jr.normal(jr.fold_in(key, 1000 + run), (size,))
+        return exponents(gain, key, state, num_steps, lejax.DirectAdjoint())
+
+    def of_network(key):
+        return jax.lax.map(lambda gain: jax.lax.map(lambda run: one(key, gain, run), runs), gains)
+
+    return jax.lax.map(of_network, keys), gains
+
+
+def slopes(values, gains, gain):
+    """Slope at `gain` of a quadratic fit, with its standard error, (networks, 2) each."""
+    x = np.asarray(gains) - float(gain)
+    design = np.stack([np.ones_like(x), x, x**2], axis=1)
+    means = np.asarray(values).mean(axis=2)
+    fit, errors = np.linalg.pinv(design), []
+    coefficients = np.einsum("cg,ngv->ncv", fit, means)
+    rest = means - np.einsum("gc,ncv->ngv", design, coefficients)
+    variance = np.sum(rest**2, axis=1) / (len(x) - 3)
+    errors = np.sqrt(variance * np.sum(fit[1] ** 2))
+    return coefficients[:, 1], errors
+
+
+def main():
+    arguments = _harness.parse_arguments(__doc__)
+    size, networks, num_steps, truth_steps, runs = (
+        (16, 2, 60, 200, 2) if arguments.toy else (SIZE, 10, 500, 3000, 4)
+    )
+    rows = []
+    for gain in (2.0, 3.0, 5.0)[: 1 if arguments.toy else 3]:
+        keys = jr.split(jr.key(5), networks)
+        values, gains = around(gain, keys, size, truth_steps, jnp.arange(runs))
+        truth, error = slopes(values, gains, gain)
+        scale = np.sqrt(np.mean(truth**2, axis=0))
+        for window in WINDOWS[:2] if arguments.toy else WINDOWS:
+            value, gradient = windowed(gain, keys, size, num_steps, window, jnp.arange(runs))
+            value, gradient = np.asarray(value), np.asarray(gradient)
+            largest = value[..., 0].mean(axis=1)
+            rows.append(
+                {
+                    "gain": gain,
+                    "window": window,
+                    "lyapunov_times": window * largest,
+                    "largest_exponent": largest,
+                    "truth": truth,
+                    "truth_error": error,
+                    "gradient": gradient.mean(axis=1),
+                    "spread": gradient.std(axis=1, ddof=1),
+                    "mean_bias": (gradient.mean(axis=1) - truth).mean(axis=0) / scale,
+                    "rms_bias": np.sqrt(np.mean((gradient.mean(axis=1) - truth) ** 2, axis=0))
+                    / scale,
+                    "rms_spread": np.sqrt(np.mean(gradient.var(axis=1, ddof=1), axis=0)) / scale,
+                    "rms_truth_error": np.sqrt(np.mean(error**2, axis=0)) / scale,
+                }
+            )
+            print(f"done: g={gain}, window {window}", flush=True)
+            _harness.write_json(
+                arguments.json,
+                benchmark="windows",
+                toy=arguments.toy,
+                num_steps=num_steps,
+                rows=rows,
+            )
+    table = [
+        [f"{row['gain']}", str(row["window"]), f"{np.mean(row['lyapunov_times']):.2f}"]
+        + [
+            f"{row[name][i]:+.2f}" if name == "mean_bias" else f"{row[name][i]:.2f}"
+            for i in (0, 1)
+            for name in ("mean_bias", "rms_spread", "rms_truth_error")
+        ]
+        for row in rows
+    ]
+    header = ["gain", "window", "Lyapunov times"]
+    header += [f"{what}: {of}" for what in ("first", "sum") for of in ("bias", "spread", "truth")]
+    print(_harness.format_table(header, table))
+
+
+if __name__ == "__main__":
+    main()
