@@ -137,20 +137,26 @@ def _scan(body: Body, carry: Carry, inputs: PyTree, length: int) -> Carry:
 
 
 def _scan_segments(
-    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, start: Detach | None = None
+    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, detach: Detach | None = None
 ) -> Carry:
     """A scan over segments of `steps` steps, each of which is run again where it is differentiated; what is left
-    over is one more, shorter segment. A segment begins with `start`."""
+    over is one more, shorter segment. Every segment but the first begins with what `detach` leaves of the carry."""
 
     def segment(steps):
-        def run(carry, inputs):
-            return _scan(body, carry if start is None else start(carry), inputs, steps)
+        def run(carry, numbered):
+            number, inputs = numbered
+            if detach is not None:
+                carry = jax.tree.map(
+                    lambda whole, cut: jnp.where(number > 0, cut, whole), carry, detach(carry)
+                )
+            return _scan(body, carry, inputs, steps)
 
         return jax.checkpoint(run, prevent_cse=False)
 
     count, rest = divmod(length, steps)
     whole = jax.tree.map(lambda x: x[: count * steps].reshape(count, steps, *x.shape[1:]), inputs)
-    carry = _scan(segment(steps), carry, whole, count)
+    carry = _scan(segment(steps), carry, (jnp.arange(count), whole), count)
     if rest:
-        carry = segment(rest)(carry, jax.tree.map(lambda x: x[count * steps :], inputs))
+        left = jax.tree.map(lambda x: x[count * steps :], inputs)
+        carry = segment(rest)(carry, (jnp.asarray(count), left))
     return carry
