@@ -387,7 +387,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         block_exponents=block_exponents,
         block_steps=block_steps,
         unresolved=first.unresolved + second.unresolved,
-        rounding_error=sum(parts),
+        rounding_error=parts[0] + parts[1],
         state=second.state,
         frame=second.frame,
         num_steps=num_steps,
