@@ -170,15 +170,15 @@ def main():
     arguments = _harness.parse_arguments(__doc__)
     if arguments.toy:
         cases = [throughput("Lorenz-63", spectrum_of_lorenz(40), lorenz_systems(8), 40, 1)]
-        chunk_counts, chunk_steps = [10], 20
+        modes, chunk_counts, chunk_steps = ("fixed",), [10], 20
     else:
         cases = [
             throughput("Lorenz-63", spectrum_of_lorenz(2_000), lorenz_systems(512), 2_000, 3),
             throughput("tanh N=16", spectrum_of_network(500), networks(16, 16, 16), 500, 3),
             throughput("tanh N=64", spectrum_of_network(200), networks(64, 8, 8), 200, 3),
         ]
-        chunk_counts, chunk_steps = [10, 100, 1_000, 10_000], 200
-    growth = {mode: memory(chunk_counts, chunk_steps, mode) for mode in ("fixed", "tolerance")}
+        modes, chunk_counts, chunk_steps = ("fixed", "tolerance"), [10, 100, 1_000, 10_000], 200
+    growth = {mode: memory(chunk_counts, chunk_steps, mode) for mode in modes}
     for case in cases:
         print(f"\n{case['case']}: {case['members']} spectra of {case['steps']} steps")
         header = ["contender", "seconds", "spectra / s", "vmap / this"]

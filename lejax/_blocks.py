@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._cell import Cell, ravel
 from ._orthonormalize import Householder, orthonormalize
@@ -71,9 +71,22 @@ class BlockTriangularCell(eqx.Module):
     """
 
     @abc.abstractmethod
+    def __call__(self, input: PyTree, state: PyTree) -> PyTree:
+        raise NotImplementedError
+
+    @abc.abstractmethod
     def blocks(self, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
         """The new state and the diagonal blocks of the Jacobian of this step."""
         raise NotImplementedError
+
+
+class Whole(eqx.Module):
+    """The same cell, which says nothing of its blocks."""
+
+    cell: Cell
+
+    def __call__(self, input: PyTree, state: PyTree) -> PyTree:
+        return self.cell(input, state)
 
 
 def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
@@ -82,7 +95,11 @@ def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tu
         return cell.blocks(input, state)
     vector, unravel = ravel(state)
     following, tangent = tangent_map(cell, input, vector, unravel)
-    return unravel(following), (DenseBlock(tangent, vector.size),)
+
+    def of_columns(columns):  # those of a layer that is less precise than another are too
+        return tangent(columns.astype(vector.dtype))
+
+    return unravel(following), (DenseBlock(of_columns, vector.size),)
 
 
 class BlockPush(eqx.Module):
@@ -116,8 +133,11 @@ class BlockPush(eqx.Module):
 
 def _push_block(block: Block, frame: Array) -> Array:
     if isinstance(block, DiagonalBlock):
-        return frame + jnp.log(jnp.abs(block.entries))
-    return block.tangent(frame)
+        size = jnp.abs(block.entries)
+        # The logarithm of 0 would make even the derivatives of the other exponents NaN.
+        is_zero = size == 0
+        return frame + jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, size)))
+    return block.tangent(frame).astype(frame.dtype)
 
 
 def make_block_push(cell: Cell, state: PyTree) -> BlockPush:
@@ -168,8 +188,8 @@ def open_frames(
         rows = slice(room.start, room.start + room.size * room.multiplicity, room.multiplicity)
         columns = random[rows, : room.columns]
         if frame is not None:
-            mine, place = _owners(rooms, frame)
-            first = (mine == index) & (place % room.multiplicity == 0)
+            owners = _find_owners(rooms, frame)
+            first = (owners.room == index) & (owners.place % room.multiplicity == 0)
             chosen = jnp.argsort(~first, stable=True)[: room.columns]
             columns = jnp.where(first[chosen], frame[rows][:, chosen], columns)
         return orthonormalize(Householder(), columns).columns
@@ -179,18 +199,35 @@ def open_frames(
     return tuple(one(index, room) for index, room in enumerate(rooms))
 
 
-def _owners(
-    rooms: tuple[Room, ...], frame: Float[Array, "d k"]
-) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
-    """For each column the room it lies in, and its place among the directions of that room."""
-    parts = [frame[room.start : room.start + room.size * room.multiplicity] for room in rooms]
-    room_of = jnp.argmax(jnp.stack([jnp.sum(part**2, axis=0) for part in parts]), axis=0)
-    place = jnp.zeros_like(room_of)
-    for index, (room, part) in enumerate(zip(rooms, parts, strict=True)):
-        mine = room_of == index
-        counted = jnp.argmax(jnp.abs(part), axis=0) if room.is_diagonal else jnp.cumsum(mine) - 1
+class _Owners(NamedTuple):
+    """Whose directions the columns of a frame are."""
+
+    room: Int[Array, " k"]
+    place: Int[Array, " k"]  # among the directions of the room
+    are_known: Bool[Array, ""]  # whether each column lies in one room, as in the frame of a report
+
+
+def _find_owners(rooms: tuple[Room, ...], frame: Float[Array, "d k"]) -> _Owners:
+    squares = [frame[r.start : r.start + r.size * r.multiplicity] ** 2 for r in rooms]
+    # In a diagonal block a direction is a single coordinate.
+    shares = jnp.stack(
+        [
+            jnp.max(part, axis=0) if room.is_diagonal else jnp.sum(part, axis=0)
+            for room, part in zip(rooms, squares, strict=True)
+        ]
+    )
+    owner = jnp.argmax(shares, axis=0)
+    place = jnp.zeros_like(owner)
+    for index, (room, part) in enumerate(zip(rooms, squares, strict=True)):
+        mine = owner == index
+        counted = jnp.argmax(part, axis=0) if room.is_diagonal else jnp.cumsum(mine) - 1
         place = jnp.where(mine, counted, place)
-    return room_of, place
+    whole = jnp.sum(frame**2, axis=0)
+    is_pure = whole - jnp.max(shares, axis=0) <= float(jnp.finfo(frame.dtype).eps) ** 0.5 * whole
+    counts = jnp.asarray([room.columns * room.multiplicity for room in rooms])
+    same = (owner == owner[:, None]) & (place == place[:, None])
+    is_single = jnp.sum(same, axis=0) == 1
+    return _Owners(owner, place, jnp.all(is_pure & is_single & (place < counts[owner])))
 
 
 def choose_directions(
@@ -199,8 +236,9 @@ def choose_directions(
     exponents: Float[Array, " c"],
     num_exponents: int,
 ) -> tuple[Int[Array, " k"] | slice, Int[Array, " k"] | slice]:
-    """Which directions of all rooms are reported, and in which order: that of the frame the run was given, else the
-    largest exponents first. As places among the directions with their multiplicities, and among those followed."""
+    """Which directions of all rooms are reported, and in which order: that of the frame the run was given if it is
+    made of directions of rooms, else the largest exponents first. As places among the directions with their
+    multiplicities, and among those followed."""
     if _is_whole(rooms):
         return slice(None), slice(None)
     counts = [room.columns * room.multiplicity for room in rooms]
@@ -212,20 +250,19 @@ def choose_directions(
             for room, first in zip(rooms, followed, strict=False)
         ]
     )
-    if frame is None:
-        # Within a frame the order of the columns stands: another one would be another frame.
-        growth = [
-            exponents[first : first + room.columns]
-            if room.is_diagonal
-            else jax.lax.cummin(exponents[first : first + room.columns])
-            for room, first in zip(rooms, followed.tolist(), strict=False)
-        ]
-        growth = jax.lax.stop_gradient(jnp.concatenate(growth))[source]
-        order = jnp.argsort(-growth, stable=True)[:num_exponents]
-    else:
-        room_of, place = _owners(rooms, frame)
-        last = jnp.asarray(counts)[room_of] - 1
-        order = jnp.asarray(starts)[room_of] + jnp.minimum(place, last)
+    # Within a frame the order of the columns stands: another one would be another frame.
+    growth = [
+        exponents[first : first + room.columns]
+        if room.is_diagonal
+        else jax.lax.cummin(exponents[first : first + room.columns])
+        for room, first in zip(rooms, followed.tolist(), strict=False)
+    ]
+    growth = jax.lax.stop_gradient(jnp.concatenate(growth))[source]
+    order = jnp.argsort(-growth, stable=True)[:num_exponents]
+    if frame is not None:
+        owners = _find_owners(rooms, frame)
+        own = jnp.asarray(starts)[owners.room] + owners.place
+        order = jnp.where(owners.are_known, own, order)
     return order, jnp.asarray(source)[order]
 
 

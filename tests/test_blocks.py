@@ -93,9 +93,17 @@ def test_a_closed_gate_is_minus_infinity_and_spoils_nothing():
     assert np.isneginf(spectrum.exponents[3])
     assert np.isfinite(spectrum.exponents[:3]).all()
     assert spectrum.result == lejax.RESULTS.successful
+    gradient = eqx.filter_grad(
+        lambda cell: lejax.lyapunov_spectrum(cell, jnp.ones(4), INPUTS).exponents[:3].sum()
+    )(cell)
+    exact = np.array(np.mean(jax.nn.sigmoid(-cell.bias - INPUTS), axis=0))
+    exact[1] = 0
+    np.testing.assert_allclose(gradient.bias, exact, rtol=1e-12)
 
 
-@pytest.mark.parametrize("every", [1, 2, None])
+@pytest.mark.parametrize(
+    "every", [1, *(pytest.param(x, marks=pytest.mark.slow) for x in (2, None))]
+)
 def test_low_rank_network_has_the_reduced_system_and_the_leak(every):
     left, right = jr.normal(jr.key(1), (2, 8, 2))
     cell, state = LowRank(left, right), 0.5 * left[:, 0]
@@ -128,6 +136,9 @@ STACK = Stack(
 )
 
 
+SMALL = Stack([RNNCell(4, 2, key=jr.key(4)), RNNCell(2, 1, key=jr.key(5))])  # quick to compile
+
+
 def test_stack_is_its_layers_and_the_whole():
     state = STACK.initial_state()
     every_step = SequentialQR(every=1)
@@ -146,19 +157,37 @@ def test_stack_is_its_layers_and_the_whole():
     np.testing.assert_allclose(leading.exponents, spectrum.exponents[:2], atol=1e-3)
 
 
-@pytest.mark.parametrize("num_exponents", [None, 4])
+@pytest.mark.parametrize("num_exponents", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_consecutive_runs_are_one(num_exponents):
     run = {"num_exponents": num_exponents, "method": SequentialQR(every=1)}
-    state = STACK.initial_state()
-    one = lejax.lyapunov_spectrum(STACK, state, INPUTS[:200], **run)
-    first = lejax.lyapunov_spectrum(STACK, state, INPUTS[:100], **run)
-    second = lejax.lyapunov_spectrum(STACK, first.state, INPUTS[100:200], frame=first.frame, **run)
+    state = SMALL.initial_state()
+    one = lejax.lyapunov_spectrum(SMALL, state, INPUTS[:200], **run)
+    first = lejax.lyapunov_spectrum(SMALL, state, INPUTS[:100], **run)
+    second = lejax.lyapunov_spectrum(SMALL, first.state, INPUTS[100:200], frame=first.frame, **run)
     both = lejax.combine(first, second)
     # Of different layers nearly equal exponents stand in the order of the first run.
     np.testing.assert_allclose(np.sort(both.exponents), np.sort(one.exponents), atol=1e-10)
     np.testing.assert_allclose(
         second.frame.T @ second.frame, np.eye(second.frame.shape[1]), atol=1e-12
     )
+
+
+def test_any_frame_may_start_a_run():
+    # One that is not made of the frames of blocks says nothing of which exponents are meant: the largest are.
+    cell = Gate(jnp.array([1.0, -2.0, 3.0, 0.5]))
+    exact = np.sort(np.mean(np.log(jax.nn.sigmoid(cell.bias + INPUTS)), axis=0))[::-1]
+    frame = jnp.linalg.qr(jr.normal(jr.key(8), (4, 4)))[0]
+    run = {"method": SequentialQR(every=1)}
+    for columns in (frame[:, :2], jnp.stack([frame[:, 0], frame[:, 0]], axis=1)):
+        spectrum = lejax.lyapunov_spectrum(cell, jnp.ones(4), INPUTS, frame=columns, **run)
+        np.testing.assert_allclose(spectrum.exponents, exact[:2], rtol=1e-13)
+    chosen = lejax.lyapunov_spectrum(cell, jnp.ones(4), INPUTS, frame=jnp.eye(4)[:, 1:3], **run)
+    np.testing.assert_allclose(chosen.exponents, exact[np.array([3, 0])], rtol=1e-13)
+    state, run = STACK.initial_state(), {"transient": 100, **run}
+    frame = jnp.linalg.qr(jr.normal(jr.key(8), (9, 9)))[0]
+    spectrum = lejax.lyapunov_spectrum(STACK, state, INPUTS, frame=frame, **run)
+    random = lejax.lyapunov_spectrum(STACK, state, INPUTS, **run)
+    np.testing.assert_allclose(spectrum.exponents, random.exponents, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -175,12 +204,30 @@ def test_chunks_of_a_stack():
 
 
 def test_low_precision_stack_has_a_float32_tangent():
-    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (STACK, STACK.initial_state(), INPUTS))
-    spectrum = lejax.lyapunov_spectrum(*low)
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (SMALL, SMALL.initial_state(), INPUTS))
+    every_step = SequentialQR(every=1)
+    spectrum = lejax.lyapunov_spectrum(*low, method=every_step)
     assert spectrum.exponents.dtype == jnp.float32
     assert spectrum.state[0].dtype == jnp.bfloat16
-    whole = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:])
+    whole = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:], method=every_step)
     np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05)
+
+
+def test_layers_may_differ_in_precision():
+    layers = RNNCell(4, 2, dtype=jnp.float32, key=jr.key(4)), RNNCell(2, 1, key=jr.key(5))
+    stack = Stack(layers)
+    inputs = INPUTS[:20].astype(jnp.float32)
+    spectrum = lejax.lyapunov_spectrum(stack, stack.initial_state(), inputs)
+    assert spectrum.exponents.dtype == jnp.float64
+    assert [leaf.dtype for leaf in spectrum.state] == [jnp.float32, jnp.float64]
+    # The determinant of the float32 layer, which owns the first two coordinates.
+    weight_ih, weight_hh, bias = layers[0].weight_ih, layers[0].weight_hh, layers[0].bias
+    state, growth = np.zeros(2), []
+    for input in np.asarray(inputs):
+        state = np.tanh(weight_ih @ input + weight_hh @ state + bias)
+        growth.append(np.linalg.slogdet(weight_hh)[1] + np.sum(np.log(1 - state**2)))
+    is_first = np.any(np.asarray(spectrum.frame)[:2] != 0, axis=0)
+    np.testing.assert_allclose(np.sum(spectrum.exponents[is_first]), np.mean(growth), rtol=1e-5)
 
 
 def test_blocks_that_do_not_fill_the_state_are_refused():

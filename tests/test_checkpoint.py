@@ -150,7 +150,7 @@ OTHERS = {
     "transient": ({"transient": 50, "num_steps": 640}, "its transient is 60, but here it is 50"),
     "blocks": ({"num_blocks": 8}, "its num_blocks is 4, but here it is 8"),
     "chunks": ({"chunk_steps": 80}, "its chunk_steps is 160, but here it is 80"),
-    "k": ({"num_exponents": 2}, "its num_exponents is None, but here it is 2"),
+    "k": ({"num_exponents": np.int64(2)}, "its num_exponents is None, but here it is 2"),
     "dt": ({"dt": 0.5}, r"its dt is float64\[\] 1.0, but here it is float64\[\] 0.5"),
     "method": (
         {"method": lejax.SequentialQR(every=2)},
@@ -191,6 +191,11 @@ def test_a_checkpoint_of_another_run_is_refused(finished, name):
     with pytest.raises(ValueError, match=message):
         long_run(**arguments, checkpoint=finished)
     assert finished.read_bytes() == before
+
+
+def test_counts_may_be_those_of_numpy(finished):
+    run = RUN | {"transient": np.int64(60), "num_blocks": np.int64(4), "num_steps": np.int32(640)}
+    assert int(long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=finished, **run).num_steps) == 640
 
 
 def test_the_fingerprint_of_a_function_is_that_of_its_program_and_arrays(tmp_path):

@@ -137,6 +137,16 @@ def test_a_plain_function_compiles_once_not_once_a_chunk():
     np.testing.assert_allclose(by_function.exponents, by_module.exponents, atol=1e-12)
 
 
+def test_exponents_are_per_unit_time_whoever_wrote_the_vector_field():
+    rates = jnp.array([1.0, 2.0])
+    flow = lejax.systems.Flow(lambda input, state: -rates * state, dt=0.1)
+    run = {"num_steps": 20, "method": lejax.SequentialQR(every=1)}
+    whole = lejax.lyapunov_spectrum(flow, jnp.ones(2), **run)
+    chunked = long_run(flow, jnp.ones(2), **run)
+    assert chunked.dt == 0.1
+    np.testing.assert_allclose(chunked.exponents, whole.exponents, rtol=1e-12)
+
+
 def test_a_failed_chunk_ends_the_run_at_the_step_of_the_one_run():
     cell = Counted([])
     inputs = jnp.zeros(100).at[53].set(jnp.nan)
@@ -201,6 +211,31 @@ def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
     assert chunked.result == single.result == lejax.RESULTS.interval_too_long
     assert int(chunked.num_steps) == 3000
     assert_same(chunked, single)
+
+
+class Switched(eqx.Module):
+    """One of two linear maps, as the input says."""
+
+    maps: jax.Array
+
+    def __call__(self, input, state):
+        return self.maps[input] @ state
+
+
+def test_a_singular_stretch_is_no_fault_of_the_interval_of_the_others():
+    turn = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
+    left, right = jr.normal(jr.key(1), (2, 3, 2))
+    cell, inputs = Switched(jnp.stack([turn, 0.5 * left @ right.T])), np.repeat([1, 0], 128)
+    spectrum = long_run(cell, jnp.ones(3), inputs, num_blocks=2, chunk_steps=128)
+    assert spectrum.every > 1  # of the rotations, which cost nothing
+    assert spectrum.unresolved[2] > 0
+    assert np.max(spectrum.rounding_error) > 1e-8
+    first = lejax.lyapunov_spectrum(cell, jnp.ones(3), inputs[:128], num_blocks=1)
+    second = lejax.lyapunov_spectrum(
+        cell, first.state, inputs[128:], frame=first.frame, num_blocks=1
+    )
+    assert first.every == 1
+    assert lejax.combine(first, second).result == lejax.RESULTS.successful
 
 
 def test_float32_stays_float32():
@@ -324,3 +359,18 @@ def test_progress_is_shown_only_when_asked_for(capsys):
 def test_bad_arguments(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         long_run(lejax.systems.Henon(), jnp.zeros(2), **arguments)
+
+
+def test_the_leading_exponents_of_a_block_triangular_cell_are_those_of_the_whole_run():
+    class Gate(lejax.BlockTriangularCell):
+        def __call__(self, input, state):
+            return jnp.exp(input) * state
+
+        def blocks(self, input, state):
+            return self(input, state), (lejax.DiagonalBlock(jnp.exp(input)),)
+
+    # The first coordinate grows fastest at first, the second over the whole run.
+    late = (jnp.arange(600) >= 200)[:, None]
+    inputs = jnp.where(late, jnp.array([-0.2, 0.0]), jnp.array([0.0, -0.1]))
+    spectrum = long_run(Gate(), jnp.ones(2), inputs, num_exponents=1, chunk_steps=200, num_blocks=3)
+    np.testing.assert_allclose(spectrum.exponents, -0.1 / 3, atol=0.02)

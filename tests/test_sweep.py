@@ -332,6 +332,8 @@ def test_to_xarray(swept):
     assert to_xarray(np.ones(3), np.zeros(3))["value"].dims == ("member",)
     with pytest.raises(ValueError, match=r"x of the results has shape \(4,\), but the members"):
         to_xarray({"x": np.zeros(4)}, np.zeros(3))
+    with pytest.raises(ValueError, match="dt is both an axis of the members and a result"):
+        to_xarray({"dt": np.zeros(2)}, Grid(dt=np.ones(2)))
 
 
 def test_to_xarray_says_what_is_missing(monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
+from .._blocks import BlockTriangularCell, Whole
 from .._cell import (
     Cell,
     check_count,
@@ -86,7 +87,8 @@ def long_run(
     way in which later chunks differ in their steps or blocks. Memory does not grow with the number of chunks.
     Without a number for `method.every` each chunk has its own pilot and its own interval, so that the run
     follows inputs that change, and a chunk that rounding spoils is done again by itself; `every` of the result is
-    the longest. With an interval above 1 there is an orthonormalization at the end of each chunk too.
+    the longest. Fewer than all exponents of a `BlockTriangularCell` (a `Stack`) come from its
+    whole Jacobian, not block by block: which blocks they belong to is known only at the end. With an interval above 1 there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
     of JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
     tolerance favors looks at which the error is underestimated, by a fraction of it; blocks shorter than the memory
@@ -117,7 +119,10 @@ def long_run(
         check_count("num_blocks, of which errors below a tolerance are made,", num_blocks, 2)
         if num_steps is None and not jax.tree.leaves(inputs):
             num_steps = _MOST_STEPS - check_count("transient", transient, 0)
+    transient = check_count("transient", transient, 0)
     num_steps = _count_steps(inputs, num_steps, transient)
+    if num_exponents is not None:
+        num_exponents = check_count("num_exponents", num_exponents, 1)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
         # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
@@ -131,14 +136,16 @@ def long_run(
         ends = growing_blocks(length, num_blocks)
         layout = Layout(transient, num_steps, num_blocks, length * num_blocks, together=True)
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
+    dt = time_step(cell) if dt is None else dt  # a hoisted cell does not know it any more
+    few = num_exponents if frame is None else frame.shape[1]
+    if isinstance(cell, BlockTriangularCell) and few and few < ravel(state)[0].size:
+        # Blocks would go on with the directions that grew fastest in the first chunk.
+        cell = Whole(cell)
     cell = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
 
     now, identity = _Position(0, state, frame, None), {}
     if path is not None:
-        duration = time_step(cell) if dt is None else dt
-        identity = _identity(
-            cell, state, inputs, duration, method, frame, key, num_exponents, layout
-        )
+        identity = _identity(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
         arrays = checkpoints.load(path, identity)
         now = now if arrays is None else _from_arrays(arrays, state)
 

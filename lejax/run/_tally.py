@@ -22,6 +22,8 @@ class Tally(NamedTuple):
     """The step at which each block is complete."""
     rounding_error: Float[np.ndarray, " k"]
     """The error times steps."""
+    avoidable_error: Float[np.ndarray, " k"]
+    """The part of it that a shorter interval would have spared: that of chunks with one above 1."""
     unresolved: Int[np.ndarray, " k"]
     every: Int[np.ndarray, ""]
     first_bad_step: Int[np.ndarray, ""]
@@ -47,6 +49,7 @@ def begin(ends: Int[np.ndarray, " b"], chunk: LyapunovSpectrum) -> Tally:
         lengths=np.zeros(len(ends), np.int64),
         ends=ends,
         rounding_error=np.zeros(k),
+        avoidable_error=np.zeros(k),
         unresolved=np.zeros(k, np.int64),
         every=np.asarray(1),
         first_bad_step=np.asarray(-1),
@@ -63,12 +66,13 @@ def add(tally: Tally, chunk: LyapunovSpectrum, start: int) -> Tally:
     growth, lengths = tally.growth.copy(), tally.lengths.copy()
     np.add.at(growth, blocks, np.asarray(chunk.block_exponents, np.float64) * steps[:, None])
     np.add.at(lengths, blocks, steps)
+    error = steps.sum() * np.asarray(chunk.rounding_error, np.float64)
     bad = int(chunk.first_bad_step)
     return tally._replace(
         growth=growth,
         lengths=lengths,
-        rounding_error=tally.rounding_error
-        + steps.sum() * np.asarray(chunk.rounding_error, np.float64),
+        rounding_error=tally.rounding_error + error,
+        avoidable_error=tally.avoidable_error + (int(chunk.every) > 1) * error,
         unresolved=tally.unresolved + np.asarray(chunk.unresolved),
         every=np.maximum(tally.every, np.asarray(chunk.every)),
         first_bad_step=np.asarray(-1 if bad < 0 else start + bad),
@@ -129,7 +133,7 @@ def _block_exponents(tally: Tally) -> Float[np.ndarray, "b k"]:
 def _statistics(tally: Tally):
     """Exponents, their errors and the status, of as many rows whatever was done: compiled once."""
     dtype = tally.dt.dtype
-    per_step = tally.rounding_error / tally.lengths.sum() * tally.dt
+    per_step = tally.avoidable_error / tally.lengths.sum() * tally.dt
     return _judged(
         _block_exponents(tally).astype(dtype),
         tally.lengths.astype(dtype),

@@ -22,7 +22,8 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid) -> "Dataset":
     the others of a variable `x` are `x_0`, `x_1`, ... A variable is named by its place in the pytree:
     `exponents`, `standard_error`, ... of a `LyapunovSpectrum`. A status is a number, as in `RESULTS`.
 
-    **Raises:** `ModuleNotFoundError` without xarray; `ValueError` if the results are not those of the members.
+    **Raises:** `ModuleNotFoundError` without xarray; `ValueError` if the results are not those of the members or
+    share a name with an axis.
 
     !!! example
 
@@ -45,6 +46,10 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid) -> "Dataset":
         if np.shape(leaf)[: len(shape)] != shape:
             raise ValueError(
                 f"{name} of the results has shape {np.shape(leaf)}, but the members have {shape}."
+            )
+        if name in coordinates:
+            raise ValueError(
+                f"{name} is both an axis of the members and a result; give to_xarray a Grid with another name for it."
             )
         rest = tuple(f"{name}_{i}" for i in range(np.ndim(leaf) - len(shape)))
         variables[name] = ((*coordinates, *rest), np.asarray(leaf))
