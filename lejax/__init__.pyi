@@ -7,6 +7,12 @@ from . import (
     systems as systems,
 )
 from ._adjoint import DirectAdjoint as DirectAdjoint
+from ._angles import (
+    domination_violations as domination_violations,
+    participation_ratio as participation_ratio,
+    principal_angles as principal_angles,
+    vector_angles as vector_angles,
+)
 from ._cell import (
     RecurrentCell as RecurrentCell,
     TangentCell as TangentCell,
@@ -14,12 +20,29 @@ from ._cell import (
     VectorField as VectorField,
     unroll as unroll,
 )
+from ._covariant import (
+    CovariantReducer as CovariantReducer,
+    CovariantStep as CovariantStep,
+    CovariantVectors as CovariantVectors,
+    covariant_lyapunov_vectors as covariant_lyapunov_vectors,
+    covariant_statistics as covariant_statistics,
+)
+from ._covariant_reducers import (
+    AngleHistogram as AngleHistogram,
+    CovariantStatistics as CovariantStatistics,
+    VectorStatistics as VectorStatistics,
+)
 from ._dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
 from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
+from ._lyapunov_vectors import (
+    LyapunovVectors as LyapunovVectors,
+    backward_lyapunov_vectors as backward_lyapunov_vectors,
+    forward_lyapunov_vectors as forward_lyapunov_vectors,
+)
 from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,

@@ -14,12 +14,12 @@ PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
-    {"_adjoint", "_orthonormalize", "_tangent"},
-    {"_loop"},
+    {"_adjoint", "_angles", "_orthonormalize", "_tangent"},
+    {"_ginelli", "_loop"},
     {"_pilot"},
     {"_method"},
-    {"_dimension", "_spectrum"},
-    {"_interval", "_jackknife", "cells", "systems"},
+    {"_covariant", "_dimension", "_spectrum"},
+    {"_covariant_reducers", "_interval", "_jackknife", "_lyapunov_vectors", "cells", "systems"},
     {"interop", "plot", "run"},
     {"data"},
     {"_report"},

@@ -73,24 +73,71 @@ VERBS = {
         ),
         SPECTRUM.block_exponents,
     ),
+    "covariant_lyapunov_vectors": (
+        lambda x: (
+            lejax.covariant_lyapunov_vectors(
+                CELL, x, INPUTS, num_exponents=2, backward_transient=5
+            ).vectors
+        ),
+        STATE + 0.1,
+    ),
+    "covariant_statistics": (
+        lambda x: (
+            lejax.covariant_statistics(
+                CELL,
+                x,
+                INPUTS,
+                num_exponents=2,
+                backward_transient=5,
+                reducer=lejax.VectorStatistics(),
+            ).mean_squared_cosine
+        ),
+        STATE + 0.1,
+    ),
+    "backward_lyapunov_vectors": (
+        lambda x: (
+            lejax.backward_lyapunov_vectors(CELL, x, INPUTS, num_exponents=2, transient=4).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "forward_lyapunov_vectors": (
+        lambda x: (
+            lejax.forward_lyapunov_vectors(
+                CELL, x, INPUTS, num_exponents=2, backward_transient=4
+            ).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "vector_angles": (lejax.vector_angles, FRAME),
+    "principal_angles": (lambda x: lejax.principal_angles(x[:, :1], x[:, 1:]), FRAME),
+    "participation_ratio": (lejax.participation_ratio, FRAME),
+    "domination_violations": (
+        lambda x: lejax.domination_violations(jnp.exp(x), 2),
+        FRAME,
+    ),
     "Henon": (lambda x: lejax.unroll(Henon(), x, num_steps=4), jnp.array([0.1, 0.2])),
     "Flow": (lambda x: Flow(Lorenz63(), dt=0.01, substeps=2)(None, x), jnp.ones(3)),
 }
 # Host functions, strategies, reports and statuses: nothing to trace.
 NOT_TRACED = {
     "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
-    "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
+    "CovariantReducer", "CovariantStep", "CovariantVectors", "CovariantStatistics", "LyapunovVectors",
+    "VectorStatistics", "AngleHistogram", "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
     "cells", "systems", "interop", "plot", "run", "data",
 }  # fmt: skip
 
 
-# The strategies compile many programs between them: they run with the slow tests.
-STRATEGIES = (
+# These compile many large programs between them: they run with the slow tests.
+HEAVY = (
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.householder",
+    "covariant_lyapunov_vectors",
+    "covariant_statistics",
+    "backward_lyapunov_vectors",
+    "forward_lyapunov_vectors",
 )
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name in STRATEGIES else ()) for name in VERBS]
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in VERBS]
 
 
 @pytest.fixture(params=NAMES)
