@@ -2,6 +2,7 @@ from . import (
     cells as cells,
     data as data,
     interop as interop,
+    orbits as orbits,
     plot as plot,
     run as run,
     systems as systems,

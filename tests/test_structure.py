@@ -20,6 +20,7 @@ FLOORS = [
     {"_method"},
     {"_covariant", "_dimension", "_spectrum"},
     {"_covariant_reducers", "_interval", "_jackknife", "_lyapunov_vectors", "cells", "systems"},
+    {"indicators", "orbits"},
     {"interop", "plot", "run"},
     {"data"},
     {"_report"},
