@@ -1,6 +1,7 @@
 from . import (
     cells as cells,
     data as data,
+    indicators as indicators,
     interop as interop,
     orbits as orbits,
     plot as plot,

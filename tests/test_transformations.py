@@ -123,7 +123,7 @@ NOT_TRACED = {
     "suggest_qr_interval", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
     "CovariantReducer", "CovariantStep", "CovariantVectors", "CovariantStatistics", "LyapunovVectors",
     "VectorStatistics", "AngleHistogram", "TangentCell", "SequentialQR", "ParallelQR", "DirectAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
-    "cells", "systems", "interop", "plot", "run", "data",
+    "cells", "systems", "orbits", "indicators", "interop", "plot", "run", "data",
 }  # fmt: skip
 
 

@@ -33,12 +33,12 @@ def find_bifurcations(
 ) -> list[Bifurcation]:
     """All that changes between neighbors, in the order of the branch."""
     found = []
-    slope, values = np.asarray(slope), np.asarray(parameters)
+    slopes, values = np.asarray(slope), np.asarray(parameters)
     counts = np.array([_count(row) for row in multipliers])
     for i in range(len(values) - 1):
         change = counts[i + 1] - counts[i]
         kinds = []
-        if slope[i] * slope[i + 1] < 0:
+        if slopes[i] * slopes[i + 1] < 0:
             kinds.append("fold")
         elif change[0] % 2:
             kinds.append("branch point")
@@ -48,17 +48,17 @@ def find_bifurcations(
         if abs(change[2]) == 2 and change[0] == 0 and change[1] == 0:
             kinds.append("Neimark-Sacker")
         for kind in kinds:
-            found.append(_locate(kind, orbit, y, values, slope, monodromy, multipliers, i))
+            found.append(_locate(kind, orbit, y, values, slopes, monodromy, multipliers, i))
     return found
 
 
 def _count(multipliers: Complex[np.ndarray, " d"]) -> tuple[int, int, int]:
     """How many multipliers are beyond 1, beyond -1, and complex beyond the unit circle."""
-    is_real = np.abs(multipliers.imag) <= 1e-9 * np.abs(multipliers)
+    is_real = np.abs(np.imag(multipliers)) <= 1e-9 * np.abs(multipliers)
     beyond = np.abs(multipliers) > 1
     return (
-        int(np.sum(is_real & beyond & (multipliers.real > 0))),
-        int(np.sum(is_real & beyond & (multipliers.real < 0))),
+        int(np.sum(is_real & beyond & (np.real(multipliers) > 0))),
+        int(np.sum(is_real & beyond & (np.real(multipliers) < 0))),
         int(np.sum(~is_real & beyond)),
     )
 
@@ -82,7 +82,7 @@ def _locate(kind, orbit, y, parameters, slope, monodromy, multipliers, i) -> Bif
     near = i if share < 0.5 else i + 1
     values, vectors = np.linalg.eig(np.asarray(monodromy[near]))
     if kind == "Neimark-Sacker":
-        complex_only = np.where(values.imag > 0, np.abs(np.abs(values) - 1), np.inf)
+        complex_only = np.where(np.imag(values) > 0, np.abs(np.abs(values) - 1), np.inf)
         which = np.argmin(complex_only)
         angle = float(np.angle(values[which]))
     else:

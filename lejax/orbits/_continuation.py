@@ -97,8 +97,8 @@ def continue_orbit(
     else:
         shooting = make_shooting(start_cell, period, num_segments)
     orbit = Orbit(family, input, state, shooting)
-    numbers = (jnp.asarray(float(x)) for x in (parameter, step, largest, low, high))
-    trace = _trace(orbit, *numbers, count)
+    numbers = jnp.asarray([parameter, step, largest, low, high], float)
+    trace = _trace(orbit, numbers, count)
     if not bool(trace.is_good[0]):
         raise RuntimeError(
             f"Newton's method found no orbit of period {period} at parameter {parameter} near the state given."
@@ -149,7 +149,8 @@ class _Trace(NamedTuple):
 
 
 @eqx.filter_jit
-def _trace(orbit: Orbit, parameter, step, largest, low, high, count) -> _Trace:
+def _trace(orbit: Orbit, numbers, count) -> _Trace:
+    parameter, step, largest, low, high = numbers
     y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
     tol = default_tol_q(y.dtype)
     start = newton(lambda x: orbit.residual(x, parameter, y), y, 50)

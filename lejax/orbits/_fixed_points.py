@@ -255,19 +255,19 @@ def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, 
     distinct = unique(
         lambda i: jnp.max(jnp.abs(roots - roots[i]), axis=1) < tolerance, valid, rank, most
     )
-    is_slow = ~(q[distinct.index] < tol_q)
+    is_slow = ~(q[distinct.row] < tol_q)
 
     def polish(arguments):
         root, is_slow = arguments
         root = jnp.where(is_slow, root, implicit_root(displacement, root))
         return root, jax.jacfwd(displacement)(root) + jnp.eye(root.size, dtype=dtype)
 
-    roots, jacobians = jax.lax.map(polish, (roots[distinct.index], is_slow))
+    roots, jacobians = jax.lax.map(polish, (roots[distinct.row], is_slow))
     return FixedPoints(
         points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),
         q=jax.vmap(lambda root: speed(displacement, root))(roots),
         is_slow=is_slow & distinct.found,
-        count=distinct.count,
+        count=distinct.hits,
         jacobians=jacobians,
         found=distinct.found,
         dt=jnp.asarray(time_step(cell), dtype),

@@ -34,17 +34,17 @@ class PeriodicOrbits(eqx.Module):
     @property
     def stability(self) -> Stability:
         """Multipliers, kinds, time constants; on the host. A flow's multiplier of 1 along the orbit is left out."""
-        stability = linear_stability(self.monodromy, dt=np.asarray(self.period))
+        stability = linear_stability(self.monodromy, dt=self.period)
         if not self.is_flow:
             return stability
-        keep = np.ones(stability.multipliers.shape, bool)
         trivial = np.argmin(np.abs(stability.multipliers - 1), axis=1)
-        keep[np.arange(len(keep)), trivial] = False
-        rows, size = keep.shape
-        columns = np.broadcast_to(keep[:, None, :], stability.directions.shape)
+        order = np.argsort(
+            np.arange(stability.multipliers.shape[-1]) == trivial[:, None], kind="stable"
+        )
+        kept = order[:, :-1]  # in their order; the trivial one came last
         return Stability(
-            stability.multipliers[keep].reshape(rows, size - 1),
-            stability.directions[columns].reshape(rows, size, size - 1),
+            np.take_along_axis(stability.multipliers, kept, axis=1),
+            np.take_along_axis(stability.directions, kept[:, None, :], axis=2),
             stability.dt,
             stability.tolerance,
         )
@@ -189,14 +189,14 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
         y = implicit_root(lambda y: shooting.residual(cell, input, state, y, reference), y)
         return y, shooting.monodromy(cell, input, state, y)
 
-    roots, monodromy = jax.lax.map(polish, roots[distinct.index])
+    roots, monodromy = jax.lax.map(polish, roots[distinct.row])
     return PeriodicOrbits(
         points=jax.vmap(jax.vmap(unravel))(jax.vmap(lambda y: shooting.points(state, y))(roots)),
         period=jax.vmap(shooting.period)(roots),
         q=jax.vmap(lambda y: speed(lambda y: shooting.residual(cell, input, state, y, y), y))(
             roots
         ),
-        count=distinct.count,
+        count=distinct.hits,
         monodromy=monodromy,
         found=distinct.found,
         is_flow=isinstance(shooting, FlowShooting),
@@ -258,17 +258,18 @@ def floquet_multipliers(
     elif num_steps is not None:
         raise ValueError("num_steps is for a Flow; the period of a map says how many.")
     else:
-        shooting, period = MapShooting(check_count("period", period, 1)), None
-    return _multipliers(hoist(cell, input, state), state, input, shooting, period)
+        shooting = MapShooting(check_count("period", period, 1))
+    duration = period if isinstance(cell, Flow) else None
+    return _multipliers(hoist(cell, input, state), state, input, shooting, duration)
 
 
 @eqx.filter_jit
-def _multipliers(cell, state, input, shooting, period):
+def _multipliers(cell, state, input, shooting, duration):
     check_step(cell, input, state)
     vector = ravel(state)[0]
-    if period is None:
+    if duration is None:
         y = shooting.guess(cell, input, state)
     else:
-        y = jnp.append(vector, jnp.asarray(period, vector.dtype))
+        y = jnp.append(vector, jnp.asarray(duration, vector.dtype))
     multipliers = jnp.linalg.eigvals(shooting.monodromy(cell, input, state, y))
     return multipliers[jnp.argsort(-jnp.abs(multipliers))]

@@ -69,9 +69,9 @@ def implicit_root(function: Function, root: Float[Array, " n"]) -> Float[Array, 
 class Unique(NamedTuple):
     """Which of many candidates are distinct, at most m."""
 
-    index: Int[Array, " m"]
+    row: Int[Array, " m"]
     found: Bool[Array, " m"]
-    count: Int[Array, " m"]
+    hits: Int[Array, " m"]
     """How many candidates are the same."""
 
 

@@ -119,6 +119,7 @@ class FlowShooting(Shooting):
         points, unravel = self.points(state, y), ravel(state)[1]
         gaps = self.follow(cell, input, state, y) - jnp.roll(points, -1, axis=0)
         first = self.points(state, reference)[0]
+        assert isinstance(cell, Flow)
         normal = ravel(cell.vector_field(input, unravel(first)))[0]
         return jnp.append(gaps.ravel(), normal @ (points[0] - first))
 
@@ -138,6 +139,7 @@ class FlowShooting(Shooting):
         return y[-1]
 
     def segment(self, cell, y):
+        assert isinstance(cell, Flow)
         duration = y[-1] / (self.num_segments * self.steps)
         return Flow(cell.vector_field, duration, cell.substeps), self.steps
 

@@ -84,10 +84,10 @@ def linear_stability(
         >>> stability.kind, int(stability.index[0])
         (['saddle'], 1)
     """
-    jacobians = np.asarray(jacobians)
-    if jacobians.ndim != 3 or jacobians.shape[1] != jacobians.shape[2]:
-        raise ValueError(f"jacobians must have shape (n, d, d), got {jacobians.shape}.")
-    multipliers, directions = np.linalg.eig(jacobians)
+    matrices = np.asarray(jacobians)
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
+        raise ValueError(f"jacobians must have shape (n, d, d), got {matrices.shape}.")
+    multipliers, directions = np.linalg.eig(matrices)
     order = np.argsort(-np.abs(multipliers), axis=1, kind="stable")
     multipliers = np.take_along_axis(multipliers, order, axis=1).astype(complex)
     directions = np.take_along_axis(directions, order[:, None, :], axis=2).astype(complex)

@@ -1,0 +1,229 @@
+"""Fixed points of a trained network against Adam on the speed; covariant vectors against the spectrum.
+
+Flip-flop: a GRU that remembers the signs of 3 channels should have 8 stable points, and an index-1 saddle for each of
+the 12 pairs of neighbors (memories that differ in one bit). `find_fixed_points` starts from mixtures of visited
+states. Adam minimizes the mean speed of the same guesses at once, jitted, until as many of the stable points and
+saddles have been reached to a residual of 1e-8, and, as the usual practice, until all guesses are there; the best of
+three learning rates counts. Whatever has not arrived after the last iteration is reported as a lower bound.
+
+Covariant vectors: `covariant_statistics` (growth, angles, participation) of a random tanh network over the time of its
+spectrum, both of the same counted steps: that which orthonormalizes at each step with the same orthonormalizer, and
+the default one.
+"""
+
+import time
+
+import _flip_flop
+import _harness  # first: it sets what JAX and NumPy read when they start
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+import lejax
+
+
+RESIDUAL = 1e-8
+
+
+def saddles_between_neighbors(cell, found, input):
+    """How many index-1 saddles lead, along their unstable direction, to two stable points; and to which pairs."""
+    stability, points = found.stability, np.asarray(found.points)
+    fixed = ~np.asarray(found.is_slow)
+    stable = points[fixed & (stability.index == 0)]
+    saddles = np.flatnonzero(fixed & (stability.index == 1))
+    if not len(saddles) or not len(stable):
+        return len(stable), len(saddles), set()
+    direction = np.real(stability.directions[saddles, :, 0])
+    sides = np.stack([points[saddles] + s * 1e-3 * direction for s in (1, -1)], axis=1)
+
+    def settle(state):
+        return jax.lax.fori_loop(0, 3000, lambda _, x: cell(input, x), state)
+
+    ends = np.asarray(jax.jit(jax.vmap(jax.vmap(settle)))(jnp.asarray(sides)))
+    gaps = np.linalg.norm(ends[:, :, None] - stable, axis=-1)
+    reached = np.argmin(gaps, axis=2)
+    good = np.all(gaps.min(axis=2) < 1e-4, axis=1) & (reached[:, 0] != reached[:, 1])
+    return len(stable), len(saddles), {tuple(sorted(pair)) for pair in reached[good].tolist()}
+
+
+def adam_on_the_speed(cell, input, guesses, targets, learning_rate, iterations, chunk):
+    """Seconds until every target point has been reached, and until all guesses are at a residual of `RESIDUAL`."""
+    optimizer = optax.adam(learning_rate)
+
+    def residual(x):
+        return jnp.linalg.norm(cell(input, x) - x)
+
+    def total(xs):
+        return jnp.sum(jax.vmap(residual)(xs) ** 2) / 2
+
+    def iterate(carry, _):
+        xs, state = carry
+        updates, state = optimizer.update(jax.grad(total)(xs), state)
+        return (optax.apply_updates(xs, updates), state), None
+
+    @jax.jit
+    def run(carry):
+        carry, _ = jax.lax.scan(iterate, carry, length=chunk)
+        return carry, jax.vmap(residual)(carry[0])
+
+    start = (guesses, optimizer.init(guesses))
+    jax.block_until_ready(run(start))  # compiles
+    carry, spent, targets_at, all_at = start, 0.0, None, None
+    for _ in range(iterations // chunk):
+        begin = time.perf_counter()
+        carry, residuals = jax.block_until_ready(run(carry))
+        spent += time.perf_counter() - begin
+        arrived = np.asarray(residuals) < RESIDUAL
+        near = np.asarray(carry[0])[arrived]
+        gaps = [np.min(np.abs(near - t).max(axis=1), initial=np.inf) for t in targets]
+        if targets_at is None and np.max(gaps) < 1e-3:
+            targets_at = spent
+        if arrived.all():
+            all_at = spent
+        if targets_at is not None:
+            break
+    reached = sum(gap < 1e-3 for gap in gaps)
+    return {
+        "learning_rate": learning_rate,
+        "seconds": spent,
+        "seconds_to_all_targets": targets_at,
+        "seconds_to_all_guesses": all_at,
+        "targets_reached": int(reached),
+        "guesses_arrived": float(arrived.mean()),
+    }
+
+
+def flip_flop(toy):
+    bits, size, count = (1, 8, 50) if toy else (3, 64, 1000)
+    cell, states, loss = _flip_flop.train(jr.key(0), bits, size, 150 if toy else 600)
+    input, guesses = jnp.zeros(bits), _flip_flop.mixtures(jr.key(1), states, count)
+
+    def search():
+        begin = time.perf_counter()
+        found = lejax.orbits.find_fixed_points(cell, guesses, input)
+        jax.block_until_ready(found.points)
+        return found, time.perf_counter() - begin
+
+    found, first = search()
+    times = [search()[1] for _ in range(1 if toy else 5)]
+    seconds = float(np.median(times))
+    stable, saddles, pairs = saddles_between_neighbors(cell, found, input)
+    index = found.stability.index
+    targets = np.asarray(found.points)[index <= 1]
+    with_slow = None
+    if not toy:
+        begin = time.perf_counter()
+        fallback = lejax.orbits.SpeedMinimization()
+        lejax.orbits.find_fixed_points(cell, guesses, input, fallback=fallback)
+        middle = time.perf_counter()
+        slow = lejax.orbits.find_fixed_points(cell, guesses, input, fallback=fallback)
+        with_slow = {
+            "first_call": middle - begin,
+            "seconds": time.perf_counter() - middle,
+            "fixed": int(np.sum(~np.asarray(slow.is_slow))),
+            "slow": int(np.sum(slow.is_slow)),
+        }
+    print(f"done: {bits}-bit flip-flop, {seconds:.2f} s", flush=True)
+    iterations, chunk = (200, 100) if toy else (30_000, 200)
+    adam = []
+    for rate in (1e-1, 1e-2, 1e-3):
+        adam.append(adam_on_the_speed(cell, input, guesses, targets, rate, iterations, chunk))
+        print(f"done: Adam at {rate}", flush=True)
+    bounds = [row["seconds_to_all_targets"] or row["seconds"] for row in adam]
+    best = int(np.argmin(bounds))
+    return {
+        "bits": bits,
+        "hidden_size": size,
+        "training_loss": loss,
+        "guesses": count,
+        "fixed_points": len(found.q),
+        "by_index": np.bincount(index).tolist(),
+        "stable": stable,
+        "index_1_saddles": saddles,
+        "pairs_of_stable_points_joined_by_saddles": len(pairs),
+        "largest_residual": float(np.sqrt(2 * found.q.max())),
+        "guesses_led_to_fixed_points": int(found.count.sum()),
+        "seconds": seconds,
+        "first_call_seconds": first,
+        "times": times,
+        "with_slow_points": with_slow,
+        "adam": adam,
+        "adam_over_lejax": bounds[best] / seconds,
+        "adam_is_lower_bound": adam[best]["seconds_to_all_targets"] is None,
+    }
+
+
+def covariant_cost(toy):
+    size, num_steps = (8, 200) if toy else (64, 10_000)
+    cell = lejax.cells.RNNCell(0, size, use_bias=False, key=jr.key(0))
+    weights = 2 * size**-0.5 * jr.normal(jr.key(1), (size, size))
+    cell = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+    state = jr.normal(jr.key(2), (size,))
+    run = {"num_steps": num_steps, "transient": 100}
+
+    def spectrum(method):
+        return lejax.lyapunov_spectrum(cell, state, method=method, **run).exponents
+
+    def covariant():
+        reducer = lejax.VectorStatistics()
+        return lejax.covariant_statistics(cell, state, reducer=reducer, **run).mean_log_growth
+
+    every = lejax.SequentialQR(every=1)
+    contenders = [
+        _harness.Contender("covariant vectors", covariant, num_steps),
+        _harness.Contender("spectrum, every step", lambda: spectrum(every), num_steps),
+        _harness.Contender("spectrum, default", lambda: spectrum(lejax.SequentialQR()), num_steps),
+    ]
+    timings = _harness.time_round_robin(contenders, 1 if toy else 5)
+    vectors, at_each, default = timings
+    return {
+        "hidden_size": size,
+        "num_steps": num_steps,
+        "default_every": int(lejax.lyapunov_spectrum(cell, state, **run).every),
+        "seconds_per_step": {t.contender.name: t.seconds_per_step for t in timings},
+        "over_spectrum_at_every_step": _harness.paired_ratio(vectors, at_each),
+        "over_default_spectrum": _harness.paired_ratio(vectors, default),
+        "largest_difference_of_exponents": float(np.max(np.abs(vectors.result - at_each.result))),
+    }
+
+
+def main():
+    arguments = _harness.parse_arguments(__doc__)
+    cost = covariant_cost(arguments.toy)
+    print("done: covariant vectors", flush=True)
+    points = flip_flop(arguments.toy)
+    print(
+        f"\n{points['bits']}-bit flip-flop, GRU of {points['hidden_size']} units, {points['guesses']} guesses: "
+        f"{points['fixed_points']} fixed points in {points['seconds']:.2f} s, residual below "
+        f"{points['largest_residual']:.0e}, by index {points['by_index']};\n"
+        f"{points['pairs_of_stable_points_joined_by_saddles']} pairs of stable points are joined by a saddle."
+    )
+    rows = [
+        [
+            f"Adam, {row['learning_rate']:g}",
+            f"{row['seconds']:.1f}",
+            f"{row['targets_reached']}",
+            f"{row['guesses_arrived']:.0%}",
+        ]
+        for row in points["adam"]
+    ]
+    print(_harness.format_table(["", "seconds", "stable and saddles", "guesses arrived"], rows))
+    sign = "at least " if points["adam_is_lower_bound"] else ""
+    print(f"Best Adam over find_fixed_points: {sign}{points['adam_over_lejax']:.1f}")
+    for name in ("over_spectrum_at_every_step", "over_default_spectrum"):
+        ratio = "{median:.2f} [{quartile_1:.2f}, {quartile_3:.2f}]".format(**cost[name])
+        print(f"Covariant vectors, time {name.replace('_', ' ')}: {ratio}")
+    _harness.write_json(
+        arguments.json,
+        benchmark="geometry",
+        toy=arguments.toy,
+        flip_flop=points,
+        covariant_vectors=cost,
+    )
+
+
+if __name__ == "__main__":
+    main()
