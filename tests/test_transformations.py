@@ -10,7 +10,8 @@ from jax.sharding import AxisType, PartitionSpec
 from networks import driven_gru, random_tanh
 
 import lejax
-from lejax.systems import Flow, Henon, Lorenz63
+from lejax import indicators, orbits
+from lejax.systems import Flow, Henon, Logistic, Lorenz63
 
 
 CELL, STATE, INPUTS = driven_gru(size=4, num_steps=24)
@@ -115,6 +116,61 @@ VERBS = {
         lambda x: lejax.domination_violations(jnp.exp(x), 2),
         FRAME,
     ),
+    "orbits.search_fixed_points": (
+        lambda u: orbits.search_fixed_points(CELL, STATE[None] + 0.1, u).points[0],
+        INPUTS[0],
+    ),
+    "orbits.refine_fixed_point": (
+        lambda r: orbits.refine_fixed_point(Logistic(r), jnp.array(0.6)),
+        jnp.array(2.5),
+    ),
+    "orbits.search_periodic_orbits": (
+        lambda r: orbits.search_periodic_orbits(
+            Logistic(r), jnp.array([0.5, 0.45, 0.8, 0.3]), period=2
+        ).points[0],
+        jnp.array(3.4),
+    ),
+    "orbits.floquet_multipliers": (
+        lambda x: orbits.floquet_multipliers(Henon(), x, period=2).real,
+        jnp.array([0.9, 0.2]),
+    ),
+    "orbits.orbit_diagram": (
+        lambda x: (
+            orbits.orbit_diagram(
+                lambda r: Logistic(r), x, jnp.array(0.3), num_states=2, num_steps=8, transient=4
+            ).exponents
+        ),
+        jnp.array([2.9, 3.1]),
+    ),
+    "indicators.log_alignment_index": (
+        lambda x: indicators.log_alignment_index(Henon(), x, num_steps=6),
+        jnp.array([0.1, 0.2]),
+    ),
+    "indicators.smaller_alignment_index": (
+        indicators.smaller_alignment_index,
+        jnp.array([-0.1, -1.0]),
+    ),
+    "indicators.zero_one_test": (
+        lambda x: indicators.zero_one_test(x, num_frequencies=5),
+        jr.normal(jr.key(5), (100,)),
+    ),
+    "indicators.finite_time_exponent_field": (
+        lambda x: indicators.finite_time_exponent_field(
+            Henon(), x[None], num_steps=4, num_exponents=2
+        ),
+        jnp.array([0.1, 0.2]),
+    ),
+    "indicators.echo_state_index": (
+        lambda x: (
+            indicators.echo_state_index(CELL, jnp.stack([x, x + 1]), INPUTS, transient=4).exponents
+        ),
+        STATE + 0.1,
+    ),
+    "indicators.lyapunov_time": (indicators.lyapunov_time, jnp.array([0.5, 0.1, -0.8])),
+    "indicators.predictability_horizon": (
+        lambda x: indicators.predictability_horizon(x, 1e-3, 0.1),
+        jnp.array([0.5, 0.1, -0.8]),
+    ),
     "Henon": (lambda x: lejax.unroll(Henon(), x, num_steps=4), jnp.array([0.1, 0.2])),
     "Flow": (lambda x: Flow(Lorenz63(), dt=0.01, substeps=2)(None, x), jnp.ones(3)),
 }
@@ -129,6 +185,7 @@ NOT_TRACED = {
 
 # These compile many large programs between them: they run with the slow tests.
 HEAVY = (
+    *(name for name in VERBS if name.startswith(("orbits.", "indicators."))),
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.householder",
@@ -275,6 +332,8 @@ def test_shard_map(name):
         mesh=mesh,
         in_specs=PartitionSpec("batch"),
         out_specs=PartitionSpec("batch"),
+        # The operators of lineax, inside optimistix, do not know that they vary over a mesh.
+        check_vma=not name.startswith("orbits.search"),
     )
     np.testing.assert_allclose(
         jax.jit(sharded)(batch), jax.vmap(function)(batch), rtol=1e-8, atol=1e-11

@@ -16,6 +16,7 @@ from .._cell import (
     hoist,
     ravel,
     time_step,
+    vary_with,
 )
 from .._tangent import make_push, tangent_dtype
 
@@ -79,6 +80,7 @@ def _field(cell, states, inputs, num_steps, count, dt, batch_size):
     example = jax.tree.map(lambda x: x[0], states)
     check_step(cell, first_input(inputs), example)
     push = make_push(cell, example)
+    states = vary_with(states, (cell, inputs))
 
     def one(state):
         vector = ravel(state)[0]
@@ -90,7 +92,8 @@ def _field(cell, states, inputs, num_steps, count, dt, batch_size):
             scale = jnp.where(scale > 0, scale, 1)
             return (vector, frame / scale, log_scale + jnp.log(scale)), None
 
-        frame = jnp.eye(vector.size, dtype=tangent_dtype(vector.dtype))
+        # Varies over a mesh as the vector does.
+        frame = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)
         start = (vector, frame, jnp.zeros_like(frame, shape=()))
         (_, frame, log_scale), _ = jax.lax.scan(step, start, inputs, length=num_steps)
         values = jnp.linalg.svd(frame, compute_uv=False)[:count]

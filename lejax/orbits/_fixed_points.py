@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._cell import Cell, check_count, check_state, check_step, hoist, is_traced, ravel, time_step
+from .._cell import (
+    Cell,
+    check_count,
+    check_state,
+    check_step,
+    hoist,
+    is_traced,
+    ravel,
+    time_step,
+    vary_with,
+)
 from .._tangent import make_push, tangent_dtype
 from ._roots import default_tol_q, implicit_root, least_speed, newton, speed, unique
 from ._stability import Stability, linear_stability
@@ -145,7 +155,7 @@ def search_fixed_points(
     **Arguments:** as for `find_fixed_points`.
 
     **Returns:** a `FixedPoints` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says which
-    of them hold a point.
+    of them hold a point. Under `shard_map` pass `check_vma=False`.
 
     !!! example
 
@@ -204,7 +214,7 @@ def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTre
 @eqx.filter_jit
 def _refine(cell, state, input):
     check_step(cell, input, state)
-    vector, unravel = ravel(state)
+    vector, unravel = ravel(vary_with(state, (cell, input)))
     return unravel(implicit_root(_displacement(cell, state, input), vector))
 
 
@@ -217,6 +227,7 @@ def _displacement(cell, state, input):
 def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
+    guesses = vary_with(guesses, (cell, input))
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
     dtype = tangent_dtype(vectors.dtype)
     vectors, unravel = vectors.astype(dtype), ravel(state)[1]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
-from .._cell import Cell, check_count, check_state, check_step, hoist, is_traced, ravel
+from .._cell import Cell, check_count, check_state, check_step, hoist, is_traced, ravel, vary_with
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
 from ._roots import default_tol_q, implicit_root, newton, speed, unique
@@ -133,7 +133,7 @@ def search_periodic_orbits(
     **Arguments:** as for `find_periodic_orbits`.
 
     **Returns:** a `PeriodicOrbits` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says
-    which of them hold an orbit.
+    which of them hold an orbit. Under `shard_map` pass `check_vma=False`.
 
     !!! example
 
@@ -155,6 +155,7 @@ def search_periodic_orbits(
 
 @eqx.filter_jit
 def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
+    guesses = vary_with(guesses, (cell, input))
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
     unravel = ravel(state)[1]
@@ -266,6 +267,7 @@ def floquet_multipliers(
 @eqx.filter_jit
 def _multipliers(cell, state, input, shooting, duration):
     check_step(cell, input, state)
+    state = vary_with(state, (cell, input, duration))
     vector = ravel(state)[0]
     if duration is None:
         y = shooting.guess(cell, input, state)

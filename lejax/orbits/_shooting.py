@@ -78,7 +78,8 @@ class Shooting(eqx.Module):
             return frame, None
 
         points = self.points(state, y)
-        return jax.lax.scan(along, jnp.eye(points.shape[1], dtype=y.dtype), points)[0]
+        identity = jnp.diag(jnp.zeros_like(points[0]) + 1)  # varies over a mesh as the points do
+        return jax.lax.scan(along, identity, points)[0]
 
 
 class MapShooting(Shooting):
