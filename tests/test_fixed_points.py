@@ -98,6 +98,16 @@ def test_implicit_gradients():
     np.testing.assert_allclose(second, -2 / 2.5**3, rtol=1e-10)
 
 
+def test_gradient_next_to_a_guess_that_fails():
+    # At x = 0.3 the Newton step is infinite.
+    def fixed(r):
+        found = search_fixed_points(Logistic(r), jnp.array([0.3, 0.6]))
+        return found.points[0]
+
+    np.testing.assert_allclose(fixed(2.5), 0.6, rtol=1e-14)
+    np.testing.assert_allclose(jax.grad(fixed)(2.5), 1 / 2.5**2, rtol=1e-12)
+
+
 class Saddle(eqx.Module):
     """x' = x + e + x^2: for e > 0 no fixed point but a slow one at 0, with q = e^2 / 2."""
 

@@ -77,7 +77,7 @@ def smaller_alignment_index(log_gali_2: Float[Array, "*t"]) -> Float[Array, "*t"
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> print(lejax.indicators.smaller_alignment_index(jnp.array(0.0)).round(4))
+        >>> print(f"{lejax.indicators.smaller_alignment_index(jnp.array(0.0)):.4f}")
         1.4142
 
     Skokos, J. Phys. A 34 (2001).

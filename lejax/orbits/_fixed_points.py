@@ -269,11 +269,15 @@ def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, 
     is_slow = ~(q[distinct.row] < tol_q)
 
     def polish(arguments):
-        root, is_slow = arguments
-        root = jnp.where(is_slow, root, implicit_root(displacement, root))
+        root, is_fixed = arguments
+        root = jax.lax.cond(
+            is_fixed, lambda root: implicit_root(displacement, root), lambda root: root, root
+        )
         return root, jax.jacfwd(displacement)(root) + jnp.eye(root.size, dtype=dtype)
 
-    roots, jacobians = jax.lax.map(polish, (roots[distinct.row], is_slow))
+    # Rows that hold nothing must not bring a NaN into the derivatives of the others.
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[0])
+    roots, jacobians = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
     return FixedPoints(
         points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),
         q=jax.vmap(lambda root: speed(displacement, root))(roots),

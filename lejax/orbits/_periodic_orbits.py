@@ -185,12 +185,19 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
 
     distinct = unique(same, valid, jnp.arange(q.size), most)
 
-    def polish(y):
+    def polish(arguments):
+        y, found = arguments
         reference = y
-        y = implicit_root(lambda y: shooting.residual(cell, input, state, y, reference), y)
+
+        def root(y):
+            return implicit_root(lambda y: shooting.residual(cell, input, state, y, reference), y)
+
+        y = jax.lax.cond(found, root, lambda y: y, y)
         return y, shooting.monodromy(cell, input, state, y)
 
-    roots, monodromy = jax.lax.map(polish, roots[distinct.row])
+    # Rows that hold nothing must not bring a NaN into the derivatives of the others.
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], 1)
+    roots, monodromy = jax.lax.map(polish, (roots, distinct.found))
     return PeriodicOrbits(
         points=jax.vmap(jax.vmap(unravel))(jax.vmap(lambda y: shooting.points(state, y))(roots)),
         period=jax.vmap(shooting.period)(roots),
