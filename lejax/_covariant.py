@@ -91,6 +91,7 @@ def covariant_lyapunov_vectors(
     num_steps: int | None = None,
     transient: int = 0,
     backward_transient: int = 100,
+    every: int = 1,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,
@@ -112,6 +113,8 @@ def covariant_lyapunov_vectors(
     - `transient`: leading steps in which the frame turns into that of the past.
     - `backward_transient`: steps after the last reported one, in which the vectors turn, backward in time, into the
         covariant ones. Errors fall in it like the exponential of the gaps between exponents.
+    - `every`: steps between orthonormalizations. Vectors between them cost less and are as good as the digits that
+        `lyapunov_spectrum` reports lost, in `rounding_error`, with this interval.
     - `dt`: as for `lyapunov_spectrum`.
     - `key`: for the frame and the coefficients both passes start from; `jax.random.key(0)` if `None`.
     - `throw`: whether a call outside `jit` and `vmap` raises where the run left the floating-point numbers.
@@ -119,8 +122,8 @@ def covariant_lyapunov_vectors(
     **Returns:** a `CovariantVectors`. Memory: all of it, O((T + backward_transient) d k);
     `covariant_statistics` needs O(sqrt(T) d k).
 
-    **Numerics:** every step is computed twice, with an orthonormalization each time, O(d^2 k + d k^2), and a
-    triangular solve, O(k^3). $J_t v_i(t) = \gamma_i(t) v_i(t+1)$ holds to rounding. Vectors of equal or nearly equal
+    **Numerics:** every step is computed twice, O(d^2 k), each time with 1/every orthonormalizations, O(d k^2), and
+    once more with 1/every triangular solves, O(k^3), and a product, O(d k^2). $J_t v_i(t) = \gamma_i(t) v_i(t+1)$ holds to rounding. Vectors of equal or nearly equal
     exponents do not settle: only the space they span does. Where a Jacobian is singular see `unresolved`.
 
     **Raises:** `ValueError` or `TypeError` for unusable arguments; `RuntimeError` if the run is not finite.
@@ -139,7 +142,7 @@ def covariant_lyapunov_vectors(
     run = check_run(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, dt
     )
-    out = _covariant_lyapunov_vectors(run, key)
+    out = _covariant_lyapunov_vectors(run, check_count("every", every, 1), key)
     if throw:
         _raise_if_nonfinite(out.exponents, cell, state, inputs)
     return out
@@ -155,6 +158,7 @@ def covariant_statistics(
     num_steps: int | None = None,
     transient: int = 0,
     backward_transient: int = 100,
+    every: int = 1,
     key: PRNGKeyArray | None = None,
 ) -> Any:
     r"""What a reducer makes of the covariant Lyapunov vectors, which are not stored.
@@ -187,7 +191,8 @@ def covariant_statistics(
     cell, state, inputs, _, count, steps = check_run(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, None
     )
-    return _covariant_statistics(cell, state, inputs, count, steps, key, reducer)
+    every = check_count("every", every, 1)
+    return _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer)
 
 
 def _is_reducer(x: Any) -> bool:
@@ -248,7 +253,7 @@ def prepare(
 
 
 @eqx.filter_jit
-def _covariant_lyapunov_vectors(run, key):
+def _covariant_lyapunov_vectors(run, every, key):
     cell, state, inputs, dt, count, steps = run
 
     def visit(lost, covariant: Covariant, index):
@@ -257,7 +262,7 @@ def _covariant_lyapunov_vectors(run, key):
     def nothing(frame):
         return jnp.zeros_like(frame, shape=count, dtype=jnp.int32)
 
-    unresolved, out = _run(cell, state, inputs, count, steps, key, visit, nothing)
+    unresolved, out = _run(cell, state, inputs, count, steps, every, key, visit, nothing)
     points, vectors, growth = (x[: steps.counted] for x in out)
     dt = jnp.asarray(dt, growth.dtype)
     exponents = jnp.mean(jnp.log(growth), axis=0) / dt
@@ -266,7 +271,7 @@ def _covariant_lyapunov_vectors(run, key):
 
 
 @eqx.filter_jit
-def _covariant_statistics(cell, state, inputs, count, steps, key, reducer):
+def _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer):
     reducers, structure = jax.tree.flatten(reducer, is_leaf=_is_reducer)
     unravel = ravel(state)[1]
 
@@ -281,12 +286,12 @@ def _covariant_statistics(cell, state, inputs, count, steps, key, reducer):
 
         return jax.lax.cond(index < steps.counted, add, lambda totals: totals, totals), None
 
-    totals, _ = _run(cell, state, inputs, count, steps, key, visit, start)
+    totals, _ = _run(cell, state, inputs, count, steps, every, key, visit, start)
     results = [r.finish(total, steps.counted) for r, total in zip(reducers, totals, strict=True)]
     return jax.tree.unflatten(structure, results)
 
 
-def _run(cell, state, inputs, count, steps: Steps, key, visit, start):
+def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     push, vector, frame, key = prepare(cell, state, inputs, count, key)
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
@@ -300,6 +305,7 @@ def _run(cell, state, inputs, count, steps: Steps, key, visit, start):
         coefficients,
         jax.tree.map(lambda x: x[steps.transient :], inputs),
         steps.counted + steps.backward,
+        every,
         visit,
         start(frame),
     )

@@ -19,10 +19,10 @@ from ._tangent import Push
 
 
 class Record(NamedTuple):
-    """One QR step: where it started, and its factor."""
+    """An interval of e steps with one orthonormalization at its end."""
 
-    vector: Float[Array, " d"]
-    columns: Float[Array, "d k"]
+    vectors: Float[Array, "e d"]
+    frames: Float[Array, "e d k"]  # orthonormal in front, only pushed behind that
     triangle: Float[Array, "k k"]
     scale: Float[Array, ""]
     lost: Bool[Array, " k"]
@@ -52,7 +52,8 @@ def forward(
     """State and frame after `num_steps` QR steps."""
 
     def step(carry, input):
-        return _qr_step(push, orthonormalizer, carry, input)[0], None
+        vector, frame = push(input, *carry)
+        return (vector, orthonormalize(orthonormalizer, frame, exact=False).columns), None
 
     return jax.lax.scan(step, (vector, frame), inputs, length=num_steps)[0]
 
@@ -64,6 +65,7 @@ def forward_and_back(
     coefficients: Float[Array, "k k"],
     inputs: PyTree,
     num_steps: int,
+    every: int,
     visit: Visit,
     total: Total,
 ) -> tuple[Total, PyTree]:
@@ -72,76 +74,76 @@ def forward_and_back(
     Segments are equally long, so that in the last one the index goes beyond the run. What `visit` returns
     besides its total is stacked in the order of time.
     """
-    length = math.isqrt(num_steps - 1) + 1
-    segments = -(-num_steps // length)
-    extra = segments * length - num_steps
-    index = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
+    intervals = -(-num_steps // every)
+    length = math.isqrt(intervals - 1) + 1
+    segments = -(-intervals // length)
+    shape = (segments, length, every)
+    extra = math.prod(shape) - num_steps
+    index = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
     def cut(x):
         x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (extra, *x.shape[1:]))])
-        return x.reshape(segments, length, *x.shape[1:])
+        return x.reshape(*shape, *x.shape[1:])
 
     steps = (jax.tree.map(cut, inputs), index)
 
-    def guarded(carry, step):
-        input, index = step
+    def interval(carry, steps):
+        def step(carry, step):
+            input, index = step
+            # After the end of the run nothing moves.
+            moved = jax.lax.cond(index < num_steps, lambda c: push(input, *c), lambda c: c, carry)
+            return moved, carry
 
-        def move(carry):
-            return _qr_step(push, orthonormalizer, carry, input)
-
-        return jax.lax.cond(index < num_steps, move, _stay, carry)
+        (vector, pushed), (vectors, frames) = jax.lax.scan(step, carry, steps)
+        out = orthonormalize(orthonormalizer, pushed, exact=False)
+        record = Record(vectors, frames, out.triangle, out.scale, lost(out))
+        return (vector, out.columns), record
 
     def out(carry, segment):
-        return jax.lax.scan(lambda c, step: (guarded(c, step)[0], None), carry, segment)[0], carry
+        return jax.lax.scan(lambda c, x: (interval(c, x)[0], None), carry, segment)[0], carry
 
     _, starts = jax.lax.scan(out, start, steps)
 
     def back(carry, segment):
         start, steps = segment
-        _, records = jax.lax.scan(guarded, start, steps)
+        _, records = jax.lax.scan(interval, start, steps)
 
-        def step(carry, record):
+        def interval_back(carry, along):
             coefficients, total = carry
-            record, index = record
-            coefficients, covariant = _backward_step(record, coefficients)
-            total, shown = visit(total, covariant, index)
+            record, index = along
+            coefficients, covariants = _backward_interval(record, coefficients)
+            total, shown = jax.lax.scan(
+                lambda total, x: visit(total, *x), total, (covariants, index), reverse=True
+            )
             return (coefficients, total), shown
 
-        return jax.lax.scan(step, carry, (records, steps[1]), reverse=True)
+        return jax.lax.scan(interval_back, carry, (records, steps[1]), reverse=True)
 
     (_, total), shown = jax.lax.scan(back, (coefficients, total), (starts, steps), reverse=True)
-    return total, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_steps], shown)
+    return total, jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:])[:num_steps], shown)
 
 
-def _qr_step(push, orthonormalizer, carry, input):
-    vector, frame = carry
-    following, pushed = push(input, vector, frame)
-    out = orthonormalize(orthonormalizer, pushed, exact=False)
-    record = Record(vector, frame, out.triangle, out.scale, lost(out))
-    return (following, out.columns), record
-
-
-def _stay(carry):
-    """A step that does nothing."""
-    vector, frame = carry
-    zeros = jnp.zeros_like(frame, shape=frame.shape[1])  # varies over a mesh as the frame does
-    record = Record(vector, frame, jnp.diag(zeros + 1), zeros[0] + 1, zeros > 0)
-    return carry, record
-
-
-def _backward_step(
+def _backward_interval(
     record: Record, coefficients: Float[Array, "k k"]
 ) -> tuple[Float[Array, "k k"], Covariant]:
-    # Through a lost direction there is no way back. Its own vector is the one that the step maps to (nearly)
+    # Through a lost direction there is no way back. Its own vector is the one that the interval maps to (nearly)
     # nothing: R c = R_ii e_i with c_i = 1. The others have no part in it.
     lost, triangle = record.lost, record.triangle
     identity = jnp.eye(lost.size, dtype=triangle.dtype)
     solvable = jnp.where(lost[:, None], identity, triangle)
     right = jnp.where(lost[:, None] | lost, jnp.where(lost[:, None], identity, 0), coefficients)
+    every, size, count = record.frames.shape
     with jax.default_matmul_precision("highest"):
         solution = jax.lax.linalg.triangular_solve(solvable, right, left_side=True, lower=False)
-        vectors = record.columns @ solution
-    length = jnp.sqrt(jnp.sum(vectors**2, axis=0))
-    remainder = jnp.where(lost, jnp.diagonal(triangle), 1)
-    growth = record.scale * remainder / length
-    return solution / length, Covariant(record.vector, vectors / length, growth, lost)
+        vectors = record.frames.reshape(every * size, count) @ solution
+    vectors = vectors.reshape(every, size, count)
+    lengths = jnp.sqrt(jnp.sum(vectors**2, axis=1))
+    last = record.scale * jnp.where(lost, jnp.diagonal(triangle), 1)
+    growth = jnp.concatenate([lengths[1:], last[None]]) / lengths
+    covariants = Covariant(
+        record.vectors,
+        vectors / lengths[:, None],
+        growth,
+        jnp.broadcast_to(lost, growth.shape),
+    )
+    return solution / lengths[0], covariants

@@ -189,6 +189,19 @@ def test_segments_of_any_length(num_steps, henon):
     )
 
 
+@pytest.mark.parametrize("every", [2, 5])
+def test_vectors_between_orthonormalizations(every, henon):
+    run = lejax.covariant_lyapunov_vectors(
+        Henon(), jnp.zeros(2), num_steps=103, transient=100, every=every
+    )
+    assert residual(Henon(), run) < 1e-10
+    np.testing.assert_array_equal(run.states, henon.states[:103])
+    np.testing.assert_allclose(jnp.linalg.norm(run.vectors, axis=1), 1, rtol=1e-14)
+    expected = henon.vectors[:103]
+    np.testing.assert_allclose(up_to_sign(run.vectors, expected), expected, atol=1e-9)
+    np.testing.assert_allclose(run.growth, henon.growth[:103], rtol=1e-8)
+
+
 def test_memory_grows_as_the_root_of_the_steps():
     cell, state = random_tanh(jr.key(0), 16, 1.5), jnp.ones(16)
 
@@ -197,7 +210,7 @@ def test_memory_grows_as_the_root_of_the_steps():
             cell, state, None, None, num_steps, 0, 0, None
         )
         lowered = _covariant_statistics.lower(
-            cell_, state_, inputs, count, steps, None, lejax.VectorStatistics()
+            cell_, state_, inputs, count, steps, 1, None, lejax.VectorStatistics()
         )
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 
