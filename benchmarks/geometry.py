@@ -6,6 +6,9 @@ states. Adam minimizes the mean speed of the same guesses at once, jitted, until
 saddles have been reached to a residual of 1e-8, and, as the usual practice, until all guesses are there; the best of
 three learning rates counts. Whatever has not arrived after the last iteration is reported as a lower bound.
 
+Known values: fixed points and multipliers of the Henon map, the logistic map's 2- and 4-cycles, Lorenz-63, and the van
+der Pol cycle, against closed forms or (its multiplier) Liouville's formula along an independent integration.
+
 Covariant vectors: `covariant_statistics` (growth, angles, participation) of a random tanh network over the time of its
 spectrum, both of the same counted steps: that which orthonormalizes at each step with the same orthonormalizer, and
 the default one; the vectors with an orthonormalization at each step and at each second one.
@@ -21,6 +24,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from scipy.integrate import solve_ivp
 
 import lejax
 
@@ -199,10 +203,78 @@ def covariant_cost(toy):
     }
 
 
+def nearest(points, expected):
+    """The largest distance from an expected value to the nearest one found."""
+    points = np.asarray(points).reshape(len(points), -1)
+    return float(max(np.abs(points - np.asarray(e).ravel()).max(axis=1).min() for e in expected))
+
+
+def analytic():
+    """Errors against closed forms, absolute for points and multipliers."""
+    systems, orbits = lejax.systems, lejax.orbits
+    a, b = 1.4, 0.3
+    henon = orbits.find_fixed_points(systems.Henon(a, b), jr.normal(jr.key(0), (30, 2)))
+    x = (-(1 - b) + np.array([-1, 1]) * np.sqrt((1 - b) ** 2 + 4 * a)) / (2 * a)
+    root = np.sqrt((a * x) ** 2 + b)
+    rows = {
+        "Henon, fixed points": nearest(henon.points, np.stack([x, b * x], axis=1)),
+        "Henon, multipliers": nearest(
+            henon.stability.multipliers,
+            np.stack([-a * x - np.sign(x) * root, -a * x + np.sign(x) * root], 1),
+        ),
+    }
+    r, grid = 3.2, jnp.linspace(0.05, 0.95, 30)
+    two = orbits.find_periodic_orbits(systems.Logistic(r), grid, period=2)
+    cycle = (r + 1 + np.array([-1, 1]) * np.sqrt((r - 3) * (r + 1))) / (2 * r)
+    rows["logistic, 2-cycle"] = nearest(np.sort(two.points, axis=1), [cycle])
+    rows["logistic, 2-cycle, multiplier"] = nearest(two.stability.multipliers, [4 + 2 * r - r**2])
+    r = 3.6
+    four = orbits.find_periodic_orbits(systems.Logistic(r), grid, period=4)
+    cycle = np.asarray(four.points[0])
+    rows["logistic, 4-cycle, closes"] = float(
+        np.max(np.abs(np.roll(cycle, -1) - r * cycle * (1 - cycle)))
+    )
+    rows["logistic, 4-cycle, multiplier"] = nearest(
+        four.stability.multipliers, [np.prod(r * (1 - 2 * cycle))]
+    )
+    flow = systems.Flow(systems.Lorenz63(), dt=0.01, substeps=4)
+    lorenz = orbits.find_fixed_points(
+        flow, 20 * jr.normal(jr.key(1), (30, 3)) + jnp.array([0, 0, 20])
+    )
+    side = np.sqrt(8 / 3 * 27)
+    expected = np.array([[side, side, 27], [-side, -side, 27], [0, 0, 0]])
+    rows["Lorenz-63, C+, C- and origin"] = nearest(lorenz.points, expected)
+    fields = [np.asarray(jax.jacfwd(lambda x: flow.vector_field(None, x))(x)) for x in expected]
+    rates = [np.linalg.eigvals(field) for field in fields]
+    multipliers = [np.exp(0.01 * rate[np.argsort(-rate.real, kind="stable")]) for rate in rates]
+    rows["Lorenz-63, multipliers"] = nearest(lorenz.stability.multipliers.round(14), multipliers)
+    flow = systems.Flow(systems.VanDerPol(), dt=0.01, substeps=4)
+    cycle = orbits.find_periodic_orbits(flow, jnp.array([[2.0, 0.0]]), period=6.5)
+    rows["van der Pol, period"] = nearest(cycle.period, [6.6632868593])
+    path = solve_ivp(
+        lambda t, z: [z[1], (1 - z[0] ** 2) * z[1] - z[0], 1 - z[0] ** 2],
+        (0, 6.6632868593),
+        [*np.asarray(cycle.points[0, 0]), 0.0],
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-13,
+    )
+    rows["van der Pol, multiplier (Liouville)"] = nearest(
+        cycle.stability.multipliers, [np.exp(path.y[2, -1])]
+    )
+    return rows
+
+
 def main():
     arguments = _harness.parse_arguments(__doc__)
     cost = covariant_cost(arguments.toy)
     print("done: covariant vectors", flush=True)
+    errors = analytic()
+    print(
+        _harness.format_table(
+            ["known values", "error"], [[k, f"{v:.0e}"] for k, v in errors.items()]
+        )
+    )
     points = flip_flop(arguments.toy)
     print(
         f"\n{points['bits']}-bit flip-flop, GRU of {points['hidden_size']} units, {points['guesses']} guesses: "
@@ -236,6 +308,7 @@ def main():
         toy=arguments.toy,
         flip_flop=points,
         covariant_vectors=cost,
+        errors_against_known_values=errors,
     )
 
 

@@ -94,7 +94,7 @@ def forward_and_back(
             moved = jax.lax.cond(index < num_steps, lambda c: push(input, *c), lambda c: c, carry)
             return moved, carry
 
-        (vector, pushed), (vectors, frames) = jax.lax.scan(step, carry, steps)
+        (vector, pushed), (vectors, frames) = jax.lax.scan(step, carry, steps, unroll=every <= 4)
         out = orthonormalize(orthonormalizer, pushed, exact=False)
         record = Record(vectors, frames, out.triangle, out.scale, lost(out))
         return (vector, out.columns), record
@@ -113,7 +113,11 @@ def forward_and_back(
             record, index = along
             coefficients, covariants = _backward_interval(record, coefficients)
             total, shown = jax.lax.scan(
-                lambda total, x: visit(total, *x), total, (covariants, index), reverse=True
+                lambda total, x: visit(total, *x),
+                total,
+                (covariants, index),
+                reverse=True,
+                unroll=every <= 4,
             )
             return (coefficients, total), shown
 
