@@ -44,12 +44,12 @@ def saddles_between_neighbors(cell, found, input):
     sides = np.stack([points[saddles] + s * 1e-3 * direction for s in (1, -1)], axis=1)
 
     def settle(state):
-        return jax.lax.fori_loop(0, 3000, lambda _, x: cell(input, x), state)
+        return jax.lax.fori_loop(0, 50_000, lambda _, x: cell(input, x), state)
 
     ends = np.asarray(jax.jit(jax.vmap(jax.vmap(settle)))(jnp.asarray(sides)))
     gaps = np.linalg.norm(ends[:, :, None] - stable, axis=-1)
     reached = np.argmin(gaps, axis=2)
-    # The slowest modes last for tens of thousands of steps: near is much nearer than to any other stable point.
+    # The slowest modes last for tens of thousands of steps, longer than this run: near is much nearer than to any other stable point.
     least = np.sort(gaps, axis=2)
     near = least[:, :, 0] < 0.1 * least[:, :, 1]
     good = np.all(near, axis=1) & (reached[:, 0] != reached[:, 1])
