@@ -2,7 +2,9 @@ from . import (
     cells as cells,
     data as data,
     embedding as embedding,
+    indicators as indicators,
     interop as interop,
+    orbits as orbits,
     plot as plot,
     run as run,
     systems as systems,
@@ -12,6 +14,12 @@ from ._adjoint import (
     CheckpointedAdjoint as CheckpointedAdjoint,
     DirectAdjoint as DirectAdjoint,
     WindowedAdjoint as WindowedAdjoint,
+)
+from ._angles import (
+    domination_violations as domination_violations,
+    participation_ratio as participation_ratio,
+    principal_angles as principal_angles,
+    vector_angles as vector_angles,
 )
 from ._blocks import (
     BlockTriangularCell as BlockTriangularCell,
@@ -25,12 +33,29 @@ from ._cell import (
     VectorField as VectorField,
     unroll as unroll,
 )
+from ._covariant import (
+    CovariantReducer as CovariantReducer,
+    CovariantStep as CovariantStep,
+    CovariantVectors as CovariantVectors,
+    covariant_lyapunov_vectors as covariant_lyapunov_vectors,
+    covariant_statistics as covariant_statistics,
+)
+from ._covariant_reducers import (
+    AngleHistogram as AngleHistogram,
+    CovariantStatistics as CovariantStatistics,
+    VectorStatistics as VectorStatistics,
+)
 from ._dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
 from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
+from ._lyapunov_vectors import (
+    LyapunovVectors as LyapunovVectors,
+    backward_lyapunov_vectors as backward_lyapunov_vectors,
+    forward_lyapunov_vectors as forward_lyapunov_vectors,
+)
 from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._cell import is_traced
-from ._spectrum import _new_axes
+from ._axes import new_axes
 
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plot_spectra(
     from matplotlib.collections import LineCollection
 
     rows, numbers = _check("exponents", exponents, values)
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
     lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
     collection = LineCollection(lines, array=np.ma.masked_invalid(numbers), linewidths=0.8)
@@ -81,7 +81,7 @@ def plot_latent(
     rows, numbers = _check("codes", codes, values)
     if rows.shape[1] != 2:
         raise ValueError(f"codes must have 2 coordinates, got shape {rows.shape}.")
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     shown = np.isfinite(numbers)
     points = ax.scatter(*rows[shown].T, c=numbers[shown], s=14)
     ax.figure.colorbar(points, ax=ax, label=label)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from .._cell import check_count, is_traced
 from .._spectrum import LyapunovSpectrum
 from .._units import units
+from ._axes import new_axes
 
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
     from matplotlib.ticker import MaxNLocator
 
     _check_spectrum(spectrum)
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     index = np.arange(1, len(exponents) + 1)
     finite, lost = np.isfinite(exponents), np.isneginf(exponents)
@@ -120,7 +121,7 @@ def plot_convergence(
         shown = check_count("num_exponents", num_exponents, 1)
     if shown > available:
         raise ValueError(f"num_exponents is {shown}, but the spectrum holds {available}.")
-    ax = _new_axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     steps = np.asarray(spectrum.block_steps, float)
     mean, error = running_estimate(np.asarray(spectrum.block_exponents[:, :shown], float), steps)
     dt = float(spectrum.dt)
@@ -158,12 +159,6 @@ def running_estimate(
         error = np.sqrt(np.maximum(variance, 0) / blocks_before)
     error[0] = np.nan  # not infinite where rounding left some variance of one block
     return center + mean, error
-
-
-def _new_axes() -> "Axes":
-    from matplotlib import pyplot  # only here: a figure that someone wants to see
-
-    return pyplot.subplots(layout="constrained")[1]
 
 
 def _check_spectrum(spectrum: LyapunovSpectrum) -> None:

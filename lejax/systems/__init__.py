@@ -9,4 +9,9 @@ from ._maps import (
     SkewTent as SkewTent,
     Tent as Tent,
 )
-from ._vector_fields import Lorenz63 as Lorenz63, Lorenz96 as Lorenz96, Rossler as Rossler
+from ._vector_fields import (
+    Lorenz63 as Lorenz63,
+    Lorenz96 as Lorenz96,
+    Rossler as Rossler,
+    VanDerPol as VanDerPol,
+)

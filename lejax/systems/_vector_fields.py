@@ -50,3 +50,17 @@ class Lorenz96(VectorField):
     def __call__(self, input: None, state: Float[Array, " n"]) -> Float[Array, " n"]:
         ahead, behind, two_behind = jnp.roll(state, -1), jnp.roll(state, 1), jnp.roll(state, 2)
         return (ahead - two_behind) * behind - state + self.forcing
+
+
+class VanDerPol(VectorField):
+    r"""$\dot x = y,\; \dot y = \mu (1 - x^2)\, y - x$.
+
+    For every $\mu > 0$ one limit cycle, which attracts all but the origin; at $\mu = 1$ its period is 6.6632868593.
+    Van der Pol, Phil. Mag. 2 (1926).
+    """
+
+    mu: Float[Array, ""] = parameter(1.0)
+
+    def __call__(self, input: None, state: Float[Array, " 2"]) -> Float[Array, " 2"]:
+        x, y = state
+        return jnp.stack([y, self.mu * (1 - x**2) * y - x])

@@ -1,0 +1,19 @@
+"""What a cell leaves fixed or repeats: fixed and slow points, periodic orbits, their stability and continuation."""
+
+from ._bifurcations import Bifurcation as Bifurcation
+from ._continuation import Branch as Branch, continue_orbit as continue_orbit
+from ._diagram import OrbitDiagram as OrbitDiagram, orbit_diagram as orbit_diagram
+from ._fixed_points import (
+    FixedPoints as FixedPoints,
+    SpeedMinimization as SpeedMinimization,
+    find_fixed_points as find_fixed_points,
+    refine_fixed_point as refine_fixed_point,
+    search_fixed_points as search_fixed_points,
+)
+from ._periodic_orbits import (
+    PeriodicOrbits as PeriodicOrbits,
+    find_periodic_orbits as find_periodic_orbits,
+    floquet_multipliers as floquet_multipliers,
+    search_periodic_orbits as search_periodic_orbits,
+)
+from ._stability import Stability as Stability, linear_stability as linear_stability

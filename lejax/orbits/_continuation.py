@@ -1,0 +1,212 @@
+"""Branches of fixed points and periodic orbits in one parameter, and the bifurcations on them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, PyTree
+
+from .._cell import Cell, check_count, check_duration, check_state, check_step, ravel
+from ..systems import Flow
+from ._bifurcations import Bifurcation, find_bifurcations
+from ._roots import default_tol_q, newton
+from ._shooting import MapShooting, Shooting, make_shooting
+
+
+Family = Callable[[Float[Array, ""]], Cell]
+
+
+class Branch(eqx.Module):
+    """Fixed points or periodic orbits along a curve in state and parameter; n of them."""
+
+    parameters: Float[Array, " n"]
+    points: PyTree
+    """States with leading axes (n, m), m points on each orbit; m = 1 for fixed points."""
+    period: Float[Array, " n"]
+    monodromy: Float[Array, "n d d"]
+    multipliers: Complex[np.ndarray, "n d"]
+    """A flow's multiplier of 1 along the orbit is left out."""
+    bifurcations: list[Bifurcation]
+
+    @property
+    def is_stable(self) -> Bool[np.ndarray, " n"]:
+        return np.all(np.abs(self.multipliers) < 1, axis=1)
+
+
+def continue_orbit(
+    family: Family,
+    parameter: float,
+    state: PyTree,
+    input: PyTree = None,
+    *,
+    period: int | float = 1,
+    num_segments: int | None = None,
+    step: float = 0.01,
+    max_step: float | None = None,
+    num_steps: int = 200,
+    bounds: tuple[float, float] | None = None,
+) -> Branch:
+    r"""A branch of fixed points or periodic orbits, and the bifurcations on it.
+
+    $$G(y, p) = 0, \qquad \dot y \cdot (y' - y) + \dot p\, (p' - p) = s$$
+
+    by pseudo-arclength continuation: the branch is followed around folds. s shrinks where Newton's method needs more
+    than a few steps and grows where it does not.
+
+    **Arguments:**
+
+    - `family`: from the parameter to a cell, `lambda a: Henon(a, 0.3)`; for a flow to a `lejax.systems.Flow`.
+    - `parameter`, `state`: where the branch starts: a point near the orbit at that parameter.
+    - `input`: the constant input, `None` for autonomous cells.
+    - `period`, `num_segments`: as for `find_periodic_orbits`; 1 for the fixed points of a map or a time-dt map. For a
+        `Flow` a period other than 1 continues a cycle with its unknown period; 1 continues equilibria.
+    - `step`: the first s; negative to start toward smaller parameters.
+    - `max_step`: the largest |s|; 10 |step| by default.
+    - `num_steps`: attempts, of which some may fail.
+    - `bounds`: the parameters between which to stay, all by default.
+
+    **Returns:** a `Branch`. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
+    `branch point` (transcritical or pitchfork), found by changes between neighbors on the branch: two within one step
+    can be missed. All but branch points are then located by Newton's method on the extended system. Runs on the host;
+    compiles one program for the branch and one for each kind of bifurcation.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> branch = lejax.orbits.continue_orbit(
+        ...     lambda r: lejax.systems.Logistic(r), 2.5, jnp.array(0.6), step=0.05, bounds=(2.4, 3.2))
+        >>> [(b.kind, round(b.parameter, 6)) for b in branch.bifurcations]
+        [('flip', 3.0)]
+
+    Keller (1977); Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapter 10.
+    """
+    state = check_state(state)
+    count = check_count("num_steps", num_steps, 1)
+    largest = check_duration("max_step", 10 * abs(step) if max_step is None else max_step)
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    if not low <= parameter <= high:
+        raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
+    start_cell = family(jnp.asarray(parameter))
+    check_step(start_cell, input, state)
+    is_cycle = isinstance(start_cell, Flow) and period != 1
+    if isinstance(start_cell, Flow) and not is_cycle:
+        shooting = MapShooting(1)
+    else:
+        shooting = make_shooting(start_cell, period, num_segments)
+    orbit = Orbit(family, input, state, shooting)
+    numbers = jnp.asarray([parameter, step, largest, low, high], float)
+    trace = _trace(orbit, numbers, count)
+    if not bool(trace.is_good[0]):
+        raise RuntimeError(
+            f"Newton's method found no orbit of period {period} at parameter {parameter} near the state given."
+        )
+    good = np.flatnonzero(np.asarray(trace.is_good))
+    trace = jax.tree.map(lambda x: x[good], trace)
+    multipliers = _multipliers(np.asarray(trace.monodromy), is_cycle)
+    points = jax.vmap(jax.vmap(ravel(state)[1]))(
+        jax.vmap(lambda y: shooting.points(state, y))(trace.y)
+    )
+    return Branch(
+        parameters=trace.parameter,
+        points=points,
+        period=jax.vmap(shooting.period)(trace.y),
+        monodromy=trace.monodromy,
+        multipliers=multipliers,
+        bifurcations=find_bifurcations(
+            orbit, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers
+        ),
+    )
+
+
+class Orbit(eqx.Module):
+    """The equations of an orbit of a family, in its unknowns y and the parameter."""
+
+    family: Family
+    input: PyTree
+    state: PyTree
+    shooting: Shooting
+
+    def residual(self, y, parameter, reference):
+        cell = self.family(parameter)
+        return self.shooting.residual(cell, self.input, self.state, y, reference)
+
+    def monodromy(self, y, parameter):
+        return self.shooting.monodromy(self.family(parameter), self.input, self.state, y)
+
+    def points(self, y):
+        return self.shooting.points(self.state, y)
+
+
+class _Trace(NamedTuple):
+    y: Float[Array, "n y"]
+    parameter: Float[Array, " n"]
+    slope: Float[Array, " n"]  # dp/ds: a fold is where it changes sign
+    monodromy: Float[Array, "n d d"]
+    is_good: Bool[Array, " n"]
+
+
+@eqx.filter_jit
+def _trace(orbit: Orbit, numbers, count) -> _Trace:
+    parameter, step, largest, low, high = numbers
+    y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
+    tol = default_tol_q(y.dtype)
+    start = newton(lambda x: orbit.residual(x, parameter, y), y, 50)
+    place = jnp.append(start, parameter.astype(y.dtype))
+
+    def residual(place, reference):
+        return orbit.residual(place[:-1], place[-1], reference)
+
+    def tangent_at(place, along):
+        # The null vector of the n x (n + 1) Jacobian, on the side of `along`.
+        jacobian = jax.jacfwd(residual)(place, place[:-1])
+        system = jnp.concatenate([jacobian, along[None]])
+        tangent = jnp.linalg.solve(system, jnp.zeros_like(place).at[-1].set(1))
+        return tangent / jnp.linalg.norm(tangent)
+
+    def attempt(carry, _):
+        place, tangent, step = carry
+        ahead = place + step * tangent
+
+        def equations(x):
+            return jnp.append(residual(x, place[:-1]), tangent @ (x - ahead))
+
+        found = newton(equations, ahead, 8)
+        following = tangent_at(found, tangent)
+        error = jnp.sum(equations(found) ** 2) / 2
+        inside = (found[-1] >= low) & (found[-1] <= high)
+        # A large turn may have jumped to another branch.
+        good = (error < tol) & inside & (following @ tangent > 0.9)
+        carry = (
+            jnp.where(good, found, place),
+            jnp.where(good, following, tangent),
+            jnp.sign(step) * jnp.minimum(jnp.where(good, 1.5, 0.5) * jnp.abs(step), largest),
+        )
+        return carry, (found, following[-1], good)
+
+    # Along the parameter at first, so that the sign of the step is that of its change.
+    up = jnp.zeros_like(place).at[-1].set(1)
+    tangent = tangent_at(place, up)
+    _, (places, slopes, good) = jax.lax.scan(attempt, (place, tangent, step), length=count)
+    first = jnp.sum(residual(place, y) ** 2) / 2 < tol
+    places = jnp.concatenate([place[None], places])
+    monodromy = jax.lax.map(lambda x: orbit.monodromy(x[:-1], x[-1]), places)
+    return _Trace(
+        places[:, :-1],
+        places[:, -1],
+        jnp.append(tangent[-1], slopes),
+        monodromy,
+        jnp.append(first, good & first),
+    )
+
+
+def _multipliers(monodromy: np.ndarray, is_cycle: bool) -> np.ndarray:
+    values = np.linalg.eigvals(monodromy).astype(complex)
+    if is_cycle:
+        keep = np.ones(values.shape, bool)
+        keep[np.arange(len(values)), np.argmin(np.abs(values - 1), axis=1)] = False
+        values = values[keep].reshape(len(values), -1)
+    order = np.argsort(-np.abs(values), axis=1, kind="stable")
+    return np.take_along_axis(values, order, axis=1)

@@ -1,0 +1,289 @@
+"""Fixed and slow points of a cell under a constant input."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._cell import (
+    Cell,
+    check_count,
+    check_state,
+    check_step,
+    hoist,
+    is_traced,
+    ravel,
+    time_step,
+    vary_with,
+)
+from .._tangent import make_push, tangent_dtype
+from ._roots import default_tol_q, implicit_root, least_speed, newton, speed, unique
+from ._stability import Stability, linear_stability
+
+
+class SpeedMinimization(eqx.Module):
+    """What to do from guesses where Newton's method finds no fixed point: minimize the speed, by BFGS.
+
+    **Arguments:** `max_iters`, steps of BFGS for each guess; `tol_q`, the speed $q = |F(x) - x|^2 / 2$ up to which a
+    minimum is reported as a slow point.
+    """
+
+    max_iters: int = eqx.field(
+        static=True, converter=lambda n: check_count("max_iters", n, 1), default=200
+    )
+    tol_q: float = 1e-6
+
+
+class FixedPoints(eqx.Module):
+    """Distinct fixed points, and slow ones if they were asked for; n of them, d numbers in the state."""
+
+    points: PyTree
+    """The states, with leading axis n."""
+    q: Float[Array, " n"]
+    """Their speeds |F(x) - x|^2 / 2."""
+    is_slow: Bool[Array, " n"]
+    """Whether this is no fixed point but a minimum of the speed."""
+    count: Int[Array, " n"]
+    """How many guesses led there."""
+    jacobians: Float[Array, "n d d"]
+    """Of one step at each point."""
+    found: Bool[Array, " n"]
+    """Where False, the row holds nothing: what `search_fixed_points` returns has rows to spare."""
+    dt: Float[Array, ""]
+
+    @property
+    def stability(self) -> Stability:
+        """Multipliers, kinds, time constants; on the host. Of a slow point those of the drifting neighborhood."""
+        return linear_stability(self.jacobians, dt=float(self.dt))
+
+
+def find_fixed_points(
+    cell: Cell,
+    guesses: PyTree,
+    input: PyTree = None,
+    *,
+    fallback: SpeedMinimization | None = None,
+    max_iters: int = 50,
+    tol_q: float | None = None,
+    tol_unique: float = 1e-3,
+    max_n_unique: int = 100,
+    outlier_distance_scale: float = 10.0,
+) -> FixedPoints:
+    r"""The fixed points of a cell under a constant input, from many guesses.
+
+    $$F(u, x) = x$$
+
+    by Newton's method from each guess: it finds stable points, saddles and repellers alike.
+
+    **Arguments:** (names as in the fixed-point-finder of Golub & Sussillo where the meaning is the same)
+
+    - `cell`, and `guesses`: states with a leading axis, best taken from trajectories and mixtures of them.
+    - `input`: the constant input u, `None` for an autonomous cell.
+    - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed $q = |F(u, x) - x|^2 / 2$, from
+        the guesses that Newton's method leads to no fixed point. Takes most of the time.
+    - `max_iters`: Newton steps from each guess.
+    - `tol_q`: points with a speed below it are fixed; 1e-20 by default, 1e-12 in float32.
+    - `tol_unique`: points that differ by less in every component are the same, in units of the root mean square of
+        the guesses' components.
+    - `max_n_unique`: at most as many distinct points, those of the first guesses.
+    - `outlier_distance_scale`: points farther from the mean guess than this many times the mean distance of guesses
+        are left out.
+
+    **Returns:** a `FixedPoints`, those first that most guesses led to. This function runs on the host;
+    `search_fixed_points` is what it calls, for use under `jit`, `vmap` and `grad`.
+
+    **Numerics:** each Newton step costs d tangent products and a solve, O(d^3). Points are polished to rounding and
+    their derivatives with respect to weights and input are those of the implicit function theorem, which a fixed point
+    with a multiplier of 1, and a slow point, lack.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> points = lejax.orbits.find_fixed_points(lejax.systems.Henon(), jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+        >>> points.points[:, 0].round(4), points.stability.kind
+        (Array([ 0.6314, -1.1314], dtype=...), ['saddle', 'saddle'])
+
+    Sussillo & Barak, Neural Computation 25 (2013); Golub & Sussillo, J. Open Source Softw. 3 (2018).
+    """
+    found = search_fixed_points(
+        cell,
+        guesses,
+        input,
+        fallback=fallback,
+        max_iters=max_iters,
+        tol_q=tol_q,
+        tol_unique=tol_unique,
+        max_n_unique=max_n_unique,
+        outlier_distance_scale=outlier_distance_scale,
+    )
+    if is_traced(found):
+        raise TypeError(
+            "find_fixed_points returns as many points as there are and cannot be traced; "
+            "use search_fixed_points under jit, vmap and grad."
+        )
+    return compact(found)
+
+
+Found = TypeVar("Found", bound=eqx.Module)
+
+
+def compact(found: Found) -> Found:
+    """The rows that hold a point, those first that most guesses led to."""
+    mask, count = np.asarray(found.found), np.asarray(found.count)  # pyright: ignore
+    order = np.argsort(-count, kind="stable")
+    rows = order[mask[order]]
+    return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
+
+
+def search_fixed_points(
+    cell: Cell,
+    guesses: PyTree,
+    input: PyTree = None,
+    *,
+    fallback: SpeedMinimization | None = None,
+    max_iters: int = 50,
+    tol_q: float | None = None,
+    tol_unique: float = 1e-3,
+    max_n_unique: int = 100,
+    outlier_distance_scale: float = 10.0,
+) -> FixedPoints:
+    r"""`find_fixed_points` with rows to spare, for use under `jit`, `vmap` and `grad`.
+
+    **Arguments:** as for `find_fixed_points`.
+
+    **Returns:** a `FixedPoints` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says which
+    of them hold a point. Under `shard_map` pass `check_vma=False`.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> def right_point(a):
+        ...     found = lejax.orbits.search_fixed_points(lejax.systems.Henon(a), jnp.array([[1.0, 0.0]]))
+        ...     return found.points[0, 0]
+        >>> print(f"{jax.grad(right_point)(1.4):.4f}")
+        -0.1615
+    """
+    guesses, num_guesses = check_guesses(guesses)
+    most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
+    max_iters = check_count("max_iters", max_iters, 1)
+    state = jax.tree.map(lambda x: x[0], guesses)
+    if fallback is not None and not isinstance(fallback, SpeedMinimization):
+        raise TypeError(f"fallback must be a SpeedMinimization or None, got {fallback!r}.")
+    numbers = (tol_q, float(tol_unique), float(outlier_distance_scale))
+    cell = hoist(cell, input, state)
+    return _search(cell, guesses, input, fallback, max_iters, most, *numbers)
+
+
+def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
+    """The guesses as arrays, and how many there are."""
+    leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(guesses)}
+    if leading == {(0,)}:
+        raise ValueError("guesses must hold at least one state, got none.")
+    if len(leading) != 1 or leading == {()}:
+        raise ValueError(
+            "guesses must be states with one more axis in front, equally long in all leaves."
+        )
+    return check_state(guesses), next(iter(leading))[0]
+
+
+def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTree:
+    r"""A fixed point, polished, as a differentiable function of weights and input.
+
+    $$\frac{dx}{dw} = \left(1 - \frac{\partial F}{\partial x}\right)^{-1} \frac{\partial F}{\partial w}$$
+
+    **Arguments:** `cell`; `state`, a fixed point to a few digits, such as one of `find_fixed_points`; `input`.
+
+    **Returns:** the state after two Newton steps. Its derivatives are exact, of any order, and do not depend on
+    `state`. Near a multiplier of 1 they grow without bound.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> def point(r):
+        ...     return lejax.orbits.refine_fixed_point(lejax.systems.Logistic(r), jnp.array(0.6))
+        >>> print(point(2.5).round(6), jax.grad(point)(2.5).round(6))  # 1 - 1 / r and 1 / r^2
+        0.6 0.16
+    """
+    state = check_state(state)
+    return _refine(hoist(cell, input, state), state, input)
+
+
+@eqx.filter_jit
+def _refine(cell, state, input):
+    check_step(cell, input, state)
+    vector, unravel = ravel(vary_with(state, (cell, input)))
+    return unravel(implicit_root(_displacement(cell, state, input), vector))
+
+
+def _displacement(cell, state, input):
+    push = make_push(cell, state)
+    return lambda vector: push.step(input, vector) - vector
+
+
+@eqx.filter_jit
+def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
+    state = jax.tree.map(lambda x: x[0], guesses)
+    check_step(cell, input, state)
+    guesses = vary_with(guesses, (cell, input))
+    vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
+    dtype = tangent_dtype(vectors.dtype)
+    vectors, unravel = vectors.astype(dtype), ravel(state)[1]
+    move = make_push(cell, state)
+
+    def displacement(vector):
+        return move.step(input, vector.astype(ravel(state)[0].dtype)).astype(dtype) - vector
+
+    tol_q = default_tol_q(dtype) if tol_q is None else tol_q
+
+    def search(guess):
+        root = newton(displacement, guess, max_iters)
+        if fallback is not None:
+            failed = ~(speed(displacement, root) < tol_q)
+
+            def minimize(guess):
+                slow = least_speed(displacement, guess, fallback.max_iters, tol_q)
+                close = newton(displacement, slow, max_iters)
+                better = speed(displacement, close) < tol_q
+                return jnp.where(better, close, slow)
+
+            root = jax.lax.cond(failed, minimize, lambda _: root, guess)
+        return root, speed(displacement, root)
+
+    # One after the other: each takes its own number of steps.
+    roots, q = jax.lax.map(search, jax.lax.stop_gradient(vectors))
+    center = jnp.mean(vectors, axis=0)
+    spread = jnp.mean(jnp.linalg.norm(vectors - center, axis=1))
+    is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
+    size = jnp.sqrt(jnp.mean(vectors**2))
+    tolerance = tol_unique * jnp.where(size > 0, size, 1)
+    limit = tol_q if fallback is None else jnp.maximum(tol_q, fallback.tol_q)
+    valid = (q < limit) & (is_near | (spread == 0))
+    # Fixed points before slow ones, each in the order of the guesses.
+    rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
+    distinct = unique(
+        lambda i: jnp.max(jnp.abs(roots - roots[i]), axis=1) < tolerance, valid, rank, most
+    )
+    is_slow = ~(q[distinct.row] < tol_q)
+
+    def polish(arguments):
+        root, is_fixed = arguments
+        root = jax.lax.cond(
+            is_fixed, lambda root: implicit_root(displacement, root), lambda root: root, root
+        )
+        return root, jax.jacfwd(displacement)(root) + jnp.eye(root.size, dtype=dtype)
+
+    # Rows that hold nothing must not bring a NaN into the derivatives of the others.
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[0])
+    roots, jacobians = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
+    return FixedPoints(
+        points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),
+        q=jax.vmap(lambda root: speed(displacement, root))(roots),
+        is_slow=is_slow & distinct.found,
+        count=distinct.hits,
+        jacobians=jacobians,
+        found=distinct.found,
+        dt=jnp.asarray(time_step(cell), dtype),
+    )

@@ -1,0 +1,284 @@
+"""Periodic orbits of maps and flows, and their Floquet multipliers."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
+
+from .._cell import Cell, check_count, check_state, check_step, hoist, is_traced, ravel, vary_with
+from ..systems import Flow
+from ._fixed_points import check_guesses, compact
+from ._roots import default_tol_q, implicit_root, newton, speed, unique
+from ._shooting import FlowShooting, MapShooting, make_shooting
+from ._stability import Stability, linear_stability
+
+
+class PeriodicOrbits(eqx.Module):
+    """Distinct periodic orbits; n of them, m points on each, d numbers in the state."""
+
+    points: PyTree
+    """States on the orbit, with leading axes (n, m): every one of a map's, equally spaced in time for a flow."""
+    period: Float[Array, " n"]
+    """In steps for a map, in time for a flow; the shortest one."""
+    q: Float[Array, " n"]
+    """Half the squared norm of all gaps."""
+    count: Int[Array, " n"]
+    """How many guesses led there."""
+    monodromy: Float[Array, "n d d"]
+    """The Jacobian of one turn from the first point."""
+    found: Bool[Array, " n"]
+    """Where False, the row holds nothing: what `search_periodic_orbits` returns has rows to spare."""
+    is_flow: bool = eqx.field(static=True)
+
+    @property
+    def stability(self) -> Stability:
+        """Multipliers, kinds, time constants; on the host. A flow's multiplier of 1 along the orbit is left out."""
+        stability = linear_stability(self.monodromy, dt=self.period)
+        if not self.is_flow:
+            return stability
+        trivial = np.argmin(np.abs(stability.multipliers - 1), axis=1)
+        order = np.argsort(
+            np.arange(stability.multipliers.shape[-1]) == trivial[:, None], kind="stable"
+        )
+        kept = order[:, :-1]  # in their order; the trivial one came last
+        return Stability(
+            np.take_along_axis(stability.multipliers, kept, axis=1),
+            np.take_along_axis(stability.directions, kept[:, None, :], axis=2),
+            stability.dt,
+            stability.tolerance,
+        )
+
+
+def find_periodic_orbits(
+    cell: Cell,
+    guesses: PyTree,
+    input: PyTree = None,
+    *,
+    period: int | float,
+    num_segments: int | None = None,
+    max_iters: int = 50,
+    tol_q: float | None = None,
+    tol_unique: float = 1e-3,
+    max_n_unique: int = 100,
+) -> PeriodicOrbits:
+    r"""The periodic orbits of a map or a flow under a constant input, from many guesses.
+
+    $$F(x_i) = x_{i+1}, \quad x_p = x_0; \qquad \Phi_{T/m}(x_i) = x_{i+1}, \quad x_m = x_0,
+      \quad f(x_{ref}) \cdot (x_0 - x_{ref}) = 0$$
+
+    by Newton's method on all points at once (multiple shooting): stable and unstable orbits alike.
+
+    **Arguments:**
+
+    - `cell`: a map, or a `lejax.systems.Flow`, whose period is found as well.
+    - `guesses`: states with a leading axis, one point near each orbit.
+    - `input`: the constant input, `None` for an autonomous cell.
+    - `period`: the steps p of a map's orbits; orbits of which p is not the shortest period are left out. For a flow the
+        period T to start from; its steps are stretched so that T is a whole number of them.
+    - `num_segments`: m, for flows; 8 by default. More of them for long and unstable orbits.
+    - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`: as for `find_fixed_points`. Orbits that differ only in the
+        phase are the same.
+
+    **Returns:** a `PeriodicOrbits`, those first that most guesses led to. Runs on the host; `search_periodic_orbits` is
+    what it calls, for use under `jit`, `vmap` and `grad`.
+
+    **Numerics:** each Newton step costs the Jacobian of m segments and a solve, O((m d)^3). A flow's orbits are those of
+    its Runge-Kutta steps: the period's error is O((dt / substeps)^4). Derivatives with respect to the weights are those
+    of the implicit function theorem.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> orbits = lejax.orbits.find_periodic_orbits(
+        ...     lejax.systems.Logistic(3.2), jnp.array([0.5]), period=2)
+        >>> print(orbits.points.sort(), orbits.stability.multipliers.real.round(4))  # 4 + 2 r - r^2
+        [[0.51304451 0.79945549]] [[0.16]]
+
+    Parker & Chua, Practical Numerical Algorithms for Chaotic Systems (1989), chapter 5.
+    """
+    found = search_periodic_orbits(
+        cell,
+        guesses,
+        input,
+        period=period,
+        num_segments=num_segments,
+        max_iters=max_iters,
+        tol_q=tol_q,
+        tol_unique=tol_unique,
+        max_n_unique=max_n_unique,
+    )
+    if is_traced(found):
+        raise TypeError(
+            "find_periodic_orbits returns as many orbits as there are and cannot be traced; "
+            "use search_periodic_orbits under jit, vmap and grad."
+        )
+    return compact(found)
+
+
+def search_periodic_orbits(
+    cell: Cell,
+    guesses: PyTree,
+    input: PyTree = None,
+    *,
+    period: int | float,
+    num_segments: int | None = None,
+    max_iters: int = 50,
+    tol_q: float | None = None,
+    tol_unique: float = 1e-3,
+    max_n_unique: int = 100,
+) -> PeriodicOrbits:
+    r"""`find_periodic_orbits` with rows to spare, for use under `jit`, `vmap` and `grad`.
+
+    **Arguments:** as for `find_periodic_orbits`.
+
+    **Returns:** a `PeriodicOrbits` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says
+    which of them hold an orbit. Under `shard_map` pass `check_vma=False`.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> def period(mu):
+        ...     flow = lejax.systems.Flow(lejax.systems.VanDerPol(mu), dt=0.02)
+        ...     guess = jnp.array([[2.0, 0.0]])
+        ...     return lejax.orbits.search_periodic_orbits(flow, guess, period=6.6).period[0]
+        >>> print(f"{period(1.0):.4f}")
+        6.6633
+    """
+    guesses, num_guesses = check_guesses(guesses)
+    most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
+    max_iters = check_count("max_iters", max_iters, 1)
+    shooting = make_shooting(cell, period, num_segments)
+    cell = hoist(cell, input, jax.tree.map(lambda x: x[0], guesses))
+    return _search(cell, guesses, input, shooting, max_iters, most, tol_q, float(tol_unique))
+
+
+@eqx.filter_jit
+def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
+    guesses = vary_with(guesses, (cell, input))
+    state = jax.tree.map(lambda x: x[0], guesses)
+    check_step(cell, input, state)
+    unravel = ravel(state)[1]
+    dtype = ravel(state)[0].dtype
+    tol_q = default_tol_q(dtype) if tol_q is None else tol_q
+
+    def search(guess):
+        start = shooting.guess(cell, input, guess)
+        root = newton(lambda y: shooting.residual(cell, input, state, y, start), start, max_iters)
+        return root, speed(lambda y: shooting.residual(cell, input, state, y, root), root)
+
+    roots, q = jax.lax.map(search, jax.lax.stop_gradient(guesses))
+    points = jax.vmap(lambda y: shooting.points(state, y))(roots)
+    periods = jax.vmap(shooting.period)(roots)
+    size = jnp.sqrt(jnp.mean(jax.vmap(lambda x: ravel(x)[0])(guesses) ** 2))
+    tolerance = tol_unique * jnp.where(size > 0, size, 1)
+    segments = shooting.num_segments
+    valid = (q < tol_q) & (periods > 0)
+    for shift in (n for n in range(1, segments) if segments % n == 0):
+        moved = jnp.abs(jnp.roll(points, shift, axis=1) - points)
+        valid = valid & (jnp.max(moved, axis=(1, 2)) > tolerance)
+
+    def same(index):
+        path = shooting.path(cell, input, state, roots[index])
+        gap = jax.vmap(lambda point: _distance(point, path, shooting))(points[:, 0])
+        return (gap < tolerance) & (jnp.abs(periods / periods[index] - 1) < tol_unique)
+
+    distinct = unique(same, valid, jnp.arange(q.size), most)
+
+    def polish(arguments):
+        y, found = arguments
+        reference = y
+
+        def root(y):
+            return implicit_root(lambda y: shooting.residual(cell, input, state, y, reference), y)
+
+        y = jax.lax.cond(found, root, lambda y: y, y)
+        return y, shooting.monodromy(cell, input, state, y)
+
+    # Rows that hold nothing must not bring a NaN into the derivatives of the others.
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], 1)
+    roots, monodromy = jax.lax.map(polish, (roots, distinct.found))
+    return PeriodicOrbits(
+        points=jax.vmap(jax.vmap(unravel))(jax.vmap(lambda y: shooting.points(state, y))(roots)),
+        period=jax.vmap(shooting.period)(roots),
+        q=jax.vmap(lambda y: speed(lambda y: shooting.residual(cell, input, state, y, y), y))(
+            roots
+        ),
+        count=distinct.hits,
+        monodromy=monodromy,
+        found=distinct.found,
+        is_flow=isinstance(shooting, FlowShooting),
+    )
+
+
+def _distance(point, path, shooting):
+    """From a point to the points of a map's orbit, or to the polygon of a flow's."""
+    offset = point - path
+    if isinstance(shooting, FlowShooting):
+        edge = jnp.roll(path, -1, axis=0) - path
+        length = jnp.sum(edge**2, axis=1)
+        share = jnp.sum(offset * edge, axis=1) / jnp.where(length > 0, length, 1)
+        offset = offset - jnp.clip(share, 0, 1)[:, None] * edge
+    return jnp.min(jnp.max(jnp.abs(offset), axis=1))
+
+
+def floquet_multipliers(
+    cell: Cell,
+    state: PyTree,
+    input: PyTree = None,
+    *,
+    period: int | Float[Array, ""],
+    num_steps: int | None = None,
+) -> Complex[Array, " d"]:
+    r"""The Floquet multipliers of the periodic orbit through a state: eigenvalues of the Jacobian of one turn.
+
+    $$\mu_i = \mathrm{eig}\left(J_{p-1} \cdots J_1 J_0\right)$$
+
+    **Arguments:** `cell`, a map or a `lejax.systems.Flow`; `state`, a point on the orbit; `input`, constant; `period`,
+    in steps, or the time T of a flow, which takes `num_steps` steps of T / num_steps; by default as many as last about
+    a `dt` of the flow each.
+
+    **Returns:** (d,) complex, the largest modulus first. One of a flow's is 1.
+
+    **Numerics:** d tangent products a step. Multipliers smaller than floating-point resolution times the largest one
+    are rounding noise; `log|mu_i| / period` is the i-th Lyapunov exponent of the orbit, and `lyapunov_spectrum` along it
+    has them all. Differentiable where the multipliers are distinct. `jnp.linalg.eigvals` may need a CPU.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> two_cycle = jnp.array(0.5130445095326298)
+        >>> print(lejax.orbits.floquet_multipliers(lejax.systems.Logistic(3.2), two_cycle, period=2).real.round(4))
+        [0.16]
+
+    Floquet, Ann. Sci. Ecole Norm. Sup. 12 (1883).
+    """
+    state = check_state(state)
+    if isinstance(cell, Flow):
+        if num_steps is None:
+            if is_traced((period, cell.dt)):
+                raise TypeError(
+                    "under jit, vmap and grad give num_steps: a traced period does not say how many."
+                )
+            num_steps = max(1, round(float(period) / float(cell.dt)))
+        num_steps = check_count("num_steps", num_steps, 1)
+        shooting = FlowShooting(num_segments=1, steps=num_steps, start=1.0)
+    elif num_steps is not None:
+        raise ValueError("num_steps is for a Flow; the period of a map says how many.")
+    else:
+        shooting = MapShooting(check_count("period", period, 1))
+    duration = period if isinstance(cell, Flow) else None
+    return _multipliers(hoist(cell, input, state), state, input, shooting, duration)
+
+
+@eqx.filter_jit
+def _multipliers(cell, state, input, shooting, duration):
+    check_step(cell, input, state)
+    state = vary_with(state, (cell, input, duration))
+    vector = ravel(state)[0]
+    if duration is None:
+        y = shooting.guess(cell, input, state)
+    else:
+        y = jnp.append(vector, jnp.asarray(duration, vector.dtype))
+    multipliers = jnp.linalg.eigvals(shooting.monodromy(cell, input, state, y))
+    return multipliers[jnp.argsort(-jnp.abs(multipliers))]

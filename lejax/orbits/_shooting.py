@@ -1,0 +1,164 @@
+"""Periodic orbits as roots: multiple shooting for maps, and for flows with an unknown period."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._cell import Cell, check_count, is_traced, name_of, ravel
+from .._tangent import make_push
+from ..systems import Flow
+
+
+class Shooting(eqx.Module):
+    """A periodic orbit as the root of a function of one vector y: m points, and the period of a flow behind them."""
+
+    num_segments: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def residual(
+        self, cell: Cell, input: PyTree, state: PyTree, y: Array, reference: Array
+    ) -> Array:
+        """Zero on a periodic orbit; `reference`, a y near by, fixes the phase of a flow's."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def guess(self, cell: Cell, input: PyTree, state: PyTree) -> Array:
+        """y from one point."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def period(self, y: Array) -> Array:
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def segment(self, cell: Cell, y: Array) -> tuple[Cell, int]:
+        """The cell and the number of its steps that lead from one point to the next."""
+        raise NotImplementedError
+
+    def points(self, state: PyTree, y: Array) -> Float[Array, "m d"]:
+        size = ravel(state)[0].size
+        return y[: self.num_segments * size].reshape(self.num_segments, size)
+
+    def follow(self, cell, input, state, y) -> Float[Array, "m d"]:
+        """The end of the segment that starts at each point."""
+        moving, steps = self.segment(cell, y)
+        push = make_push(moving, state)
+
+        def run(point):
+            return jax.lax.fori_loop(0, steps, lambda _, x: push.step(input, x), point)
+
+        return jax.vmap(run)(self.points(state, y))
+
+    def path(self, cell, input, state, y) -> Float[Array, "n d"]:
+        """All steps of one turn, from the first point on."""
+        moving, steps = self.segment(cell, y)
+        push = make_push(moving, state)
+
+        def step(x, _):
+            return push.step(input, x), x
+
+        start = self.points(state, y)[0]
+        return jax.lax.scan(step, start, length=steps * self.num_segments)[1]
+
+    def monodromy(self, cell, input, state, y) -> Float[Array, "d d"]:
+        """The product of the Jacobians along one turn."""
+        moving, steps = self.segment(cell, y)
+        push = make_push(moving, state)
+
+        def along(frame, point):
+            def step(carry, _):
+                return push(input, *carry), None
+
+            (_, frame), _ = jax.lax.scan(step, (point, frame), length=steps)
+            return frame, None
+
+        points = self.points(state, y)
+        identity = jnp.diag(jnp.zeros_like(points[0]) + 1)  # varies over a mesh as the points do
+        return jax.lax.scan(along, identity, points)[0]
+
+
+class MapShooting(Shooting):
+    """x_{i+1} = F(x_i) around a cycle of `num_segments` points."""
+
+    num_segments: int = eqx.field(static=True)
+
+    def residual(self, cell, input, state, y, reference):
+        ends = self.follow(cell, input, state, y)
+        return (ends - jnp.roll(self.points(state, y), -1, axis=0)).ravel()
+
+    def guess(self, cell, input, state):
+        push = make_push(cell, state)
+
+        def step(x, _):
+            return push.step(input, x), x
+
+        return jax.lax.scan(step, ravel(state)[0], length=self.num_segments)[1].ravel()
+
+    def period(self, y):
+        return jnp.asarray(self.num_segments, y.dtype)
+
+    def segment(self, cell, y):
+        return cell, 1
+
+
+class FlowShooting(Shooting):
+    """The same for a flow: segments of T / m each, and T is found too. The first point moves on a plane across the
+    flow through the reference's."""
+
+    num_segments: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    """Of the flow in each segment; T decides how long one lasts."""
+    start: float = eqx.field(static=True)
+    """The period to start from."""
+
+    def residual(self, cell, input, state, y, reference):
+        points, unravel = self.points(state, y), ravel(state)[1]
+        gaps = self.follow(cell, input, state, y) - jnp.roll(points, -1, axis=0)
+        first = self.points(state, reference)[0]
+        assert isinstance(cell, Flow)
+        normal = ravel(cell.vector_field(input, unravel(first)))[0]
+        return jnp.append(gaps.ravel(), normal @ (points[0] - first))
+
+    def guess(self, cell, input, state):
+        first = ravel(state)[0]
+        period = jnp.asarray(self.start, first.dtype)
+        moving, steps = self.segment(cell, period[None])
+        push = make_push(moving, state)
+
+        def segment(x, _):
+            return jax.lax.fori_loop(0, steps, lambda _, x: push.step(input, x), x), x
+
+        points = jax.lax.scan(segment, first, length=self.num_segments)[1]
+        return jnp.append(points.ravel(), period)
+
+    def period(self, y):
+        return y[-1]
+
+    def segment(self, cell, y):
+        assert isinstance(cell, Flow)
+        duration = y[-1] / (self.num_segments * self.steps)
+        return Flow(cell.vector_field, duration, cell.substeps), self.steps
+
+
+def make_shooting(cell: Cell, period: Any, num_segments: int | None) -> Shooting:
+    """Shooting for a map with an integer period, or for a `Flow` with a period in time to start from."""
+    if not isinstance(cell, Flow):
+        if num_segments is not None:
+            raise ValueError(
+                f"num_segments is for a Flow; a cycle of {name_of(cell)} has one segment a step."
+            )
+        return MapShooting(check_count("period", period, 1))
+    if is_traced((cell.dt, period)):
+        raise TypeError(
+            "the dt of a Flow and the period decide the number of steps: neither can be traced."
+        )
+    period, dt = float(period), float(cell.dt)
+    if not dt <= period < np.inf:
+        raise ValueError(f"period must be finite and at least one step of {dt}, got {period}.")
+    segments = check_count("num_segments", 8 if num_segments is None else num_segments, 2)
+    return FlowShooting(segments, max(1, round(period / dt / segments)), period)

@@ -1,0 +1,101 @@
+"""A trajectory in its principal components, with fixed points and their unstable directions."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._cell import is_traced
+from ..orbits import FixedPoints
+from ._axes import new_axes
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_phase_portrait(
+    states: PyTree,
+    *,
+    fixed_points: FixedPoints | None = None,
+    colors: Float[Array, " T"] | None = None,
+    label: str = "local exponent",
+    length: float = 0.15,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""A trajectory in its first two principal components.
+
+    **Arguments:**
+
+    - `states`: with leading axis T, of at least two numbers each.
+    - `fixed_points`: drawn in the same plane, filled where stable, hollow where not, squares where slow. At each point
+        with at most three unstable directions a bar shows each (the real part of a complex one).
+    - `colors` (T,): a number for each state, such as a column of `local_exponents`, and `label` for its color bar.
+    - `length`: half that of the bars, in units of the width of the trajectory.
+    - `ax`: the axes to draw on, those of a new figure if `None`.
+
+    **Returns:** the axes. With `colors` a color bar is put beside them.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> from matplotlib.figure import Figure
+        >>> henon = lejax.systems.Henon()
+        >>> states = lejax.unroll(henon, jnp.zeros(2), num_steps=300)
+        >>> points = lejax.orbits.find_fixed_points(henon, states[:20])
+        >>> ax = lejax.plot.plot_phase_portrait(states, fixed_points=points, ax=Figure().subplots())
+        >>> ax.get_xlabel()
+        'first principal component'
+    """
+    if is_traced((states, fixed_points, colors)):
+        raise TypeError(
+            "a trajectory cannot be drawn under jit, vmap or grad: it has no values yet."
+        )
+    flat = _flat(states)
+    if flat.shape[1] < 2 or len(flat) < 2:
+        raise ValueError(
+            f"states must be at least two of at least two numbers each, got {flat.shape}."
+        )
+    ax = new_axes() if ax is None else ax
+    mean = flat.mean(axis=0)
+    axes = np.linalg.svd(flat - mean, full_matrices=False)[2][:2]
+    plane = (flat - mean) @ axes.T
+    if colors is None:
+        ax.plot(*plane.T, ".", color="0.6", markersize=2, zorder=1)
+    else:
+        points = ax.scatter(*plane.T, c=np.asarray(colors), s=4, zorder=1)
+        figure = ax.get_figure()
+        if figure is not None:
+            figure.colorbar(points, ax=ax, label=label)
+    if fixed_points is not None and len(fixed_points.q):
+        _draw_points(ax, fixed_points, mean, axes, length * np.ptp(plane[:, 0]))
+    ax.set_xlabel("first principal component")
+    ax.set_ylabel("second principal component")
+    return ax
+
+
+def _draw_points(ax, fixed_points, mean, axes, length) -> None:
+    place = (_flat(fixed_points.points) - mean) @ axes.T
+    stability, slow = fixed_points.stability, np.asarray(fixed_points.is_slow)
+    stable = stability.is_hyperbolic & (stability.index == 0) & ~slow
+    for index, directions, (x, y) in zip(stability.index, stability.directions, place, strict=True):
+        if 0 < index <= 3:
+            for direction in directions[:, :index].real.T:
+                dx, dy = length * axes @ (direction / np.linalg.norm(direction))
+                ax.plot([x - dx, x + dx], [y - dy, y + dy], color="C3", linewidth=1, zorder=2)
+    for chosen, marker, face, name in (
+        (stable, "o", "C0", "stable"),
+        (~stable & ~slow, "o", "white", "unstable"),
+        (slow, "s", "white", "slow"),
+    ):
+        if chosen.any():
+            ax.scatter(
+                *place[chosen].T, marker=marker, c=face, edgecolors="C0", s=36, zorder=3, label=name
+            )
+    ax.legend(frameon=False)
+
+
+def _flat(states: PyTree) -> np.ndarray:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(states)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)

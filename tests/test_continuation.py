@@ -1,0 +1,128 @@
+"""Branches with analytic bifurcations, and orbit diagrams against single runs."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lejax.orbits import continue_orbit, orbit_diagram
+from lejax.systems import Flow, Henon, Logistic, VanDerPol
+
+
+def logistic(r):
+    return Logistic(r)
+
+
+def test_flip_and_transcritical_of_the_logistic_map():
+    up = continue_orbit(logistic, 2.5, jnp.array(0.6), step=0.05, bounds=(0.5, 3.2), num_steps=60)
+    (flip,) = up.bifurcations
+    assert flip.kind == "flip"
+    np.testing.assert_allclose([flip.parameter, flip.point[0]], [3, 2 / 3], rtol=1e-12)
+    np.testing.assert_allclose(up.points[:, 0], 1 - 1 / up.parameters, atol=1e-12)
+    np.testing.assert_allclose(up.multipliers[:, 0], 2 - up.parameters, atol=1e-10)
+    np.testing.assert_array_equal(up.is_stable, up.parameters < 3)
+    down = continue_orbit(
+        logistic, 2.5, jnp.array(0.6), step=-0.05, bounds=(0.5, 3.2), num_steps=60
+    )
+    (crossing,) = down.bifurcations
+    assert crossing.kind == "branch point"
+    np.testing.assert_allclose(crossing.parameter, 1, atol=1e-3)
+
+
+def test_second_flip_on_the_two_cycle():
+    branch = continue_orbit(
+        logistic, 3.2, jnp.array(0.5), period=2, step=0.02, bounds=(3.1, 3.6), num_steps=60
+    )
+    (flip,) = branch.bifurcations
+    np.testing.assert_allclose(flip.parameter, 1 + np.sqrt(6), rtol=1e-12)
+    r = branch.parameters
+    np.testing.assert_allclose(branch.multipliers[:, 0], 4 + 2 * r - r**2, atol=1e-9)
+
+
+def test_branch_turns_around_the_fold_of_the_henon_map():
+    branch = continue_orbit(
+        lambda a: Henon(a, 0.3),
+        0.1,
+        jnp.array([0.6, 0.2]),
+        step=-0.05,
+        bounds=(-1.0, 0.3),
+        num_steps=60,
+    )
+    (fold,) = branch.bifurcations
+    assert fold.kind == "fold"
+    # a = -(1 - b)^2 / 4, x = (1 - b) / (2 |a|)
+    np.testing.assert_allclose(fold.parameter, -(0.7**2) / 4, rtol=1e-12)
+    np.testing.assert_allclose(fold.point[0], 2 / 0.7, rtol=1e-10)
+    x = branch.points[:, 0, 0]
+    np.testing.assert_allclose(1 - branch.parameters * x**2 + 0.3 * x, x, atol=1e-9)
+    assert branch.is_stable[0]
+    assert not branch.is_stable[-1]
+
+
+class DelayedLogistic(eqx.Module):
+    """x' = r x (1 - y), y' = x: a Neimark-Sacker bifurcation at r = 2 with angle pi / 3."""
+
+    r: jnp.ndarray
+
+    def __call__(self, input, state):
+        x, y = state
+        return jnp.stack([self.r * x * (1 - y), x])
+
+
+def test_neimark_sacker_of_the_delayed_logistic_map():
+    branch = continue_orbit(
+        lambda r: DelayedLogistic(r),
+        1.5,
+        jnp.array([1 / 3, 1 / 3]),
+        step=0.05,
+        bounds=(1.3, 2.5),
+        num_steps=60,
+    )
+    (torus,) = branch.bifurcations
+    assert torus.kind == "Neimark-Sacker"
+    np.testing.assert_allclose(torus.parameter, 2, rtol=1e-12)
+    np.testing.assert_allclose(torus.point, [0.5, 0.5], rtol=1e-12)
+    np.testing.assert_allclose(torus.angle, np.pi / 3, rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_cycle_of_a_flow():
+    branch = continue_orbit(
+        lambda mu: Flow(VanDerPol(mu), dt=0.05, substeps=2),
+        1.0,
+        jnp.array([2.0, 0.0]),
+        period=6.6,
+        num_segments=4,
+        step=0.1,
+        num_steps=12,
+        bounds=(0.5, 2.0),
+    )
+    assert branch.bifurcations == []
+    assert branch.is_stable.all()
+    np.testing.assert_allclose(branch.period[0], 6.6632868593, atol=1e-6)
+    assert np.all(np.diff(branch.period) > 0)
+    assert branch.multipliers.shape[1] == 1
+
+
+def test_diagram_is_that_of_single_runs():
+    parameters = jnp.array([2.8, 3.2, 3.9])
+    diagram = orbit_diagram(
+        logistic, parameters, jnp.array(0.3), num_states=6, num_steps=100, transient=300
+    )
+    assert diagram.states.shape == (3, 6)
+    np.testing.assert_allclose(diagram.states[0], 1 - 1 / 2.8, rtol=1e-9)
+    np.testing.assert_allclose(diagram.states[1, :2], diagram.states[1, 2:4], rtol=1e-9)
+    np.testing.assert_allclose(diagram.exponents[0, 0], np.log(0.8), rtol=1e-8)
+    np.testing.assert_allclose(diagram.exponents[1, 0], np.log(0.16) / 2, rtol=1e-8)
+    assert diagram.exponents[2, 0] > 0.3
+    outside = orbit_diagram(logistic, jnp.array([4.5]), jnp.array(0.3), num_steps=50, transient=50)
+    assert np.isnan(outside.exponents).all()
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"the branch starts at 5.0, outside its bounds \(0, 1\)"):
+        continue_orbit(logistic, 5.0, jnp.array(0.6), bounds=(0, 1))
+    with pytest.raises(RuntimeError, match="found no orbit of period 1 at parameter -1"):
+        continue_orbit(lambda a: Henon(a, 0.3), -1.0, jnp.array([0.5, 0.2]), num_steps=2)
+    with pytest.raises(ValueError, match=r"parameters must have shape \(P,\), got \(\)"):
+        orbit_diagram(logistic, 3.2, jnp.array(0.3))

@@ -1,0 +1,213 @@
+"""Fixed and slow points: analytic ones, implicit gradients, duplicates, outliers, kinds."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+import lejax
+from lejax.orbits import (
+    SpeedMinimization,
+    find_fixed_points,
+    linear_stability,
+    refine_fixed_point,
+    search_fixed_points,
+)
+from lejax.systems import Flow, Henon, Logistic, Lorenz63
+
+
+def test_henon_analytic():
+    found = find_fixed_points(Henon(), jr.normal(jr.key(0), (40, 2)))
+    a, b = 1.4, 0.3
+    order = np.argsort(found.points[:, 0])
+    x = (-(1 - b) + np.array([-1, 1]) * np.sqrt((1 - b) ** 2 + 4 * a)) / (2 * a)
+    points = np.asarray(found.points)[order]
+    np.testing.assert_allclose(points, np.stack([x, b * x], axis=1), rtol=1e-13)
+    multipliers = found.stability.multipliers[order]
+    for value, row in zip(x, multipliers, strict=True):
+        expected = -a * value + np.array([1, -1]) * np.sqrt((a * value) ** 2 + b)
+        np.testing.assert_allclose(np.sort(row.real), np.sort(expected), rtol=1e-12)
+    assert found.stability.kind == ["saddle", "saddle"]
+    assert int(found.count.sum()) <= 40
+    assert found.q.max() < 1e-25
+
+
+@pytest.mark.parametrize(("r", "kinds"), [(2.5, ("stable", "unstable")), (3.5, ("unstable",) * 2)])
+def test_logistic_analytic(r, kinds):
+    found = find_fixed_points(Logistic(r), jnp.array([0.1, 0.5, 0.9, -0.1]))
+    order = np.argsort(-np.asarray(found.points))
+    np.testing.assert_allclose(found.points[order], [1 - 1 / r, 0], atol=1e-15)
+    multipliers = found.stability.multipliers[order, 0]
+    np.testing.assert_allclose(multipliers, [2 - r, r], rtol=1e-12)
+    assert tuple(found.stability.kind[i].split()[0] for i in order) == kinds
+
+
+def test_lorenz_analytic():
+    flow = Flow(Lorenz63(), dt=0.01, substeps=4)
+    guesses = jnp.array([[8.0, 8, 27], [-8, -8, 27], [0.1, 0.1, 0.1], [8.1, 8, 27]])
+    found = find_fixed_points(flow, guesses)
+    side = np.sqrt(8 / 3 * 27)
+    expected = np.array([[side, side, 27], [-side, -side, 27], [0, 0, 0]])
+    order = [int(np.argmin(np.abs(found.points - x).sum(axis=1))) for x in expected]
+    np.testing.assert_allclose(np.asarray(found.points)[order], expected, atol=1e-10)
+    assert int(found.count[order[0]]) == 2
+    for row, x in zip(order, expected, strict=True):
+        field = jax.jacfwd(lambda x: flow.vector_field(None, x))(jnp.asarray(x))
+        np.testing.assert_allclose(found.jacobians[row], expm(0.01 * field), atol=1e-9)
+    stability = found.stability
+    assert list(stability.index[order]) == [2, 2, 1]
+    # The unstable spiral of C+-: 0.09396 +- 10.1945 i.
+    np.testing.assert_allclose(stability.time_constants[order[0], 0], -1 / 0.09395562, rtol=1e-6)
+    np.testing.assert_allclose(stability.periods[order[0], 0], 2 * np.pi / 10.194505, rtol=1e-6)
+
+
+def test_pytree_states_and_constant_input():
+    cell = lejax.cells.LSTMCell(2, 5, key=jr.key(0))
+    input = jnp.array([0.5, -1.0])
+    guesses = (0.3 * jr.normal(jr.key(1), (6, 5)), jr.normal(jr.key(2), (6, 5)))
+    found = find_fixed_points(cell, guesses, input)
+    for i in range(len(found.q)):
+        point = jax.tree.map(lambda x, i=i: x[i], found.points)
+        for new, old in zip(cell(input, point), point, strict=True):
+            np.testing.assert_allclose(new, old, atol=1e-12)
+        jacobian = lejax.jacobian(cell, point, input)
+        np.testing.assert_allclose(found.jacobians[i], jacobian, atol=1e-12)
+    assert set(found.stability.kind) <= {"stable node", "stable spiral", "saddle"}
+
+
+def test_implicit_gradients():
+    cell = lejax.cells.GRUCell(2, 4, key=jr.key(0))
+    input = jnp.array([0.5, -1.0])
+
+    def component(cell, input, start=jnp.zeros(4)):
+        found = search_fixed_points(cell, start[None], input)
+        return found.points[0, 1]
+
+    gradient = eqx.filter_grad(component)(cell, input)
+    point = find_fixed_points(cell, jnp.zeros((1, 4)), input).points[0]
+    pull = jax.vjp(
+        lambda w: eqx.tree_at(lambda c: c.weight_hh, cell, w)(input, point), cell.weight_hh
+    )[1]
+    adjoint = np.linalg.solve((np.eye(4) - lejax.jacobian(cell, point, input)).T, np.eye(4)[1])
+    np.testing.assert_allclose(gradient.weight_hh, pull(jnp.asarray(adjoint))[0], rtol=1e-9)
+    # Second derivatives, too.
+    second = jax.jacfwd(jax.grad(lambda r: refine_fixed_point(Logistic(r), jnp.array(0.6))))(2.5)
+    np.testing.assert_allclose(second, -2 / 2.5**3, rtol=1e-10)
+
+
+def test_gradient_next_to_a_guess_that_fails():
+    # At x = 0.3 the Newton step is infinite.
+    def fixed(r):
+        found = search_fixed_points(Logistic(r), jnp.array([0.3, 0.6]))
+        return found.points[0]
+
+    np.testing.assert_allclose(fixed(2.5), 0.6, rtol=1e-14)
+    np.testing.assert_allclose(jax.grad(fixed)(2.5), 1 / 2.5**2, rtol=1e-12)
+
+
+class Saddle(eqx.Module):
+    """x' = x + e + x^2: for e > 0 no fixed point but a slow one at 0, with q = e^2 / 2."""
+
+    offset: jnp.ndarray
+
+    def __call__(self, input, state):
+        return state + self.offset + state**2
+
+
+def test_slow_points_where_there_is_no_fixed_point():
+    ghost, guesses = Saddle(jnp.array(1e-4)), jnp.linspace(-1, 1, 11)[:, None]
+    assert len(find_fixed_points(ghost, guesses).q) == 0
+    found = find_fixed_points(ghost, guesses, fallback=SpeedMinimization())
+    np.testing.assert_allclose(found.points, [[0.0]], atol=1e-5)
+    np.testing.assert_allclose(found.q, [1e-8 / 2], rtol=1e-6)
+    assert list(found.is_slow) == [True]
+    assert found.stability.kind == ["non-hyperbolic"]
+    assert len(find_fixed_points(ghost, guesses, fallback=SpeedMinimization(tol_q=1e-10)).q) == 0
+    # Beyond the saddle-node there are two fixed points, and nothing slow besides.
+    both = find_fixed_points(Saddle(jnp.array(-0.01)), guesses, fallback=SpeedMinimization())
+    np.testing.assert_allclose(np.sort(both.points[:, 0]), [-0.1, 0.1], rtol=1e-10)
+    assert not both.is_slow.any()
+
+
+def test_duplicates_are_relative_to_the_scale():
+    for scale in (1e-4, 1.0, 1e4):
+
+        class Scaled(eqx.Module):
+            def __call__(self, input, state, scale=scale):
+                return scale * jnp.sin(2 * state / scale)
+
+        found = find_fixed_points(
+            Scaled(), scale * jnp.linspace(-2, 2, 21)[:, None], tol_q=1e-18 * scale**2
+        )
+        assert len(found.q) == 3
+        assert int(found.count.sum()) == 21
+
+
+def test_outliers_are_left_out():
+    guesses = jnp.linspace(0.4, 0.6, 20)[:, None]
+    far = eqx.filter_closure_convert(
+        lambda u, x: x + (x - 0.5) * (x - 30.0) * 0.1, None, guesses[0]
+    )
+    assert find_fixed_points(far, guesses[:, :]).points.shape == (1, 1)
+    start = jnp.concatenate([guesses, jnp.array([[3.0]])])
+    with_far = find_fixed_points(far, start.at[-1].set(29.0), outlier_distance_scale=1e6)
+    np.testing.assert_allclose(np.sort(with_far.points[:, 0]), [0.5, 30.0])
+
+
+def test_kinds():
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    matrices = [
+        np.diag([0.5, 0.9]),
+        0.9 * turn,
+        np.diag([1.5, 0.9]),
+        np.diag([1.5, 3.0]),
+        1.2 * turn,
+        turn,
+    ]
+    stability = linear_stability(jnp.asarray(matrices), dt=0.1)
+    assert stability.kind == [
+        "stable node",
+        "stable spiral",
+        "saddle",
+        "unstable node",
+        "unstable spiral",
+        "non-hyperbolic",
+    ]
+    assert list(stability.index) == [0, 0, 1, 2, 2, 0]
+    assert list(stability.is_hyperbolic) == [True] * 5 + [False]
+    np.testing.assert_allclose(stability.periods[1], 2 * np.pi * 0.1 / 0.3)
+    np.testing.assert_allclose(stability.time_constants[0], -0.1 / np.log([0.9, 0.5]))
+    for matrix, values, vectors in zip(
+        matrices, stability.multipliers, stability.directions, strict=True
+    ):
+        np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-14)
+
+
+def test_float32_and_vmap():
+    low = find_fixed_points(
+        jax.tree.map(lambda x: x.astype(jnp.float32), Henon()), jnp.ones((3, 2), jnp.float32)
+    )
+    assert low.points.dtype == jnp.float32
+    np.testing.assert_allclose(low.points, [[0.6313544, 0.1894063]], rtol=1e-6)
+    values = jnp.array([1.2, 1.3, 1.4])
+    batch = jax.jit(
+        jax.vmap(lambda a: search_fixed_points(Henon(a), jnp.array([[0.6, 0.2], [-1.0, 0.0]])))
+    )(values)
+    x = (-0.7 + np.sqrt(0.49 + 4 * values)) / (2 * values)
+    np.testing.assert_allclose(batch.points[:, 0, 0], x, rtol=1e-12)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="guesses must be states with one more axis in front"):
+        find_fixed_points(Logistic(3.0), jnp.array(0.5))
+    with pytest.raises(ValueError, match="guesses must hold at least one state, got none"):
+        find_fixed_points(Henon(), jnp.zeros((0, 2)))
+    with pytest.raises(TypeError, match="cannot be traced"):
+        jax.jit(lambda x: find_fixed_points(Henon(), x).points)(jnp.ones((2, 2)))
+    with pytest.raises(TypeError, match="fallback must be a SpeedMinimization or None"):
+        find_fixed_points(Henon(), jnp.ones((2, 2)), fallback=True)
+    with pytest.raises(ValueError, match=r"jacobians must have shape \(n, d, d\)"):
+        linear_stability(jnp.eye(2))

@@ -1,0 +1,169 @@
+"""Indicators against the rates they must show."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import Linear
+
+import lejax
+from lejax.indicators import (
+    echo_state_index,
+    finite_time_exponent_field,
+    log_alignment_index,
+    lyapunov_time,
+    predictability_horizon,
+    smaller_alignment_index,
+    two_trajectory_exponent,
+    zero_one_test,
+)
+from lejax.systems import Cat, Flow, Henon, Logistic, Lorenz63
+
+
+class Rotation(eqx.Module):
+    """A rotation by an irrational angle, with a shear: the vectors of a torus."""
+
+    def __call__(self, input, state):
+        angle, radius = state
+        return jnp.stack([angle + radius, radius])
+
+
+def test_alignment_falls_at_the_gaps_between_exponents():
+    rates = np.log([3.0, 1.5, 0.5])
+    cell = Linear(jnp.diag(jnp.exp(rates)))
+    for order in (2, 3):
+        index = log_alignment_index(cell, jnp.zeros(3), order=order, num_steps=200)
+        expected = -(order - 1) * rates[0] + rates[1:order].sum()
+        np.testing.assert_allclose((index[-1] - index[99]) / 100, expected, rtol=1e-9)
+    # Far below what normalized vectors resolve, and exact against their volume before that.
+    assert index[-1] < np.log(1e-100)
+    frame = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 3), jnp.float32), float))[0]
+    for t in (1, 4):
+        moved = np.diag(np.exp(t * rates)) @ frame
+        volume = abs(np.linalg.det(moved / np.linalg.norm(moved, axis=0)))
+        np.testing.assert_allclose(np.exp(index[t - 1]), volume, rtol=1e-9)
+
+
+def test_alignment_of_a_shear_falls_as_a_power():
+    index = log_alignment_index(Rotation(), jnp.array([0.1, 0.6]), num_steps=1000)
+    slope = (index[999] - index[99]) / np.log(1000 / 100)
+    assert -2.1 < slope < -1.9 or -1.1 < slope < -0.9
+
+
+def test_smaller_index_is_that_of_the_vectors():
+    angle = jnp.array([0.1, 0.7, np.pi / 2])
+    expected = 2 * np.sin(np.asarray(angle) / 2)
+    np.testing.assert_allclose(
+        smaller_alignment_index(jnp.log(jnp.sin(angle))), expected, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        smaller_alignment_index(jnp.array(-600.0)), np.exp(-600.0), rtol=1e-9
+    )
+
+
+def test_alignment_has_a_gradient():
+    def last(a):
+        return log_alignment_index(Henon(a), jnp.zeros(2), num_steps=10)[-1]
+
+    difference = (last(1.4 + 1e-6) - last(1.4 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(last)(1.4), difference, rtol=1e-6)
+
+
+def test_zero_one_test():
+    def series(r):
+        return lejax.unroll(Logistic(r), jnp.array(0.3), num_steps=1500)[500:]
+
+    assert zero_one_test(series(3.55)) < 0.05
+    assert zero_one_test(series(3.97)) > 0.95
+    quasi = jnp.cos(2 * np.pi * 0.6180339887 * jnp.arange(1000.0))
+    assert abs(zero_one_test(quasi)) < 0.1
+    assert zero_one_test(jnp.ones(200)) == 0
+    # Neither offset nor unit matters.
+    shifted = zero_one_test(5 + 100 * series(3.97))
+    assert shifted > 0.9
+
+
+def test_two_trajectories_agree_with_the_tangent():
+    flow = Flow(Lorenz63(), dt=0.02)
+    cases = [(Henon(), jnp.zeros(2), 20_000, 100), (flow, jnp.ones(3), 20_000, 1000)]
+    for cell, state, num_steps, transient in cases:
+        run = {"num_steps": num_steps, "transient": transient}
+        two = two_trajectory_exponent(cell, state, **run)
+        tangent = lejax.lyapunov_spectrum(cell, state, num_exponents=1, **run)
+        error = float(jnp.hypot(two.standard_error, tangent.standard_error[0]))
+        assert 0 < error < 0.1
+        assert abs(float(two.exponent - tangent.exponents[0])) < 4 * error
+    exact = two_trajectory_exponent(Cat(), jnp.array([0.1, 0.2]), num_steps=20, transient=20)
+    linear = two_trajectory_exponent(
+        Linear(jnp.diag(jnp.array([1.0, 0.3]))), jnp.ones(2), num_steps=50, transient=50
+    )
+    np.testing.assert_allclose(linear.exponent, 0, atol=1e-6)
+    assert np.isfinite(exact.exponent)
+
+
+def test_field_is_the_singular_values_of_the_product():
+    states = jr.uniform(jr.key(0), (5, 2), minval=-0.3, maxval=0.3)
+    field = finite_time_exponent_field(Henon(), states, num_steps=6, num_exponents=2, batch_size=2)
+    for state, found in zip(states, field, strict=True):
+        path = jnp.concatenate([state[None], lejax.unroll(Henon(), state, num_steps=5)])
+        product = np.eye(2)
+        for x in path:
+            product = np.asarray(lejax.jacobian(Henon(), x)) @ product
+        expected = np.log(np.linalg.svd(product)[1]) / 6
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def bistable(size):
+    """h' = tanh(1.5 h + u): two responses to a weak input, one to a strong one."""
+    cell = lejax.cells.RNNCell(1, size, use_bias=False, key=jr.key(0))
+    weights = (1.5 * jnp.eye(size), jnp.ones((size, 1)))
+    return eqx.tree_at(lambda c: (c.weight_hh, c.weight_ih), cell, weights)
+
+
+def test_echo_index_counts_the_responses():
+    states = jnp.array([[0.5], [-0.5], [0.9], [-0.9]])
+    noise = jr.uniform(jr.key(1), (300, 1), minval=-1.0, maxval=1.0)
+    weak = echo_state_index(bistable(1), states, 0.05 * noise, transient=200)
+    assert int(weak.index) == 2
+    np.testing.assert_array_equal(weak.response, [0, 1, 0, 1])
+    assert weak.exponents.max() < 0
+    strong = echo_state_index(bistable(1), states, 3 * noise, transient=200)
+    assert int(strong.index) == 1
+    assert strong.exponents.max() < 0
+
+
+def test_predictability():
+    np.testing.assert_allclose(lyapunov_time(jnp.array([-1.0, 0.5])), 2)
+    assert lyapunov_time(jnp.array([-1.0, -0.5])) == np.inf
+    horizon = predictability_horizon(jnp.array([0.5]), jnp.array([1e-3, 1.0]), 0.1)
+    np.testing.assert_allclose(horizon, [2 * np.log(100), 0])
+    assert predictability_horizon(jnp.array([-0.5]), 1e-3, 0.1) == np.inf
+
+
+def test_under_vmap_and_float32():
+    starts = jnp.array([[0.1, 0.0], [0.0, 0.1]])
+    batch = jax.vmap(lambda x: log_alignment_index(Henon(), x, num_steps=5))(starts)
+    single = log_alignment_index(Henon(), starts[1], num_steps=5)
+    np.testing.assert_allclose(batch[1], single, rtol=1e-10)
+    two = jax.vmap(lambda x: two_trajectory_exponent(Henon(), x, num_steps=50).exponent)(starts)
+    one = two_trajectory_exponent(Henon(), starts[0], num_steps=50).exponent
+    np.testing.assert_allclose(two[0], one, rtol=1e-5)
+    low = jax.tree.map(lambda x: x.astype(jnp.float32), Henon())
+    run = two_trajectory_exponent(low, jnp.zeros(2, jnp.float32), num_steps=5000, transient=100)
+    assert run.exponent.dtype == jnp.float32
+    assert abs(float(run.exponent) - 0.4192) < 4 * float(run.standard_error) + 1e-2
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="order is 3, but a state of 2 numbers has only 2"):
+        log_alignment_index(Henon(), jnp.zeros(2), order=3, num_steps=5)
+    with pytest.raises(ValueError, match="T of at least 100"):
+        zero_one_test(jnp.ones(20))
+    with pytest.raises(ValueError, match="an echo is the response to an input"):
+        echo_state_index(Henon(), jnp.zeros((2, 2)), None, transient=3)
+    with pytest.raises(ValueError, match="distance must be positive"):
+        two_trajectory_exponent(Henon(), jnp.zeros(2), num_steps=5, distance=0.0)
+    with pytest.raises(ValueError, match="num_exponents is 3"):
+        finite_time_exponent_field(Henon(), jnp.zeros((2, 2)), num_steps=3, num_exponents=3)

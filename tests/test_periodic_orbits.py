@@ -1,0 +1,124 @@
+"""Periodic orbits and Floquet multipliers: analytic cycles of maps, the van der Pol cycle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from lejax.orbits import find_periodic_orbits, floquet_multipliers, search_periodic_orbits
+from lejax.systems import Flow, Henon, Logistic, Lorenz63, VanDerPol
+
+
+def test_logistic_two_cycle_analytic():
+    r = 3.2
+    found = find_periodic_orbits(Logistic(r), jnp.linspace(0.05, 0.95, 20), period=2)
+    root = np.sqrt((r - 3) * (r + 1))
+    cycle = (r + 1 + np.array([-1, 1]) * root) / (2 * r)
+    np.testing.assert_allclose(np.sort(found.points[0]), cycle, rtol=1e-14)
+    # Once, whatever the phase; fixed points are no 2-cycles.
+    assert found.points.shape == (1, 2)
+    np.testing.assert_allclose(found.stability.multipliers, [[4 + 2 * r - r**2]], rtol=1e-12)
+    np.testing.assert_allclose(found.period, [2])
+
+
+def test_logistic_four_cycle_analytic():
+    superstable = 3.4985616993277015  # where 1/2 is on the cycle
+    found = find_periodic_orbits(Logistic(superstable), jnp.linspace(0.05, 0.95, 30), period=4)
+    assert found.points.shape == (1, 4)
+    assert np.min(np.abs(found.points - 0.5)) < 1e-9
+    np.testing.assert_allclose(found.stability.multipliers, 0, atol=1e-8)
+    r = 3.6
+    found = find_periodic_orbits(Logistic(r), jnp.linspace(0.05, 0.95, 30), period=4)
+    cycle = np.asarray(found.points[0])
+    np.testing.assert_allclose(np.roll(cycle, -1), r * cycle * (1 - cycle), rtol=1e-13)
+    expected = np.prod(r * (1 - 2 * cycle))
+    np.testing.assert_allclose(found.stability.multipliers[0, 0], expected, rtol=1e-10)
+    assert found.stability.kind == ["unstable node"]
+
+
+def test_henon_two_cycle_analytic():
+    a, b = 1.4, 0.3
+    grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-1, 1, 5)] * 2), axis=-1).reshape(-1, 2)
+    found = find_periodic_orbits(Henon(a, b), grid, period=2)
+    # x + x' = (1 - b) / a, x x' = ((1 - b)^2 - a) / a^2
+    x = np.sort(found.points[0, :, 0])
+    np.testing.assert_allclose(x.sum(), (1 - b) / a, rtol=1e-12)
+    np.testing.assert_allclose(x.prod(), ((1 - b) ** 2 - a) / a**2, rtol=1e-12)
+    # The multipliers: determinant b^2, trace 4 a^2 x x' + 2 b.
+    multipliers = found.stability.multipliers[0]
+    np.testing.assert_allclose(multipliers.prod(), b**2, rtol=1e-12)
+    np.testing.assert_allclose(multipliers.sum(), 4 * a**2 * x.prod() + 2 * b, rtol=1e-12)
+    direct = floquet_multipliers(Henon(a, b), found.points[0, 0], period=2)
+    np.testing.assert_allclose(direct, multipliers, rtol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def cycle():
+    flow = Flow(VanDerPol(), dt=0.01, substeps=4)
+    guesses = jnp.array([[2.0, 0.0], [0.0, 2.0], [0.01, 0.0]])
+    return flow, find_periodic_orbits(flow, guesses, period=6.5, num_segments=4)
+
+
+def test_van_der_pol_period_and_multiplier(cycle):
+    flow, found = cycle
+    assert found.points.shape == (1, 4, 2)
+    np.testing.assert_allclose(found.period, [6.6632868593], atol=2e-10)
+    # Liouville: the product of the multipliers, of which one is 1, from the divergence along the cycle.
+    start = [*np.asarray(found.points[0, 0]), 0.0]
+    path = solve_ivp(
+        lambda t, z: [z[1], (1 - z[0] ** 2) * z[1] - z[0], 1 - z[0] ** 2],
+        (0, 6.6632868593),
+        start,
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-13,
+    )
+    np.testing.assert_allclose(path.y[:2, -1], start[:2], atol=1e-8)
+    expected = np.exp(path.y[2, -1])
+    np.testing.assert_allclose(found.stability.multipliers, [[expected]], rtol=1e-6)
+    assert found.stability.kind == ["stable node"]
+    both = floquet_multipliers(flow, found.points[0, 0], period=float(found.period[0]))
+    np.testing.assert_allclose(both, [1, expected], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_implicit_gradient_of_the_period():
+    def period(mu):
+        flow = Flow(VanDerPol(mu), dt=0.1)
+        found = search_periodic_orbits(flow, jnp.array([[2.0, 0.0]]), period=6.6, num_segments=2)
+        return found.period[0]
+
+    difference = (period(1 + 1e-5) - period(1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(period)(1.0), difference, rtol=1e-7)
+
+
+def test_implicit_gradient_of_a_multiplier():
+    def multiplier(r):
+        found = search_periodic_orbits(Logistic(r), jnp.array([0.5]), period=2)
+        return floquet_multipliers(Logistic(r), found.points[0, 0], period=2)[0].real
+
+    np.testing.assert_allclose(jax.grad(multiplier)(3.2), 2 - 2 * 3.2, rtol=1e-10)
+
+
+def test_equilibria_are_no_cycles():
+    flow = Flow(Lorenz63(), dt=0.02)
+    side = float(np.sqrt(8 / 3 * 27))
+    found = find_periodic_orbits(flow, jnp.array([[side, side, 27.0]]), period=0.7, num_segments=2)
+    assert found.points.shape == (0, 2, 3)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="num_segments is for a Flow"):
+        find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, num_segments=4)
+    with pytest.raises(TypeError, match="period must be an integer"):
+        find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2.5)
+    flow = Flow(VanDerPol(), dt=0.1)
+    with pytest.raises(ValueError, match=r"at least one step of 0\.1, got 0\.05"):
+        find_periodic_orbits(flow, jnp.ones((1, 2)), period=0.05)
+    with pytest.raises(TypeError, match="neither can be traced"):
+        jax.jit(lambda t: search_periodic_orbits(flow, jnp.ones((1, 2)), period=t).q)(6.6)
+    with pytest.raises(ValueError, match="num_steps is for a Flow"):
+        floquet_multipliers(Henon(), jnp.ones(2), period=2, num_steps=3)
+    with pytest.raises(TypeError, match="cannot be traced"):
+        jax.jit(lambda x: find_periodic_orbits(Henon(), x, period=2).q)(jnp.ones((1, 2)))

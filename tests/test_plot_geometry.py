@@ -1,0 +1,93 @@
+"""Pictures of the geometry show what they are given."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+import lejax
+from lejax.orbits import OrbitDiagram, find_fixed_points
+from lejax.plot import plot_angles, plot_orbit_diagram, plot_phase_portrait
+from lejax.systems import Henon
+
+
+def new_axes():
+    return Figure().subplots()
+
+
+@pytest.fixture(scope="module")
+def henon():
+    states = lejax.unroll(Henon(), jnp.zeros(2), num_steps=200)
+    return states, find_fixed_points(Henon(), jnp.array([[0.6, 0.2], [-1.1, -0.3]]))
+
+
+def test_portrait_is_a_rotation_in_the_plane(henon):
+    states, points = henon
+    ax = plot_phase_portrait(states, fixed_points=points, ax=new_axes())
+    drawn = np.asarray(ax.lines[0].get_xydata())
+    distances = np.linalg.norm(states[1:] - states[:-1], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(np.diff(drawn, axis=0), axis=1), distances)
+    assert np.var(drawn[:, 0]) > np.var(drawn[:, 1])
+    # Two saddles: hollow marks, each with one bar.
+    (marks,) = ax.collections
+    assert len(marks.get_offsets()) == 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["unstable"]
+    assert len(ax.lines) == 1 + 2
+    bar = np.diff(ax.lines[1].get_xydata(), axis=0)[0]
+    np.testing.assert_allclose(np.linalg.norm(bar), 0.3 * np.ptp(drawn[:, 0]))
+
+
+def test_portrait_in_color(henon):
+    states, _ = henon
+    figure = Figure()
+    ax = plot_phase_portrait(states, colors=jnp.arange(200), label="time", ax=figure.subplots())
+    np.testing.assert_array_equal(ax.collections[0].get_array(), np.arange(200))
+    assert figure.axes[1].get_ylabel() == "time"
+
+
+def test_diagram_over_exponents():
+    states = (jnp.arange(12.0).reshape(3, 4), jr.normal(jr.key(0), (3, 4, 2)))
+    diagram = OrbitDiagram(jnp.arange(3.0), states, jr.normal(jr.key(1), (3, 5)), jnp.zeros((3, 5)))
+    upper, lower = plot_orbit_diagram(diagram, name="r", axes=Figure().subplots(2))
+    np.testing.assert_array_equal(upper.lines[0].get_xdata(), np.repeat([0.0, 1, 2], 4))
+    np.testing.assert_array_equal(upper.lines[0].get_ydata(), np.arange(12.0))
+    assert len(lower.lines) == 1 + 3
+    np.testing.assert_array_equal(lower.lines[2].get_ydata(), diagram.exponents[:, 1])
+    assert lower.get_xlabel() == "r"
+    upper, _ = plot_orbit_diagram(diagram, component=2, axes=Figure().subplots(2))
+    np.testing.assert_array_equal(upper.lines[0].get_ydata(), states[1][:, :, 1].ravel())
+
+
+def test_histogram_is_a_density():
+    angles = jr.uniform(jr.key(0), (50, 2), maxval=np.pi / 2)
+    ax = plot_angles(angles, num_bins=10, label="all", ax=new_axes())
+    outline = ax.patches[0].get_xy()
+    heights = outline[1:-1:2, 1]
+    counts, _ = np.histogram(angles, 10, (0, np.pi / 2))
+    np.testing.assert_allclose(heights[:10], counts / 100 / (np.pi / 20))
+
+
+def test_nothing_global_changes(henon):
+    figures = pyplot.get_fignums()
+    plot_phase_portrait(henon[0], ax=new_axes())
+    plot_angles(jnp.ones(3), ax=new_axes())
+    assert pyplot.get_fignums() == figures
+
+
+def test_bad_input(henon):
+    with pytest.raises(
+        ValueError, match=r"at least two of at least two numbers each, got \(5, 1\)"
+    ):
+        plot_phase_portrait(jnp.ones(5), ax=new_axes())
+    with pytest.raises(TypeError, match="cannot be drawn under jit"):
+        jax.jit(lambda x: plot_phase_portrait(x) and None)(henon[0])
+    with pytest.raises(ValueError, match="angles must hold at least one number"):
+        plot_angles(jnp.ones(0))
+    diagram = OrbitDiagram(jnp.ones(2), jnp.ones((2, 3)), jnp.ones((2, 1)), jnp.ones((2, 1)))
+    with pytest.raises(ValueError, match="component is 1, but the states have 1 numbers"):
+        plot_orbit_diagram(diagram, component=1)
+    with pytest.raises(ValueError, match="num_exponents is 2, but the diagram holds 1"):
+        plot_orbit_diagram(diagram, num_exponents=2)
