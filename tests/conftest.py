@@ -12,6 +12,14 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 
 
 jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Each compiled program holds pages of memory, of which a process may have 65 530: thousands of them end it."""
+    yield
+    jax.clear_caches()
