@@ -119,7 +119,8 @@ class WindowedAdjoint(Adjoint):
     def trajectory(self, step, state, inputs, length):
         def cut(state, numbered):
             number, input = numbered
-            return step(jnp.where(number % self.window, state, jax.lax.stop_gradient(state)), input)
+            is_cut = (number > 0) & (number % self.window == 0)
+            return step(jnp.where(is_cut, jax.lax.stop_gradient(state), state), input)
 
         return jax.lax.scan(cut, state, (jnp.arange(length), inputs))
 

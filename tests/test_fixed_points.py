@@ -211,3 +211,9 @@ def test_bad_input():
         find_fixed_points(Henon(), jnp.ones((2, 2)), fallback=True)
     with pytest.raises(ValueError, match=r"jacobians must have shape \(n, d, d\)"):
         linear_stability(jnp.eye(2))
+
+
+def test_a_flow_of_a_plain_function_keeps_its_time_step():
+    flow = lejax.systems.Flow(lambda input, x: -x, dt=0.1)
+    found = find_fixed_points(flow, jnp.ones((2, 1)))
+    assert float(found.dt) == 0.1

@@ -167,3 +167,7 @@ def test_bad_input():
         two_trajectory_exponent(Henon(), jnp.zeros(2), num_steps=5, distance=0.0)
     with pytest.raises(ValueError, match="num_exponents is 3"):
         finite_time_exponent_field(Henon(), jnp.zeros((2, 2)), num_steps=3, num_exponents=3)
+
+
+def test_a_diverged_series_is_neither_regular_nor_chaotic():
+    assert jnp.isnan(lejax.indicators.zero_one_test(jnp.full(100, jnp.nan), key=jr.key(0)))

@@ -68,6 +68,7 @@ def _test(series, frequencies):
         square = jax.lax.map(displacement, lags)
         centered, time = square - jnp.mean(square), lags - jnp.mean(lags)
         spread = jnp.sqrt(jnp.sum(centered**2) * jnp.sum(time**2))
-        return jnp.where(spread > 0, centered @ time / jnp.where(spread > 0, spread, 1), 0)
+        value = jnp.where(spread > 0, centered @ time / jnp.where(spread > 0, spread, 1), 0)
+        return jnp.where(jnp.isfinite(spread), value, jnp.nan)  # a diverged series says nothing
 
     return jnp.median(jax.lax.map(correlation, frequencies))

@@ -173,8 +173,9 @@ def search_fixed_points(
     if fallback is not None and not isinstance(fallback, SpeedMinimization):
         raise TypeError(f"fallback must be a SpeedMinimization or None, got {fallback!r}.")
     numbers = (tol_q, float(tol_unique), float(outlier_distance_scale))
+    dt = time_step(cell)  # a hoisted cell does not know it any more
     cell = hoist(cell, input, state)
-    return _search(cell, guesses, input, fallback, max_iters, most, *numbers)
+    return _search(cell, guesses, input, dt, fallback, max_iters, most, *numbers)
 
 
 def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
@@ -224,7 +225,7 @@ def _displacement(cell, state, input):
 
 
 @eqx.filter_jit
-def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
+def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
     guesses = vary_with(guesses, (cell, input))
@@ -285,5 +286,5 @@ def _search(cell, guesses, input, fallback, max_iters, most, tol_q, tol_unique, 
         count=distinct.hits,
         jacobians=jacobians,
         found=distinct.found,
-        dt=jnp.asarray(time_step(cell), dtype),
+        dt=jnp.asarray(dt, dtype),
     )

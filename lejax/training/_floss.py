@@ -38,8 +38,8 @@ def floss(
 
     **Arguments:**
 
-    - `cell`: an `eqx.Module`; all its floating-point arrays are trained. To leave some as they are, mask the
-        optimizer (`optax.masked`).
+    - `cell`: an `eqx.Module`; all its floating-point arrays are trained. To leave some as they are, give them
+        `optax.set_to_zero()` in an `optax.multi_transform`; `optax.masked` alone would add their raw gradients.
     - `state`: where each run starts.
     - `inputs`: N sequences, one an update: a pytree of arrays (N, T, ...). `None` for an autonomous cell.
     - `optimizer`: from optax, e.g. `optax.adam(1e-3)`.
