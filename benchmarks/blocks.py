@@ -1,59 +1,18 @@
 """Structured tangents against the general engine on the same networks: time per step and the same exponents.
 
-`Whole` hides from the engine what a cell says of its Jacobian.
+`Whole` hides from the engine what a cell says of its blocks.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from _block_cells import Gate, LowRank
 from _harness import Contender
 
 import lejax
+from lejax._blocks import Whole
 from lejax.cells import GRUCell, Stack
-
-
-class Whole(eqx.Module):
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, state)
-
-
-class Gate(lejax.BlockTriangularCell):
-    """h' = sigmoid(a + u) h + u: a diagonal recurrence."""
-
-    bias: jax.Array
-
-    def __call__(self, input, state):
-        return jax.nn.sigmoid(self.bias + input) * state + input
-
-    def blocks(self, input, state):
-        return self(input, state), (lejax.DiagonalBlock(jax.nn.sigmoid(self.bias + input)),)
-
-
-class LowRank(lejax.BlockTriangularCell):
-    """h' = (1 - a) h + a M N^T tanh(h): R dimensions, and the leak N - R times."""
-
-    left: jax.Array
-    right: jax.Array
-    leak: float = 0.1
-
-    def __call__(self, input, state):
-        return (1 - self.leak) * state + self.leak * self.left @ (self.right.T @ jnp.tanh(state))
-
-    def blocks(self, input, state):
-        size, rank = self.left.shape
-        slope = 1 - jnp.tanh(state) ** 2
-        reduced = self.right.T @ (slope[:, None] * self.left)
-
-        def tangent(columns):
-            return (1 - self.leak) * columns + self.leak * reduced @ columns
-
-        rest = jnp.full(size - rank, 1 - self.leak)
-        return self(input, state), (lejax.DenseBlock(tangent, rank), lejax.DiagonalBlock(rest))
 
 
 def problems(size: int, rank: int, layers: int):
@@ -61,7 +20,7 @@ def problems(size: int, rank: int, layers: int):
     yield f"diagonal, d={size}", Gate(2 * jr.normal(keys[0], (size,))), jnp.ones(size), size
     left = jr.normal(keys[1], (size, rank))
     right = (3 * left + jr.normal(keys[2], (size, rank))) / size
-    yield f"low rank R={rank}, d={size}", LowRank(left, right), left[:, 0], None
+    yield f"low rank R={rank}, d={size}", LowRank(left, right, leak=0.1), left[:, 0], None
     width = size // 4
     stack = Stack([GRUCell(width, width, key=key) for key in keys[3:]])
     yield f"{layers} GRU layers, H={width}", stack, stack.initial_state(), width

@@ -8,7 +8,7 @@ makes by inheriting from them.
 import abc
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -278,6 +278,14 @@ def vary_with(state: PyTree, others: PyTree) -> PyTree:
 
     zeros = [nothing(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
     return jtu.tree_map(lambda x: x + sum(zero.astype(x.dtype) for zero in zeros), state)
+
+
+T = TypeVar("T")
+
+
+def without_gradient(tree: T) -> T:
+    """The same, as a constant to every derivative."""
+    return jtu.tree_map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
 def unroll(

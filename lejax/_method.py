@@ -1,7 +1,6 @@
 """How the steps of a run are ordered in time: one after the other, or in chunks side by side."""
 
 import abc
-from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
 from ._blocks import BlockPush, Frames
-from ._cell import check_count, is_traced
+from ._cell import check_count, is_traced, without_gradient
 from ._loop import Growth, Loop, Plan, Push
 from ._orthonormalize import Orthonormalizer
 from ._pilot import choose_interval, pilot_steps
@@ -30,9 +29,6 @@ def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
         return every
     every = check_count("every", every, 1)
     return every if every == 1 else np.asarray(every, np.int32)
-
-
-T = TypeVar("T")
 
 
 class Method(eqx.Module):
@@ -101,10 +97,10 @@ class SequentialQR(Method):
             every = 1
         if pilot:
             every = choose_interval(
-                _without_gradient(push),
-                _without_gradient(vector),
-                _without_gradient(frames),
-                _without_gradient(inputs),
+                without_gradient(push),
+                without_gradient(vector),
+                without_gradient(frames),
+                without_gradient(inputs),
                 self.orthonormalizer,
                 pilot,
             )
@@ -220,7 +216,3 @@ def _overlap_bias(ends: Frames, warmed: Frames, length: int) -> Float[Array, " k
         return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
 
     return jnp.concatenate(list(map(one, ends, warmed)))
-
-
-def _without_gradient(tree: T) -> T:
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)

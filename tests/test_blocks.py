@@ -6,53 +6,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from _block_cells import Gate, LowRank
 
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR
+from lejax._blocks import Whole
 from lejax.cells import GRUCell, LSTMCell, RNNCell, Stack
-
-
-class Whole(eqx.Module):
-    """The same cell, of whose blocks nothing is known."""
-
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, state)
-
-
-class Gate(BlockTriangularCell):
-    """h' = sigmoid(a + u) h: a diagonal recurrence."""
-
-    bias: jax.Array
-
-    def __call__(self, input, state):
-        return jax.nn.sigmoid(self.bias + input) * state
-
-    def blocks(self, input, state):
-        return self(input, state), (DiagonalBlock(jax.nn.sigmoid(self.bias + input)),)
-
-
-class LowRank(BlockTriangularCell):
-    """h' = (1 - a) h + a M N^T tanh(h): M's columns span an invariant space, the rest decays by 1 - a."""
-
-    left: jax.Array
-    right: jax.Array
-    leak: float = 0.25
-
-    def __call__(self, input, state):
-        return (1 - self.leak) * state + self.leak * self.left @ (self.right.T @ jnp.tanh(state))
-
-    def blocks(self, input, state):
-        size, rank = self.left.shape
-        slope = 1 - jnp.tanh(state) ** 2
-        reduced = self.right.T @ (slope[:, None] * self.left)
-
-        def tangent(columns):
-            return (1 - self.leak) * columns + self.leak * reduced @ columns
-
-        rest = jnp.full(size - rank, 1 - self.leak, state.dtype)
-        return self(input, state), (DenseBlock(tangent, rank), DiagonalBlock(rest))
 
 
 class MatrixState(BlockTriangularCell):
@@ -106,7 +65,7 @@ def test_a_closed_gate_is_minus_infinity_and_spoils_nothing():
 )
 def test_low_rank_network_has_the_reduced_system_and_the_leak(every):
     left, right = jr.normal(jr.key(1), (2, 8, 2))
-    cell, state = LowRank(left, right), 0.5 * left[:, 0]
+    cell, state = LowRank(left, right, leak=0.25), 0.5 * left[:, 0]
     run = {"num_steps": 400, "transient": 50, "method": SequentialQR(every=every)}
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
     whole = lejax.lyapunov_spectrum(Whole(cell), state, **run)

@@ -340,7 +340,7 @@ def test_shard_map(name):
         mesh=mesh,
         in_specs=PartitionSpec("batch"),
         out_specs=PartitionSpec("batch"),
-        # The operators of lineax, inside optimistix, do not know that they vary over a mesh.
+        # The branches of a conditional around an implicit root may not vary over a mesh.
         check_vma=not name.startswith("orbits.search"),
     )
     np.testing.assert_allclose(

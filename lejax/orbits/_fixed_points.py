@@ -18,16 +18,25 @@ from .._cell import (
     ravel,
     time_step,
     vary_with,
+    without_gradient,
 )
 from .._tangent import make_push, tangent_dtype
-from ._roots import default_tol_q, implicit_root, least_speed, newton, speed, unique
+from ._roots import (
+    default_tol_q,
+    from_each,
+    implicit_root,
+    least_speed,
+    newton,
+    speed,
+    unique,
+)
 from ._stability import Stability, linear_stability
 
 
 class SpeedMinimization(eqx.Module):
-    """What to do from guesses where Newton's method finds no fixed point: minimize the speed, by BFGS.
+    """What to do from guesses where Newton's method finds no fixed point: minimize the speed, by L-BFGS.
 
-    **Arguments:** `max_iters`, steps of BFGS for each guess; `tol_q`, the speed $q = |F(x) - x|^2 / 2$ up to which a
+    **Arguments:** `max_iters`, steps of L-BFGS for each guess; `tol_q`, the speed $q = |F(x) - x|^2 / 2$ up to which a
     minimum is reported as a slow point.
     """
 
@@ -232,36 +241,44 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
     dtype = tangent_dtype(vectors.dtype)
     vectors, unravel = vectors.astype(dtype), ravel(state)[1]
-    move = make_push(cell, state)
 
-    def displacement(vector):
-        return move.step(input, vector.astype(ravel(state)[0].dtype)).astype(dtype) - vector
+    def make_displacement(cell, input):
+        move = make_push(cell, state)
 
+        def displacement(vector):
+            return move.step(input, vector.astype(ravel(state)[0].dtype)).astype(dtype) - vector
+
+        return displacement
+
+    displacement, still = (
+        make_displacement(cell, input),
+        make_displacement(*without_gradient((cell, input))),
+    )
     tol_q = default_tol_q(dtype) if tol_q is None else tol_q
 
     def search(guess):
-        root = newton(displacement, guess, max_iters)
+        root = newton(still, guess, max_iters)
+        is_slow = jnp.isnan(root[0]) & False
         if fallback is not None:
-            failed = ~(speed(displacement, root) < tol_q)
+            failed = ~(speed(still, root) < tol_q)
 
             def minimize(guess):
-                slow = least_speed(displacement, guess, fallback.max_iters, tol_q)
-                close = newton(displacement, slow, max_iters)
-                better = speed(displacement, close) < tol_q
-                return jnp.where(better, close, slow)
+                slow, is_minimum = least_speed(still, guess, fallback.max_iters, tol_q)
+                close = newton(still, slow, max_iters)
+                better = speed(still, close) < tol_q
+                return jnp.where(better, close, slow), is_minimum & ~better
 
-            root = jax.lax.cond(failed, minimize, lambda _: root, guess)
-        return root, speed(displacement, root)
+            root, is_slow = jax.lax.cond(failed, minimize, lambda _: (root, is_slow), guess)
+        return root, speed(still, root), is_slow
 
-    # One after the other: each takes its own number of steps.
-    roots, q = jax.lax.map(search, jax.lax.stop_gradient(vectors))
+    roots, q, is_minimum = from_each(search, without_gradient(vectors))
     center = jnp.mean(vectors, axis=0)
     spread = jnp.mean(jnp.linalg.norm(vectors - center, axis=1))
     is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
     size = jnp.sqrt(jnp.mean(vectors**2))
     tolerance = tol_unique * jnp.where(size > 0, size, 1)
-    limit = tol_q if fallback is None else jnp.maximum(tol_q, fallback.tol_q)
-    valid = (q < limit) & (is_near | (spread == 0))
+    slow_limit = tol_q if fallback is None else fallback.tol_q
+    valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & (is_near | (spread == 0))
     # Fixed points before slow ones, each in the order of the guesses.
     rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
     distinct = unique(

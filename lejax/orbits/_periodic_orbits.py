@@ -6,10 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
-from .._cell import Cell, check_count, check_state, check_step, hoist, is_traced, ravel, vary_with
+from .._cell import (
+    Cell,
+    check_count,
+    check_state,
+    check_step,
+    hoist,
+    is_traced,
+    ravel,
+    vary_with,
+    without_gradient,
+)
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
-from ._roots import default_tol_q, implicit_root, newton, speed, unique
+from ._roots import default_tol_q, from_each, implicit_root, newton, speed, unique
 from ._shooting import FlowShooting, MapShooting, make_shooting
 from ._stability import Stability, linear_stability
 
@@ -162,12 +172,14 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     dtype = ravel(state)[0].dtype
     tol_q = default_tol_q(dtype) if tol_q is None else tol_q
 
-    def search(guess):
-        start = shooting.guess(cell, input, guess)
-        root = newton(lambda y: shooting.residual(cell, input, state, y, start), start, max_iters)
-        return root, speed(lambda y: shooting.residual(cell, input, state, y, root), root)
+    still = without_gradient((cell, input, state))
 
-    roots, q = jax.lax.map(search, jax.lax.stop_gradient(guesses))
+    def search(guess):
+        start = shooting.guess(*still[:2], guess)
+        root = newton(lambda y: shooting.residual(*still, y, start), start, max_iters)
+        return root, speed(lambda y: shooting.residual(*still, y, root), root)
+
+    roots, q = from_each(search, without_gradient(guesses))
     points = jax.vmap(lambda y: shooting.points(state, y))(roots)
     periods = jax.vmap(shooting.period)(roots)
     size = jnp.sqrt(jnp.mean(jax.vmap(lambda x: ravel(x)[0])(guesses) ** 2))

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optimistix as optx
-from jaxtyping import Array, Bool, Float, Int
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 Function = Callable[[Float[Array, " n"]], Float[Array, " n"]]
+_SIDE_BY_SIDE = 256  # searches at a time on a GPU
 
 
 def default_tol_q(dtype: jnp.dtype) -> float:
@@ -24,31 +25,51 @@ def speed(function: Function, x: Float[Array, " n"]) -> Float[Array, ""]:
 
 def newton(function: Function, guess: Float[Array, " n"], max_iters: int) -> Float[Array, " n"]:
     """Where Newton's method ends after at most `max_iters` steps: at a root, or anywhere."""
+    # Not that of optimistix: the linear operators in it are refused under shard_map, and so in a sweep.
     # The step after one of this length is below rounding.
     tolerance = float(jnp.finfo(guess.dtype).eps) ** 0.6
-    solution = optx.root_find(
-        lambda x, _: function(x),
-        optx.Newton(tolerance, tolerance),
-        guess,
-        max_steps=max_iters,
-        throw=False,
-    )
-    return solution.value
+
+    def step(carry):
+        x, taken, _ = carry
+        following = x - jnp.linalg.solve(jax.jacfwd(function)(x), function(x))
+        is_finite = jnp.all(jnp.isfinite(following))
+        moves = jnp.any(jnp.abs(following - x) > tolerance * (1 + jnp.abs(x)))
+        return jnp.where(is_finite, following, x), taken + 1, is_finite & moves
+
+    start = guess, jnp.zeros_like(guess, jnp.int32, shape=()), jnp.all(guess == guess)
+    return jax.lax.while_loop(lambda c: c[2] & (c[1] < max_iters), step, start)[0]
 
 
 def least_speed(
     function: Function, guess: Float[Array, " n"], max_iters: int, tol_q: float
-) -> Float[Array, " n"]:
-    """A local minimum of the speed, by BFGS on its logarithm, which has the same minima and no small scale."""
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """Where L-BFGS ends on the logarithm of the speed, which has the same minima and no small scale, and whether
+    that is a minimum."""
     tolerance = float(jnp.finfo(guess.dtype).eps) ** 0.4
-    solution = optx.minimise(
-        lambda x, _: jnp.log(speed(function, x) + tol_q),
-        optx.BFGS(tolerance, tolerance),
-        guess,
-        max_steps=max_iters,
-        throw=False,
-    )
-    return solution.value
+    value = lambda x: jnp.log(speed(function, x) + tol_q)
+    solver = optax.lbfgs()
+    value_and_gradient = optax.value_and_grad_from_state(value)
+
+    def step(carry):
+        x, state, taken, _ = carry
+        height, gradient = value_and_gradient(x, state=state)
+        change, state = solver.update(
+            gradient, state, x, value=height, grad=gradient, value_fn=value
+        )
+        return x + change, state, taken + 1, is_level(x, gradient)
+
+    def is_level(x, gradient):
+        return jnp.all(jnp.abs(gradient) * (1 + jnp.abs(x)) < tolerance)
+
+    start = guess, solver.init(guess), jnp.asarray(0), jnp.asarray(False)
+    x = jax.lax.while_loop(lambda c: ~c[3] & (c[2] < max_iters), step, start)[0]
+    return x, is_level(x, jax.grad(value)(x))
+
+
+def from_each(search: Callable[[PyTree], PyTree], guesses: PyTree) -> PyTree:
+    """What `search` finds from each guess. On a CPU one after the other, each with its own number of steps."""
+    batch_size = None if jax.default_backend() == "cpu" else _SIDE_BY_SIDE
+    return jax.lax.map(search, guesses, batch_size=batch_size)
 
 
 def implicit_root(function: Function, root: Float[Array, " n"]) -> Float[Array, " n"]:
