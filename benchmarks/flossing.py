@@ -34,7 +34,10 @@ SEARCH = {
     "half before, half during": Flossing(
         FlossingSchedule(before=150, every=100, updates=15, until=1100), 30
     ),
+    "late as well": Flossing(FlossingSchedule(before=160, every=100, updates=10), 30),
+    "often": Flossing(FlossingSchedule(before=160, every=50, updates=10, until=750), 30),
 }
+SEARCHED = 15  # the delay: the shortest one that flossing before training does not solve
 
 
 def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, batch: int) -> dict:
@@ -45,7 +48,7 @@ def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, ba
     memories = tasks.start_training(networks)
     before = tasks.long_jacobian(networks, jr.key(3), task.first)
     after, penalties, curve, seconds = before, None, [], 0.0
-    chunk = min(100, epochs)
+    chunk = min(flossing.schedule.every or 100, epochs)
     for step in range(0, epochs, chunk):
         due = flossing.schedule(step)
         if due:
@@ -91,7 +94,7 @@ def plan(toy: bool):
         for name, flossing in VARIANTS.items():
             yield name, "rate", Task("xor", delay), flossing
     for name, flossing in SEARCH.items():
-        yield name, "rate", Task("xor", 20), flossing
+        yield name, "rate", Task("xor", SEARCHED), flossing
     for delay in (10, 15, 20, 30):
         for name in ("plain", "before"):
             yield name, "rate", Task("copy", delay), VARIANTS[name]

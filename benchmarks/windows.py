@@ -74,7 +74,7 @@ def slopes(values, gains, gain):
     x = np.asarray(gains) - float(gain)
     design = np.stack([np.ones_like(x), x, x**2], axis=1)
     means = np.asarray(values).mean(axis=2)
-    fit, errors = np.linalg.pinv(design), []
+    fit = np.linalg.pinv(design)
     coefficients = np.einsum("cg,ngv->ncv", fit, means)
     rest = means - np.einsum("gc,ncv->ngv", design, coefficients)
     variance = np.sum(rest**2, axis=1) / (len(x) - 3)

@@ -3,11 +3,12 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from ._cell import check_count
@@ -22,15 +23,19 @@ Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 class Adjoint(eqx.Module):
     """A way to run `carry = body(carry, input)` over all steps, and to differentiate it."""
 
+    cuts: ClassVar[bool] = False
+    """Whether derivatives end somewhere on the way: what a frame has grown must be divided out before."""
+
     @abc.abstractmethod
     def loop(self, body: Body, carry: Carry, inputs: PyTree, length: int, detach: Detach) -> Carry:
         """The last carry. `detach` cuts the derivatives of all that a step depends on, but not of sums."""
         raise NotImplementedError
 
     def trajectory(
-        self, step: Step, state: PyTree, inputs: PyTree, length: int
+        self, step: Step, state: PyTree, inputs: PyTree, length: int, starts: np.ndarray
     ) -> tuple[PyTree, PyTree]:
-        """The last state, and what `step(state, input) -> (state, out)` gave out on the way."""
+        """The last state, and what `step(state, input) -> (state, out)` gave out on the way. Loops along it begin at
+        the steps `starts`."""
         return jax.lax.scan(step, state, inputs, length=length)
 
 
@@ -47,10 +52,10 @@ class DirectAdjoint(Adjoint):
 class CheckpointedAdjoint(Adjoint):
     r"""Exact gradients in little memory: $O(\sqrt T)$ by default.
 
-    The run is cut into `segments` of equal length. Reverse mode keeps the state and the frame where each segment
+    The run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
     starts, goes back from segment to segment, and runs each again. Forward mode keeps nothing, as ever.
 
-    **Arguments:** `segments`, how many, at most one a step; about $2 \sqrt T$ if `None`: a step that is kept whole takes
+    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step that is kept whole takes
     about four times the memory of the frame it starts from.
 
     **Numerics:** the same gradient as `DirectAdjoint` up to rounding. It takes each step twice, but its memory stays in
@@ -83,6 +88,9 @@ class CheckpointedAdjoint(Adjoint):
             steps = -(-length // min(self.segments, length))
         return _scan_segments(body, carry, inputs, length, steps)
 
+    def trajectory(self, step, state, inputs, length, starts):
+        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, inputs, length=length)
+
 
 class WindowedAdjoint(Adjoint):
     r"""Gradients of long chaotic runs: exact inside windows of `window` steps, cut between them.
@@ -95,8 +103,8 @@ class WindowedAdjoint(Adjoint):
 
     **Numerics:** the bias falls with the window as correlations do, the variance grows as $e^{2 \lambda_1 W}$: the
     best windows last one to two Lyapunov times $1 / \lambda_1$. Where $\lambda_1 \le 0$ there is nothing to
-    cut: use an exact adjoint. The gradient by the starting state is that of the first window.
-    Memory: one window, and state and frame for each.
+    cut: use an exact adjoint. The gradient by the starting state is that of the first window; with `ParallelQR`, of
+    which every chunk begins with a window, it is zero. Memory: one window, and state and frame for each.
 
     !!! example
 
@@ -112,17 +120,21 @@ class WindowedAdjoint(Adjoint):
     """
 
     window: int = eqx.field(static=True, converter=lambda window: check_count("window", window, 1))
+    cuts: ClassVar[bool] = True
 
     def loop(self, body, carry, inputs, length, detach):
         return _scan_segments(body, carry, inputs, length, min(self.window, length), detach)
 
-    def trajectory(self, step, state, inputs, length):
+    def trajectory(self, step, state, inputs, length, starts):
+        steps = np.arange(length)
+        chunk = np.searchsorted(starts, steps, side="right") - 1
+        is_cut = (chunk >= 0) & ((steps - starts[chunk]) % self.window == 0)
+
         def cut(state, numbered):
-            number, input = numbered
-            is_cut = (number > 0) & (number % self.window == 0)
+            is_cut, input = numbered
             return step(jnp.where(is_cut, jax.lax.stop_gradient(state), state), input)
 
-        return jax.lax.scan(cut, state, (jnp.arange(length), inputs))
+        return jax.lax.scan(jax.checkpoint(cut, prevent_cse=False), state, (is_cut, inputs))
 
 
 def _segment_steps(length: int) -> int:

@@ -298,7 +298,7 @@ def _run_jvp(primals, tangents, *, loop: Loop):
     def run(arguments):
         push, start, inputs, every = arguments
         # What a pilot saves, a branch at each step costs again in reverse mode.
-        every = 1 if loop.restart else every
+        every = 1 if loop.restart or loop.adjoint.cuts else every
         return _by_step(loop, push, start, inputs, every), jnp.asarray(every, jnp.int32)
 
     return eqx.filter_jvp(run, primals, tangents)

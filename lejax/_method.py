@@ -157,9 +157,10 @@ class ParallelQR(Method):
             return push.step(input, vector), vector
 
         total = plan.transient + plan.num_steps
-        vector, points = adjoint.trajectory(step, vector, inputs, total)
         length = plan.num_steps // self.num_chunks
-        starts = plan.transient - self.overlap + length * np.arange(self.num_chunks)
+        counted_from = plan.transient + length * np.arange(self.num_chunks)
+        vector, points = adjoint.trajectory(step, vector, inputs, total, counted_from)
+        starts = counted_from - self.overlap
         warm_up = Plan(0, self.overlap, 1)
         counted = Plan(0, length, plan.num_blocks // self.num_chunks)
         sequential = SequentialQR(self.every, self.orthonormalizer)
@@ -174,6 +175,7 @@ class ParallelQR(Method):
                 return sequential.follow(_Along(push), along[1][0], frames, along, plan, adjoint)
 
             warm = run(frames, cut(start, self.overlap), warm_up).frames
+            warm = without_gradient(warm) if adjoint.cuts else warm
             return warm, run(warm, cut(start + self.overlap, length), counted)
 
         warm, growth = jax.vmap(chunk)(jnp.asarray(starts, jnp.int32))
@@ -181,7 +183,7 @@ class ParallelQR(Method):
         # Chunks count from their own start; the state is bad from the first point that is not finite on.
         bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points[1:], vector[None]])), axis=1)
         of_chunk = jnp.where(
-            growth.first_bad_step < 0, total + 1, starts + self.overlap + growth.first_bad_step
+            growth.first_bad_step < 0, total + 1, counted_from + growth.first_bad_step
         )
         first = jnp.minimum(
             jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, total + 1)

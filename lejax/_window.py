@@ -5,6 +5,8 @@ import numpy as np
 from ._cell import is_traced
 from ._spectrum import LyapunovSpectrum
 
+_ANY_RUN = 2**31 - 1
+
 
 def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> int:
     r"""The window in steps that balances bias and variance of gradients by `WindowedAdjoint`.
@@ -13,10 +15,12 @@ def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> i
 
     **Arguments:** `spectrum`, of a run of the network to be trained, and `lyapunov_times`, $\tau$.
 
-    **Returns:** steps, at least 1. If $\lambda_1$ is not above zero by two standard errors, all steps of the run:
-    nothing grows, and exact gradients are right.
+    **Returns:** steps, at least 1. If $\lambda_1$ is not above zero by two standard errors nothing grows and exact
+    gradients are right: then 2**31 - 1, one window for any run.
 
     **Numerics:** a function of the host: a window decides shapes.
+
+    **Raises:** `ValueError` for a batch of spectra and for a spectrum that is not finite.
 
     !!! example
 
@@ -29,9 +33,15 @@ def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> i
         raise TypeError("suggest_window needs values: it cannot be called under jit, vmap or grad.")
     if not lyapunov_times > 0:
         raise ValueError(f"lyapunov_times must be positive, got {lyapunov_times}.")
-    first = int(np.argmax(spectrum.exponents))
-    largest, error = float(spectrum.exponents[first]), float(spectrum.standard_error[first])
-    num_steps = int(spectrum.num_steps)
+    exponents = np.asarray(spectrum.exponents)
+    if exponents.ndim != 1:
+        raise ValueError(
+            f"suggest_window takes one spectrum, got exponents of shape {exponents.shape}."
+        )
+    largest = float(np.max(exponents))
+    if np.isnan(largest) or largest == np.inf:
+        raise ValueError(f"the largest exponent must be a number, got {largest}: the run diverged.")
+    error = float(spectrum.standard_error[int(np.argmax(exponents))])
     if not largest > 2 * np.nan_to_num(error):
-        return num_steps
-    return int(np.clip(round(lyapunov_times / (largest * float(spectrum.dt))), 1, num_steps))
+        return _ANY_RUN
+    return int(np.clip(round(lyapunov_times / (largest * float(spectrum.dt))), 1, _ANY_RUN))

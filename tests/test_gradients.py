@@ -270,6 +270,28 @@ def test_windows_cut_the_trajectory_of_chunks_too():
     assert abs(gradient) < 10
 
 
+@pytest.mark.parametrize(
+    "method", [lejax.ParallelQR(num_chunks=2, overlap=5), lejax.SequentialQR(every=3)]
+)
+def test_windows_cut_state_and_frame_at_the_same_steps(method):
+    # One window a block: the growth of a block depends on the inputs of its own steps alone, and on those of an
+    # orthonormalization after every step.
+    def growth(inputs, method):
+        return lejax.lyapunov_spectrum(
+            GRU, REST, inputs, transient=8, num_blocks=4, method=method,
+            adjoint=lejax.WindowedAdjoint(4), throw=False,
+        ).block_exponents  # fmt: skip
+
+    jacobian = jax.jacrev(growth)(INPUTS, method)
+    for block in range(4):
+        own = slice(8 + 4 * block, 12 + 4 * block)
+        assert jnp.all(jnp.any(jacobian[block, :, own] != 0, axis=2))
+        assert jnp.all(jacobian[block].at[:, own].set(0) == 0)
+    if isinstance(method, lejax.SequentialQR):
+        every_step = jax.jacrev(growth)(INPUTS, lejax.SequentialQR(every=1))
+        np.testing.assert_allclose(jacobian, every_step, rtol=1e-8, atol=1e-13)
+
+
 def test_checkpoints_need_little_memory():
     cell, state = random_tanh(jr.key(0), 64, 1.0), jnp.ones(64)
 

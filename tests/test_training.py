@@ -167,7 +167,12 @@ def test_the_window_follows_the_largest_exponent():
     henon = lejax.lyapunov_spectrum(lejax.systems.Henon(), jnp.zeros(2), num_steps=2000)
     assert lejax.suggest_window(henon) == round(1.5 / float(henon.exponents[0]))
     assert lejax.suggest_window(henon, 4.0) == round(4 / float(henon.exponents[0]))
-    assert lejax.suggest_window(lejax.lyapunov_spectrum(GRU, REST, INPUTS)) == 20  # contracting
+    contracting = lejax.lyapunov_spectrum(GRU, REST, INPUTS)
+    assert lejax.suggest_window(contracting) == 2**31 - 1
+    with pytest.raises(ValueError, match=r"one spectrum, got exponents of shape \(1, "):
+        lejax.suggest_window(jax.tree.map(lambda x: x[None], contracting))
+    with pytest.raises(ValueError, match="must be a number, got nan"):
+        lejax.suggest_window(jax.tree.map(lambda x: x * jnp.nan, contracting))
     with pytest.raises(ValueError, match="lyapunov_times must be positive"):
         lejax.suggest_window(henon, 0.0)
     with pytest.raises(TypeError, match="suggest_window needs values"):

@@ -50,7 +50,8 @@ def floss(
 
     **Returns:** the new cell, and the penalty before each update, (N,).
 
-    **Numerics:** one compiled scan over updates. Leave out a short transient that lets the frame align, and count
+    **Numerics:** one compiled scan over updates. The optimizer starts anew at each call: nothing of its memory goes
+    from one flossing to the next, nor to the training between them. Leave out a short transient that lets the frame align, and count
     few steps: what has to be reached is the horizon of the task. Networks in parallel by `eqx.filter_vmap`.
 
     **Raises:** `RuntimeError` for a penalty that is not finite: a run diverged.
