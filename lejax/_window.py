@@ -5,6 +5,7 @@ import numpy as np
 from ._cell import is_traced
 from ._spectrum import LyapunovSpectrum
 
+
 _ANY_RUN = 2**31 - 1
 
 

@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 
 import lejax
 from lejax import training
-from lejax.training import _population as module
+from lejax.training import _population_training as module
 
 
 TRAINING = training.parity_task(jr.key(1), 96, num_steps=6)
@@ -49,6 +50,7 @@ def test_histories(trained):
     assert trained.training_loss.shape == (3, 3)
     assert trained.validation_loss.shape == (3, 4)
     assert trained.exponents.shape == trained.standard_error.shape == (3, 2, 4)
+    np.testing.assert_array_equal(trained.unresolved, np.zeros((3, 2, 4)))
     np.testing.assert_array_equal(trained.spectrum_epochs, [0, 2])
     network = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, trained.networks)
     loss = training.mean_loss(network, VALIDATION)
@@ -104,6 +106,71 @@ def test_a_run_that_was_killed_goes_on_from_its_file(trained, tmp_path, monkeypa
     assert len(calls) == 4  # the third epoch alone was trained again
     assert equal(training.load_population(file, trained), trained)
     assert [path.name for path in tmp_path.iterdir()] == ["population.npz"]
+
+
+def test_a_file_of_other_data_settings_or_weights_is_refused(tmp_path):
+    file = tmp_path / "population.npz"
+    train(fresh(), 0, file=file)
+    others = training.parity_task(jr.key(9), 96, num_steps=6)
+    with pytest.raises(ValueError, match="belongs to another run: its training"):
+        training.train_population(fresh(), others, VALIDATION, num_epochs=1, file=file, **SETTINGS)
+    for change, name in (
+        ({"batch_size": 16}, "batch_size"),
+        ({"stream": STREAM[:30]}, "stream"),
+        (
+            {"optimizer": optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())},
+            "optimizer",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: its {name}"):
+            train(fresh(), 1, file=file, **change)
+    other = training.initialize_population(
+        lambda key: jax.tree.map(lambda x: 2 * x, make_cell(key)), HYPERPARAMETERS, 2, key=jr.key(0)
+    )
+    with pytest.raises(ValueError, match="belongs to another run: its origin"):
+        train(other, 1, file=file)
+
+
+class Switched(lejax.RecurrentCell):
+    """A cell that shows its own choice among its units: an integer array."""
+
+    cell: lejax.cells.RNNCell
+    chosen: jax.Array
+
+    def __call__(self, input, state):
+        return self.cell(input, state) * (jnp.arange(4) != self.chosen)
+
+    def initial_state(self):
+        return jnp.zeros(4)
+
+
+def test_integer_arrays_of_a_cell_are_its_own():
+    def make(key):
+        return Switched(make_cell(key), jr.randint(key, (), 0, 4))
+
+    start = training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+    end = train(start, 1, spectrum_epochs=())
+    np.testing.assert_array_equal(end.networks.cell.chosen, start.networks.cell.chosen)
+    assert jnp.all(jnp.isfinite(end.training_loss))
+
+
+def test_times_and_biases_are_not_scaled():
+    def make(key):
+        return lejax.cells.LeakyRNNCell(1, 4, tau=2.0, dt=jnp.asarray(0.5), key=key)
+
+    one, two = (
+        training.initialize_population(
+            make, training.Hyperparameters(scale=jnp.array([s])), 2, key=jr.key(0)
+        )
+        for s in (1.0, 2.0)
+    )
+    assert one.networks.cell.dt == two.networks.cell.dt == 0.5
+    np.testing.assert_array_equal(one.networks.cell.bias, two.networks.cell.bias)
+
+
+def test_dropout_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, got 1"):
+        training.Hyperparameters(dropout=1.0)
 
 
 def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_bad_input():
         training.row_task(jnp.ones((2, 3)), jnp.ones(2, int), num_classes=2)
     with pytest.raises(ValueError, match="too short for 7 steps"):
         training.forecasting_task(jnp.ones((7, 1)), num_steps=7)
-    with pytest.raises(ValueError, match="series must have shape"):
+    with pytest.raises(TypeError, match="series must be a floating-point array with 2 axes"):
         training.forecasting_task(jnp.ones(7), num_steps=2)
     with pytest.raises(ValueError, match="text is empty"):
         training.encode_text("")

@@ -15,7 +15,7 @@ def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[A
 
     **Arguments:** `exponents` (k,), all of one network's, in descending order; `num_points` m.
 
-    **Returns:** (m,) in the same unit. With m = k it is the spectrum itself. With m < k the leading exponents are
+    **Returns:** (m,) in the same unit; -inf between a finite exponent and one of -inf. With m = k it is the spectrum itself. With m < k the leading exponents are
     interpolated away: bring small spectra to the size of the largest.
 
     !!! example
@@ -30,7 +30,9 @@ def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[A
     count, num_points = exponents.size, check_count("num_points", num_points, 1)
     have = jnp.arange(1, count + 1, dtype=exponents.dtype) / count
     want = jnp.arange(1, num_points + 1, dtype=exponents.dtype) / num_points
-    return jnp.interp(want, have, exponents)
+    lost = jnp.isneginf(exponents)
+    is_lost = jnp.interp(want, have, lost.astype(exponents.dtype)) > 0
+    return jnp.where(is_lost, -jnp.inf, jnp.interp(want, have, jnp.where(lost, 0, exponents)))
 
 
 def bound_lost(exponents: Float[Array, " k"]) -> Float[Array, " k"]:

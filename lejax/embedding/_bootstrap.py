@@ -39,7 +39,9 @@ def bootstrap(
     - `samples`: vectors of one length; a network is drawn with all its numbers.
     - `confidence_level`, `num_resamples`, `seed`.
 
-    **Returns:** an `Estimate`. The interval is NaN where some resample has no value (a constant sample).
+    **Returns:** an `Estimate`. The interval is NaN where some resample has no value (a constant sample). Predictions among
+    the samples stay as they are: the interval says how a score varies with the networks it is taken over, not with
+    those a regressor learned from.
 
     !!! example
 

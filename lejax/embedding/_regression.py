@@ -37,8 +37,10 @@ class Scaling(eqx.Module):
         weights = is_used.astype(values.dtype) / jnp.sum(is_used)
         self.center = jnp.tensordot(weights, values, axes=1)
         variance = jnp.tensordot(weights, (values - self.center) ** 2, axes=1)
-        # A column that does not vary says nothing, and stays 0.
-        self.spread = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
+        # A column that varies by no more than rounding says nothing.
+        rounding = 10 * float(jnp.finfo(values.dtype).eps) * jnp.abs(self.center)
+        varies = variance > rounding**2
+        self.spread = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 1)
 
     def __call__(self, value: Float[Array, " *k"]) -> Float[Array, " *k"]:
         return (value - self.center) / self.spread

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +78,19 @@ def load(path: Path, identity: Identity) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     content = read(path)
-    ours = json.loads(json.dumps(identity))
-    for name in {**ours, **content.identity}:
-        here, there = ours.get(name, "absent"), content.identity.get(name, "absent")
+    check_same(path, content.identity, identity, {**identity, **content.identity})
+    return content.arrays
+
+
+def check_same(path: Path, theirs: Identity, ours: Identity, names: Iterable[str]) -> None:
+    """Refuse a checkpoint that differs in one of the names."""
+    ours = json.loads(json.dumps(ours))
+    for name in names:
+        here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if here != there:
             raise ValueError(
                 f"checkpoint {str(path)!r} belongs to another run: its {name} is {there}, but here it is {here}."
             )
-    return content.arrays
 
 
 def read(path: Path) -> Content:

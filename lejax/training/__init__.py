@@ -15,8 +15,10 @@ from ._population import (
     Population as Population,
     initialize_population as initialize_population,
     load_population as load_population,
-    population_spectra as population_spectra,
     save_population as save_population,
+)
+from ._population_training import (
+    population_spectra as population_spectra,
     train_population as train_population,
 )
 from ._schedule import FlossingSchedule as FlossingSchedule

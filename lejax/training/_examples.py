@@ -23,6 +23,8 @@ class Examples(eqx.Module):
     """Classes, or the numbers o."""
 
     def __check_init__(self):
+        if not all(eqx.is_array(x) for x in (self.inputs, self.targets, self.weights)):
+            return  # a pytree of something else on its way through a transformation
         leading = self.inputs.shape[:2]
         for name in ("targets", "weights"):
             shape = getattr(self, name).shape
@@ -30,11 +32,22 @@ class Examples(eqx.Module):
                 raise ValueError(
                     f"inputs are {leading[0]} sequences of {leading[1]} steps, but {name} has shape {shape}."
                 )
+        check_floating("inputs", self.inputs, 3)
+        if not jnp.issubdtype(self.targets.dtype, jnp.integer):
+            check_floating("targets", self.targets, 3)
 
     def __getitem__(self, index) -> "Examples":
         """Some of the sequences."""
         return Examples(
             self.inputs[index], self.targets[index], self.weights[index], self.num_outputs
+        )
+
+
+def check_floating(name: str, array: Array, ndim: int) -> None:
+    """Numbers, since what drives a network is differentiated and integers would name classes."""
+    if array.ndim != ndim or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be a floating-point array with {ndim} axes, got {array.dtype}{list(array.shape)}."
         )
 
 
@@ -116,8 +129,7 @@ def forecasting_task(
         (4, 20, 1)
     """
     series = jnp.asarray(series)
-    if series.ndim != 2:
-        raise ValueError(f"series must have shape (length, i), got {series.shape}.")
+    check_floating("series", series, 2)
     num_steps, horizon = check_count("num_steps", num_steps, 1), check_count("horizon", horizon, 1)
     pieces, ahead = _cut(series, num_steps, horizon)
     weights = jnp.ones(pieces.shape[:2], series.dtype)

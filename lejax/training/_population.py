@@ -1,9 +1,7 @@
 """Populations: many networks of one size trained side by side, each with hyperparameters of its own."""
 
-import operator
 import os
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -13,20 +11,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import check_count
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
+from .._cell import is_traced
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import Identity, identify
-from ._examples import Examples
-from ._network import Network, mean_loss
+from ._network import Network
 from ._population_file import load_tree, save_tree, shapes
 
 
 class Hyperparameters(eqx.Module):
     """What differs between the n networks of a population; a number is taken for all of them.
 
-    **Arguments:** `scale`, by which the cell's weights as drawn are multiplied; `learning_rate`; `dropout`, the rate
-    at which what the cell shows to the readout is dropped in training, at least 0 and below 1.
+    **Arguments:** `scale`, by which the cell's weight matrices as drawn are multiplied (not its biases, nor its times);
+    `learning_rate`; `dropout`, the rate at which what the cell shows to the readout is dropped in training, at least 0 and below 1.
     """
 
     scale: Float[Array, " n"]
@@ -46,6 +42,10 @@ class Hyperparameters(eqx.Module):
             raise ValueError(
                 f"hyperparameters must be numbers or vectors of one length, got {shapes}."
             )
+        if not is_traced(dropout) and not np.all(
+            (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)
+        ):
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
         size = sizes.pop() if sizes else (1,)
         for name, value in values.items():
             setattr(self, name, jnp.broadcast_to(jnp.asarray(value, float), size))
@@ -70,8 +70,12 @@ class Population(eqx.Module):
     exponents: Float[Array, "n s d"]
     """Spectra at the chosen epochs."""
     standard_error: Float[Array, "n s d"]
+    unresolved: Int[Array, "n s d"]
+    """In how many steps of these spectra a direction was lost."""
     spectrum_epochs: Int[Array, " s"]
     """The epochs of these spectra. The one array without the axis n."""
+    origin: Float[Array, " n"]
+    """The sum of squares of each network's weights as drawn: a file of other networks is known by it."""
 
     @property
     def epoch(self) -> int:
@@ -94,7 +98,7 @@ def initialize_population(
 
     **Arguments:**
 
-    - `make_cell`: a cell from a key. Its weights are then multiplied by the network's `scale`.
+    - `make_cell`: a cell from a key. Its weight matrices are then multiplied by the network's `scale`.
     - `hyperparameters`: vectors of length n.
     - `num_outputs`: of the readout; `examples.num_outputs`.
     - `optimizer`: as in `train_population`.
@@ -113,7 +117,7 @@ def initialize_population(
         (30, 16, 16)
     """
     size = hyperparameters.scale.shape[0]
-    networks, memory, keys = _initialize(
+    networks, memory, keys, origin = _initialize(
         jr.split(key, size), hyperparameters.scale, make_cell, num_outputs, optimizer
     )
     state = eqx.filter_eval_shape(eqx.filter_vmap(initial_state), networks.cell)
@@ -130,141 +134,10 @@ def initialize_population(
         validation_loss=none,
         exponents=spectra,
         standard_error=spectra,
+        unresolved=spectra.astype(jnp.int32),
         spectrum_epochs=jnp.zeros(0, jnp.int32),
+        origin=origin,
     )
-
-
-def train_population(
-    population: Population,
-    training: Examples,
-    validation: Examples,
-    *,
-    num_epochs: int,
-    batch_size: int = 64,
-    optimizer: optax.GradientTransformation = OPTIMIZER,
-    spectrum_epochs: Collection[int] = (),
-    stream: Float[Array, "t i"] | None = None,
-    transient: int = 0,
-    file: str | os.PathLike[str] | None = None,
-) -> Population:
-    r"""Train every network of a population up to an epoch, evaluate it after each, take its spectrum at some.
-
-    **Arguments:**
-
-    - `population`: fresh, or trained to some epoch; the same call goes on where it stopped.
-    - `training`, `validation`: the `Examples`, the same for all networks.
-    - `num_epochs`: the epoch to reach, counted from the first.
-    - `batch_size`: examples an update; an epoch has (number of examples) // `batch_size` updates, drawn without
-        replacement in an order of each network's own.
-    - `optimizer`: an optax transformation that does not scale by a learning rate: its updates are multiplied by
-        the network's. Default: the norm of the gradient clipped at 5, then Adam's scaling.
-    - `spectrum_epochs`: epochs at which to take all exponents; 0 is before training.
-    - `stream`: (t, i), the inputs that drive the cell for its spectrum; `transient` leading steps are not counted. Its
-        dtype is that of the spectrum, whatever the networks are trained in.
-    - `file`: an `.npz` to which the population is saved after each epoch, in one piece or not at all. If it exists
-        already and holds the same population, the run goes on from it.
-
-    **Returns:** the `Population` at `num_epochs`. Two calls give bit for bit what one gives.
-
-    **Numerics:** one epoch is one compiled program. On a CPU it trains the networks one after the other, which
-    there is faster; elsewhere under `vmap`. A network that diverges holds NaN from then on and disturbs no other.
-
-    **Raises:** `ValueError` for a batch larger than the data, spectra without a stream, a spectrum of an epoch
-    that is past, or a file that holds another population.
-
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> draw = lambda seed: lejax.training.parity_task(jax.random.key(seed), 64, num_steps=10)
-        >>> population = lejax.training.initialize_population(
-        ...     lambda key: lejax.cells.RNNCell(1, 8, key=key),
-        ...     lejax.training.Hyperparameters(learning_rate=jnp.array([1e-3, 1e-2])),
-        ...     num_outputs=2, key=jax.random.key(0))
-        >>> population = lejax.training.train_population(
-        ...     population, draw(1), draw(2), num_epochs=2, batch_size=32)
-        >>> population.validation_loss.shape
-        (2, 3)
-    """
-    num_epochs = check_count("num_epochs", num_epochs, 0)
-    batch_size = check_count("batch_size", batch_size, 1)
-    if batch_size > training.inputs.shape[0]:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are {training.inputs.shape[0]} training examples."
-        )
-    chosen = {operator.index(epoch) for epoch in spectrum_epochs}
-    if chosen and stream is None:
-        raise ValueError("spectrum_epochs needs a stream of inputs to drive the cells.")
-    if file is not None and Path(file).exists():
-        population = load_population(file, population)
-    missing = {e for e in chosen if e < population.epoch} - set(
-        np.asarray(population.spectrum_epochs).tolist()
-    )
-    if missing:
-        raise ValueError(
-            f"the population is at epoch {population.epoch}: spectra of {sorted(missing)} are past."
-        )
-    if population.epoch > num_epochs:
-        raise ValueError(
-            f"num_epochs is {num_epochs}, but the population is at epoch {population.epoch}."
-        )
-
-    def observe(population):
-        epoch = population.epoch
-        if population.validation_loss.shape[1] == epoch:
-            loss = _evaluate(population.networks, validation)
-            population = _append(population, "validation_loss", loss)
-        new = chosen - set(np.asarray(population.spectrum_epochs).tolist())
-        if stream is not None and epoch in new:
-            spectra = population_spectra(population, stream, transient=transient)
-            population = _append(population, "exponents", spectra.exponents)
-            population = _append(population, "standard_error", spectra.standard_error)
-            epochs = jnp.append(population.spectrum_epochs, epoch).astype(jnp.int32)
-            population = eqx.tree_at(lambda p: p.spectrum_epochs, population, epochs)
-        if file is not None:
-            save_population(file, population)
-        return population
-
-    population = observe(population)
-    while population.epoch < num_epochs:
-        networks, memory, loss = _train_epoch(
-            population.networks,
-            population.memory,
-            population.hyperparameters,
-            jax.vmap(lambda key, epoch=population.epoch: jr.fold_in(key, epoch))(population.key),
-            training,
-            optimizer,
-            batch_size,
-        )
-        population = eqx.tree_at(lambda p: (p.networks, p.memory), population, (networks, memory))
-        population = observe(_append(population, "training_loss", loss))
-    return population
-
-
-def population_spectra(
-    population: Population,
-    stream: Float[Array, "t i"],
-    *,
-    num_exponents: int | None = None,
-    transient: int = 0,
-) -> LyapunovSpectrum:
-    """The spectra of all networks of a population along one stream of inputs.
-
-    **Arguments:** `stream` (t, i), in whose dtype the spectra are computed; `num_exponents`, all by default;
-    `transient` leading steps that are not counted.
-
-    **Returns:** a `LyapunovSpectrum` with n as first axis, from `eqx.filter_vmap` of `lyapunov_spectrum`. Read its
-    `result`: that of a diverged network is `RESULTS.nonfinite`.
-
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> population = lejax.training.initialize_population(
-        ...     lambda key: lejax.cells.RNNCell(1, 4, key=key),
-        ...     lejax.training.Hyperparameters(scale=jnp.array([0.5, 1.0])), 2, key=jax.random.key(0))
-        >>> lejax.training.population_spectra(population, jnp.ones((50, 1))).exponents.shape
-        (2, 4)
-    """
-    return _spectra(population.networks.cell, jnp.asarray(stream), num_exponents, transient)
 
 
 def save_population(file: str | os.PathLike[str], population: Population) -> None:
@@ -280,7 +153,7 @@ def save_population(file: str | os.PathLike[str], population: Population) -> Non
         >>> lejax.training.load_population("population.npz", population).epoch
         0
     """
-    save_tree(file, population, _identity(population))
+    save_tree(file, population, identity_of(population))
 
 
 def load_population(file: str | os.PathLike[str], like: Population) -> Population:
@@ -301,24 +174,18 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
         >>> lejax.training.load_population("start.npz", population).networks.cell.weight_hh.shape
         (2, 4, 4)
     """
-    return load_tree(file, like, _identity(like))
+    return load_tree(file, like, identity_of(like))
 
 
-def _identity(population: Population) -> Identity:
+def identity_of(population: Population) -> Identity:
     """What training does not change."""
     return {
         **shapes("networks", population.networks),
         **shapes("memory", population.memory),
         **identify("hyperparameters", population.hyperparameters),
         **identify("key", population.key),
+        **identify("origin", population.origin),
     }
-
-
-def _append(population: Population, name: str, values: Array) -> Population:
-    """One more column of a history."""
-    old = getattr(population, name)
-    new = jnp.concatenate([old, values[:, None].astype(old.dtype)], axis=1)
-    return eqx.tree_at(lambda p: getattr(p, name), population, new)
 
 
 @eqx.filter_jit
@@ -326,75 +193,12 @@ def _initialize(keys, scales, make_cell, num_outputs, optimizer):
     def make(key, scale):
         key_cell, key_readout, key_training = jr.split(key, 3)
         cell = jax.tree.map(
-            lambda x: (scale * x).astype(x.dtype) if eqx.is_inexact_array(x) else x,
+            lambda x: (scale * x).astype(x.dtype) if eqx.is_inexact_array(x) and x.ndim > 1 else x,
             make_cell(key_cell),
         )
         network = Network(cell, num_outputs, key=key_readout)
-        return network, optimizer.init(eqx.filter(network, eqx.is_inexact_array)), key_training
+        weights = eqx.filter(network, eqx.is_inexact_array)
+        origin = sum(jnp.sum(x.astype(float) ** 2) for x in jax.tree.leaves(weights))
+        return network, optimizer.init(weights), key_training, origin
 
     return eqx.filter_vmap(make)(keys, scales)
-
-
-def _for_each(function: Callable, batched: PyTree) -> PyTree:
-    """A function of one network for all of them. On a CPU a batch leaves the cache: there one by one."""
-    arrays, rest = eqx.partition(batched, eqx.is_array)
-
-    def one(arrays):
-        return eqx.partition(function(*eqx.combine(arrays, rest)), eqx.is_array)[0]
-
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(one, arrays)
-    return jax.vmap(one)(arrays)
-
-
-@eqx.filter_jit
-def _train_epoch(networks, memory, hyperparameters, keys, examples, optimizer, batch_size):
-    count = examples.inputs.shape[0]
-    num_updates = count // batch_size
-    static = eqx.filter(networks, eqx.is_inexact_array, inverse=True)
-
-    def train(network, memory, hyperparameters, key):
-        weights = eqx.filter(network, eqx.is_inexact_array)
-        key_order, key_dropout = jr.split(key)
-        order = jr.permutation(key_order, count)[: num_updates * batch_size]
-
-        def loss(weights, drawn, key):
-            return mean_loss(
-                eqx.combine(weights, static),
-                examples[drawn],
-                dropout=hyperparameters.dropout,
-                key=key,
-            )
-
-        def update(carry, batch):
-            weights, memory = carry
-            value, gradient = jax.value_and_grad(loss)(weights, *batch)
-            step, memory = optimizer.update(gradient, memory, weights)
-            rate = hyperparameters.learning_rate
-            step = jax.tree.map(lambda x: (-rate * x).astype(x.dtype), step)
-            return (optax.apply_updates(weights, step), memory), value
-
-        batches = order.reshape(num_updates, batch_size), jr.split(key_dropout, num_updates)
-        (weights, memory), losses = jax.lax.scan(update, (weights, memory), batches)
-        return weights, memory, jnp.mean(losses)
-
-    weights, memory, loss = _for_each(train, (networks, memory, hyperparameters, keys))
-    return eqx.combine(weights, static), memory, loss
-
-
-@eqx.filter_jit
-def _evaluate(networks, examples):
-    return _for_each(lambda network: mean_loss(network, examples), (networks,))
-
-
-@eqx.filter_jit
-def _spectra(cells, stream, num_exponents, transient):
-    def spectrum(cell):
-        cell = jax.tree.map(
-            lambda x: x.astype(stream.dtype) if eqx.is_inexact_array(x) else x, cell
-        )
-        return lyapunov_spectrum(
-            cell, initial_state(cell), stream, num_exponents=num_exponents, transient=transient
-        )
-
-    return eqx.filter_vmap(spectrum)(cells)

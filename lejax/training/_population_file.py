@@ -1,7 +1,6 @@
 """A pytree of arrays that grows, in a checkpoint that knows whose it is."""
 
 import os
-from pathlib import Path
 from typing import TypeVar
 
 import equinox as eqx
@@ -12,7 +11,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..run._checkpoint import Identity, check_file, load, save
+from ..run._checkpoint import Identity, check_file, check_same, read, save
 
 
 T = TypeVar("T", bound=PyTree)
@@ -28,19 +27,25 @@ def save_tree(file: str | os.PathLike[str], tree: PyTree, identity: Identity) ->
     save(check_file(file), identity, arrays)
 
 
-def load_tree(file: str | os.PathLike[str], like: T, identity: Identity) -> T:
-    """The pytree `like` with its arrays from a file of the same identity, in their shapes there."""
-    arrays = load(check_file(file), identity)
-    if arrays is None:
-        raise FileNotFoundError(f"there is no file {str(Path(file))!r}.")
+def load_tree(
+    file: str | os.PathLike[str], like: T, identity: Identity, settings: Identity | None = None
+) -> T:
+    """The pytree `like` with its arrays from a file of the same identity, in their shapes there. Settings of the run
+    that wrote it are compared where both know them."""
+    path, settings = check_file(file), settings or {}
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    theirs, arrays = read(path)
+    known = [name for name in settings if name in theirs]
+    check_same(path, theirs, identity | settings, [*identity, *known])
 
-    def read(where, leaf):
+    def restore(where, leaf):
         if not eqx.is_array(leaf):
             return leaf
         new = jnp.asarray(arrays[jtu.keystr(where)])
         return jr.wrap_key_data(new, impl=jr.key_impl(leaf)) if _is_key(leaf) else new
 
-    return jtu.tree_map_with_path(read, like)
+    return jtu.tree_map_with_path(restore, like)
 
 
 def shapes(name: str, tree: PyTree) -> Identity:
