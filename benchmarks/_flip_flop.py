@@ -28,7 +28,7 @@ def flip_flops(key, batch, num_steps, bits, rate=0.08):
 
 
 def train(key, bits, size, iterations, num_steps=60, batch=32, learning_rate=1e-2):
-    """The trained cell in float64, states it passes through, and the last loss."""
+    """The trained cell and readout in float64, states it passes through, and the last loss."""
     key_cell, key_readout, key_data, key_test = jr.split(key, 4)
     cell = lejax.cells.GRUCell(bits, size, dtype=jnp.float32, key=key_cell)
     readout = eqx.nn.Linear(size, bits, key=key_readout, dtype=jnp.float32)
@@ -61,10 +61,10 @@ def train(key, bits, size, iterations, num_steps=60, batch=32, learning_rate=1e-
 
     (weights, _), losses = run(weights)
     weights = jax.tree.map(lambda x: x.astype(jnp.float64), weights)
-    cell, _ = eqx.combine(weights, rest)
+    cell, readout = eqx.combine(weights, rest)
     pulses, _ = flip_flops(key_test, 8, 250, bits)
     states = jax.vmap(lambda u: lejax.unroll(cell, cell.initial_state(), u))(pulses)
-    return cell, states.reshape(-1, size), float(losses[-1])
+    return cell, readout, states.reshape(-1, size), float(losses[-1])
 
 
 def mixtures(key, states, count):

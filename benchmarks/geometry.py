@@ -32,8 +32,9 @@ import lejax
 RESIDUAL = 1e-8
 
 
-def saddles_between_neighbors(cell, found, input):
-    """How many index-1 saddles lead, along their unstable direction, to two stable points; and to which pairs."""
+def saddles_between_neighbors(cell, readout, found, input):
+    """How many stable points and index-1 saddles there are, and which pairs of stable points that differ in one bit a
+    saddle joins along its unstable direction."""
     stability, points = found.stability, np.asarray(found.points)
     fixed = ~np.asarray(found.is_slow)
     stable = points[fixed & (stability.index == 0)]
@@ -52,7 +53,10 @@ def saddles_between_neighbors(cell, found, input):
     # The slowest modes last for tens of thousands of steps, longer than this run: near is much nearer than to any other stable point.
     least = np.sort(gaps, axis=2)
     near = least[:, :, 0] < 0.1 * least[:, :, 1]
-    good = np.all(near, axis=1) & (reached[:, 0] != reached[:, 1])
+    # Memories are told apart by the signs that the readout gives: neighbors differ in one of them.
+    signs = np.asarray(jax.vmap(readout)(jnp.asarray(stable))) > 0
+    is_neighbor = np.sum(signs[reached[:, 0]] != signs[reached[:, 1]], axis=1) == 1
+    good = np.all(near, axis=1) & is_neighbor
     return len(stable), len(saddles), {tuple(sorted(pair)) for pair in reached[good].tolist()}
 
 
@@ -106,7 +110,7 @@ def adam_on_the_speed(cell, input, guesses, targets, learning_rate, iterations, 
 
 def flip_flop(toy):
     bits, size, count = (1, 8, 50) if toy else (3, 64, 1000)
-    cell, states, loss = _flip_flop.train(jr.key(0), bits, size, 150 if toy else 600)
+    cell, readout, states, loss = _flip_flop.train(jr.key(0), bits, size, 150 if toy else 600)
     input, guesses = jnp.zeros(bits), _flip_flop.mixtures(jr.key(1), states, count)
 
     def search():
@@ -118,7 +122,7 @@ def flip_flop(toy):
     found, first = search()
     times = [search()[1] for _ in range(1 if toy else 5)]
     seconds = float(np.median(times))
-    stable, saddles, pairs = saddles_between_neighbors(cell, found, input)
+    stable, saddles, pairs = saddles_between_neighbors(cell, readout, found, input)
     index = found.stability.index
     targets = np.asarray(found.points)[index <= 1]
     with_slow = None

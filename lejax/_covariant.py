@@ -160,6 +160,7 @@ def covariant_statistics(
     backward_transient: int = 100,
     every: int = 1,
     key: PRNGKeyArray | None = None,
+    throw: bool = True,
 ) -> Any:
     r"""What a reducer makes of the covariant Lyapunov vectors, which are not stored.
 
@@ -167,8 +168,8 @@ def covariant_statistics(
     (a tuple, a dict). `VectorStatistics()` gives growth, angles and participation, `AngleHistogram(split)` the
     angles between two groups of vectors. Write another with three methods: `start`, `add`, `finish`.
 
-    **Returns:** what the reducer's `finish` returns; for a pytree of reducers the same pytree of results. A run that
-    left the floating-point numbers gives NaN.
+    **Returns:** what the reducer's `finish` returns; for a pytree of reducers the same pytree of results. With
+    `throw=False` a run that left the floating-point numbers gives NaN.
 
     **Numerics:** memory O(sqrt(T) d k) for T steps: the forward pass keeps a state and a frame for each of sqrt(T)
     segments, the backward pass computes one segment anew at a time. The time is at least twice that of a spectrum that
@@ -192,7 +193,10 @@ def covariant_statistics(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, None
     )
     every = check_count("every", every, 1)
-    return _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer)
+    results, total = _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer)
+    if throw:
+        _raise_if_nonfinite(total, cell, state, inputs)
+    return results
 
 
 def _is_reducer(x: Any) -> bool:
@@ -284,17 +288,23 @@ def _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer
             step = CovariantStep(unravel(covariant.vector), covariant.vectors, covariant.growth)
             return [r.add(total, step) for r, total in zip(reducers, totals, strict=True)]
 
-        return jax.lax.cond(index < steps.counted, add, lambda totals: totals, totals), None
+        totals, sound = totals
+        sound = sound + jnp.sum(covariant.growth)
+        return (jax.lax.cond(index < steps.counted, add, lambda t: t, totals), sound), None
 
-    totals, _ = _run(cell, state, inputs, count, steps, every, key, visit, start)
+    def begin(frame):
+        return start(frame), jnp.zeros_like(frame, shape=())
+
+    (totals, sound), _ = _run(cell, state, inputs, count, steps, every, key, visit, begin)
     results = [r.finish(total, steps.counted) for r, total in zip(reducers, totals, strict=True)]
-    return jax.tree.unflatten(structure, results)
+    return jax.tree.unflatten(structure, results), sound
 
 
 def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     push, vector, frame, key = prepare(cell, state, inputs, count, key)
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
+    coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)
     orthonormalizer = default_orthonormalizer(count)
     early = jax.tree.map(lambda x: x[: steps.transient], inputs)
     settled = forward(push, orthonormalizer, vector, frame, early, steps.transient)

@@ -62,8 +62,8 @@ class VectorStatistics(CovariantReducer):
 class AngleHistogram(CovariantReducer):
     """Counts of the smallest principal angle between the first `split` vectors and the others.
 
-    **Arguments:** `split`, and `num_bins`, equal bins from 0 to pi / 2. Reports the counts (num_bins,). An angle
-    that keeps away from 0 speaks for a hyperbolic splitting, one that comes close for tangencies.
+    **Arguments:** `split`, and `num_bins`, equal bins from 0 to pi / 2. Reports the counts (num_bins,), less than the steps where
+    the run left the floating-point numbers. An angle that keeps away from 0 speaks for a hyperbolic splitting, one that comes close for tangencies.
     O(d k^2) a step, with two orthonormalizations and two singular value decompositions: slow for many vectors.
     """
 
@@ -83,7 +83,9 @@ class AngleHistogram(CovariantReducer):
         first, second = jnp.split(step.vectors, [self.split], axis=1)
         angle = principal_angles(first, second)[0]
         index = jnp.floor(angle / (jnp.pi / 2) * self.num_bins).astype(jnp.int32)
-        return total.at[jnp.clip(index, 0, self.num_bins - 1)].add(1)
+        index = jnp.clip(index, 0, self.num_bins - 1)
+        # An angle that is no number is not counted.
+        return total.at[jnp.where(jnp.isnan(angle), self.num_bins, index)].add(1, mode="drop")
 
     def finish(self, total, num_steps):
         return total

@@ -45,6 +45,11 @@ def test_domination_by_brute_force():
                 assert found[i, j] == pytest.approx(expected)
 
 
+def test_a_lost_direction_violates_only_where_it_is_lost():
+    growth = jnp.array([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
+    assert lejax.domination_violations(growth, 2)[0, 1] == 0.5  # two of four windows
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"vectors must have shape \(..., d, k\)"):
         lejax.vector_angles(jnp.ones(3))

@@ -104,6 +104,17 @@ def test_cycle_of_a_flow():
     assert branch.multipliers.shape[1] == 1
 
 
+def test_a_pitchfork_is_no_fold():
+    # x' = x + p x - x^3: along x = sqrt(p) the parameter turns at 0, where x = 0 crosses.
+    family = lambda p: lambda _, x: x + p * x - x**3
+    run = {"step": -0.02, "max_step": 0.02, "num_steps": 60, "bounds": (-0.2, 0.5)}
+    branch = continue_orbit(family, 0.09, jnp.array([0.3]), **run)
+    assert branch.points.min() < 0 < branch.points.max()
+    (found,) = branch.bifurcations
+    assert found.kind == "branch point"
+    np.testing.assert_allclose(found.parameter, 0, atol=1e-3)
+
+
 def test_diagram_is_that_of_single_runs():
     parameters = jnp.array([2.8, 3.2, 3.9])
     diagram = orbit_diagram(

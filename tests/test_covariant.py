@@ -241,6 +241,15 @@ def test_gradient_of_growth_reaches_the_parameters():
     np.testing.assert_allclose(jax.grad(mean_growth)(0.3), difference, rtol=1e-5)
 
 
+def test_a_diverged_run_raises_and_its_angles_are_not_counted():
+    run = {"reducer": lejax.AngleHistogram(1), "num_steps": 50, "backward_transient": 10}
+    blown = lambda _, x: 3 * x**2 + x[::-1]
+    with pytest.raises(RuntimeError, match="left the floating-point numbers"):
+        lejax.covariant_statistics(blown, jnp.array([1.0, 2.0]), **run)
+    counts = lejax.covariant_statistics(blown, jnp.array([1.0, 2.0]), throw=False, **run)
+    assert int(counts.sum()) < 50
+
+
 def test_float32():
     run = lejax.covariant_lyapunov_vectors(
         jax.tree.map(lambda x: x.astype(jnp.float32), Henon()),

@@ -200,6 +200,36 @@ def test_float32_and_vmap():
     np.testing.assert_allclose(batch.points[:, 0, 0], x, rtol=1e-12)
 
 
+def test_slow_points_are_minima_of_the_speed():
+    # After 3 steps L-BFGS is nowhere: such a point is not reported, however slow.
+    field = lambda _, x: 1e-3 * (1 + x**2)
+    guesses = jnp.linspace(-2.0, 2.0, 5)[:, None]
+    run = {"tol_q": 1e-20, "outlier_distance_scale": 100.0}
+    found = find_fixed_points(
+        Flow(field, dt=0.1), guesses, fallback=SpeedMinimization(max_iters=200), **run
+    )
+    np.testing.assert_allclose(found.points, [[-0.5e-4]], atol=1e-4)
+    assert found.is_slow.tolist() == [True]
+    hasty = SpeedMinimization(max_iters=1)
+    assert find_fixed_points(Flow(field, dt=0.1), guesses[:1], fallback=hasty, **run).q.size == 0
+
+
+def test_points_beyond_the_most_are_not_lost_silently():
+    with pytest.warns(UserWarning, match="max_n_unique is 1: 1 guesses led elsewhere"):
+        found = find_fixed_points(Logistic(2.5), jnp.array([0.59, 0.01]), max_n_unique=1)
+    assert int(found.left_out) == 1
+
+
+def test_close_guesses_and_large_states():
+    # The point lies at 1000 times the spread of the guesses; in float32 its residual is rounding of its size.
+    close = jnp.array([0.599, 0.5991, 0.59905])
+    assert find_fixed_points(Logistic(2.5), close).points.size == 1
+    shift = jnp.float32(4000.0)
+    far = lambda _, x: shift + 0.5 * jnp.tanh(x - shift) + jnp.float32(0.1)
+    guess = jnp.full((1, 3), 4000.2, jnp.float32)
+    assert find_fixed_points(far, guess).points.shape == (1, 3)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="guesses must be states with one more axis in front"):
         find_fixed_points(Logistic(3.0), jnp.array(0.5))

@@ -134,6 +134,21 @@ def test_echo_index_counts_the_responses():
     assert strong.exponents.max() < 0
 
 
+def test_diverged_runs_are_no_response():
+    def cell(input, x):  # -> 0 from |x| < 1, out of the floats from beyond
+        return x**3 + 0 * input
+
+    states = jnp.array([0.5, 3.0, -0.2, 5.0])[:, None]
+    echo = echo_state_index(cell, states, jnp.zeros((40, 1)), transient=20)
+    assert int(echo.index) == 1
+    assert echo.response.tolist() == [0, -1, 0, -1]
+
+
+def test_two_trajectories_that_fall_together():
+    run = two_trajectory_exponent(lambda _, x: 0 * x, jnp.ones(2), num_steps=20)
+    assert np.isneginf(run.exponent)
+
+
 def test_predictability():
     np.testing.assert_allclose(lyapunov_time(jnp.array([-1.0, 0.5])), 2)
     assert lyapunov_time(jnp.array([-1.0, -0.5])) == np.inf

@@ -108,6 +108,21 @@ def test_equilibria_are_no_cycles():
     assert found.points.shape == (0, 2, 3)
 
 
+def test_a_flow_of_a_plain_function_and_its_shortest_period():
+    mu = jnp.array(1.0)
+    flow = Flow(lambda _, x: jnp.stack([x[1], mu * (1 - x[0] ** 2) * x[1] - x[0]]), dt=0.02)
+    guess = jnp.array([[2.0, 0.0]])
+    found = find_periodic_orbits(flow, guess, period=6.6)
+    np.testing.assert_allclose(found.period, [6.6632868593], atol=1e-6)
+    multipliers = floquet_multipliers(flow, found.points[0, 0], period=found.period[0])
+    np.testing.assert_allclose(multipliers[0], 1, atol=1e-6)
+    # Three turns in seven segments are no orbit of their own.
+    thrice = find_periodic_orbits(flow, guess, period=20.0, num_segments=7)
+    assert thrice.period.size == 0
+    with pytest.raises(ValueError, match="period must be"):
+        floquet_multipliers(flow, found.points[0, 0], period=-1.0, num_steps=10)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="num_segments is for a Flow"):
         find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, num_segments=4)

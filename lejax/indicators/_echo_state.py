@@ -13,9 +13,10 @@ class EchoState(eqx.Module):
     """Responses of a driven network to one input; n starting states."""
 
     index: Int[Array, ""]
-    """The number of distinct responses seen: 1 is the echo-state property, as far as n states can tell."""
+    """The number of distinct responses seen: 1 is the echo-state property, as far as n states can tell. Runs that
+    left the floating-point numbers are none."""
     response: Int[Array, " n"]
-    """For each starting state the number of its response, from 0."""
+    """For each starting state the number of its response, from 0; -1 for a run that left the floating-point numbers."""
     exponents: Float[Array, " n"]
     """The largest conditional exponent along the run from each state, nats per step or per unit time: negative where
     the response is stable."""
@@ -79,10 +80,14 @@ def _echo(cell, states, inputs, transient, tolerance, key):
         return spectrum.exponents[0], spectrum.standard_error[0], ravel(spectrum.state)[0]
 
     exponents, errors, last = jax.vmap(run)(states)
-    tolerance = tolerance * (1 + jnp.sqrt(jnp.mean(last**2)))
+    is_finite = jnp.all(jnp.isfinite(last), axis=1)
+    last = jnp.where(is_finite[:, None], last, 0)
+    mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1)
+    tolerance = tolerance * (1 + jnp.sqrt(mean_square))
     # A run belongs to the first one that ended where it did.
-    same = jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance
+    same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite
     first = jnp.argmax(same, axis=1)
-    is_new = first == jnp.arange(first.size)
+    is_new = (first == jnp.arange(first.size)) & is_finite
     number = jnp.cumsum(is_new) - 1
-    return EchoState(jnp.sum(is_new), number[first], exponents, errors)
+    response = jnp.where(is_finite, number[first], -1)
+    return EchoState(jnp.sum(is_new), response, exponents, errors)

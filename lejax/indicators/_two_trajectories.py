@@ -54,7 +54,7 @@ def two_trajectory_exponent(
     first direction.
 
     **Returns:** a `LargestExponent`. **Numerics:** two cell calls a step; errors of the order of $\delta$ from
-    curvature, and of eps / $\delta$ from rounding.
+    curvature, and of eps / $\delta$ from rounding; -inf where the two fell together.
 
     !!! example
 
@@ -100,6 +100,8 @@ def _exponent(cell, state, inputs, distance, dt, shape, key):
             point, other = (ravel(cell(input, unravel(x)))[0] for x in (point, other))
         separation = other - point
         rate = jnp.log(jnp.sqrt(jnp.sum(separation**2)) / gap)
+        # Where both fell together, -inf, a new direction.
+        separation = jnp.where(jnp.all(separation == 0), random, separation)
         return (point, *place(point, separation)), rate
 
     start = (vector, *place(vector, random))

@@ -39,7 +39,8 @@ def find_bifurcations(
         change = counts[i + 1] - counts[i]
         kinds = []
         if slopes[i] * slopes[i + 1] < 0:
-            kinds.append("fold")
+            is_fold = not _meets_a_branch(orbit, y[i : i + 2], values[i : i + 2])
+            kinds.append("fold" if is_fold else "branch point")
         elif change[0] % 2:
             kinds.append("branch point")
         if change[1] % 2:
@@ -66,16 +67,16 @@ def _count(multipliers: Complex[np.ndarray, " d"]) -> tuple[int, int, int]:
 def _locate(kind, orbit, y, parameters, slope, monodromy, multipliers, i) -> Bifurcation:
     target = -1 if kind == "flip" else 1
 
-    def test(row):  # changes sign at the bifurcation
+    def test(row):  # zero at the bifurcation
         if kind == "Neimark-Sacker":
             pair = multipliers[row][np.abs(multipliers[row].imag) > 0]
-            return np.abs(pair[np.argmin(np.abs(np.abs(pair) - 1))]) - 1
+            return np.min(np.abs(np.abs(pair) - 1), initial=1.0)  # the pair may just have met
         return np.min(np.abs(multipliers[row] - target))
 
     if kind == "fold":
         before, after = abs(slope[i]), abs(slope[i + 1])
     else:
-        before, after = abs(test(i)), abs(test(i + 1))
+        before, after = test(i), test(i + 1)
     share = before / (before + after) if before + after > 0 else 0.5
     start = y[i] + share * (y[i + 1] - y[i])
     parameter = parameters[i] + share * (parameters[i + 1] - parameters[i])
@@ -95,11 +96,31 @@ def _locate(kind, orbit, y, parameters, slope, monodromy, multipliers, i) -> Bif
         moved, value, turned, q = (np.asarray(x) for x in located)
         gap = np.linalg.norm(np.append(y[i + 1] - y[i], parameters[i + 1] - parameters[i]))
         shift = np.linalg.norm(np.append(moved - start, value - parameter))
-        if q < default_tol_q(moved.dtype) and shift <= gap:
+        if q < default_tol_q(y) and shift <= gap:
             start, parameter, angle = moved, float(value), float(turned)
     return Bifurcation(
         kind, float(parameter), np.asarray(orbit.points(jnp.asarray(start))[0]), angle
     )
+
+
+def _meets_a_branch(orbit, y, parameters) -> bool:
+    """Whether a branch that turns between two neighbors meets another one there, as at a pitchfork: the parameter's
+    derivative leaves the range of the Jacobian on one side before and on the other after. At a fold it stays."""
+    before, after = (
+        _leaves_range(orbit, jnp.asarray(a), jnp.asarray(p))
+        for a, p in zip(y, parameters, strict=True)
+    )
+    return bool(before[1] * after[1] * (before[0] @ after[0]) < 0)
+
+
+@eqx.filter_jit
+def _leaves_range(orbit, y, parameter) -> tuple[Array, Array]:
+    """The left vector of the Jacobian's smallest singular value, and its product with the parameter's derivative."""
+    parameter = jnp.asarray(parameter, y.dtype)
+    jacobian = jax.jacfwd(lambda x: orbit.residual(x, parameter, y))(y)
+    change = jax.jacfwd(lambda p: orbit.residual(y, p, y))(parameter)
+    left = jnp.linalg.svd(jacobian)[0][:, -1]
+    return left, left @ change
 
 
 @eqx.filter_jit

@@ -152,7 +152,7 @@ class _Trace(NamedTuple):
 def _trace(orbit: Orbit, numbers, count) -> _Trace:
     parameter, step, largest, low, high = numbers
     y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
-    tol = default_tol_q(y.dtype)
+    tol = default_tol_q(y[None])
     start = newton(lambda x: orbit.residual(x, parameter, y), y, 50)
     place = jnp.append(start, parameter.astype(y.dtype))
 

@@ -45,7 +45,8 @@ def orbit_diagram(
         before these.
     - `num_exponents`, `key`: as for `lyapunov_spectrum`.
 
-    **Returns:** an `OrbitDiagram`. Cost: that of P spectra in one `vmap`; memory O(P n d).
+    **Returns:** an `OrbitDiagram`. Cost: that of P spectra in one `vmap`, compiled at each call, since a `family` may have
+    changed what it closes over; memory O(P n d).
 
     !!! example
 

@@ -1,5 +1,6 @@
 """Fixed and slow points of a cell under a constant input."""
 
+import warnings
 from typing import TypeVar
 
 import equinox as eqx
@@ -61,6 +62,8 @@ class FixedPoints(eqx.Module):
     """Of one step at each point."""
     found: Bool[Array, " n"]
     """Where False, the row holds nothing: what `search_fixed_points` returns has rows to spare."""
+    left_out: Int[Array, ""]
+    """How many guesses led to points beyond `max_n_unique`."""
     dt: Float[Array, ""]
 
     @property
@@ -94,12 +97,13 @@ def find_fixed_points(
     - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed $q = |F(u, x) - x|^2 / 2$, from
         the guesses that Newton's method leads to no fixed point. Takes most of the time.
     - `max_iters`: Newton steps from each guess.
-    - `tol_q`: points with a speed below it are fixed; 1e-20 by default, 1e-12 in float32.
+    - `tol_q`: points with a speed below it are fixed; by default 1e-20, or 1e-12 in float32, times the mean squared
+        norm of the guesses where that is above 1.
     - `tol_unique`: points that differ by less in every component are the same, in units of the root mean square of
         the guesses' components.
-    - `max_n_unique`: at most as many distinct points, those of the first guesses.
+    - `max_n_unique`: at most as many distinct points, those of the first guesses; a warning says if there were more.
     - `outlier_distance_scale`: points farther from the mean guess than this many times the mean distance of guesses
-        are left out.
+        from it, or their root mean square norm if that is more, are left out.
 
     **Returns:** a `FixedPoints`, those first that most guesses led to. This function runs on the host;
     `search_fixed_points` is what it calls, for use under `jit`, `vmap` and `grad`.
@@ -142,6 +146,11 @@ Found = TypeVar("Found", bound=eqx.Module)
 def compact(found: Found) -> Found:
     """The rows that hold a point, those first that most guesses led to."""
     mask, count = np.asarray(found.found), np.asarray(found.count)  # pyright: ignore
+    if left_out := int(found.left_out):  # pyright: ignore
+        warnings.warn(
+            f"max_n_unique is {mask.size}: {left_out} guesses led elsewhere and are left out.",
+            stacklevel=3,
+        )
     order = np.argsort(-count, kind="stable")
     rows = order[mask[order]]
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
@@ -254,7 +263,7 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
         make_displacement(cell, input),
         make_displacement(*without_gradient((cell, input))),
     )
-    tol_q = default_tol_q(dtype) if tol_q is None else tol_q
+    tol_q = default_tol_q(vectors) if tol_q is None else tol_q
 
     def search(guess):
         root = newton(still, guess, max_iters)
@@ -274,8 +283,10 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
     roots, q, is_minimum = from_each(search, without_gradient(vectors))
     center = jnp.mean(vectors, axis=0)
     spread = jnp.mean(jnp.linalg.norm(vectors - center, axis=1))
-    is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
     size = jnp.sqrt(jnp.mean(vectors**2))
+    # Guesses may lie close together: then their distance from zero is the scale.
+    spread = jnp.maximum(spread, size * vectors.shape[1] ** 0.5)
+    is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
     tolerance = tol_unique * jnp.where(size > 0, size, 1)
     slow_limit = tol_q if fallback is None else fallback.tol_q
     valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & (is_near | (spread == 0))
@@ -303,5 +314,6 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
         count=distinct.hits,
         jacobians=jacobians,
         found=distinct.found,
+        left_out=distinct.left_out,
         dt=jnp.asarray(dt, dtype),
     )

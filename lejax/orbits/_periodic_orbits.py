@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from .._cell import (
     Cell,
     check_count,
+    check_duration,
     check_state,
     check_step,
-    hoist,
     is_traced,
     ravel,
     vary_with,
@@ -20,8 +20,11 @@ from .._cell import (
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
 from ._roots import default_tol_q, from_each, implicit_root, newton, speed, unique
-from ._shooting import FlowShooting, MapShooting, make_shooting
+from ._shooting import FlowShooting, MapShooting, hoist_orbit, make_shooting
 from ._stability import Stability, linear_stability
+
+
+_MOST_TURNS = 8
 
 
 class PeriodicOrbits(eqx.Module):
@@ -39,6 +42,8 @@ class PeriodicOrbits(eqx.Module):
     """The Jacobian of one turn from the first point."""
     found: Bool[Array, " n"]
     """Where False, the row holds nothing: what `search_periodic_orbits` returns has rows to spare."""
+    left_out: Int[Array, ""]
+    """How many guesses led to orbits beyond `max_n_unique`."""
     is_flow: bool = eqx.field(static=True)
 
     @property
@@ -85,7 +90,7 @@ def find_periodic_orbits(
     - `guesses`: states with a leading axis, one point near each orbit.
     - `input`: the constant input, `None` for an autonomous cell.
     - `period`: the steps p of a map's orbits; orbits of which p is not the shortest period are left out. For a flow the
-        period T to start from; its steps are stretched so that T is a whole number of them.
+        period T to start from; what turns up to 8 times in the period found is left out. A flow's steps are stretched so that T is a whole number of them.
     - `num_segments`: m, for flows; 8 by default. More of them for long and unstable orbits.
     - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`: as for `find_fixed_points`. Orbits that differ only in the
         phase are the same.
@@ -159,7 +164,7 @@ def search_periodic_orbits(
     most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
     shooting = make_shooting(cell, period, num_segments)
-    cell = hoist(cell, input, jax.tree.map(lambda x: x[0], guesses))
+    cell = hoist_orbit(cell, input, jax.tree.map(lambda x: x[0], guesses))
     return _search(cell, guesses, input, shooting, max_iters, most, tol_q, float(tol_unique))
 
 
@@ -169,8 +174,8 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
     unravel = ravel(state)[1]
-    dtype = ravel(state)[0].dtype
-    tol_q = default_tol_q(dtype) if tol_q is None else tol_q
+    vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
+    tol_q = default_tol_q(vectors) if tol_q is None else tol_q
 
     still = without_gradient((cell, input, state))
 
@@ -182,13 +187,24 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     roots, q = from_each(search, without_gradient(guesses))
     points = jax.vmap(lambda y: shooting.points(state, y))(roots)
     periods = jax.vmap(shooting.period)(roots)
-    size = jnp.sqrt(jnp.mean(jax.vmap(lambda x: ravel(x)[0])(guesses) ** 2))
+    size = jnp.sqrt(jnp.mean(vectors**2))
     tolerance = tol_unique * jnp.where(size > 0, size, 1)
-    segments = shooting.num_segments
-    valid = (q < tol_q) & (periods > 0)
-    for shift in (n for n in range(1, segments) if segments % n == 0):
-        moved = jnp.abs(jnp.roll(points, shift, axis=1) - points)
-        valid = valid & (jnp.max(moved, axis=(1, 2)) > tolerance)
+
+    def is_shortest(y):
+        """Whether the orbit does not come back to its first point in a fraction of the period."""
+        path = shooting.path(cell, input, state, y)
+        length, moved = path.shape[0], []
+        for turns in range(
+            2, _MOST_TURNS + 1 if isinstance(shooting, FlowShooting) else length + 1
+        ):
+            if isinstance(shooting, MapShooting) and length % turns:
+                continue
+            near = path[np.arange(length // turns - 1, length // turns + 3) % length]
+            at = near[1:2] if isinstance(shooting, MapShooting) else near
+            moved.append(_distance(path[0], at, shooting))
+        return jnp.all(jnp.stack(moved) > tolerance) if moved else jnp.asarray(True)
+
+    valid = (q < tol_q) & (periods > 0) & jax.lax.map(is_shortest, roots)
 
     def same(index):
         path = shooting.path(cell, input, state, roots[index])
@@ -219,6 +235,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
         count=distinct.hits,
         monodromy=monodromy,
         found=distinct.found,
+        left_out=distinct.left_out,
         is_flow=isinstance(shooting, FlowShooting),
     )
 
@@ -274,13 +291,14 @@ def floquet_multipliers(
                 )
             num_steps = max(1, round(float(period) / float(cell.dt)))
         num_steps = check_count("num_steps", num_steps, 1)
+        period = check_duration("period", period)
         shooting = FlowShooting(num_segments=1, steps=num_steps, start=1.0)
     elif num_steps is not None:
         raise ValueError("num_steps is for a Flow; the period of a map says how many.")
     else:
         shooting = MapShooting(check_count("period", period, 1))
     duration = period if isinstance(cell, Flow) else None
-    return _multipliers(hoist(cell, input, state), state, input, shooting, duration)
+    return _multipliers(hoist_orbit(cell, input, state), state, input, shooting, duration)
 
 
 @eqx.filter_jit

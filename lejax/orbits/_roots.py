@@ -13,9 +13,11 @@ Function = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 _SIDE_BY_SIDE = 256  # searches at a time on a GPU
 
 
-def default_tol_q(dtype: jnp.dtype) -> float:
-    """The speed |f|^2 / 2 below which a root counts as found."""
-    return 1e-12 if jnp.finfo(dtype).bits < 64 else 1e-20
+def default_tol_q(points: Float[Array, "n d"]) -> Float[Array, ""]:
+    """The speed |f|^2 / 2 below which a root near such points counts as found: what rounding leaves of their size."""
+    least = 1e-12 if jnp.finfo(points.dtype).bits < 64 else 1e-20
+    square = jnp.mean(jnp.sum(points**2, axis=-1))
+    return least * jax.lax.stop_gradient(jnp.maximum(square, 1))
 
 
 def speed(function: Function, x: Float[Array, " n"]) -> Float[Array, ""]:
@@ -41,7 +43,7 @@ def newton(function: Function, guess: Float[Array, " n"], max_iters: int) -> Flo
 
 
 def least_speed(
-    function: Function, guess: Float[Array, " n"], max_iters: int, tol_q: float
+    function: Function, guess: Float[Array, " n"], max_iters: int, tol_q: float | Array
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """Where L-BFGS ends on the logarithm of the speed, which has the same minima and no small scale, and whether
     that is a minimum."""
@@ -94,6 +96,8 @@ class Unique(NamedTuple):
     found: Bool[Array, " m"]
     hits: Int[Array, " m"]
     """How many candidates are the same."""
+    left_out: Int[Array, ""]
+    """How many candidates belong to none of the m."""
 
 
 def unique(
@@ -108,6 +112,7 @@ def unique(
         index = jnp.argmin(jnp.where(left, rank, jnp.iinfo(jnp.int32).max))
         found = left[index]
         claimed = left & same(index)
-        return left & ~same(index), Unique(index, found, jnp.where(found, jnp.sum(claimed), 0))
+        return left & ~same(index), (index, found, jnp.where(found, jnp.sum(claimed), 0))
 
-    return jax.lax.scan(pick, valid, length=most)[1]
+    left, picked = jax.lax.scan(pick, valid, length=most)
+    return Unique(*picked, jnp.sum(left))

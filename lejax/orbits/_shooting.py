@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, check_count, is_traced, name_of, ravel
+from .._cell import Cell, check_count, hoist, is_traced, name_of, ravel
 from .._tangent import make_push
 from ..systems import Flow
 
@@ -143,6 +143,13 @@ class FlowShooting(Shooting):
         assert isinstance(cell, Flow)
         duration = y[-1] / (self.num_segments * self.steps)
         return Flow(cell.vector_field, duration, cell.substeps), self.steps
+
+
+def hoist_orbit(cell: Cell, input: PyTree, state: PyTree) -> Cell:
+    """`hoist`, of which a `Flow` stays one: its time and field are used apart."""
+    if not isinstance(cell, Flow):
+        return hoist(cell, input, state)
+    return Flow(hoist(cell.vector_field, input, state), cell.dt, cell.substeps)
 
 
 def make_shooting(cell: Cell, period: Any, num_segments: int | None) -> Shooting:
