@@ -252,14 +252,14 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
     r = jnp.where(is_lost, jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
-    change = jnp.where(is_lost, 0, change / out.scale)
+    change = change * jnp.where(is_lost, 0, 1 / out.scale)
     x = jax.lax.linalg.triangular_solve(r, change, left_side=False, lower=False)
     m = q.T @ x
     below = jnp.tril(m, -1)
     upper = m - below + below.T
     tangent = Frame(
         columns=x - q @ upper,
-        log_growth=jnp.diagonal(m),
+        log_growth=jnp.sum(jnp.where(jnp.eye(r.shape[0], dtype=bool), m, 0), axis=0),
         share=jnp.zeros_like(out.share),
         triangle=upper @ r,
         scale=jnp.zeros_like(out.scale),

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, TimedCell, check_count, check_duration
+from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_duration
 
 
 def uniform(key: PRNGKeyArray, shape: tuple[int, ...], hidden_size: int, dtype) -> Array:
@@ -27,7 +28,18 @@ def drive(
     return weight @ input
 
 
-class RNNCell(RecurrentCell):
+def activate(
+    activation: Callable[[Array], Array], x: Float[Array, " h"], columns: Float[Array, "h k"]
+) -> tuple[Float[Array, " h"], Float[Array, "h k"]]:
+    """The activation at x and its derivative there times the columns."""
+    if activation is jnp.tanh:  # the slope once, and not a product of two factors for each column
+        y = jnp.tanh(x)
+        return y, (1 - y**2)[:, None] * columns
+    y, tangent = jax.linearize(activation, x)
+    return y, jax.vmap(tangent, in_axes=1, out_axes=1)(columns)
+
+
+class RNNCell(RecurrentCell, TangentCell):
     r"""The plain (Elman) recurrent cell.
 
     $$h' = \phi(W_{ih} u + W_{hh} h + b)$$
@@ -72,14 +84,20 @@ class RNNCell(RecurrentCell):
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
     ) -> Float[Array, " h"]:
+        return self.activation(self._total(input, state))
+
+    def push_forward(self, input, state, tangent):
+        return activate(self.activation, self._total(input, state), self.weight_hh @ tangent)
+
+    def _total(self, input, state):
         total = self.weight_hh @ state + drive(self.weight_ih, input)
-        return self.activation(total if self.bias is None else total + self.bias)
+        return total if self.bias is None else total + self.bias
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
 
 
-class LeakyRNNCell(RecurrentCell, TimedCell):
+class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell):
     r"""The leaky rate network, one Euler step of $\tau \dot h = -h + J \phi(h) + W u + b$.
 
     $$h' = (1 - dt/\tau)\, h + \frac{dt}{\tau} \left(J \phi(h) + W u + b\right)$$
@@ -134,10 +152,23 @@ class LeakyRNNCell(RecurrentCell, TimedCell):
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
     ) -> Float[Array, " h"]:
-        total = self.weight_hh @ self.activation(state) + drive(self.weight_ih, input)
+        return self._step(input, state, self.activation(state))
+
+    def push_forward(self, input, state, tangent):
+        rates, columns = activate(self.activation, state, tangent)
+        rate = self._rate(state)
+        column_rate = rate if rate.ndim == 0 else rate[:, None]  # tau may differ between units
+        pushed = (1 - column_rate) * tangent + column_rate * (self.weight_hh @ columns)
+        return self._step(input, state, rates), pushed
+
+    def _step(self, input, state, rates):
+        total = self.weight_hh @ rates + drive(self.weight_ih, input)
         target = total if self.bias is None else total + self.bias
-        rate = jnp.asarray(self.dt / self.tau, state.dtype)
+        rate = self._rate(state)
         return (1 - rate) * state + rate * target
+
+    def _rate(self, state):
+        return jnp.asarray(self.dt / self.tau, state.dtype)
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)

@@ -291,7 +291,7 @@ def floquet_multipliers(
                 )
             num_steps = max(1, round(float(period) / float(cell.dt)))
         num_steps = check_count("num_steps", num_steps, 1)
-        period = check_duration("period", period)
+        period = jnp.asarray(check_duration("period", period))
         shooting = FlowShooting(num_segments=1, steps=num_steps, start=1.0)
     elif num_steps is not None:
         raise ValueError("num_steps is for a Flow; the period of a map says how many.")
