@@ -14,9 +14,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import matplotlib
 import numpy as np
 
 import lejax
+
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
 
 SIZE, COUNT, TRANSIENT = 64, 8, 200
@@ -82,6 +87,26 @@ def slopes(values, gains, gain):
     return coefficients[:, 1], errors
 
 
+def draw(rows, file):
+    """Bias and spread against the window in Lyapunov times, for both quantities."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    titles = ("the largest exponent", f"the sum of the first {COUNT}")
+    for index, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        for color, gain in enumerate(sorted({row["gain"] for row in rows})):
+            chosen = [row for row in rows if row["gain"] == gain]
+            times = [float(np.mean(row["lyapunov_times"])) for row in chosen]
+            for name, style in (("rms_bias", "o-"), ("rms_spread", "s--")):
+                values = [float(row[name][index]) for row in chosen]
+                label = f"{name[4:]}, g = {gain:g}"
+                ax.plot(times, values, style, color=f"C{color}", markersize=4, label=label)
+        ax.axvline(1.5, color="0.7", zorder=0)
+        ax.set(xscale="log", yscale="log", ylim=(0.01, 10), title=f"gradient of {title}")
+        ax.set_xlabel("window / Lyapunov time")
+    axes[0].set_ylabel("relative to the truth")
+    axes[1].legend(fontsize=7)
+    fig.savefig(file, dpi=100)
+
+
 def main():
     arguments = _harness.parse_arguments(__doc__)
     size, networks, num_steps, truth_steps, runs = (
@@ -134,6 +159,8 @@ def main():
     header = ["gain", "window", "Lyapunov times"]
     header += [f"{what}: {of}" for what in ("first", "sum") for of in ("bias", "spread", "truth")]
     print(_harness.format_table(header, table))
+    if arguments.json is not None:
+        draw(rows, arguments.json.with_suffix(".png"))
 
 
 if __name__ == "__main__":
