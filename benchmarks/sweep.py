@@ -179,6 +179,7 @@ def main():
         ]
         modes, chunk_counts, chunk_steps = ("fixed", "tolerance"), [10, 100, 1_000, 10_000], 200
     growth = {mode: memory(chunk_counts, chunk_steps, mode) for mode in modes}
+    longest = memory([1], 1_000, "fixed") if arguments.toy else memory([100], 1_000_000, "fixed")
     for case in cases:
         print(f"\n{case['case']}: {case['members']} spectra of {case['steps']} steps")
         header = ["contender", "seconds", "spectra / s", "vmap / this"]
@@ -199,8 +200,16 @@ def main():
         for i, row in enumerate(growth["fixed"])
     ]
     print(_harness.format_table(header, cells))
+    row = longest[0]
+    steps = row["chunks"] * row["chunk_steps"]
+    print(f"{steps:.0e} steps: {row['seconds']:.0f} s, {row['peak_mebibytes']:.0f} MiB")
     _harness.write_json(
-        arguments.json, benchmark="sweep", toy=arguments.toy, throughput=cases, memory=growth
+        arguments.json,
+        benchmark="sweep",
+        toy=arguments.toy,
+        throughput=cases,
+        memory=growth,
+        longest_run=row,
     )
 
 
