@@ -7,11 +7,10 @@ import _harness  # first: it sets what JAX and NumPy read when they start
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _block_cells import Gate, LowRank
+from _block_cells import Gate, LowRank, Whole
 from _harness import Contender
 
 import lejax
-from lejax._blocks import Whole
 from lejax.cells import GRUCell, Stack
 
 

@@ -19,23 +19,36 @@ from _memory_tasks import Flossing, Task
 from lejax.training import FlossingSchedule
 
 
-PLAIN = Flossing(FlossingSchedule(before=0), 1)
-BEFORE = Flossing(FlossingSchedule(before=300), 30)
+PLAIN = Flossing(FlossingSchedule(before=0, every=None), 1)
+BEFORE = Flossing(FlossingSchedule(before=300, every=None), 30)
 DURING = Flossing(FlossingSchedule(before=300, every=100, updates=20, until=1000), 30)
+# The best of the search below: the default schedule.
+WINNER = Flossing(FlossingSchedule(), 30, counted=20, transient=8)
 VARIANTS = {"plain": PLAIN, "before": BEFORE, "during": DURING}
 # Steps of flossing cost more, the more exponents: equal compute is an equal number of updates times steps times time
 # per step, measured with the others.
 SEARCH = {
-    "k=8": Flossing(FlossingSchedule(before=600), 8),
-    "k=16": Flossing(FlossingSchedule(before=450), 16),
-    "k=32": Flossing(FlossingSchedule(before=300), 32),
-    "half the horizon": Flossing(FlossingSchedule(before=600), 30, counted=20, transient=8),
-    "twice the horizon": Flossing(FlossingSchedule(before=150), 30, counted=94, transient=16),
+    "k=8": Flossing(FlossingSchedule(before=600, every=None), 8),
+    "k=16": Flossing(FlossingSchedule(before=450, every=None), 16),
+    "k=32": Flossing(FlossingSchedule(before=300, every=None), 32),
+    "half the horizon": Flossing(
+        FlossingSchedule(before=600, every=None), 30, counted=20, transient=8
+    ),
+    "twice the horizon": Flossing(
+        FlossingSchedule(before=150, every=None), 30, counted=94, transient=16
+    ),
     "half before, half during": Flossing(
         FlossingSchedule(before=150, every=100, updates=15, until=1100), 30
     ),
-    "late as well": Flossing(FlossingSchedule(before=160, every=100, updates=10), 30),
+    "late as well": Flossing(FlossingSchedule(before=160, every=100, updates=10, until=None), 30),
     "often": Flossing(FlossingSchedule(before=160, every=50, updates=10, until=750), 30),
+    "half the horizon, half during": WINNER,
+    "a quarter of the horizon, half during": Flossing(
+        FlossingSchedule(before=600, every=100, updates=60, until=1100), 30, counted=10, transient=4
+    ),
+    "half the horizon, most of it during": Flossing(
+        FlossingSchedule(before=150, every=100, updates=35, until=None), 30, counted=20, transient=8
+    ),
 }
 SEARCHED = 15  # the delay: the shortest one that flossing before training does not solve
 
@@ -98,6 +111,8 @@ def plan(toy: bool):
     for delay in (10, 15, 20, 30):
         for name in ("plain", "before"):
             yield name, "rate", Task("copy", delay), VARIANTS[name]
+    for task in (Task("xor", 10), Task("xor", 20), Task("xor", 30), Task("copy", 30)):
+        yield "half the horizon, half during", "rate", task, WINNER
     for kind in ("GRU", "LSTM"):
         for name in ("plain", "before"):
             yield name, kind, Task("xor", 10), VARIANTS[name]

@@ -4,7 +4,8 @@ Random tanh networks of 64 units, h' = tanh(J h) with J of gain g, ten for each 
 largest exponent, and of the sum of the 8 leading ones. The truth is the slope of a quadratic fit to long runs
 at gains within 10 % of g, with its standard error. Bias is the mean over runs of the windowed gradient less the truth,
 spread its standard deviation over runs, both over the root mean square of the truth over networks; windows
-are also given in Lyapunov times of the networks, 1 / lambda_1.
+are also given in Lyapunov times of the networks, 1 / lambda_1. What chance adds to the squared bias, by the few runs and
+by the error of the truth, is subtracted from its mean over networks.
 """
 
 from functools import partial
@@ -87,6 +88,14 @@ def slopes(values, gains, gain):
     return coefficients[:, 1], errors
 
 
+def rms_bias(gradient, truth, error):
+    """Over networks, without what chance adds."""
+    runs = gradient.shape[1]
+    apart = (gradient.mean(axis=1) - truth) ** 2
+    chance = gradient.var(axis=1, ddof=1) / runs + error**2
+    return np.sqrt(np.maximum(np.mean(apart - chance, axis=0), 0))
+
+
 def draw(rows, file):
     """Bias and spread against the window in Lyapunov times, for both quantities."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
@@ -133,8 +142,7 @@ def main():
                     "gradient": gradient.mean(axis=1),
                     "spread": gradient.std(axis=1, ddof=1),
                     "mean_bias": (gradient.mean(axis=1) - truth).mean(axis=0) / scale,
-                    "rms_bias": np.sqrt(np.mean((gradient.mean(axis=1) - truth) ** 2, axis=0))
-                    / scale,
+                    "rms_bias": rms_bias(gradient, truth, error) / scale,
                     "rms_spread": np.sqrt(np.mean(gradient.var(axis=1, ddof=1), axis=0)) / scale,
                     "rms_truth_error": np.sqrt(np.mean(error**2, axis=0)) / scale,
                 }

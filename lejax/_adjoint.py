@@ -104,8 +104,9 @@ class WindowedAdjoint(Adjoint):
     **Numerics:** the bias falls with the window as correlations do, the variance grows as $e^{2 \lambda_1 W}$: the
     best windows last one to two Lyapunov times $1 / \lambda_1$. Measured over 30 random tanh networks of 64 units and
     runs of 500 steps, relative to the derivative of $\lambda_1$ by the gain: at 1.2 to 1.4 Lyapunov times a root mean
-    square bias of 8 % and a spread of 6 to 8 %; at half of that 12 % and 4 %, at twice 10 to 19 % and 14 to 37 %, at
-    four times more than the derivative itself. The derivative of the sum of 8 exponents is off by 12 to 51 %.
+    square bias of 6 to 7 % and a spread of 6 to 8 %; at half of that 12 % and 3 to 5 %; at twice up to 12 % and 14 to
+    37 %; from four times on the spread is a multiple of the derivative. The derivative of the sum of 8 exponents is off
+    by 11 to 47 % at best.
     Where $\lambda_1 \le 0$ there is nothing to cut: use an exact adjoint. The gradient by the starting state is that of
     the first window; with `ParallelQR`, of which every chunk begins with a window, it is zero. Memory: one window,
     and state and frame for each.

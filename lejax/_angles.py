@@ -117,16 +117,9 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
         raise ValueError(f"growth must have shape (T, k), got {growth.shape}.")
     if window > growth.shape[0]:
         raise ValueError(f"window is {window} steps, but growth holds {growth.shape[0]}.")
-    # A direction lost on the way grows by -inf in the windows that hold the step, and in no other.
-    logs = jnp.log(growth)
-    lost = jnp.isneginf(logs)
-
-    def sum_windows(terms):
-        total = jnp.cumsum(terms, axis=0)
-        return total[window - 1 :] - jnp.concatenate([jnp.zeros_like(total[:1]), total[:-window]])
-
-    sums = sum_windows(jnp.where(lost, 0, logs))
-    sums = jnp.where(sum_windows(lost.astype(jnp.int32)) > 0, -jnp.inf, sums)
+    # Window by window: differences of a running sum would lose digits, and a lost direction's -inf would stay.
+    zero = jnp.zeros((), growth.dtype)
+    sums = jax.lax.reduce_window(jnp.log(growth), zero, jax.lax.add, (window, 1), (1, 1), "VALID")
     violated = sums[:, :, None] < sums[:, None, :]
     return jnp.triu(jnp.mean(violated.astype(growth.dtype), axis=0), 1)
 

@@ -80,15 +80,6 @@ class BlockTriangularCell(eqx.Module):
         raise NotImplementedError
 
 
-class Whole(eqx.Module):
-    """The same cell, which says nothing of its blocks."""
-
-    cell: Cell
-
-    def __call__(self, input: PyTree, state: PyTree) -> PyTree:
-        return self.cell(input, state)
-
-
 def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
     """The new state and the diagonal blocks of any cell; one dense block if it says nothing of them."""
     if isinstance(cell, BlockTriangularCell):
@@ -250,20 +241,41 @@ def choose_directions(
             for room, first in zip(rooms, followed, strict=False)
         ]
     )
-    # Within a frame the order of the columns stands: another one would be another frame.
-    growth = [
-        exponents[first : first + room.columns]
-        if room.is_diagonal
-        else jax.lax.cummin(exponents[first : first + room.columns])
-        for room, first in zip(rooms, followed.tolist(), strict=False)
-    ]
-    growth = jax.lax.stop_gradient(jnp.concatenate(growth))[source]
-    order = jnp.argsort(-growth, stable=True)[:num_exponents]
+    order = _descending(rooms, exponents[source])[:num_exponents]
     if frame is not None:
         owners = _find_owners(rooms, frame)
         own = jnp.asarray(starts)[owners.room] + owners.place
         order = jnp.where(owners.are_known, own, order)
     return order, jnp.asarray(source)[order]
+
+
+def _descending(rooms: tuple[Room, ...], exponents: Float[Array, " c"]) -> Int[Array, " c"]:
+    """The directions of all rooms, the largest exponents first. Within a frame the order of the columns stands: another
+    one would be another frame."""
+    parts, start = [], 0
+    for room in rooms:
+        part = exponents[start : start + room.columns * room.multiplicity]
+        parts.append(part if room.is_diagonal else jax.lax.cummin(part))
+        start += part.size
+    return jnp.argsort(-jax.lax.stop_gradient(jnp.concatenate(parts)), stable=True)
+
+
+@eqx.filter_jit
+def order_directions(
+    cell: Cell,
+    state: PyTree,
+    input: PyTree,
+    frame: Float[Array, "d d"],
+    exponents: Float[Array, " d"],
+) -> Int[Array, " d"]:
+    """In which order a run reports directions it followed with this frame of a report, all of them."""
+    vector = ravel(state)[0]
+    blocks = make_block_push(cell, state).blocks(input, vector)[1]
+    rooms = make_rooms(blocks, vector.size, vector.size)
+    owners = _find_owners(rooms, frame)
+    starts = np.cumsum([0, *(room.columns * room.multiplicity for room in rooms)])
+    column = jnp.argsort(jnp.asarray(starts)[owners.room] + owners.place)
+    return column[_descending(rooms, exponents[column])]
 
 
 def close_frames(

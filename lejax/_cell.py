@@ -219,6 +219,14 @@ class _Bare(str):
     __repr__ = str.__str__
 
 
+def check_directions(name: str, count: Any, state: PyTree) -> int:
+    """A number of directions, of which a state has as many as numbers."""
+    count, size = check_count(name, count, 1), ravel(state)[0].size
+    if count > size:
+        raise ValueError(f"{name} is {count}, but a state of {size} numbers has only {size}.")
+    return count
+
+
 def find_nonfinite(name: str, tree: PyTree) -> str | None:
     """One sentence on the first leaf that holds NaN or inf, or None."""
     for path, leaf in jtu.tree_leaves_with_path(tree):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from ._cell import (
     Cell,
     check_count,
+    check_directions,
     check_duration,
     check_inputs,
     check_state,
@@ -144,7 +145,7 @@ def covariant_lyapunov_vectors(
     )
     out = _covariant_lyapunov_vectors(run, check_count("every", every, 1), key)
     if throw:
-        _raise_if_nonfinite(out.exponents, cell, state, inputs)
+        raise_if_nonfinite(out.exponents, cell, state, inputs)
     return out
 
 
@@ -195,7 +196,7 @@ def covariant_statistics(
     every = check_count("every", every, 1)
     results, total = _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer)
     if throw:
-        _raise_if_nonfinite(total, cell, state, inputs)
+        raise_if_nonfinite(total, cell, state, inputs)
     return results
 
 
@@ -232,11 +233,9 @@ def check_run(
             f"backward_transient ({backward}) leaves nothing to report: after the transient there are {both} steps."
         )
     size = ravel(state)[0].size
-    count = size if num_exponents is None else check_count("num_exponents", num_exponents, 1)
-    if count > size:
-        raise ValueError(
-            f"num_exponents is {count}, but a state of {size} numbers has only {size}."
-        )
+    count = check_directions(
+        "num_exponents", size if num_exponents is None else num_exponents, state
+    )
     duration = check_duration("dt", time_step(cell) if dt is None else dt)
     duration = duration if eqx.is_array(duration) else np.asarray(duration)
     steps = Steps(int(transient), both - backward, backward)
@@ -321,7 +320,7 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     )
 
 
-def _raise_if_nonfinite(exponents, cell, state, inputs) -> None:
+def raise_if_nonfinite(exponents, cell, state, inputs) -> None:
     if is_traced(exponents) or not np.any(np.isnan(exponents)):
         return
     culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))

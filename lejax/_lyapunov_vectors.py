@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._cell import Cell, ravel
-from ._covariant import check_run, prepare
+from ._covariant import check_run, prepare, raise_if_nonfinite
 from ._orthonormalize import Householder, orthonormalize
 
 
@@ -31,6 +31,7 @@ def backward_lyapunov_vectors(
     transient: int = 100,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
+    throw: bool = True,
 ) -> LyapunovVectors:
     r"""The backward (Gram-Schmidt) Lyapunov vectors, set by the far past.
 
@@ -54,7 +55,10 @@ def backward_lyapunov_vectors(
     Legras & Vautard (1996); Kuptsov & Parlitz, J. Nonlinear Sci. 22 (2012).
     """
     run = check_run(cell, state, inputs, num_exponents, num_steps, transient, 0, dt)
-    return _backward_lyapunov_vectors(run, key)
+    out = _backward_lyapunov_vectors(run, key)
+    if throw:
+        raise_if_nonfinite(out.exponents, cell, state, inputs)
+    return out
 
 
 def forward_lyapunov_vectors(
@@ -68,6 +72,7 @@ def forward_lyapunov_vectors(
     backward_transient: int = 100,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
+    throw: bool = True,
 ) -> LyapunovVectors:
     r"""The forward (adjoint) Lyapunov vectors, set by the far future.
 
@@ -95,7 +100,10 @@ def forward_lyapunov_vectors(
     run = check_run(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, dt
     )
-    return _forward_lyapunov_vectors(run, key)
+    out = _forward_lyapunov_vectors(run, key)
+    if throw:
+        raise_if_nonfinite(out.exponents, cell, state, inputs)
+    return out
 
 
 @eqx.filter_jit

@@ -171,23 +171,21 @@ class ParallelQR(Method):
                     lambda x: jax.lax.dynamic_slice_in_dim(x, first, steps), (inputs, points)
                 )
 
-            def run(frames, along, plan):
+            def run(push, frames, along, plan):
                 return sequential.follow(_Along(push), along[1][0], frames, along, plan, adjoint)
 
-            warm = run(frames, cut(start, self.overlap), warm_up).frames
-            warm = without_gradient(warm) if adjoint.cuts else warm
-            return warm, run(warm, cut(start + self.overlap, length), counted)
+            early = (push, frames, cut(start, self.overlap))
+            warm = run(*(without_gradient(early) if adjoint.cuts else early), warm_up).frames
+            return warm, run(push, warm, cut(start + self.overlap, length), counted)
 
         warm, growth = jax.vmap(chunk)(jnp.asarray(starts, jnp.int32))
         blocks = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), growth.blocks)
         # Chunks count from their own start; the state is bad from the first point that is not finite on.
-        bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points[1:], vector[None]])), axis=1)
+        bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points, vector[None]])), axis=1)
         of_chunk = jnp.where(
             growth.first_bad_step < 0, total + 1, counted_from + growth.first_bad_step
         )
-        first = jnp.minimum(
-            jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, total + 1)
-        )
+        first = jnp.minimum(jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad), total + 1))
         return Growth(
             vector,
             jax.tree.map(lambda x: x[-1], growth.frames),

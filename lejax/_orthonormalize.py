@@ -247,12 +247,14 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # With M = Q^T dZ R^-1 and Omega = tril(M, -1) - tril(M, -1)^T:
     # d log R_ii = M_ii, dQ = dZ R^-1 - Q (M - Omega) and dR = (M - Omega) R. R is that of the factorization:
     # Z = QR, and with it dZ = dQ R + Q dR, holds even where Q is not quite orthonormal.
-    # Lost columns are taken out of the solve.
+    # Lost columns are taken out of the solve; of theirs dR = Q^T dZ - Omega R holds above the diagonal.
     (frame, exact), (change, _) = primals, tangents
     out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
     r = jnp.where(is_lost, jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
-    change = change * jnp.where(is_lost, 0, 1 / out.scale)
+    change = change / out.scale
+    inside = q.T @ change
+    change = change * jnp.where(is_lost, 0, 1)
     x = jax.lax.linalg.triangular_solve(r, change, left_side=False, lower=False)
     m = q.T @ x
     below = jnp.tril(m, -1)
@@ -261,7 +263,7 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
         columns=x - q @ upper,
         log_growth=jnp.sum(jnp.where(jnp.eye(r.shape[0], dtype=bool), m, 0), axis=0),
         share=jnp.zeros_like(out.share),
-        triangle=upper @ r,
+        triangle=jnp.where(is_lost, jnp.triu(inside - (m - upper) @ out.triangle, 1), upper @ r),
         scale=jnp.zeros_like(out.scale),
     )
     return out, tangent

@@ -19,6 +19,7 @@ from ._blocks import (
 from ._cell import (
     Cell,
     check_count,
+    check_directions,
     check_duration,
     check_inputs,
     check_state,
@@ -161,7 +162,7 @@ def lyapunov_spectrum(
                 f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "
                 f"for {vector.size}."
             )
-    num_exponents = _check_num_exponents(num_exponents, frame, vector.size)
+    num_exponents = _check_num_exponents(num_exponents, frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     plan = method.check(Plan(int(transient), num_steps, num_blocks))
     duration = check_duration("dt", time_step(cell) if dt is None else dt)
@@ -244,14 +245,10 @@ def judge(
     return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
 
 
-def _check_num_exponents(num_exponents: int | None, frame: Array | None, state_size: int) -> int:
+def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:
     if num_exponents is None:
-        return state_size if frame is None else frame.shape[1]
-    num_exponents = check_count("num_exponents", num_exponents, 1)
-    if num_exponents > state_size:
-        raise ValueError(
-            f"num_exponents is {num_exponents}, but a state of {state_size} numbers has only {state_size}."
-        )
+        return ravel(state)[0].size if frame is None else frame.shape[1]
+    num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None and frame.shape[1] != num_exponents:
         raise ValueError(
             f"num_exponents is {num_exponents}, but the frame has {frame.shape[1]} columns."

@@ -8,10 +8,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("PJRT_NPROC", "4")
 # Small programs: most of the time goes into compiling them. Less of it at a lower level, and half of it with the older
 # emitters of loops, an option that later versions of XLA may refuse to know.
-flags = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=1"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    flags.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
+    + " --xla_cpu_use_fusion_emitters=false"
+    * importlib.metadata.version("jaxlib").startswith("0.10.")
+)
 
 import jax
 import pytest

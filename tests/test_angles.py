@@ -50,6 +50,12 @@ def test_a_lost_direction_violates_only_where_it_is_lost():
     assert lejax.domination_violations(growth, 2)[0, 1] == 0.5  # two of four windows
 
 
+def test_domination_in_float32_over_many_steps():
+    logs = 3 + 0.01 * np.random.default_rng(0).normal(size=(200_000, 2))
+    growth = jnp.asarray(np.exp(logs), jnp.float32)
+    assert abs(float(lejax.domination_violations(growth, 10)[0, 1]) - 0.5) < 0.01
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"vectors must have shape \(..., d, k\)"):
         lejax.vector_angles(jnp.ones(3))

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _block_cells import Gate, LowRank
+from _block_cells import Gate, LowRank, Whole
 
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR
-from lejax._blocks import Whole
-from lejax.cells import GRUCell, LSTMCell, RNNCell, Stack
+from lejax.cells import GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
 
 
 class MatrixState(BlockTriangularCell):
@@ -129,6 +128,29 @@ def test_consecutive_runs_are_one(num_exponents):
     np.testing.assert_allclose(
         second.frame.T @ second.frame, np.eye(second.frame.shape[1]), atol=1e-12
     )
+
+
+@pytest.mark.parametrize("num_exponents", [None, 3])
+def test_a_long_run_orders_the_directions_of_all_blocks_by_all_its_steps(num_exponents):
+    # The first chunk is one step: its order says nothing, and layers interleave.
+    keys = jr.split(jr.key(0), 2)
+    run = {"dt": 1.0, "tau": 1.2}
+    stack = Stack(
+        [
+            LeakyRNNCell(0, 3, gain=2.0, key=keys[0], **run),
+            LeakyRNNCell(3, 3, gain=2.5, key=keys[1], **run),
+        ]
+    )
+    state = jax.tree.map(lambda x: x + 0.3, stack.initial_state())
+    run = {"num_steps": 900, "transient": 1}
+    one = lejax.lyapunov_spectrum(stack, state, **run)
+    chunks = {"chunk_steps": 300, "progress": False, "num_exponents": num_exponents}
+    long = lejax.run.long_run(stack, state, **run, **chunks)
+    first = slice(num_exponents)
+    np.testing.assert_allclose(long.exponents, one.exponents[first], atol=1e-9)
+    np.testing.assert_allclose(long.standard_error, one.standard_error[first], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(np.abs(long.frame), np.abs(one.frame[:, first]), atol=1e-6)
+    assert np.all(np.diff(long.exponents) < 0.01)
 
 
 def test_any_frame_may_start_a_run():

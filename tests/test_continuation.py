@@ -104,6 +104,15 @@ def test_cycle_of_a_flow():
     assert branch.multipliers.shape[1] == 1
 
 
+def test_a_branch_ends_at_its_bound():
+    family = lambda r: Logistic(r)
+    for dtype in (jnp.float64, jnp.float32):
+        branch = continue_orbit(family, 2.5, jnp.array(0.6, dtype), step=0.05, bounds=(2.4, 2.9))
+        assert branch.parameters.dtype == dtype
+        np.testing.assert_allclose(branch.parameters[-1], 2.9, rtol=1e-4)
+        assert len(branch.parameters) < 20
+
+
 def test_a_pitchfork_is_no_fold():
     # x' = x + p x - x^3: along x = sqrt(p) the parameter turns at 0, where x = 0 crosses.
     family = lambda p: lambda _, x: x + p * x - x**3

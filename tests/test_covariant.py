@@ -62,7 +62,7 @@ def test_pytree_state_and_leading_vectors():
     assert residual(cell, run, inputs[40:142]) < 1e-10
     visited = lejax.unroll(cell, state, inputs)
     for at, out in zip(run.states, visited, strict=True):
-        np.testing.assert_array_equal(at, out[39:142])
+        np.testing.assert_allclose(at, out[39:142], rtol=1e-12, atol=1e-15)
     spectrum = lejax.lyapunov_spectrum(cell, state, inputs[:143], transient=40, num_exponents=3)
     np.testing.assert_allclose(run.exponents, spectrum.exponents, atol=5 / 103)
 
@@ -246,8 +246,25 @@ def test_a_diverged_run_raises_and_its_angles_are_not_counted():
     blown = lambda _, x: 3 * x**2 + x[::-1]
     with pytest.raises(RuntimeError, match="left the floating-point numbers"):
         lejax.covariant_statistics(blown, jnp.array([1.0, 2.0]), **run)
+    for vectors in (lejax.backward_lyapunov_vectors, lejax.forward_lyapunov_vectors):
+        with pytest.raises(RuntimeError, match="left the floating-point numbers"):
+            vectors(blown, jnp.array([1.0, 2.0]), num_steps=50)
     counts = lejax.covariant_statistics(blown, jnp.array([1.0, 2.0]), throw=False, **run)
     assert int(counts.sum()) < 50
+
+
+def test_gradient_of_a_lost_direction():
+    # (x, y) -> (x + a y) (1, 1/2): the kernel is (-a, 1), everywhere.
+    def ratio(a):
+        cell = lambda _, h: (h[0] + a * h[1]) * jnp.array([1.0, 0.5])
+        run = {"num_steps": 10, "transient": 2, "backward_transient": 3}
+        kernel = lejax.covariant_lyapunov_vectors(cell, jnp.array([1.0, 0.5]), **run).vectors[
+            6, :, 1
+        ]
+        return kernel[0] / kernel[1]
+
+    np.testing.assert_allclose(ratio(0.7), -0.7, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(ratio)(0.7), -1.0, rtol=1e-9)
 
 
 def test_float32():

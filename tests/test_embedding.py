@@ -270,3 +270,10 @@ def test_bad_input():
         jax.jit(lambda x: embedding.pearson(x, x).value)(jnp.ones(5))
     with pytest.raises(ValueError, match="is_good"):
         embedding.fit_classifier(jnp.ones((4, 2)), jnp.ones(3, bool))
+
+
+def test_rows_that_are_not_used_may_be_no_number():
+    codes = jnp.linspace(-1, 1, 20)[:, None].at[3].set(jnp.nan)
+    is_used = jnp.isfinite(codes[:, 0])
+    classifier = embedding.fit_classifier(codes, codes[:, 0] > 0, is_used=is_used)
+    assert classifier(jnp.array([0.5])) > 0.9

@@ -214,6 +214,16 @@ def test_slow_points_are_minima_of_the_speed():
     assert find_fixed_points(Flow(field, dt=0.1), guesses[:1], fallback=hasty, **run).q.size == 0
 
 
+@pytest.mark.parametrize("bad", [np.nan, 1e200])
+def test_one_bad_guess_spoils_no_other(bad):
+    guesses = jnp.array([[1.0, 0.0], [-1.0, 0.0], [bad, 0.0]])
+    assert find_fixed_points(Henon(), guesses).q.size == 2
+
+
+def test_guesses_near_zero_reach_beyond():
+    assert find_fixed_points(Henon(), jnp.array([[0.01, 0.0]])).q.size == 1
+
+
 def test_points_beyond_the_most_are_not_lost_silently():
     with pytest.warns(UserWarning, match="max_n_unique is 1: 1 guesses led elsewhere"):
         found = find_fixed_points(Logistic(2.5), jnp.array([0.59, 0.01]), max_n_unique=1)

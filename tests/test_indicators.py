@@ -144,6 +144,12 @@ def test_diverged_runs_are_no_response():
     assert echo.response.tolist() == [0, -1, 0, -1]
 
 
+def test_responses_on_a_line_are_chained():
+    states = jnp.array([[0.0], [10.0], [0.0054], [0.0108]])
+    echo = echo_state_index(lambda _, h: h, states, jnp.zeros((5, 1)), transient=2)
+    assert echo.response.tolist() == [0, 1, 0, 0]
+
+
 def test_two_trajectories_that_fall_together():
     run = two_trajectory_exponent(lambda _, x: 0 * x, jnp.ones(2), num_steps=20)
     assert np.isneginf(run.exponent)

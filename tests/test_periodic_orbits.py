@@ -1,11 +1,14 @@
 """Periodic orbits and Floquet multipliers: analytic cycles of maps, the van der Pol cycle."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+import lejax
 from lejax.orbits import find_periodic_orbits, floquet_multipliers, search_periodic_orbits
 from lejax.systems import Flow, Henon, Logistic, Lorenz63, VanDerPol
 
@@ -121,6 +124,28 @@ def test_a_flow_of_a_plain_function_and_its_shortest_period():
     assert thrice.period.size == 0
     with pytest.raises(ValueError, match="period must be"):
         floquet_multipliers(flow, found.points[0, 0], period=-1.0, num_steps=10)
+
+
+@pytest.mark.parametrize(("dt", "substeps"), [(0.6, 20), (0.1, 2)])
+def test_a_cycle_of_few_steps_is_found_once_from_all_its_phases(dt, substeps):
+    flow = Flow(VanDerPol(1.0), dt, substeps)
+    phases = lejax.unroll(flow, jnp.array([2.0, 0.0]), num_steps=40)[20:32]
+    found = find_periodic_orbits(flow, phases, period=6.66)
+    np.testing.assert_allclose(found.period, [6.6632868593], atol=1e-4)
+    assert int(found.count[0]) >= 6
+
+
+class Wrapped(lejax.VectorField):
+    function: Callable
+
+    def __call__(self, input, state):
+        return self.function(state)
+
+
+def test_a_field_that_holds_a_function():
+    flow = Flow(Wrapped(lambda x: jnp.stack([x[1], (1 - x[0] ** 2) * x[1] - x[0]])), 0.05)
+    found = find_periodic_orbits(flow, jnp.array([[2.0, 0.0]]), period=6.6)
+    np.testing.assert_allclose(found.period, [6.66329], atol=1e-4)
 
 
 def test_bad_input():

@@ -84,6 +84,12 @@ def test_one_program_whatever_the_number_of_members():
     assert len(compiled) == 1
 
 
+def test_a_mesh_as_make_mesh_makes_it():
+    members = np.linspace(0.1, 0.9, 5)
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Explicit,))
+    np.testing.assert_allclose(sweep(jnp.sin, members, mesh=mesh), np.sin(members), rtol=1e-14)
+
+
 def test_no_collectives_on_two_devices():
     assert jax.device_count() == 2
     network = lejax.cells.RNNCell(0, 4, key=jr.key(0))

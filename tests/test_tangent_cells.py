@@ -56,3 +56,13 @@ def test_an_inherited_offer_is_taken_and_a_method_of_that_name_is_not():
     for kind, slope in ((Halved, 1.0), (Sniffed, 2.0)):
         run = lejax.lyapunov_spectrum(kind(jnp.array(2.0)), jnp.array([1e-3]), num_steps=5)
         np.testing.assert_allclose(run.exponents, np.log(slope), atol=1e-15)
+
+
+def test_a_subclass_with_a_step_of_its_own_does_not_inherit_the_tangent():
+    class Half(lejax.cells.RNNCell):
+        def __call__(self, input, state):
+            return 0.5 * super().__call__(input, state)
+
+    cell, state = Half(0, 4, key=jr.key(0)), jnp.ones(4)
+    exact = jax.jacfwd(lambda x: cell(None, x))(state)
+    np.testing.assert_allclose(lejax.jacobian(cell, state), exact, atol=1e-14)

@@ -88,6 +88,13 @@ def test_flossing_moves_the_exponents_to_their_target_in_a_batch_as_alone():
     np.testing.assert_allclose(penalty[0], flossing_penalty(cells[1], jnp.ones(8), **options))
 
 
+def test_numpy_counts_are_counts():
+    inputs = jr.normal(jr.key(0), (2, 8, 3))
+    counts = {"num_exponents": np.int64(2), "num_steps": np.int64(5), "transient": np.int64(1)}
+    _, penalties = floss(GRU, REST, inputs, optimizer=optax.adam(1e-3), **counts)
+    assert penalties.shape == (2,)
+
+
 def test_flossing_takes_one_sequence_an_update():
     sequences = jr.normal(jr.key(1), (3, 20, 3))
     _, penalties = floss(GRU, REST, sequences, optimizer=optax.sgd(0.0), transient=2)

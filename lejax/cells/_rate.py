@@ -45,7 +45,8 @@ class RNNCell(RecurrentCell, TangentCell):
     $$h' = \phi(W_{ih} u + W_{hh} h + b)$$
 
     **Arguments:** `input_size` I (0: autonomous, called with `input=None`), `hidden_size` H, `use_bias`,
-    `activation` $\phi$ (`jax.numpy.tanh` or `jax.nn.relu`), `dtype`, `key`. Weights are drawn from
+    `activation` $\phi$ (`jax.numpy.tanh` or `jax.nn.relu`; a function without arrays of its own), `dtype`, `key`. Weights
+    are drawn from
     $U(\pm 1/\sqrt{H})$; replace them with `equinox.tree_at`.
 
     !!! example
@@ -157,8 +158,7 @@ class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell):
     def push_forward(self, input, state, tangent):
         rates, columns = activate(self.activation, state, tangent)
         rate = self._rate(state)
-        column_rate = rate if rate.ndim == 0 else rate[:, None]  # tau may differ between units
-        pushed = (1 - column_rate) * tangent + column_rate * (self.weight_hh @ columns)
+        pushed = (1 - rate) * tangent + rate * (self.weight_hh @ columns)
         return self._step(input, state, rates), pushed
 
     def _step(self, input, state, rates):

@@ -101,6 +101,7 @@ def fit_classifier(
             f"codes must be (n, k) and is_good (n,), got {codes.shape} and {jnp.shape(is_good)}."
         )
     is_used = jnp.ones(codes.shape[0], bool) if is_used is None else is_used
+    codes = jnp.where(is_used[:, None], codes, 0)  # what is not used may be no number
     scaling = Scaling(codes, is_used)
     z = jax.vmap(scaling)(codes)
     z = jnp.concatenate([z, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)

@@ -35,6 +35,8 @@ class Scaling(eqx.Module):
 
     def __init__(self, values: Float[Array, "n *k"], is_used: Array):
         weights = is_used.astype(values.dtype) / jnp.sum(is_used)
+        # What is not used may be no number.
+        values = jnp.where(jnp.expand_dims(is_used, tuple(range(1, values.ndim))), values, 0)
         self.center = jnp.tensordot(weights, values, axes=1)
         variance = jnp.tensordot(weights, (values - self.center) ** 2, axes=1)
         # A column that varies by no more than rounding says nothing.

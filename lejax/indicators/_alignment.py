@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import (
     Cell,
     check_count,
+    check_directions,
     check_inputs,
     check_state,
     check_step,
@@ -57,10 +58,7 @@ def log_alignment_index(
     """
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, 0)
-    order = check_count("order", order, 2)
-    size = ravel(state)[0].size
-    if order > size:
-        raise ValueError(f"order is {order}, but a state of {size} numbers has only {size}.")
+    order = check_directions("order", check_count("order", order, 2), state)
     return _log_index(hoist(cell, first_input(inputs), state), state, inputs, order, num_steps, key)
 
 

@@ -87,6 +87,8 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     # A run belongs to the first one that ended where it did.
     same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite
     first = jnp.argmax(same, axis=1)
+    # To be the same is not transitive: a run that ended where a later one did may have ended where an earlier one did.
+    first = jax.lax.fori_loop(0, first.size, lambda _, first: first[first], first)
     is_new = (first == jnp.arange(first.size)) & is_finite
     number = jnp.cumsum(is_new) - 1
     response = jnp.where(is_finite, number[first], -1)

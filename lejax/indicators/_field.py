@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PyTree
 from .._cell import (
     Cell,
     check_count,
+    check_directions,
     check_duration,
     check_inputs,
     check_state,
@@ -63,12 +64,7 @@ def finite_time_exponent_field(
         raise ValueError("states must have one more axis in front, equally long in all leaves.")
     inputs, num_steps = check_inputs(inputs, num_steps, 0)
     state = jax.tree.map(lambda x: x[0], states)
-    count = check_count("num_exponents", num_exponents, 1)
-    size = ravel(state)[0].size
-    if count > size:
-        raise ValueError(
-            f"num_exponents is {count}, but a state of {size} numbers has only {size}."
-        )
+    count = check_directions("num_exponents", num_exponents, state)
     batch_size = check_count("batch_size", batch_size, 1)
     duration = check_duration("dt", time_step(cell) if dt is None else dt)
     cell = hoist(cell, first_input(inputs), state)
@@ -95,8 +91,9 @@ def _field(cell, states, inputs, num_steps, count, dt, batch_size):
         # Varies over a mesh as the vector does.
         frame = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)
         start = (vector, frame, jnp.zeros_like(frame, shape=()))
-        (_, frame, log_scale), _ = jax.lax.scan(step, start, inputs, length=num_steps)
+        (vector, frame, log_scale), _ = jax.lax.scan(step, start, inputs, length=num_steps)
         values = jnp.linalg.svd(frame, compute_uv=False)[:count]
+        values = jnp.where(jnp.all(jnp.isfinite(vector)), values, jnp.nan)
         return (log_scale + jnp.log(values)) / (num_steps * dt)
 
     return jax.lax.map(one, states, batch_size=batch_size)

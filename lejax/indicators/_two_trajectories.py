@@ -15,6 +15,7 @@ from .._cell import (
     check_step,
     first_input,
     hoist,
+    is_traced,
     ravel,
     time_step,
     vary_with,
@@ -71,6 +72,11 @@ def two_trajectory_exponent(
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if distance is None:
         distance = 1e-8 if ravel(state)[0].dtype == jnp.float64 else 1e-3
+    least = 10 * float(jnp.finfo(ravel(state)[0].dtype).eps)
+    if not is_traced(distance) and 0 < distance < least:
+        raise ValueError(
+            f"distance must be at least {least:.1e}, which rounding leaves, got {distance}."
+        )
     duration = check_duration("dt", time_step(cell) if dt is None else dt)
     shape = (int(transient), num_steps, num_blocks)
     cell = hoist(cell, first_input(inputs), state)

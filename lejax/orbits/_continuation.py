@@ -1,5 +1,6 @@
 """Branches of fixed points and periodic orbits in one parameter, and the bifurcations on them."""
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -89,7 +90,8 @@ def continue_orbit(
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
-    start_cell = family(jnp.asarray(parameter))
+    dtype = ravel(state)[0].dtype
+    start_cell = family(jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
     is_cycle = isinstance(start_cell, Flow) and period != 1
     if isinstance(start_cell, Flow) and not is_cycle:
@@ -97,13 +99,15 @@ def continue_orbit(
     else:
         shooting = make_shooting(start_cell, period, num_segments)
     orbit = Orbit(family, input, state, shooting)
-    numbers = jnp.asarray([parameter, step, largest, low, high], float)
+    numbers = jnp.asarray([parameter, step, largest, low, high], dtype)
     trace = _trace(orbit, numbers, count)
     if not bool(trace.is_good[0]):
         raise RuntimeError(
             f"Newton's method found no orbit of period {period} at parameter {parameter} near the state given."
         )
     good = np.flatnonzero(np.asarray(trace.is_good))
+    if len(good) == 1:
+        warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=2)
     trace = jax.tree.map(lambda x: x[good], trace)
     multipliers = _multipliers(np.asarray(trace.monodromy), is_cycle)
     points = jax.vmap(jax.vmap(ravel(state)[1]))(
@@ -167,7 +171,7 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
         return tangent / jnp.linalg.norm(tangent)
 
     def attempt(carry, _):
-        place, tangent, step = carry
+        place, tangent, step, is_closing, is_done = carry
         ahead = place + step * tangent
 
         def equations(x):
@@ -178,18 +182,27 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
         error = jnp.sum(equations(found) ** 2) / 2
         inside = (found[-1] >= low) & (found[-1] <= high)
         # A large turn may have jumped to another branch.
-        good = (error < tol) & inside & (following @ tangent > 0.9)
+        sound = (error < tol) & (following @ tangent > 0.9)
+        good = sound & inside & ~is_done
+        # The first step beyond a bound is cut so that it ends there, and that is the last one.
+        share = (jnp.where(found[-1] > high, high, low) - place[-1]) / (found[-1] - place[-1])
+        factor = jnp.where(good, 1.5, jnp.where(sound & ~inside, share * (1 - 1e-6), 0.5))
+        is_closing = is_closing | (sound & ~inside)
         carry = (
             jnp.where(good, found, place),
             jnp.where(good, following, tangent),
-            jnp.sign(step) * jnp.minimum(jnp.where(good, 1.5, 0.5) * jnp.abs(step), largest),
+            jnp.sign(step) * jnp.minimum(factor * jnp.abs(step), largest),
+            is_closing,
+            is_done | (is_closing & (good | (jnp.abs(share) < 1e-3))),
         )
         return carry, (found, following[-1], good)
 
     # Along the parameter at first, so that the sign of the step is that of its change.
     up = jnp.zeros_like(place).at[-1].set(1)
     tangent = tangent_at(place, up)
-    _, (places, slopes, good) = jax.lax.scan(attempt, (place, tangent, step), length=count)
+    no = jnp.asarray(False)
+    start = (place, tangent, step, no, no)
+    _, (places, slopes, good) = jax.lax.scan(attempt, start, length=count)
     first = jnp.sum(residual(place, y) ** 2) / 2 < tol
     places = jnp.concatenate([place[None], places])
     monodromy = jax.lax.map(lambda x: orbit.monodromy(x[:-1], x[-1]), places)

@@ -23,6 +23,7 @@ from .._cell import (
 )
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
+    component_size,
     default_tol_q,
     from_each,
     implicit_root,
@@ -97,13 +98,13 @@ def find_fixed_points(
     - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed $q = |F(u, x) - x|^2 / 2$, from
         the guesses that Newton's method leads to no fixed point. Takes most of the time.
     - `max_iters`: Newton steps from each guess.
-    - `tol_q`: points with a speed below it are fixed; by default 1e-20, or 1e-12 in float32, times the mean squared
+    - `tol_q`: points with a speed below it are fixed; by default 1e-20, or 1e-12 in float32, times the median squared
         norm of the guesses where that is above 1.
-    - `tol_unique`: points that differ by less in every component are the same, in units of the root mean square of
-        the guesses' components.
+    - `tol_unique`: points that differ by less in every component are the same, in units of the median root mean
+        square of the guesses' components.
     - `max_n_unique`: at most as many distinct points, those of the first guesses; a warning says if there were more.
-    - `outlier_distance_scale`: points farther from the mean guess than this many times the mean distance of guesses
-        from it, or their root mean square norm if that is more, are left out.
+    - `outlier_distance_scale`: points farther from the median guess than this many times the largest of the median
+        distance of guesses from it, their median norm and 1 are left out.
 
     **Returns:** a `FixedPoints`, those first that most guesses led to. This function runs on the host;
     `search_fixed_points` is what it calls, for use under `jit`, `vmap` and `grad`.
@@ -281,15 +282,17 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
         return root, speed(still, root), is_slow
 
     roots, q, is_minimum = from_each(search, without_gradient(vectors))
-    center = jnp.mean(vectors, axis=0)
-    spread = jnp.mean(jnp.linalg.norm(vectors - center, axis=1))
-    size = jnp.sqrt(jnp.mean(vectors**2))
-    # Guesses may lie close together: then their distance from zero is the scale.
-    spread = jnp.maximum(spread, size * vectors.shape[1] ** 0.5)
+    # Medians, since a guess may have left the floats.
+    finite = jnp.where(jnp.all(jnp.isfinite(vectors), axis=1)[:, None], vectors, jnp.nan)
+    center = jnp.nanmedian(finite, axis=0)
+    spread = jnp.nanmedian(jnp.linalg.norm(finite - center, axis=1))
+    # Guesses may lie close together, and close to zero.
+    size = component_size(vectors)
+    spread = jnp.maximum(spread, jnp.maximum(size * vectors.shape[1] ** 0.5, 1))
     is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
-    tolerance = tol_unique * jnp.where(size > 0, size, 1)
+    tolerance = tol_unique * size
     slow_limit = tol_q if fallback is None else fallback.tol_q
-    valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & (is_near | (spread == 0))
+    valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & is_near
     # Fixed points before slow ones, each in the order of the guesses.
     rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
     distinct = unique(

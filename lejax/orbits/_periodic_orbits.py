@@ -19,7 +19,7 @@ from .._cell import (
 )
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
-from ._roots import default_tol_q, from_each, implicit_root, newton, speed, unique
+from ._roots import component_size, default_tol_q, from_each, implicit_root, newton, speed, unique
 from ._shooting import FlowShooting, MapShooting, hoist_orbit, make_shooting
 from ._stability import Stability, linear_stability
 
@@ -187,22 +187,16 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     roots, q = from_each(search, without_gradient(guesses))
     points = jax.vmap(lambda y: shooting.points(state, y))(roots)
     periods = jax.vmap(shooting.period)(roots)
-    size = jnp.sqrt(jnp.mean(vectors**2))
-    tolerance = tol_unique * jnp.where(size > 0, size, 1)
+    tolerance = tol_unique * component_size(vectors)
 
     def is_shortest(y):
         """Whether the orbit does not come back to its first point in a fraction of the period."""
         path = shooting.path(cell, input, state, y)
-        length, moved = path.shape[0], []
-        for turns in range(
-            2, _MOST_TURNS + 1 if isinstance(shooting, FlowShooting) else length + 1
-        ):
-            if isinstance(shooting, MapShooting) and length % turns:
-                continue
-            near = path[np.arange(length // turns - 1, length // turns + 3) % length]
-            at = near[1:2] if isinstance(shooting, MapShooting) else near
-            moved.append(_distance(path[0], at, shooting))
-        return jnp.all(jnp.stack(moved) > tolerance) if moved else jnp.asarray(True)
+        length = path.shape[0]
+        most = _MOST_TURNS if isinstance(shooting, FlowShooting) else length
+        again = [length // turns for turns in range(2, most + 1) if length % turns == 0]
+        moved = jnp.max(jnp.abs(path[np.array(again, int)] - path[0]), axis=1)
+        return jnp.all(moved > tolerance)
 
     valid = (q < tol_q) & (periods > 0) & jax.lax.map(is_shortest, roots)
 

@@ -16,8 +16,14 @@ _SIDE_BY_SIDE = 256  # searches at a time on a GPU
 def default_tol_q(points: Float[Array, "n d"]) -> Float[Array, ""]:
     """The speed |f|^2 / 2 below which a root near such points counts as found: what rounding leaves of their size."""
     least = 1e-12 if jnp.finfo(points.dtype).bits < 64 else 1e-20
-    square = jnp.mean(jnp.sum(points**2, axis=-1))
-    return least * jax.lax.stop_gradient(jnp.maximum(square, 1))
+    return least * jnp.maximum(points.shape[-1] * component_size(points) ** 2, 1)
+
+
+def component_size(points: Float[Array, "n d"]) -> Float[Array, ""]:
+    """The median root mean square of the components of points, of which some may have left the floats; 1 for zeros."""
+    squares = jax.lax.stop_gradient(jnp.mean(points**2, axis=-1))
+    square = jnp.nanmedian(jnp.where(jnp.isfinite(squares), squares, jnp.nan))
+    return jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
 def speed(function: Function, x: Float[Array, " n"]) -> Float[Array, ""]:

@@ -1,6 +1,7 @@
 """Periodic orbits as roots: multiple shooting for maps, and for flows with an unknown period."""
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,9 @@ from jaxtyping import Array, Float, PyTree
 from .._cell import Cell, check_count, hoist, is_traced, name_of, ravel
 from .._tangent import make_push
 from ..systems import Flow
+
+
+FINE = 840  # a multiple of it are the points on a flow's path: of 2 to 8 turns each begins at one
 
 
 class Shooting(eqx.Module):
@@ -54,16 +58,10 @@ class Shooting(eqx.Module):
 
         return jax.vmap(run)(self.points(state, y))
 
-    def path(self, cell, input, state, y) -> Float[Array, "n d"]:
-        """All steps of one turn, from the first point on."""
-        moving, steps = self.segment(cell, y)
-        push = make_push(moving, state)
-
-        def step(x, _):
-            return push.step(input, x), x
-
-        start = self.points(state, y)[0]
-        return jax.lax.scan(step, start, length=steps * self.num_segments)[1]
+    @abc.abstractmethod
+    def path(self, cell: Cell, input: PyTree, state: PyTree, y: Array) -> Float[Array, "n d"]:
+        """One turn from the first point on: all points of a map's orbit, many of a flow's."""
+        raise NotImplementedError
 
     def monodromy(self, cell, input, state, y) -> Float[Array, "d d"]:
         """The product of the Jacobians along one turn."""
@@ -98,6 +96,9 @@ class MapShooting(Shooting):
             return push.step(input, x), x
 
         return jax.lax.scan(step, ravel(state)[0], length=self.num_segments)[1].ravel()
+
+    def path(self, cell, input, state, y):
+        return self.points(state, y)
 
     def period(self, y):
         return jnp.asarray(self.num_segments, y.dtype)
@@ -136,6 +137,23 @@ class FlowShooting(Shooting):
         points = jax.lax.scan(segment, first, length=self.num_segments)[1]
         return jnp.append(points.ravel(), period)
 
+    def path(self, cell, input, state, y):
+        assert isinstance(cell, Flow)
+        # From each point by itself, since an unstable orbit is left within a turn.
+        count = FINE // math.gcd(self.num_segments, FINE)
+        fine = Flow(
+            cell.vector_field,
+            y[-1] / (self.num_segments * count),
+            -(-self.steps * cell.substeps // count),
+        )
+        push = make_push(fine, state)
+
+        def along(x):
+            return jax.lax.scan(lambda x, _: (push.step(input, x), x), x, length=count)[1]
+
+        points = self.points(state, y)
+        return jax.vmap(along)(points).reshape(-1, points.shape[1])
+
     def period(self, y):
         return y[-1]
 
@@ -149,7 +167,10 @@ def hoist_orbit(cell: Cell, input: PyTree, state: PyTree) -> Cell:
     """`hoist`, of which a `Flow` stays one: its time and field are used apart."""
     if not isinstance(cell, Flow):
         return hoist(cell, input, state)
-    return Flow(hoist(cell.vector_field, input, state), cell.dt, cell.substeps)
+    if hoist(cell, input, state) is cell:
+        return cell
+    field = eqx.filter_closure_convert(cell.vector_field, input, state)
+    return Flow(field, cell.dt, cell.substeps)
 
 
 def make_shooting(cell: Cell, period: Any, num_segments: int | None) -> Shooting:

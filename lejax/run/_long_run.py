@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from .._blocks import BlockTriangularCell, Whole
+from .._blocks import BlockTriangularCell, order_directions
 from .._cell import (
     Cell,
     check_count,
+    check_directions,
     check_inputs,
     check_state,
     check_step,
@@ -27,9 +28,20 @@ from .._cell import (
 from .._method import SequentialQR
 from .._results import RESULTS
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
+from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
-from ._tally import Tally, add, begin, fixed_blocks, growing_blocks, is_precise, merge_full, report
+from ._tally import (
+    Tally,
+    add,
+    begin,
+    fixed_blocks,
+    growing_blocks,
+    is_precise,
+    merge_full,
+    rearrange,
+    report,
+)
 
 
 _MOST_STEPS = 2**31 - 1
@@ -87,8 +99,9 @@ def long_run(
     way in which later chunks differ in their steps or blocks. Memory does not grow with the number of chunks.
     Without a number for `method.every` each chunk has its own pilot and its own interval, so that the run
     follows inputs that change, and a chunk that rounding spoils is done again by itself; `every` of the result is
-    the longest. Fewer than all exponents of a `BlockTriangularCell` (a `Stack`) come from its
-    whole Jacobian, not block by block: which blocks they belong to is known only at the end. With an interval above 1 there is an orthonormalization at the end of each chunk too.
+    the longest. All directions of a `BlockTriangularCell` (a `Stack`) are followed, whatever `num_exponents`, unless
+    there is a `frame`: which blocks the leading ones belong to is known only at the end. With an interval above 1
+    there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
     of JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
     tolerance favors looks at which the error is underestimated, by a fraction of it; blocks shorter than the memory
@@ -122,7 +135,9 @@ def long_run(
     transient = check_count("transient", transient, 0)
     num_steps = _count_steps(inputs, num_steps, transient)
     if num_exponents is not None:
-        num_exponents = check_count("num_exponents", num_exponents, 1)
+        num_exponents = check_directions("num_exponents", num_exponents, state)
+    if frame is not None:
+        frame = check_frame(frame, ravel(state)[0])
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
         # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
@@ -137,11 +152,28 @@ def long_run(
         layout = Layout(transient, num_steps, num_blocks, length * num_blocks, together=True)
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
     dt = time_step(cell) if dt is None else dt  # a hoisted cell does not know it any more
-    few = num_exponents if frame is None else frame.shape[1]
-    if isinstance(cell, BlockTriangularCell) and few and few < ravel(state)[0].size:
-        # Blocks would go on with the directions that grew fastest in the first chunk.
-        cell = Whole(cell)
     cell = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
+    # Which directions of which block are the leading ones only the whole run knows.
+    follows_all = isinstance(cell, BlockTriangularCell) and frame is None
+    followed = None if follows_all else num_exponents
+
+    def reported(now: _Position) -> tuple[Tally, Array]:
+        """What was counted and the frame, in the order and number of the report."""
+        assert now.tally is not None
+        assert now.frame is not None
+        if not follows_all:
+            return now.tally, now.frame
+        growth = jnp.asarray(now.tally.growth.sum(axis=0))
+        order = order_directions(cell, state, first_input(inputs), now.frame, growth)
+        order = np.asarray(order)[:num_exponents]
+        return rearrange(now.tally, order), now.frame[:, order]
+
+    def is_done(now: _Position) -> bool:
+        if now.tally is None:
+            return False
+        if now.tally.first_bad_step >= 0:
+            return True
+        return tolerance is not None and is_precise(reported(now)[0], tolerance)
 
     now, identity = _Position(0, state, frame, None), {}
     if path is not None:
@@ -158,7 +190,7 @@ def long_run(
         delay=0.0 if progress else 1.0,
         disable=None if progress is None else not progress,
     ) as bar:
-        saved, done = -np.inf, _is_done(now, tolerance)
+        saved, done = -np.inf, is_done(now)
         for steps, blocks, counted in layout.chunks_from(now.step):
             if done:
                 break
@@ -167,7 +199,7 @@ def long_run(
                 cell,
                 now.state,
                 jax.tree.map(lambda x, a=now.step, b=stop: x[a:b], inputs),
-                num_exponents=num_exponents,
+                num_exponents=followed,
                 num_steps=steps,
                 dt=dt,
                 method=method,
@@ -183,14 +215,13 @@ def long_run(
                 tally = tally if tolerance is None else merge_full(tally)
             now = _Position(stop, chunk.state, chunk.frame, tally)
             bar.update(steps)
-            done = stop == transient + num_steps or _is_done(now, tolerance)
+            done = stop == transient + num_steps or is_done(now)
             if path is not None and (done or time.monotonic() - saved >= checkpoint_seconds):
                 checkpoints.save(path, identity, _to_arrays(now))
                 saved = time.monotonic()
 
-    assert now.tally is not None  # at least one step counts
-    assert now.frame is not None
-    spectrum = report(now.tally, now.state, now.frame)
+    tally, frame = reported(now)  # at least one step counts
+    spectrum = report(tally, now.state, frame)
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
@@ -203,14 +234,6 @@ class _Position(NamedTuple):
     state: PyTree
     frame: Array | None
     tally: Tally | None
-
-
-def _is_done(now: _Position, tolerance: float | None) -> bool:
-    if now.tally is None:
-        return False
-    if now.tally.first_bad_step >= 0:
-        return True
-    return tolerance is not None and is_precise(now.tally, tolerance)
 
 
 def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:

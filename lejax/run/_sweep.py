@@ -160,7 +160,7 @@ def _check_mesh(mesh: Mesh | None) -> Mesh:
         raise ValueError(
             f"mesh holds {foreign[0]}, which is not a device of this process: each process of a sweep uses its own."
         )
-    return mesh
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
 def _check_folder(path: str | os.PathLike[str]) -> Path:

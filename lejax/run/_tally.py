@@ -93,6 +93,16 @@ def merge_full(tally: Tally) -> Tally:
     )
 
 
+def rearrange(tally: Tally, order: Int[np.ndarray, " k"]) -> Tally:
+    """Some of the directions, in an order."""
+    return tally._replace(
+        growth=tally.growth[:, order],
+        rounding_error=tally.rounding_error[order],
+        avoidable_error=tally.avoidable_error[order],
+        unresolved=tally.unresolved[order],
+    )
+
+
 def is_precise(tally: Tally, tolerance: float) -> bool:
     """Whether at least half of the blocks are complete and every finite exponent has an error below `tolerance`."""
     complete = np.cumsum(tally.lengths) >= tally.ends

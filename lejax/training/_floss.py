@@ -84,7 +84,14 @@ def floss(
         raise ValueError(f"num_updates is {num_updates}, but inputs hold {available} sequences.")
     if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(cell)):
         raise ValueError(f"{name_of(cell)} holds no floating-point array that could be trained.")
-    options = (num_exponents, num_steps, transient)
+    options = tuple(
+        None if value is None else check_count(name, value, least)
+        for name, value, least in (
+            ("num_exponents", num_exponents, 1),
+            ("num_steps", num_steps, 1),
+            ("transient", transient, 0),
+        )
+    )
     inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_updates], inputs)
     cell, penalties = _floss(cell, state, inputs, optimizer, num_updates, target, adjoint, options)
     if throw and not is_traced(penalties):

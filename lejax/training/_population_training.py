@@ -94,7 +94,12 @@ def train_population(
             **identify("stream", stream),
         }
         if Path(file).exists():
-            population = load_tree(file, population, identity_of(population), settings)
+            loaded = load_tree(file, population, identity_of(population), settings)
+            if loaded.epoch < population.epoch:
+                raise ValueError(
+                    f"the population is at epoch {population.epoch}, but the one in {str(file)!r} at {loaded.epoch}."
+                )
+            population = loaded
     missing = {e for e in chosen if e < population.epoch} - set(
         np.asarray(population.spectrum_epochs).tolist()
     )
@@ -168,11 +173,10 @@ def population_spectra(
 
 
 def _program(optimizer: optax.GradientTransformation, population: Population) -> str:
-    """What the optimizer computes, its numbers included."""
+    """What the optimizer computes, its numbers included: constants stand in the lowered program."""
     weights = eqx.filter(population.networks, eqx.is_inexact_array)
-    return fingerprint(
-        str(jax.make_jaxpr(jax.vmap(optimizer.update))(weights, population.memory, weights))
-    )
+    lowered = jax.jit(jax.vmap(optimizer.update)).lower(weights, population.memory, weights)
+    return fingerprint(lowered.as_text())
 
 
 def _append(population: Population, name: str, values: Array) -> Population:

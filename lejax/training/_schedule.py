@@ -15,6 +15,10 @@ class FlossingSchedule(eqx.Module):
     - `updates`: updates at each of these.
     - `until`: the step from which on there is none; `None` for never.
 
+    The defaults did best of eleven ways to spend the same compute on the delayed XOR at a delay of 15 (`benchmarks/
+    flossing.py`: median accuracy .87 of 8 networks; flossed before training only .70, not at all .51), with runs of 28
+    steps of which 20 count, and 30 of 32 exponents.
+
     Called with the number of a training step, a Python integer, it returns the number of updates, for `floss`.
 
     !!! example
@@ -33,12 +37,12 @@ class FlossingSchedule(eqx.Module):
     every: int | None = eqx.field(
         static=True,
         converter=lambda count: None if count is None else check_count("every", count, 1),
-        default=None,
+        default=100,
     )
     updates: int = eqx.field(
-        static=True, converter=lambda count: check_count("updates", count, 0), default=20
+        static=True, converter=lambda count: check_count("updates", count, 0), default=30
     )
-    until: int | None = eqx.field(static=True, default=None)
+    until: int | None = eqx.field(static=True, default=1100)
 
     def __call__(self, step: int) -> int:
         if step == 0:
