@@ -187,8 +187,8 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         if input is None and isinstance(error, TypeError | ValueError | AttributeError):
             raise TypeError(
                 f"{name_of(cell)} failed when called without an input. If it needs one, close its loop with "
-                "ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs "
-                f"jnp.zeros((num_steps, input_size)). It said: {reason}"
+                "ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs jnp.zeros((num_steps, input_size)), "
+                f"or where one constant input is taken jnp.zeros(input_size). It said: {reason}"
             ) from error
         raise TypeError(
             f"{name_of(cell)} failed on one step with input {describe(input)} and state "

@@ -119,13 +119,16 @@ class Saddle(eqx.Module):
 
 def test_slow_points_where_there_is_no_fixed_point():
     ghost, guesses = Saddle(jnp.array(1e-4)), jnp.linspace(-1, 1, 11)[:, None]
-    assert len(find_fixed_points(ghost, guesses).q) == 0
+    with pytest.warns(UserWarning, match="none of 11 guesses led to a fixed point"):
+        assert len(find_fixed_points(ghost, guesses).q) == 0
     found = find_fixed_points(ghost, guesses, fallback=SpeedMinimization())
     np.testing.assert_allclose(found.points, [[0.0]], atol=1e-5)
     np.testing.assert_allclose(found.q, [1e-8 / 2], rtol=1e-6)
     assert list(found.is_slow) == [True]
     assert found.stability.kind == ["non-hyperbolic"]
-    assert len(find_fixed_points(ghost, guesses, fallback=SpeedMinimization(tol_q=1e-10)).q) == 0
+    with pytest.warns(UserWarning, match="none of 11 guesses"):
+        strict = SpeedMinimization(tol_q=1e-10)
+        assert len(find_fixed_points(ghost, guesses, fallback=strict).q) == 0
     # Beyond the saddle-node there are two fixed points, and nothing slow besides.
     both = find_fixed_points(Saddle(jnp.array(-0.01)), guesses, fallback=SpeedMinimization())
     np.testing.assert_allclose(np.sort(both.points[:, 0]), [-0.1, 0.1], rtol=1e-10)
@@ -211,7 +214,9 @@ def test_slow_points_are_minima_of_the_speed():
     np.testing.assert_allclose(found.points, [[-0.5e-4]], atol=1e-4)
     assert found.is_slow.tolist() == [True]
     hasty = SpeedMinimization(max_iters=1)
-    assert find_fixed_points(Flow(field, dt=0.1), guesses[:1], fallback=hasty, **run).q.size == 0
+    with pytest.warns(UserWarning, match="none of 1 guesses led to a fixed point"):
+        found = find_fixed_points(Flow(field, dt=0.1), guesses[:1], fallback=hasty, **run)
+    assert found.q.size == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e200])

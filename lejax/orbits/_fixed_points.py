@@ -93,8 +93,9 @@ def find_fixed_points(
 
     **Arguments:** (names as in the fixed-point-finder of Golub & Sussillo where the meaning is the same)
 
-    - `cell`, and `guesses`: states with a leading axis, best taken from trajectories and mixtures of them.
-    - `input`: the constant input u, `None` for an autonomous cell.
+    - `cell`, and `guesses`: states with a leading axis, best taken from trajectories and mixtures of them; a warning
+        says if none led anywhere.
+    - `input`: the constant input u of one step, `jnp.zeros(i)`; `None` for an autonomous cell.
     - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed $q = |F(u, x) - x|^2 / 2$, from
         the guesses that Newton's method leads to no fixed point. Takes most of the time.
     - `max_iters`: Newton steps from each guess.
@@ -137,6 +138,12 @@ def find_fixed_points(
         raise TypeError(
             "find_fixed_points returns as many points as there are and cannot be traced; "
             "use search_fixed_points under jit, vmap and grad."
+        )
+    if not np.any(found.found):
+        warnings.warn(
+            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to a fixed point near them. Take guesses from "
+            "trajectories, raise max_iters, or look for slow points with fallback=SpeedMinimization().",
+            stacklevel=2,
         )
     return compact(found)
 
