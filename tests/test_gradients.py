@@ -61,6 +61,8 @@ def strategies():
             f"GRU {name}",
             (lambda a, x=adjoint: gru_spectrum(a, adjoint=x, transient=4, num_blocks=3), OF_GRU),
         )
+        if name == "one window":
+            continue  # chunks begin with a window each: see test_windows_cut_state_and_frame_at_the_same_steps
         parallel = lejax.ParallelQR(num_chunks=2, overlap=4)
         options = {"adjoint": adjoint, "transient": 4, "method": parallel, "throw": False}
         yield (
