@@ -126,8 +126,8 @@ def test_slow_points_where_there_is_no_fixed_point():
     np.testing.assert_allclose(found.q, [1e-8 / 2], rtol=1e-6)
     assert list(found.is_slow) == [True]
     assert found.stability.kind == ["non-hyperbolic"]
+    strict = SpeedMinimization(tol_q=1e-10)
     with pytest.warns(UserWarning, match="none of 11 guesses"):
-        strict = SpeedMinimization(tol_q=1e-10)
         assert len(find_fixed_points(ghost, guesses, fallback=strict).q) == 0
     # Beyond the saddle-node there are two fixed points, and nothing slow besides.
     both = find_fixed_points(Saddle(jnp.array(-0.01)), guesses, fallback=SpeedMinimization())
