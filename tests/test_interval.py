@@ -187,6 +187,13 @@ def test_too_short_an_overlap_and_a_rotating_fixed_point_are_refused():
         )
 
 
+def test_a_start_that_is_no_number_is_bad_from_the_start():
+    run = {"num_steps": 40, "transient": 5, "throw": False}
+    start = jnp.array([jnp.nan, 0.0])
+    chunks = spectrum(lejax.systems.Henon(), start, method=ParallelQR(4, 5), **run)
+    assert int(chunks.first_bad_step) == 0
+
+
 def test_a_diverging_trajectory_says_where():
     henon = lejax.systems.Henon(5.0, 0.3)
     run = {"num_steps": 400, "transient": 20, "throw": False}

@@ -374,3 +374,10 @@ def test_the_leading_exponents_of_a_block_triangular_cell_are_those_of_the_whole
     inputs = jnp.where(late, jnp.array([-0.2, 0.0]), jnp.array([0.0, -0.1]))
     spectrum = long_run(Gate(), jnp.ones(2), inputs, num_exponents=1, chunk_steps=200, num_blocks=3)
     np.testing.assert_allclose(spectrum.exponents, -0.1 / 3, atol=0.02)
+
+
+def test_a_frame_that_is_no_matrix_is_refused():
+    with pytest.raises(ValueError, match=r"frame has shape \(2,\)"):
+        lejax.run.long_run(
+            lejax.systems.Henon(), jnp.zeros(2), num_steps=10, frame=jnp.ones(2), progress=False
+        )
