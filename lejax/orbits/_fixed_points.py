@@ -275,7 +275,7 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
 
     def search(guess):
         root = newton(still, guess, max_iters)
-        is_slow = jnp.isnan(root[0]) & False
+        is_slow = jnp.zeros_like(root, bool, shape=())
         if fallback is not None:
             failed = ~(speed(still, root) < tol_q)
 

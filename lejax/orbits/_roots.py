@@ -44,7 +44,7 @@ def newton(function: Function, guess: Float[Array, " n"], max_iters: int) -> Flo
         moves = jnp.any(jnp.abs(following - x) > tolerance * (1 + jnp.abs(x)))
         return jnp.where(is_finite, following, x), taken + 1, is_finite & moves
 
-    start = guess, jnp.zeros_like(guess, jnp.int32, shape=()), jnp.all(guess == guess)
+    start = guess, jnp.zeros_like(guess, jnp.int32, shape=()), jnp.all(jnp.isfinite(guess))
     return jax.lax.while_loop(lambda c: c[2] & (c[1] < max_iters), step, start)[0]
 
 
