@@ -90,7 +90,8 @@ def find_periodic_orbits(
     - `guesses`: states with a leading axis, one point near each orbit.
     - `input`: the constant input, `None` for an autonomous cell.
     - `period`: the steps p of a map's orbits; orbits of which p is not the shortest period are left out. For a flow the
-        period T to start from; what turns up to 8 times in the period found is left out. A flow's steps are stretched so that T is a whole number of them.
+        period T to start from; what turns up to 8 times in the period found is left out. A flow's steps are
+        stretched so that T is a whole number of them.
     - `num_segments`: m, for flows; 8 by default. More of them for long and unstable orbits.
     - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`: as for `find_fixed_points`. Orbits that differ only in the
         phase are the same.
