@@ -4,8 +4,10 @@ from . import (
     embedding as embedding,
     indicators as indicators,
     interop as interop,
+    measures as measures,
     orbits as orbits,
     plot as plot,
+    plrnn as plrnn,
     run as run,
     systems as systems,
     training as training,
@@ -62,6 +64,11 @@ from ._orthonormalize import (
     GramSchmidt as GramSchmidt,
     Householder as Householder,
     Panels as Panels,
+)
+from ._piecewise_linear import (
+    PiecewiseLinearCell as PiecewiseLinearCell,
+    PiecewiseLinearMap as PiecewiseLinearMap,
+    piecewise_linear as piecewise_linear,
 )
 from ._results import RESULTS as RESULTS
 from ._spectrum import (

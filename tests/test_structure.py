@@ -14,7 +14,7 @@ PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
-    {"_adjoint", "_angles", "_orthonormalize", "_tangent"},
+    {"_adjoint", "_angles", "_orthonormalize", "_piecewise_linear", "_tangent"},
     {"_blocks", "_ginelli"},
     {"_loop"},
     {"_pilot"},
@@ -29,7 +29,7 @@ FLOORS = [
         "cells",
         "systems",
     },
-    {"embedding", "indicators", "orbits"},
+    {"embedding", "indicators", "measures", "orbits", "plrnn"},
     {"interop", "plot", "run"},
     {"training"},
     {"data"},

@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_duration
+from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
 def uniform(key: PRNGKeyArray, shape: tuple[int, ...], hidden_size: int, dtype) -> Array:
@@ -28,6 +29,13 @@ def drive(
     return weight @ input
 
 
+def check_relu(activation: Callable[[Array], Array]) -> None:
+    if activation is not jax.nn.relu:
+        raise TypeError(
+            f"a network is piecewise linear with activation=jax.nn.relu, but this one has {activation!r}."
+        )
+
+
 def activate(
     activation: Callable[[Array], Array], x: Float[Array, " h"], columns: Float[Array, "h k"]
 ) -> tuple[Float[Array, " h"], Float[Array, "h k"]]:
@@ -39,7 +47,7 @@ def activate(
     return y, jax.vmap(tangent, in_axes=1, out_axes=1)(columns)
 
 
-class RNNCell(RecurrentCell, TangentCell):
+class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
     r"""The plain (Elman) recurrent cell.
 
     $$h' = \phi(W_{ih} u + W_{hh} h + b)$$
@@ -94,11 +102,17 @@ class RNNCell(RecurrentCell, TangentCell):
         total = self.weight_hh @ state + drive(self.weight_ih, input)
         return total if self.bias is None else total + self.bias
 
+    def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
+        check_relu(self.activation)
+        weight, zeros = self.weight_hh, self.initial_state()
+        offset = self._total(input, zeros)
+        return PiecewiseLinearMap(0 * weight, jnp.eye(zeros.size), weight, zeros, offset)
+
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
 
 
-class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell):
+class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell, PiecewiseLinearCell):
     r"""The leaky rate network, one Euler step of $\tau \dot h = -h + J \phi(h) + W u + b$.
 
     $$h' = (1 - dt/\tau)\, h + \frac{dt}{\tau} \left(J \phi(h) + W u + b\right)$$
@@ -166,6 +180,13 @@ class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell):
         target = total if self.bias is None else total + self.bias
         rate = self._rate(state)
         return (1 - rate) * state + rate * target
+
+    def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
+        check_relu(self.activation)
+        zeros = self.initial_state()
+        eye, rate = jnp.eye(zeros.size, dtype=zeros.dtype), self._rate(zeros)
+        offset = self._step(input, zeros, zeros)
+        return PiecewiseLinearMap((1 - rate) * eye, rate * self.weight_hh, eye, offset, zeros)
 
     def _rate(self, state):
         return jnp.asarray(self.dt / self.tau, state.dtype)

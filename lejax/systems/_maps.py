@@ -4,6 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
+
 
 def parameter(default: float):
     """A parameter of a system: an array leaf, so that a new value compiles nothing."""
@@ -63,7 +65,7 @@ class Henon(eqx.Module):
         return jnp.stack([1 - self.a * x**2 + y, self.b * x])
 
 
-class Lozi(eqx.Module):
+class Lozi(PiecewiseLinearCell):
     r"""$(x, y)' = (1 - a |x| + y,\; b x)$. At a = 1.7, b = .5: $\lambda = 0.4703, \log 0.5 - 0.4703$.
 
     Lozi, J. Phys. Colloques 39 (1978).
@@ -75,6 +77,13 @@ class Lozi(eqx.Module):
     def __call__(self, input: None, state: Float[Array, " 2"]) -> Float[Array, " 2"]:
         x, y = state
         return jnp.stack([1 - self.a * jnp.abs(x) + y, self.b * x])
+
+    def canonical(self, input: None = None) -> PiecewiseLinearMap:
+        one = jnp.ones_like(self.a)  # -a |x| = a x - 2 a max(x, 0)
+        A = jnp.stack([jnp.stack([self.a, one]), jnp.stack([self.b, 0 * one])])
+        W1 = jnp.stack([-2 * self.a, 0 * one])[:, None]
+        W2, h1 = jnp.stack([one, 0 * one])[None], jnp.stack([one, 0 * one])
+        return PiecewiseLinearMap(A, W1, W2, h1, jnp.zeros_like(h1, shape=1))
 
 
 class Cat(eqx.Module):

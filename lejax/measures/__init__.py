@@ -1,0 +1,1 @@
+"""How well a reconstructed system agrees with the true one: state space, spectrum, prediction."""
