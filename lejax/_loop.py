@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._batch import batch_all
+from ._batch import batch_all, call_in_cache
 from ._blocks import Frames
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
 from ._statistics import add_compensated
@@ -249,17 +249,8 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
 
 @eqx.filter_custom_jvp
 def _run(arguments, *, loop: Loop):
-    arrays, rest = eqx.partition(arguments, eqx.is_array)
-
-    def run(arrays):
-        push, start, inputs, every = eqx.combine(arrays, rest)
-        return _attempts(loop, push, start, inputs, every)
-
     frames = arguments[1].point.frames
-    # On a CPU a batch of large frames leaves the cache: there they go one by one.
-    if jax.default_backend() == "cpu" and sum(frame.size for frame in frames) >= 1024:
-        run = _one_by_one(run)
-    return run(arrays)
+    return call_in_cache(lambda *args: _attempts(loop, *args), arguments, frames)
 
 
 def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
@@ -277,20 +268,6 @@ def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
     again = start.point.step >= 0
     carry, every, _ = jax.lax.while_loop(lambda state: state[2], attempt, (start, every, again))
     return carry, every
-
-
-def _one_by_one(function):
-    """The same function of a pytree of arrays, which a batch goes through one member after the other."""
-    function = jax.custom_batching.custom_vmap(function)
-
-    @function.def_vmap
-    def map_over(_, is_batched, arrays):
-        batched = jax.tree.map(lambda x, batched: x if batched else None, arrays, *is_batched)
-        shared = jax.tree.map(lambda x, batched: None if batched else x, arrays, *is_batched)
-        out = jax.lax.map(lambda member: function(eqx.combine(member, shared)), batched)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return function
 
 
 @_run.def_jvp

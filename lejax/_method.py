@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
+from ._batch import call_in_cache
 from ._blocks import BlockPush, Frames
 from ._cell import check_count, is_traced, without_gradient
 from ._loop import Growth, Loop, Plan, Push
@@ -65,7 +66,8 @@ class SequentialQR(Method):
         steps ahead of the run, not counted, measure how fast the columns of the frame turn towards each other, and
         the interval is the longest, up to 32, that keeps the rounding in every exponent below half of 1e-8 nats per
         step in float64, 1e-4 in float32. The run measures it again; where it finds more than all of the tolerance,
-        it starts anew with three quarters of the interval. Under `vmap` the batch has one interval. Runs of fewer than 128
+        it starts anew with three quarters of the interval. Under `vmap` the batch has one interval,
+        but on a CPU, where members with frames of 1024 numbers or more go one by one, each has its own. Runs of fewer than 128
         steps orthonormalize at each, and so does what is differentiated.
         The interval is traced: changing it compiles nothing. With a number, a too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
@@ -96,14 +98,8 @@ class SequentialQR(Method):
             pilot = pilot_steps(plan.transient + plan.num_steps)
             every = 1
         if pilot:
-            every = choose_interval(
-                without_gradient(push),
-                without_gradient(vector),
-                without_gradient(frames),
-                without_gradient(inputs),
-                self.orthonormalizer,
-                pilot,
-            )
+            arguments = without_gradient((push, vector, frames, inputs, self.orthonormalizer))
+            every = call_in_cache(lambda *args: choose_interval(*args, pilot), arguments, frames)
         loop = Loop(plan, self.orthonormalizer, adjoint, restart=pilot > 0)
         return loop(push, vector, frames, inputs, every)
 

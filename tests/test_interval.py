@@ -114,6 +114,19 @@ def test_large_frames_of_a_batch_go_one_by_one_with_the_same_numbers():
     np.testing.assert_allclose(gradient[0], single, rtol=1e-6, atol=1e-10)
 
 
+def test_large_frames_of_a_batch_have_intervals_of_their_own_on_a_cpu():
+    if jax.default_backend() != "cpu":
+        pytest.skip("on other devices the batch has one interval")
+    weights = jnp.array([0.3, 3.0])[:, None, None] * jr.normal(jr.key(0), (2, 32, 32)) * 32**-0.5
+    states = jr.normal(jr.key(1), (2, 32))
+    run = jax.jit(lambda w, h: spectrum(_Tanh(w), h, num_steps=200, transient=20))
+    together = jax.vmap(run)(weights, states)
+    alone = [run(w, h) for w, h in zip(weights, states, strict=True)]
+    assert [int(every) for every in together.every] == [int(one.every) for one in alone]
+    assert together.every[0] > together.every[1]
+    np.testing.assert_allclose(together.exponents[0], alone[0].exponents, atol=1e-9)
+
+
 class _Tanh(eqx.Module):
     weight: jax.Array
 
