@@ -71,11 +71,12 @@ def forward_and_back(
 ) -> tuple[Total, PyTree]:
     """Both passes over `num_steps` steps; `visit(total, covariant, index)` sees every step, the last one first.
 
-    Segments are equally long, so that in the last one the index goes beyond the run. What `visit` returns
-    besides its total is stacked in the order of time.
+    Segments are equally long, of a length near the root that leaves the fewest steps over: by those the index of the
+    last segment goes beyond the run. What `visit` returns besides its total is stacked in the order of time.
     """
     intervals = -(-num_steps // every)
-    length = math.isqrt(intervals - 1) + 1
+    root = math.isqrt(intervals - 1) + 1
+    length = min(range(root, 2 * root), key=lambda n: -intervals % n)
     segments = -(-intervals // length)
     shape = (segments, length, every)
     extra = math.prod(shape) - num_steps
@@ -90,6 +91,8 @@ def forward_and_back(
     def interval(carry, steps):
         def step(carry, step):
             input, index = step
+            if extra == 0:  # a branch costs more than it looks
+                return push(input, *carry), carry
             # After the end of the run nothing moves.
             moved = jax.lax.cond(index < num_steps, lambda c: push(input, *c), lambda c: c, carry)
             return moved, carry
@@ -138,7 +141,7 @@ def _backward_interval(
     right = jnp.where(lost[:, None] | lost, jnp.where(lost[:, None], identity, 0), coefficients)
     every, size, count = record.frames.shape
     with jax.default_matmul_precision("highest"):
-        solution = jax.lax.linalg.triangular_solve(solvable, right, left_side=True, lower=False)
+        solution = _solve_triangular(solvable, right)
         vectors = record.frames.reshape(every * size, count) @ solution
     vectors = vectors.reshape(every, size, count)
     lengths = jnp.sqrt(jnp.sum(vectors**2, axis=1))
@@ -151,3 +154,23 @@ def _backward_interval(
         jnp.broadcast_to(lost, growth.shape),
     )
     return solution / lengths[0], covariants
+
+
+def _solve_triangular(triangle: Float[Array, "k k"], right: Float[Array, "k k"]) -> Array:
+    """`triangle`^-1 `right`, both upper triangular, in two halves: the zeros below `right` need no work."""
+    count = triangle.shape[0]
+    half = count // 2 if count >= 32 else 0
+    if half == 0:
+        return jax.lax.linalg.triangular_solve(triangle, right, left_side=True, lower=False)
+    below = jax.lax.linalg.triangular_solve(
+        triangle[half:, half:], right[half:, half:], left_side=True, lower=False
+    )
+    rest = right[:half, half:] - triangle[:half, half:] @ below
+    above = jax.lax.linalg.triangular_solve(
+        triangle[:half, :half],
+        jnp.concatenate([right[:half, :half], rest], axis=1),
+        left_side=True,
+        lower=False,
+    )
+    zeros = jnp.zeros_like(right[half:, :half])
+    return jnp.concatenate([above, jnp.concatenate([zeros, below], axis=1)])

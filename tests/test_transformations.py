@@ -187,7 +187,8 @@ NOT_TRACED = {
     "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "CheckpointedAdjoint", "WindowedAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
     "CovariantReducer", "CovariantStep", "CovariantVectors", "CovariantStatistics", "LyapunovVectors",
     "VectorStatistics", "AngleHistogram",
-    "cells", "systems", "orbits", "indicators", "interop", "plot", "run", "data", "embedding", "training",
+    "PiecewiseLinearCell", "PiecewiseLinearMap", "piecewise_linear",
+    "cells", "measures", "plrnn", "systems", "orbits", "indicators", "interop", "plot", "run", "data", "embedding", "training",
 }  # fmt: skip
 
 
