@@ -79,8 +79,10 @@ def horner(
     coefficients: Float[Array, "h n"], x: Float[Array, " h"]
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     """Value and slope of h polynomials, each at its own point."""
-    value, slope = coefficients[:, -1], jnp.zeros_like(x)
-    for i in range(coefficients.shape[1] - 2, -1, -1):
-        slope = slope * x + value
-        value = value * x + coefficients[:, i]
-    return value, slope
+    zero = jnp.zeros_like(x)
+
+    def step(carry, coefficient):
+        value, slope = carry
+        return (value * x + coefficient, slope * x + value), None
+
+    return jax.lax.scan(step, (zero, zero), coefficients.T, reverse=True)[0]

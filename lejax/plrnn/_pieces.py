@@ -51,17 +51,22 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
     """The Taylor coefficients of the solution on one region, and of tangent columns beside it."""
     generator, offset = network.affine(region)
     velocity = generator @ columns
-    terms = [columns, velocity.at[:, 0].add(offset)]
-    for n in range(2, order_of(columns.dtype) + 1):
-        terms.append(generator @ terms[-1] / n)
-    return jnp.stack(terms)
+
+    def differentiate(term, n):
+        following = generator @ term / n
+        return following, following
+
+    first = velocity.at[:, 0].add(offset)
+    orders = jnp.arange(2, order_of(columns.dtype) + 1).astype(columns.dtype)
+    rest = jax.lax.scan(differentiate, first, orders)[1]
+    return jnp.concatenate([jnp.stack([columns, first]), rest])
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
-    value = terms[-1]
-    for term in terms[-2::-1]:
-        value = value * time + term
-    return value
+    def step(value, term):
+        return value * time + term, None
+
+    return jax.lax.scan(step, terms[-1], terms[:-1], reverse=True)[0]
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
