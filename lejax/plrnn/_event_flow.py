@@ -77,7 +77,9 @@ class EventExactFlow(TimedCell, TangentCell):
             self.field, input, self.dt, state, tangent, max_pieces=self.max_pieces
         )
         if not is_traced(is_done) and not is_done:
-            raise RuntimeError(_too_few("a step", self.max_pieces, f"EventExactFlow(..., dt={self.dt}"))
+            raise RuntimeError(
+                _too_few("a step", self.max_pieces, f"EventExactFlow(..., dt={self.dt}")
+            )
         return state, columns
 
     def time_step(self) -> float | Array:

@@ -21,7 +21,8 @@ from .._piecewise_linear import PiecewiseLinearMap
 from ._bernstein import first_zero, horner
 
 
-Terms = Float[Array, "n m c"]  # coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns
+# Coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns.
+Terms = Float[Array, "n m c"]
 
 
 class Schedule(NamedTuple):
@@ -32,7 +33,7 @@ class Schedule(NamedTuple):
     """Times at which pieces end."""
     crossed: Bool[Array, "p h"]
     """Which units switch there; none where only a series ends."""
-    count: Int[Array, ""]
+    num_pieces: Int[Array, ""]
 
 
 class _Carry(NamedTuple):
@@ -78,7 +79,7 @@ def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
     norm = jnp.max(jnp.sum(jnp.abs(generator), axis=1))
     order = len(terms) - 1
     sizes = jnp.max(jnp.abs(terms), axis=1)  # of each column
-    scale = jnp.maximum(sizes[0], sizes[1] / norm)  # what the solution moves in the shortest of its times
+    scale = jnp.maximum(sizes[0], sizes[1] / norm)  # the way of a time 1 / |J| counts, from 0 too
     rounding = jnp.finfo(terms.dtype).eps / 4
     by_size = jnp.where(sizes[-1] == 0, jnp.inf, (rounding * scale / sizes[-1]) ** (1 / order))
     return jnp.minimum(jnp.min(by_size), (order + 1) / (2 * norm))
@@ -106,11 +107,11 @@ def advance(
         regions=jnp.broadcast_to(region & False, (rows, region.size)),
         ends=jnp.broadcast_to(nothing, (rows,)),
         crossed=jnp.broadcast_to(region & False, (rows, region.size)),
-        count=nothing.astype(jnp.int32),
+        num_pieces=nothing.astype(jnp.int32),
     )
 
     def is_unfinished(carry):
-        return (carry.time < duration) & (carry.schedule.count < max_pieces)
+        return (carry.time < duration) & (carry.schedule.num_pieces < max_pieces)
 
     def piece(carry):
         state = carry.columns[:, 0]
@@ -128,7 +129,7 @@ def advance(
         length = fraction * reach
         is_last = (fraction == 1) & (reach == remaining)
         time = jnp.where(is_last, duration, carry.time + length)
-        count, (regions, ends, crossings) = carry.schedule.count, carry.schedule[:3]
+        count, (regions, ends, crossings) = carry.schedule.num_pieces, carry.schedule[:3]
         if keep:
             regions, ends = regions.at[count].set(region), ends.at[count].set(time)
             crossings = crossings.at[count].set(crossed)
@@ -167,11 +168,13 @@ def replay(
             for _ in range(2):
                 value, slope = horner(polynomial, switch)
                 switch = switch - (value - level) / jnp.where(slope == 0, jnp.inf, slope)
-            is_last = index == schedule.count - 1
-            length = jnp.where(is_last, duration - time, jnp.where(jnp.any(crossed), switch[0], end - time))
+            is_last = index == schedule.num_pieces - 1
+            length = jnp.where(
+                is_last, duration - time, jnp.where(jnp.any(crossed), switch[0], end - time)
+            )
             return time + length, evaluate(terms, length)
 
-        return jax.lax.cond(index < schedule.count, move, lambda carry: carry, carry), None
+        return jax.lax.cond(index < schedule.num_pieces, move, lambda carry: carry, carry), None
 
     start = jnp.zeros_like(columns, shape=()), columns
     steps = jnp.arange(rows), *schedule[:3]
@@ -188,10 +191,12 @@ def solve(arguments, *, max_pieces: int):
 
 @solve.def_jvp
 def _solve_jvp(primals, tangents, *, max_pieces: int):
-    _, schedule, is_done = advance(*without_gradient(primals[0]), max_pieces, keep=True)
+    network, duration, columns = without_gradient(primals[0])
+    _, schedule, is_done = advance(network, duration, columns, max_pieces, keep=True)
 
     def run(arguments):
-        return replay(*arguments, schedule)
+        network, duration, columns = arguments
+        return replay(network, duration, columns, schedule)
 
     columns, tangent = eqx.filter_jvp(run, primals, tangents)
     return (columns, is_done), (tangent, None)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, VectorField, check_duration
+from .._cell import Cell, VectorField, check_duration, name_of
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
 from ..cells import ALRNN
 
@@ -32,9 +32,12 @@ class PiecewiseLinearField(VectorField, PiecewiseLinearCell):
     right_hand_side: Cell
 
     def __init__(self, right_hand_side: Cell):
-        if not isinstance(right_hand_side, PiecewiseLinearMap | PiecewiseLinearCell):
-            piecewise_linear(right_hand_side)  # says what it must be
         self.right_hand_side = right_hand_side
+        if not isinstance(right_hand_side, PiecewiseLinearMap | PiecewiseLinearCell):
+            raise TypeError(
+                f"{name_of(right_hand_side)} is not known to be piecewise linear: it must be a PiecewiseLinearMap or "
+                "inherit from PiecewiseLinearCell."
+            )
 
     def __call__(self, input: PyTree, state: Float[Array, " m"]) -> Float[Array, " m"]:
         return self.right_hand_side(input, state)
@@ -62,8 +65,6 @@ class ContinuousALRNN(PiecewiseLinearField):
     Brenner, Hemmer, Monfared & Durstewitz, NeurIPS 37 (2024), in discrete time; Monfared & Durstewitz, ICML (2020), for
     continuous time.
     """
-
-    right_hand_side: ALRNN
 
     def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
         self.right_hand_side = ALRNN(a, W, h, num_relu, C)
