@@ -4,6 +4,7 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._cell import Cell, RecurrentCell, name_of
@@ -101,7 +102,7 @@ def piecewise_linear(cell: Cell, input: PyTree = None) -> PiecewiseLinearMap:
     return cell.canonical(input)
 
 
-def check_arrays(arrays: dict[str, tuple[Array, str]]) -> list[Array]:
+def check_arrays(arrays: dict[str, tuple[ArrayLike, str]]) -> list[Array]:
     """Arrays of one floating-point dtype whose axes of the same letter are equally long."""
     sizes: dict[str, tuple[int, str]] = {}
     checked = []
@@ -110,7 +111,9 @@ def check_arrays(arrays: dict[str, tuple[Array, str]]) -> list[Array]:
         if jnp.issubdtype(value.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {value.dtype}.")
         if value.ndim != len(axes):
-            raise ValueError(f"{name} must have {len(axes)} axes, got shape {value.shape}.")
+            raise ValueError(
+                f"{name} must have {len(axes)} {'axis' if len(axes) == 1 else 'axes'}, got shape {value.shape}."
+            )
         for axis, length in zip(axes, value.shape, strict=True):
             known, owner = sizes.setdefault(axis, (length, name))
             if known != length:
@@ -118,7 +121,7 @@ def check_arrays(arrays: dict[str, tuple[Array, str]]) -> list[Array]:
                     f"{name} has shape {value.shape}, but {owner} says that an axis of it must have {known} entries."
                 )
         checked.append(value)
-    dtype = jnp.result_type(float) if not checked else jnp.result_type(*checked)
+    dtype = jnp.result_type(*checked)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
     return [value.astype(dtype) for value in checked]

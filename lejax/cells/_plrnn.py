@@ -67,7 +67,7 @@ class PLRNN(PiecewiseLinearNetwork):
 
     def __init__(self, a: Array, W: Array, h: Array, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
-            {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (_inputs(C, h), "mi")}
+            {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
         )
 
     @classmethod
@@ -75,7 +75,7 @@ class PLRNN(PiecewiseLinearNetwork):
         """`a` the diagonal and `W` the rest of a random positive matrix of norm 1; `h` zero."""
         key, key_C = jr.split(key)
         a, W = _positive_definite(key, size, dtype)
-        return cls(a, W, jnp.zeros_like(a), _draw_inputs(key_C, size, input_size, dtype))
+        return cls(a, W, jnp.zeros_like(a), draw_inputs(key_C, size, input_size, dtype))
 
     def _free(self, state):
         return self.a * state + self.W @ jax.nn.relu(state) + self.h
@@ -134,7 +134,7 @@ class ALRNN(PiecewiseLinearNetwork):
 
     def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
-            {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (_inputs(C, h), "mi")}
+            {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
         )
         self.num_relu = check_num_relu(num_relu, self.h.size)
 
@@ -144,7 +144,7 @@ class ALRNN(PiecewiseLinearNetwork):
         key_a, key_W, key_C = jr.split(key, 3)
         a, _ = _positive_definite(key_a, size, dtype)
         W = 0.01 * jr.normal(key_W, (size, size), a.dtype)
-        C = _draw_inputs(key_C, size, input_size, dtype)
+        C = draw_inputs(key_C, size, input_size, dtype)
         return cls(a, W, jnp.zeros_like(a), num_relu, C)
 
     def _free(self, state):
@@ -188,7 +188,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
                 "W2": (W2, "hm"),
                 "h1": (h1, "m"),
                 "h2": (h2, "h"),
-                "C": (_inputs(C, h1), "mi"),
+                "C": (inputs(C, h1), "mi"),
             }
         )
 
@@ -204,7 +204,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
         W1 = uniform(key_W1, (size, hidden_size), hidden_size, dtype)
         W2 = uniform(key_W2, (hidden_size, size), size, dtype)
         h2 = uniform(key_h2, (hidden_size,), size, dtype)
-        return cls(a, W1, W2, jnp.zeros_like(a), h2, _draw_inputs(key_C, size, input_size, dtype))
+        return cls(a, W1, W2, jnp.zeros_like(a), h2, draw_inputs(key_C, size, input_size, dtype))
 
     def _free(self, state):
         return self.a * state + self.W1 @ jax.nn.relu(self.W2 @ state + self.h2) + self.h1
@@ -276,7 +276,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
                 "alpha": (alpha, "b"),
                 "theta": (theta, "mb"),
                 "h": (h, "m"),
-                "C": (_inputs(C, h), "mi"),
+                "C": (inputs(C, h), "mi"),
             }
         )
 
@@ -290,7 +290,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
         a, W = _positive_definite(key_a, size, dtype)
         alpha = uniform(key_alpha, (num_branches,), num_branches, dtype)
         theta = jr.normal(key_theta, (size, num_branches), a.dtype)
-        C = _draw_inputs(key_C, size, input_size, dtype)
+        C = draw_inputs(key_C, size, input_size, dtype)
         return cls(a, W, alpha, theta, jnp.zeros_like(a), C)
 
     def _free(self, state):
@@ -299,68 +299,9 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
 
     def _form(self):
         size, branches = self.theta.shape
-        W1 = jnp.concatenate([self.alpha[b] * self.W for b in range(branches)], axis=1)
+        W1 = jnp.concatenate(self.alpha[:, None, None] * self.W, axis=1)
         W2 = jnp.tile(jnp.eye(size, dtype=self.h.dtype), (branches, 1))
         return jnp.diag(self.a), W1, W2, self.h, -self.theta.T.ravel()
-
-
-class LowRankReLURNN(PiecewiseLinearNetwork):
-    r"""N ReLU units coupled by rank R, seen in the R dimensions in which they move.
-
-    $$\kappa' = (1 - q)\, \kappa + \frac{q}{N}\, n \max(m \kappa + b, 0) + C u$$
-
-    **Arguments:** the step `q` in units of the time constant, arrays `n` (R, N), `m` (N, R), `b` (N,), and `C` (R, I) for a
-    driven one. At most $\sum_{i \le R} \binom{N}{i}$ regions.
-
-    !!! example
-
-        >>> import jax, lejax
-        >>> cell = lejax.cells.LowRankReLURNN.draw(2, 100, key=jax.random.key(0))
-        >>> cell(None, cell.initial_state()).shape
-        (2,)
-
-    Pals, Sagtekin, Pei, Gloeckler & Macke, NeurIPS 37 (2024).
-    """
-
-    q: Float[Array, ""]
-    n: Float[Array, "r n"]
-    m: Float[Array, "n r"]
-    b: Float[Array, " n"]
-
-    def __init__(self, q: float | Array, n: Array, m: Array, b: Array, C: Array | None = None):
-        C = jnp.zeros((jnp.shape(n)[0], 0)) if C is None else C
-        self.q, self.n, self.m, self.b, self.C = check_arrays(
-            {"q": (q, ""), "n": (n, "rn"), "m": (m, "nr"), "b": (b, "n"), "C": (C, "ri")}
-        )
-
-    @classmethod
-    def draw(
-        cls,
-        rank: int,
-        num_units: int,
-        input_size: int = 0,
-        *,
-        q: float | Array = 0.1,
-        dtype=None,
-        key: PRNGKeyArray,
-    ):
-        """`n`, `m` and `b` standard normal."""
-        rank, num_units = check_count("rank", rank, 1), check_count("num_units", num_units, 1)
-        dtype = dtype or jnp.result_type(float)
-        key_n, key_m, key_b, key_C = jr.split(key, 4)
-        n = jr.normal(key_n, (rank, num_units), dtype)
-        m = jr.normal(key_m, (num_units, rank), dtype)
-        b = jr.normal(key_b, (num_units,), dtype)
-        C = _draw_inputs(key_C, rank, input_size, dtype)
-        return cls(jnp.asarray(q, dtype), n, m, b, C)
-
-    def _free(self, state):
-        rates = jax.nn.relu(self.m @ state + self.b)
-        return (1 - self.q) * state + self.q / self.b.size * (self.n @ rates)
-
-    def _form(self):
-        A = (1 - self.q) * jnp.eye(self.n.shape[0], dtype=self.b.dtype)
-        return A, self.q / self.b.size * self.n, self.m, jnp.zeros_like(A[0]), self.b
 
 
 def almost_linear(state: Float[Array, " m"], num_relu: int) -> Float[Array, " m"]:
@@ -384,11 +325,15 @@ def check_num_relu(num_relu: int, size: int) -> int:
     return num_relu
 
 
-def _inputs(C, h):
-    return jnp.zeros((jnp.shape(h)[0], 0)) if C is None else C
+def inputs(C: Array | None, like: Array) -> Array:
+    """`C`, or one without columns for as many units, in a dtype that raises no other."""
+    if C is not None:
+        return C
+    like = jnp.asarray(like)
+    return jnp.zeros((*like.shape[:1], 0), like.dtype)
 
 
-def _draw_inputs(key, size, input_size, dtype):
+def draw_inputs(key, size, input_size, dtype):
     input_size = check_count("input_size", input_size, 0)
     return uniform(key, (size, input_size), max(input_size, 1), dtype)
 

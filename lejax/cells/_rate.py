@@ -26,6 +26,10 @@ def drive(
         if weight.shape[1] > 0:
             raise TypeError(f"the cell takes inputs of size {weight.shape[1]}, got None.")
         return 0.0
+    if jnp.shape(input) != weight.shape[1:]:
+        raise ValueError(
+            f"the cell takes inputs of shape ({weight.shape[1]},), got {jnp.shape(input)}."
+        )
     return weight @ input
 
 
@@ -105,8 +109,9 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
     def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
         check_relu(self.activation)
         weight, zeros = self.weight_hh, self.initial_state()
+        eye = jnp.eye(zeros.size, dtype=zeros.dtype)
         offset = self._total(input, zeros)
-        return PiecewiseLinearMap(0 * weight, jnp.eye(zeros.size), weight, zeros, offset)
+        return PiecewiseLinearMap(jnp.zeros_like(weight), eye, weight, zeros, offset)
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
