@@ -15,18 +15,18 @@ from .._piecewise_linear import PiecewiseLinearMap
 class Candidates(NamedTuple):
     """What the search ends at, from n words of which the first `period` of k letters count."""
 
-    words: Bool[Array, "n k h"]
-    violation: Float[Array, " n"]
+    words: Bool[Array | np.ndarray, "n k h"]
+    violation: Float[Array | np.ndarray, " n"]
     """How far, at most, a state of the orbit is on the wrong side of a hyperplane, relative to the size of the terms
     that add up there. 0: the cycle is real."""
-    condition: Float[Array, " n"]
+    condition: Float[Array | np.ndarray, " n"]
     """Of I - P, in the 1-norm. Not finite where that is singular."""
 
 
 @eqx.filter_jit
 def search_words(
     net: PiecewiseLinearMap,
-    words: Bool[Array, "n k h"],
+    words: Bool[Array | np.ndarray, "n k h"],
     is_true: Bool[Array, " n"],
     period: Int[Array, ""],
     max_iters: Int[Array, ""],

@@ -122,7 +122,6 @@ def find_cycles(
     return _report(net, cycles, singular, len(padded), is_complete and not len(singular))
 
 
-@eqx.filter_jit
 def refine_cycle(
     cell: Cell, points: Float[Array, "k m"], input: PyTree = None
 ) -> tuple[Float[Array, "k m"], Complex[Array, " m"]]:
@@ -155,6 +154,11 @@ def refine_cycle(
         raise ValueError(
             f"points must have shape (k, {net.h1.size}), one state a row, got {jnp.shape(points)}."
         )
+    return _refine(net, points)
+
+
+@eqx.filter_jit
+def _refine(net, points):
     count, size = points.shape
     J, b = jax.vmap(net.affine)(jax.vmap(net.region)(jax.lax.stop_gradient(points)))
     # z_(j+1) - J_j z_j = b_j: better conditioned than I - P.

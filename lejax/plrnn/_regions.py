@@ -145,7 +145,7 @@ def _member(rows, others):
     if rows.shape[1] == 0:
         return np.full(len(rows), len(others) > 0)
     kind = f"V{(rows.shape[1] + 7) // 8}"
-    packed = [
+    ours, theirs = (
         np.ascontiguousarray(np.packbits(x, axis=1)).view(kind).ravel() for x in (rows, others)
-    ]
-    return np.isin(*packed)
+    )
+    return np.isin(ours, theirs)

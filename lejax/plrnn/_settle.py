@@ -1,6 +1,6 @@
 """From candidates to cycles: solved for all points at once in float64, judged, each once."""
 
-from typing import NamedTuple
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,8 @@ _ROUNDING = 1e-12  # relative to the terms that add up at a hyperplane
 _SINGULAR = 1e13  # a condition number of I - P that float64 cannot tell from infinity
 
 
-class Cycle(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cycle:
     """One cycle, from the first letter of its least word on; see `Cycles`."""
 
     points: Float[np.ndarray, "k m"]
