@@ -19,8 +19,9 @@ class Candidates(NamedTuple):
     violation: Float[Array | np.ndarray, " n"]
     """How far, at most, a state of the orbit is on the wrong side of a hyperplane, relative to the size of the terms
     that add up there. 0: the cycle is real."""
-    condition: Float[Array | np.ndarray, " n"]
-    """Of I - P, in the 1-norm. Not finite where that is singular."""
+    growth: Float[Array | np.ndarray, " n"]
+    """By how much rounding may grow on the way: the largest beginning of P times the condition number of I - P, in
+    the 1-norm. Not finite where that is singular."""
 
 
 @eqx.filter_jit
@@ -37,15 +38,19 @@ def search_words(
     """
     eye = jnp.eye(net.h1.size, dtype=net.h1.dtype)
 
+    def norm(matrix):
+        return jnp.max(jnp.sum(jnp.abs(matrix), axis=0))
+
     def follow(word, is_true):
         def compose(j, carry):
-            P, c = carry
+            P, c, largest = carry
             J, b = net.affine(word[j])
-            return J @ P, J @ c + b
+            return J @ P, J @ c + b, jnp.maximum(largest, norm(P))
 
-        P, c = jax.lax.fori_loop(0, period, compose, (eye, jnp.zeros_like(net.h1)))
+        start = eye, jnp.zeros_like(net.h1), jnp.ones_like(net.h1, shape=())
+        P, c, largest = jax.lax.fori_loop(0, period, compose, start)
         inverse = jnp.linalg.solve(eye - P, eye)
-        norms = [jnp.max(jnp.sum(jnp.abs(x), axis=0)) for x in (eye - P, inverse)]
+        growth = largest * norm(eye - P) * norm(inverse)
 
         def visit(j, carry):
             z, own, violation = carry
@@ -60,7 +65,7 @@ def search_words(
         start = inverse @ c, word, jnp.zeros_like(c, shape=())
         z, own, violation = jax.lax.fori_loop(0, period, visit, start)
         is_finite = jnp.all(jnp.isfinite(z))
-        return own, jnp.where(is_finite, violation, jnp.inf), norms[0] * norms[1]
+        return own, jnp.where(is_finite, violation, jnp.inf), growth
 
     def search(word, is_true):
         def step(carry):

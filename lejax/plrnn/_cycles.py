@@ -32,7 +32,8 @@ class Cycles(eqx.Module):
     residual: Float[Array, " n"]
     """|F^k(z) - z| at the first point, in float64: what rounding leaves, grown by the multipliers."""
     condition: Float[Array, " n"]
-    """Of I - P, P the Jacobian of one turn: by how much relative errors of the weights may grow."""
+    """Condition number of the linear system for all points of a cycle, in the 1-norm: by how much relative errors of
+    the weights may grow. Large where a multiplier is near 1."""
     count: Int[Array, " n"]
     """How many starts led there; 1 where words were enumerated."""
     singular_words: Bool[Array, "s k h"]

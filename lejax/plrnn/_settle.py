@@ -13,7 +13,7 @@ from ._words import least_rotation
 
 
 _ROUNDING = 1e-12  # relative to the terms that add up at a hyperplane
-_SINGULAR = 1e13  # a condition number of I - P that float64 cannot tell from infinity
+_SINGULAR = 1e13  # a condition number that float64 cannot tell from infinity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ def settle(
     epsilon = float(jnp.finfo(net.h1.dtype).eps)
     # What the program's own rounding may have decided wrongly is decided here.
     is_near = np.asarray(found.violation) <= epsilon**0.4
-    is_singular = ~(np.asarray(found.condition) < 0.01 / epsilon)
+    is_unsure = ~(np.asarray(found.growth) * epsilon < epsilon**0.4)
     counts: dict[bytes, int] = {}
-    for word in found.words[is_near | is_singular]:
+    for word in found.words[is_near | is_unsure]:
         canonical = np.roll(word, -least_rotation(word), axis=0).tobytes()
         counts[canonical] = counts.get(canonical, 0) + 1
     cycles: dict[bytes, Cycle] = {}
@@ -46,11 +46,11 @@ def settle(
     shape = found.words.shape[1:]
     for canonical, count in counts.items():
         word = np.frombuffer(canonical, bool).reshape(shape)
-        if exact.condition(word) > _SINGULAR:
+        cycle = exact.cycle(word, count)
+        if isinstance(cycle, _Singular):
             if exact.has_continuum(word):
                 singular.append(word)
             continue
-        cycle = exact.cycle(word, count)
         if cycle is not None and not any(
             _are_same(cycle, other)
             for key, other in cycles.items()
@@ -58,6 +58,10 @@ def settle(
         ):
             cycles[cycle.words.tobytes()] = cycle
     return list(cycles.values()), np.array(singular, bool).reshape(len(singular), *shape)
+
+
+class _Singular:
+    """In place of a cycle, where 1 is a multiplier to rounding."""
 
 
 def _are_same(cycle: Cycle, other: Cycle) -> bool:
@@ -87,10 +91,6 @@ class _Float64:
             P, c = J @ P, J @ c + b
         return P, c, befores
 
-    def condition(self, word) -> float:
-        P = self.turn(word)[0]
-        return float(np.linalg.cond(np.eye(len(P)) - P))
-
     def misses(self, points, word):
         """How far each point is on the wrong side of each hyperplane, relative to the terms that add up there."""
         value = points @ self.W2.T + self.h2
@@ -105,10 +105,12 @@ class _Float64:
         size = np.abs(points) @ np.abs(self.W2).T + np.abs(self.h2)
         return np.where(size > 0, size, 1)
 
-    def cycle(self, word, count: int) -> Cycle | None:
+    def cycle(self, word, count: int) -> Cycle | _Singular | None:
         """The cycle of a word, or of the word next to it that its points have; None if that is not real, or shorter."""
         for _ in range(5):
-            points = self._points(word)
+            points, condition = self._points(word)
+            if condition > _SINGULAR:
+                return _Singular()
             miss = np.max(self.misses(points, word), initial=0)
             if not miss < 1e-4:
                 return None
@@ -133,18 +135,22 @@ class _Float64:
         for _ in word:
             z = self.A @ z + self.W1 @ np.maximum(self.W2 @ z + self.h2, 0) + self.h1
         residual = float(np.linalg.norm(z - points[0]))
-        condition = float(np.linalg.cond(np.eye(len(P)) - P))
         return Cycle(points, multipliers.astype(complex), word, residual, condition, count)
 
     def _points(self, word):
-        """z_(j+1) - J_j z_j = b_j for all j at once: better conditioned than I - P."""
+        """z_(j+1) - J_j z_j = b_j for all j at once: better conditioned than I - P. Also the condition number."""
         J, b = self.pieces(word)
         count, size = b.shape
         system = np.zeros((count, size, count, size))
         for j in range(count):
             system[j, :, (j + 1) % count] += np.eye(size)
             system[j, :, j] -= J[j]
-        return np.linalg.solve(system.reshape(count * size, -1), b.ravel()).reshape(b.shape)
+        system = system.reshape(count * size, -1)
+        try:
+            condition = float(np.linalg.cond(system, 1))
+            return np.linalg.solve(system, b.ravel()).reshape(b.shape), condition
+        except np.linalg.LinAlgError:
+            return b, np.inf
 
     def has_continuum(self, word) -> bool:
         """Whether states that return to themselves exactly are in the regions of a word whose I - P is singular: a
