@@ -1,6 +1,11 @@
 """Exact tools for piecewise-linear networks: regions, cycles, manifolds, symbols, the flow in continuous time."""
 
 from ._affine_pieces import AffinePieces as AffinePieces, PieceManifold as PieceManifold
+from ._basins import (
+    BoundaryPoints as BoundaryPoints,
+    basin_index as basin_index,
+    bisect_basins as bisect_basins,
+)
 from ._homoclinic import Crossings as Crossings, crossings as crossings
 from ._inverse import (
     InverseStep as InverseStep,
@@ -15,8 +20,3 @@ from ._manifolds import (
 )
 from ._polyline import Polyline as Polyline, PolylineManifold as PolylineManifold
 from ._quality import ManifoldQuality as ManifoldQuality, manifold_quality as manifold_quality
-from ._basins import (
-    BoundaryPoints as BoundaryPoints,
-    basin_index as basin_index,
-    bisect_basins as bisect_basins,
-)

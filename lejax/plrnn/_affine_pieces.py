@@ -29,7 +29,7 @@ class AffinePieces(eqx.Module):
     num_samples: int = 2000
     num_steps: int = 50
     max_pieces: int = 1000
-    tolerance: float = 1e-6
+    tolerance: float = 1e-8
     radius: float = 10.0
     key: PRNGKeyArray | None = None
 
@@ -186,7 +186,7 @@ def _make_step(net, double, regions, is_stable):
             )
 
         return one_back
-    words = check_regions(net, regions)
+    words = check_regions(net.h2.size, regions)
     jacobians, offsets = double.affine(words)
     regular = np.linalg.cond(jacobians) < 1e14
     words, offsets = words[regular], offsets[regular]

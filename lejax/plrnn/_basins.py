@@ -81,7 +81,7 @@ def bisect_basins(
 
     **Numerics:** `num_bisections` runs of `num_steps` steps; each halves the interval. Next to the boundary an orbit needs
     log(1 / distance) / log(multiplier) more steps to arrive. Where the line crosses the boundary several times, one of
-    these points is found.
+    these points is found. The points have no derivatives.
 
     !!! example
 
@@ -116,7 +116,8 @@ def bisect_basins(
     low, high = jax.lax.fori_loop(0, num_bisections, halve, (low, jnp.ones_like(low)))
     low = jnp.where(found, low, 1)
     width = (high - low) * jnp.linalg.norm(second - first, axis=1)
-    return BoundaryPoints(first + low[:, None] * (second - first), width, found)
+    points = first + low[:, None] * (second - first)
+    return without_gradient(BoundaryPoints(points, width, found))
 
 
 def _check(net, states, attractors):

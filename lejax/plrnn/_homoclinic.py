@@ -3,7 +3,7 @@
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ._polyline import PolylineManifold
 
@@ -59,9 +59,7 @@ def crossings(first: PolylineManifold, second: PolylineManifold) -> Crossings:
             )
     chunks = [_cross(first.segments, second.segments, *pairs) for pairs in _pairs(first, second)]
     empty = (np.zeros((0, 2)), np.zeros((0, 2), int), np.zeros(0), np.zeros(0))
-    points, segments, share, sine = (
-        np.concatenate(x) for x in zip(empty, *chunks, strict=True)
-    )
+    points, segments, share, sine = (np.concatenate(x) for x in zip(empty, *chunks, strict=True))
     order = np.lexsort((share, segments[:, 0]))
     points, segments, sine = points[order], segments[order], sine[order]
     keep = _distinct(points, first, second)
@@ -124,7 +122,7 @@ def _distinct(points, first, second):
     if len(points) == 0:
         return keep
     tolerance = _ROUNDING * (1 + np.max(np.abs(points)))
-    pairs = cKDTree(points).query_pairs(tolerance, output_type="ndarray")
+    pairs = KDTree(points).query_pairs(tolerance, output_type="ndarray")
     keep[pairs.max(axis=1)] = False
     for saddle in (first.saddle, second.saddle):
         gaps = np.linalg.norm(points[:, None] - saddle, axis=2)

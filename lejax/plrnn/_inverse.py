@@ -33,7 +33,7 @@ class InverseStep(eqx.Module):
     """One preimage of a state."""
 
     point: Float[Array, " m"]
-    """The preimage; where not `found`, the last candidate, which the map takes elsewhere."""
+    """The preimage; where not `found`, the last candidate: the map takes it elsewhere, or it is no number."""
     region: Bool[Array, " h"]
     """The region it was computed for."""
     found: Bool[Array, ""]
@@ -73,7 +73,7 @@ def preimages(
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
     state = _check(net, state)
-    regions = jnp.asarray(check_regions(net, regions))
+    regions = jnp.asarray(check_regions(net.h2.size, regions))
 
     def try_region(region):
         J, b = net.affine(region)
@@ -161,9 +161,8 @@ def inverse_step(
     return InverseStep(jnp.linalg.solve(J, state - b), region, found, num_tried)
 
 
-def check_regions(net: PiecewiseLinearMap, regions) -> np.ndarray:
+def check_regions(hidden_size: int, regions) -> np.ndarray:
     """The regions as (R, H) bits on the host, all 2^H if none are given."""
-    hidden_size = net.h2.size
     if regions is None:
         if hidden_size > MOST_HYPERPLANES:
             raise ValueError(

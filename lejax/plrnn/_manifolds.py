@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._cell import is_traced
 from .._piecewise_linear import PiecewiseLinearMap
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._polyline import Polyline, PolylineManifold, grow_polyline
@@ -90,6 +91,10 @@ def stable_manifold(
 
 
 def _grow(net, saddle, method, box, regions, is_stable):
+    if is_traced((net, saddle, box, regions)):
+        raise TypeError(
+            "a manifold has as many segments as it takes and cannot be traced: compute it outside jit, vmap and grad."
+        )
     double = DoubleMap.of(net)
     found = find_saddle(double, saddle, is_stable)
     dimension = found.bases.shape[2]

@@ -20,7 +20,8 @@ class Polyline(eqx.Module):
     """Grow a one-dimensional manifold segment by segment, without sampling error.
 
     It stops when both branches of every saddle point have length `max_length`, with the generation that exceeds
-    `max_segments` segments, after `max_generations` iterates, or when nothing new is left in the box.
+    `max_segments` segments, after `max_generations` iterates, or when nothing new is left in the box; without a box, in
+    the cube that reaches `max_length` from the saddle.
     """
 
     max_length: float = 100.0
@@ -37,8 +38,8 @@ class PolylineManifold(eqx.Module):
     regions: Bool[np.ndarray, "n h"]
     """The bits of the region each segment lies in."""
     branch: Int[np.ndarray, " n"]
-    """2 i and 2 i + 1 are the two sides of point i of the saddle. Preimages that a map that is not invertible has
-    elsewhere count to the branch they are mapped to."""
+    """2 i and 2 i + 1 are the two sides of point i of the saddle; -1 are preimages that a map that is not invertible has
+    elsewhere, or beyond a fold."""
     generation: Int[np.ndarray, " n"]
     """Iterates of the map, or of its inverse, after which the segment appeared; 0 next to the saddle."""
     saddle: Float[np.ndarray, "period m"]
@@ -99,13 +100,17 @@ def grow_polyline(
         box = box[0] - method.max_length, box[1] + method.max_length
     straight, new, sides = _straight_part(net, saddle, method.max_length, is_stable)
     counts = np.zeros(0, int) if is_stable else np.ones(1, int)
-    words = check_regions(net, regions) if is_stable else None  # pyright: ignore
+    words = check_regions(net.h2.size, regions) if is_stable else saddle.regions
+    # With determinants of one sign the map is locally invertible.
+    may_fold = is_stable and len(np.unique(np.linalg.det(net.affine(words)[0]) > 0)) > 1
 
     def previous(pieces: _Pieces) -> _Pieces:
         nonlocal counts
         segments, region, owner, count = pull_back(net, pieces.segments, words)
         counts = np.append(counts, [count.min(), count.max()] if len(count) else [])
-        return _Pieces(segments, words[region], np.argsort(sides)[pieces.branch[owner]])
+        branch = pieces.branch[owner]
+        branch = np.where(branch < 0, -1, np.argsort(sides)[branch])
+        return _Pieces(segments, words[region], branch)
 
     def following(pieces: _Pieces) -> _Pieces:
         return _cut(net, net.step(pieces.segments), sides[pieces.branch])
@@ -115,15 +120,19 @@ def grow_polyline(
         other = previous(straight)
         target = sides[other.branch] // 2  # the point whose straight part it is mapped to
         own = saddle.regions[np.roll(np.arange(len(saddle.points)), 1)][target]
-        new = _join(new, other.take(np.any(other.regions != own, axis=1)))
+        other = other.take(np.any(other.regions != own, axis=1))
+        new = _join(new, other._replace(branch=np.full_like(other.branch, -1)))
     else:
         new = _cut(net, new.segments, new.branch)
     grown, generations, is_cut = [], [], False
     left = np.full(2 * len(saddle.points), float(method.max_length))
-    number, total = 0, 0.0
+    number, total, ends = 0, 0.0, {}
     for generation in range(max_generations + 1):
         fresh = straight if generation == 0 else new
         fresh, outside = _within(fresh, box)
+        if may_fold:
+            followed = _follow(fresh, ends)
+            fresh = followed if counts.max(initial=0) > 1 else fresh
         fresh, beyond = _spend(fresh, left)
         is_cut |= outside | beyond
         number, total = number + len(fresh.branch), total + np.sum(fresh.lengths)
@@ -138,7 +147,7 @@ def grow_polyline(
             break
         new = previous(fresh) if is_stable else following(fresh)
     pieces = _join(*grown)
-    order = np.argsort(pieces.branch, kind="stable")
+    order = np.argsort(pieces.branch % (2 * len(saddle.points) + 1), kind="stable")  # -1 last
     pieces = pieces.take(order)
     return PolylineManifold(
         segments=_close(pieces),
@@ -203,6 +212,23 @@ def _close(pieces):
     return segments
 
 
+def _follow(pieces, ends):
+    """Branch -1 for what does not begin where its branch has ended so far; `ends` is updated.
+
+    Only a map that is not invertible asks for it: where a segment has several preimages, one of them goes on.
+    """
+    branch = pieces.branch.copy()
+    rows = zip(branch.tolist(), pieces.segments.tolist(), strict=True)
+    for row, (own, (start, end)) in enumerate(rows):
+        last = ends.get(own, start)
+        far = max(abs(x - y) for x, y in zip(start, last, strict=True))
+        if far < _SAME * (1 + max(map(abs, start))):
+            ends[own] = end
+        else:
+            branch[row] = -1
+    return pieces._replace(branch=branch)
+
+
 def _within(pieces, box):
     """What lies in the box, and whether anything does not."""
     segments, owner = inside(pieces.segments, *box)
@@ -212,8 +238,8 @@ def _within(pieces, box):
 
 def _spend(pieces, left):
     """What each branch has length left for, in order, and whether anything is beyond; `left` is updated."""
-    kept, is_cut = [], False
-    for branch in np.unique(pieces.branch):
+    kept, is_cut = [pieces.take(pieces.branch < 0)], False
+    for branch in np.unique(pieces.branch[pieces.branch >= 0]):
         rows = np.flatnonzero(pieces.branch == branch)
         lengths = pieces.lengths[rows]
         before = np.append(0, np.cumsum(lengths)[:-1])
@@ -227,4 +253,4 @@ def _spend(pieces, left):
         else:
             left[branch] -= np.sum(lengths)
         kept.append(part)
-    return (_join(*kept) if kept else pieces), is_cut
+    return _join(*kept), is_cut

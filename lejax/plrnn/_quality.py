@@ -111,7 +111,9 @@ def _delta(net, points, saddle, num_steps, is_stable):
             # An orbit that has left the floats, or has no preimage, comes no nearer.
             return (x, jnp.where(gap < best, gap, best)), None
 
-        (_, best), _ = jax.lax.scan(advance, (start, jnp.full_like(start, jnp.inf, shape=())), length=num_steps)
+        (_, best), _ = jax.lax.scan(
+            advance, (start, jnp.full_like(start, jnp.inf, shape=())), length=num_steps
+        )
         return best / squared(start)
 
     return jax.vmap(one)(points)

@@ -85,7 +85,7 @@ def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
         if i == 0:
             _check_saddle(moduli)
         order = "iuc" if is_stable else "ouc"
-        triangle, vectors, count = schur(turn, output="real", sort=order)
+        triangle, vectors, count = schur(turn, output="real", sort=order)  # pyright: ignore
         bases.append(vectors[:, :count])
         if i == 0:
             multipliers = np.linalg.eigvals(triangle[:count, :count])

@@ -5,7 +5,9 @@ import numpy as np
 from ._saddle import DoubleMap
 
 
-_SLIVER = 1e-14  # what rounding makes of a segment that ends on a hyperplane, as a share of the segment
+_SLIVER = (
+    1e-14  # what rounding makes of a segment that ends on a hyperplane, as a share of the segment
+)
 _MOST_NUMBERS = 4_000_000  # in one temporary array
 
 
