@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 
 from .._cell import check_count
 from .._piecewise_linear import PiecewiseLinearMap
@@ -14,6 +14,7 @@ from ._saddle import DoubleMap, Saddle
 
 
 _INNERMOST = 1e-4  # the smallest radius of a seed, as a share of the way to the next hyperplane
+_MOST_TURNS = 100  # of an orbit on its way to the saddle, in which it is watched
 _ROUNDING = 1e-12
 
 
@@ -62,9 +63,6 @@ class PieceManifold(eqx.Module):
     h2: Float[np.ndarray, " h"]
     is_stable: bool = eqx.field(static=True)
 
-    def region_of(self, point: Float[Array, " m"]) -> Bool[Array, " h"]:
-        return jnp.asarray(self.W2, point.dtype) @ point + jnp.asarray(self.h2, point.dtype) > 0
-
 
 def grow_pieces(
     net: PiecewiseLinearMap, saddle: Saddle, method: AffinePieces, box, regions, is_stable: bool
@@ -80,8 +78,8 @@ def grow_pieces(
     max_pieces = check_count("max_pieces", method.max_pieces, 1)
     if box is None:
         box = saddle.points.min(axis=0) - method.radius, saddle.points.max(axis=0) + method.radius
-    step = _make_step(net, double, regions, is_stable)
-    points, piece = _seeds(double, saddle, method, num_samples)
+    step = _make_step(net, double, regions, is_stable, num_samples)
+    points, piece = _seeds(double, saddle, method, num_samples, is_stable)
     book = _Book(saddle, method.tolerance)
     inner = _is_inside(points, box)
     points, piece = points[inner], piece[inner]
@@ -162,7 +160,7 @@ def _assign(double, book, points, regions, parents, is_stable):
     return pieces[group.ravel()]
 
 
-def _make_step(net, double, regions, is_stable):
+def _make_step(net, double, regions, is_stable, num_samples):
     """From samples to (images or preimages, whose they are, their regions, how many each sample has)."""
     if not is_stable:
 
@@ -176,14 +174,13 @@ def _make_step(net, double, regions, is_stable):
         one = jax.jit(jax.vmap(lambda x: inverse_step(net, x)))
 
         def one_back(points):
-            step = one(jnp.asarray(points, net.h1.dtype))
-            found = np.asarray(step.found)
-            return (
-                np.asarray(step.point, np.float64)[found],
-                np.flatnonzero(found),
-                np.asarray(step.region)[found],
-                found.astype(int),
-            )
+            # Of one size, so that one program is compiled.
+            rows = np.minimum(np.arange(num_samples), len(points) - 1)
+            step = one(jnp.asarray(points[rows], net.h1.dtype))
+            found = np.asarray(step.found)[: len(points)]
+            owner = np.flatnonzero(found)
+            preimages = np.asarray(step.point, np.float64)[owner]
+            return preimages, owner, np.asarray(step.region)[owner], found.astype(int)
 
         return one_back
     words = check_regions(net.h2.size, regions)
@@ -201,21 +198,39 @@ def _make_step(net, double, regions, is_stable):
     return all_back
 
 
-def _seeds(double, saddle, method, num_samples):
+def _seeds(double, saddle, method, num_samples, is_stable):
     """Points of the flat part in random directions, with radii uniform in their logarithm: near ones arrive later."""
     key_direction, key_radius = jr.split(jr.key(0) if method.key is None else method.key)
     period, _, size = saddle.bases.shape
     point = np.arange(num_samples) % period
-    directions = np.asarray(jr.normal(key_direction, (num_samples, size)), np.float64)
-    directions = np.einsum("nij,nj->ni", saddle.bases[point], directions)
-    directions /= np.linalg.norm(directions, axis=1)[:, None]
-    values, slopes = double.hidden(saddle.points)[point], directions @ double.W2.T
+    draws = np.asarray(jr.normal(key_direction, (num_samples, size)), np.float64)
+    draws /= np.linalg.norm(draws, axis=1)[:, None]
     share = np.asarray(jr.uniform(key_radius, (num_samples,)), np.float64)
-    reach = -values / np.where(slopes == 0, 1, slopes)
-    reach = np.where((slopes != 0) & (reach > 0), reach, np.inf)
-    reach = np.minimum(np.min(reach, axis=1, initial=np.inf), method.radius)
-    radii = (1 - _ROUNDING) * reach * _INNERMOST**share
+    reach = _reach(double, saddle, point, draws, is_stable)
+    radii = (1 - _ROUNDING) * np.minimum(reach, method.radius) * _INNERMOST**share
+    directions = np.einsum("nij,nj->ni", saddle.bases[point], draws)
     return saddle.points[point] + radii[:, None] * directions, point
+
+
+def _reach(double, saddle, point, coefficients, is_stable):
+    """How far the manifold is flat in each direction: the orbit to the saddle must stay in the saddle's regions.
+
+    It is not enough that the point itself lies there: on its way an orbit may turn, or swing out.
+    """
+    jacobians, bases = double.affine(saddle.regions)[0], saddle.bases
+    onward = np.einsum("kmi,kmn,knj->kij", np.roll(bases, -1, axis=0), jacobians, bases)
+    shift = 1
+    if not is_stable:
+        onward, shift = np.roll(np.linalg.inv(onward), 1, axis=0), -1
+    values, reach = double.hidden(saddle.points), np.full(len(point), np.inf)
+    for _ in range(_MOST_TURNS * len(saddle.points)):
+        slopes = np.einsum("nij,nj->ni", bases[point], coefficients) @ double.W2.T
+        here = -values[point] / np.where(slopes == 0, 1, slopes)
+        here = np.where((slopes != 0) & (here > 0), here, np.inf)
+        reach = np.minimum(reach, np.min(here, axis=1, initial=np.inf))
+        coefficients = np.einsum("nij,nj->ni", onward[point], coefficients)
+        point = (point + shift) % len(saddle.points)
+    return reach
 
 
 def _is_inside(points, box):

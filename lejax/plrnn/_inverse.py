@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import check_count, without_gradient
+from .._cell import check_count, is_traced, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
 
 
@@ -72,9 +72,11 @@ def preimages(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    state = _check(net, state)
-    regions = jnp.asarray(check_regions(net.h2.size, regions))
+    return _preimages(net, _check(net, state), check_regions(net.h2.size, regions))
 
+
+@eqx.filter_jit
+def _preimages(net, state, regions):
     def try_region(region):
         J, b = net.affine(region)
         # A singular matrix must not bring a NaN into the derivatives of the others.
@@ -85,12 +87,13 @@ def preimages(
 
     points, accepted, bits = jax.vmap(try_region)(regions)
     # On a hyperplane both sides give the same point: it counts once.
-    order = jnp.lexsort((*bits.T, ~accepted))
-    repeated = jnp.all(bits[order][1:] == bits[order][:-1], axis=1) & accepted[order][:-1]
+    words = jnp.packbits(bits, axis=1)
+    order = jnp.lexsort((*words.T, ~accepted))
+    repeated = jnp.all(words[order][1:] == words[order][:-1], axis=1) & accepted[order][:-1]
     first = jnp.ones_like(accepted).at[order[1:]].set(~repeated)
     found = accepted & first
     points = jnp.where(found[:, None], points, state)
-    return Preimages(points, regions, found, jnp.sum(found))
+    return Preimages(points, jnp.asarray(regions), found, jnp.sum(found))
 
 
 def inverse_step(
@@ -122,10 +125,13 @@ def inverse_step(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    state = _check(net, state)
     hidden_size = net.h2.size
     max_flips = min(check_count("max_flips", max_flips, 0), hidden_size)
-    flips = jnp.asarray(_flips(hidden_size, max_flips))
+    return _inverse_step(net, _check(net, state), _flips(hidden_size, max_flips))
+
+
+@eqx.filter_jit
+def _inverse_step(net, state, flips):
     still_net, still_state = without_gradient((net, state))
     own = still_net.region(still_state)
 
@@ -162,7 +168,7 @@ def inverse_step(
 
 
 def check_regions(hidden_size: int, regions) -> np.ndarray:
-    """The regions as (R, H) bits on the host, all 2^H if none are given."""
+    """The regions as (R, H) bits, on the host if they have values; all 2^H if none are given."""
     if regions is None:
         if hidden_size > MOST_HYPERPLANES:
             raise ValueError(
@@ -171,7 +177,8 @@ def check_regions(hidden_size: int, regions) -> np.ndarray:
             )
         codes = np.arange(2**hidden_size)[:, None]
         return (codes >> np.arange(hidden_size)) % 2 == 1
-    regions = np.asarray(regions)
+    if not is_traced(regions):
+        regions = np.asarray(regions)
     if regions.ndim != 2 or regions.shape[1] != hidden_size or len(regions) == 0:
         raise ValueError(
             f"regions must have shape (R, {hidden_size}), one bit a hyperplane, got {regions.shape}."

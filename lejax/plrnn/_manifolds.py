@@ -1,11 +1,12 @@
 """Stable and unstable manifolds of saddle points and saddle cycles, and distances to them."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._cell import is_traced
+from .._cell import check_state, is_traced
 from .._piecewise_linear import PiecewiseLinearMap
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._polyline import Polyline, PolylineManifold, grow_polyline
@@ -144,32 +145,46 @@ def distance_to_manifold(
         >>> distance_to_manifold(jnp.array([[0.4545, 0.2273], [0.0, 0.0]]), manifold).round(4)
         Array([0.    , 0.4003], dtype=...)
     """
-    points = jnp.asarray(points)
+    points = check_state(points)
     size = manifold.saddle.shape[1]
     if points.ndim == 0 or points.shape[-1] != size:
         raise ValueError(f"points must have shape (.., {size}), got {points.shape}.")
-    to_one = _to_polyline if isinstance(manifold, PolylineManifold) else _to_pieces
+    if isinstance(manifold, PolylineManifold):
+        to_one, pieces = _to_polyline, manifold.segments
+    else:
+        to_one = _to_pieces
+        pieces = manifold.points, manifold.bases, manifold.regions
+    # Of few sizes, so that few programs are compiled: the last piece is repeated.
+    count = len(jax.tree.leaves(pieces)[0])
+    rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
+    pieces = jax.tree.map(lambda x: x[rows], pieces)
+    hyperplanes = None if to_one is _to_polyline else (manifold.W2, manifold.h2)
     flat = points.reshape(-1, size)
-    distances = jax.lax.map(lambda x: to_one(x, manifold), flat, batch_size=batch_size)
-    return distances.reshape(points.shape[:-1])
+    return _distances(to_one, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
 
 
-def _to_polyline(point, manifold):
-    start, end = (jnp.asarray(manifold.segments[:, i], point.dtype) for i in (0, 1))
-    edge = end - start
+@eqx.filter_jit
+def _distances(to_one, points, pieces, hyperplanes, batch_size):
+    pieces, hyperplanes = jax.tree.map(
+        lambda x: x if x.dtype == bool else x.astype(points.dtype), (pieces, hyperplanes)
+    )
+    return jax.lax.map(lambda x: to_one(x, pieces, hyperplanes), points, batch_size=batch_size)
+
+
+def _to_polyline(point, segments, _):
+    start, edge = segments[:, 0], segments[:, 1] - segments[:, 0]
     share = jnp.sum((point - start) * edge, axis=1) / jnp.sum(edge**2, axis=1)
     offset = point - start - jnp.clip(share, 0, 1)[:, None] * edge
-    squared = jnp.sum(offset**2, axis=1)
-    return _norm(offset[jnp.argmin(squared)])
+    return _norm(offset[jnp.argmin(jnp.sum(offset**2, axis=1))])
 
 
-def _to_pieces(point, manifold):
-    support, bases = (jnp.asarray(x, point.dtype) for x in (manifold.points, manifold.bases))
-    offset = point - support
+def _to_pieces(point, pieces, hyperplanes):
+    supports, bases, regions = pieces
+    W2, h2 = hyperplanes
+    offset = point - supports
     offset = offset - jnp.einsum("nij,nkj,nk->ni", bases, bases, offset)
-    here = jnp.all(manifold.regions == manifold.region_of(point), axis=1)
-    squared = jnp.where(here, jnp.sum(offset**2, axis=1), jnp.inf)
-    nearest = jnp.argmin(squared)
+    here = jnp.all(regions == (W2 @ point + h2 > 0), axis=1)
+    nearest = jnp.argmin(jnp.where(here, jnp.sum(offset**2, axis=1), jnp.inf))
     return jnp.where(here[nearest], _norm(offset[nearest]), jnp.inf)
 
 
