@@ -204,7 +204,7 @@ def _seeds(double, saddle, method, num_samples, is_stable):
     period, _, size = saddle.bases.shape
     point = np.arange(num_samples) % period
     draws = np.asarray(jr.normal(key_direction, (num_samples, size)), np.float64)
-    draws /= np.linalg.norm(draws, axis=1)[:, None]
+    draws = draws / np.linalg.norm(draws, axis=1)[:, None]
     share = np.asarray(jr.uniform(key_radius, (num_samples,)), np.float64)
     reach = _reach(double, saddle, point, draws, is_stable)
     radii = (1 - _ROUNDING) * np.minimum(reach, method.radius) * _INNERMOST**share

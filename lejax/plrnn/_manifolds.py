@@ -150,15 +150,14 @@ def distance_to_manifold(
     if points.ndim == 0 or points.shape[-1] != size:
         raise ValueError(f"points must have shape (.., {size}), got {points.shape}.")
     if isinstance(manifold, PolylineManifold):
-        to_one, pieces = _to_polyline, manifold.segments
+        to_one, pieces, hyperplanes = _to_polyline, manifold.segments, None
     else:
-        to_one = _to_pieces
+        to_one, hyperplanes = _to_pieces, (manifold.W2, manifold.h2)
         pieces = manifold.points, manifold.bases, manifold.regions
     # Of few sizes, so that few programs are compiled: the last piece is repeated.
     count = len(jax.tree.leaves(pieces)[0])
     rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
     pieces = jax.tree.map(lambda x: x[rows], pieces)
-    hyperplanes = None if to_one is _to_polyline else (manifold.W2, manifold.h2)
     flat = points.reshape(-1, size)
     return _distances(to_one, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
 
