@@ -10,8 +10,15 @@ from matplotlib.figure import Figure
 
 import lejax
 from lejax.orbits import OrbitDiagram, find_fixed_points
-from lejax.plot import plot_angles, plot_orbit_diagram, plot_phase_portrait
-from lejax.systems import Henon
+from lejax.plot import (
+    plot_angles,
+    plot_basins,
+    plot_manifolds,
+    plot_orbit_diagram,
+    plot_phase_portrait,
+)
+from lejax.plrnn import crossings, stable_manifold, unstable_manifold
+from lejax.systems import Henon, Lozi
 
 
 def new_axes():
@@ -68,6 +75,26 @@ def test_histogram_is_a_density():
     heights = outline[1:-1:2, 1]
     counts, _ = np.histogram(angles, 10, (0, np.pi / 2))
     np.testing.assert_allclose(heights[:10], counts / 100 / (np.pi / 20))
+
+
+def test_manifolds_over_basins():
+    lozi, saddle = lejax.piecewise_linear(Lozi()), jnp.array([0.454545, 0.227273])
+    unstable, stable = unstable_manifold(lozi, saddle), stable_manifold(lozi, saddle)
+    found, box = crossings(unstable, stable), (jnp.full(2, -2.0), jnp.full(2, 2.0))
+    index = jnp.array([[0, 0, 1], [0, -1, 1]])
+    ax = plot_basins(index, box, ax=new_axes())
+    drawn = ax.images[0].get_array()
+    np.testing.assert_array_equal(drawn.filled(-1), index)
+    assert ax.images[0].get_extent() == [-2, 2, -2, 2]
+    plot_manifolds(stable, unstable, crossings=found, ax=ax)
+    assert ax.get_xlim() == (-2, 2)  # that of the basins
+    for line, expected in zip(ax.lines, (stable.path, unstable.path, found.points), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), expected)
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), unstable.saddle)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot_manifolds()
+    with pytest.raises(ValueError, match=r"\(ny, nx\), got \(3,\)"):
+        plot_basins(jnp.zeros(3, int), box)
 
 
 def test_nothing_global_changes(henon):

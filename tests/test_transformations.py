@@ -10,7 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 from networks import driven_gru, random_tanh
 
 import lejax
-from lejax import indicators, orbits
+from lejax import indicators, orbits, plrnn
 from lejax.systems import Flow, Henon, Logistic, Lorenz63
 
 
@@ -20,6 +20,8 @@ STACK = lejax.cells.Stack(
 )
 SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
 FRAME = jr.normal(jr.key(3), (4, 2))
+LOZI = lejax.piecewise_linear(lejax.systems.Lozi())
+UNSTABLE = plrnn.unstable_manifold(LOZI, jnp.array([0.454545, 0.227273]))
 
 # name -> (function of one array, that array); each function returns an array or a pytree of arrays.
 VERBS = {
@@ -149,6 +151,20 @@ VERBS = {
         ),
         jnp.array([2.9, 3.1]),
     ),
+    "plrnn.preimages": (lambda x: plrnn.preimages(LOZI, x).points, jnp.array([0.3, -0.2])),
+    "plrnn.inverse_step": (lambda x: plrnn.inverse_step(LOZI, x).point, jnp.array([0.3, -0.2])),
+    "plrnn.distance_to_manifold": (
+        lambda x: plrnn.distance_to_manifold(x, UNSTABLE),
+        jnp.array([[0.3, -0.9], [2.0, 1.0]]),
+    ),
+    "plrnn.basin_index": (
+        lambda x: 0.0 * plrnn.basin_index(LOZI, x, [jnp.zeros(2)], num_steps=3),
+        jnp.array([0.3, -0.2]),
+    ),
+    "plrnn.bisect_basins": (
+        lambda x: plrnn.bisect_basins(LOZI, x, x, [jnp.zeros(2)], num_steps=3).width,
+        jnp.array([[0.3, -0.2]]),
+    ),
     "indicators.log_alignment_index": (
         lambda x: indicators.log_alignment_index(Henon(), x, num_steps=6),
         jnp.array([0.1, 0.2]),
@@ -194,7 +210,7 @@ NOT_TRACED = {
 
 # These compile many large programs between them: they run with the slow tests.
 HEAVY = (
-    *(name for name in VERBS if name.startswith(("orbits.", "indicators."))),
+    *(name for name in VERBS if name.startswith(("orbits.", "plrnn.", "indicators."))),
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.householder",

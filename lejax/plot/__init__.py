@@ -1,6 +1,7 @@
 """Pictures: each takes data and, if wanted, the axes to draw on, and returns the axes."""
 
 from ._angles import plot_angles as plot_angles
+from ._manifolds import plot_basins as plot_basins, plot_manifolds as plot_manifolds
 from ._orbit_diagram import plot_orbit_diagram as plot_orbit_diagram
 from ._phase_portrait import plot_phase_portrait as plot_phase_portrait
 from ._population import plot_latent as plot_latent, plot_spectra as plot_spectra

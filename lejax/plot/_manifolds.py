@@ -1,0 +1,117 @@
+"""Stable and unstable manifolds in the plane, and basins of attraction in color."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._cell import is_traced
+from ..plrnn import Crossings, PolylineManifold
+from ._axes import new_axes
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_manifolds(
+    stable: PolylineManifold | None = None,
+    unstable: PolylineManifold | None = None,
+    *,
+    crossings: Crossings | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Manifolds of a saddle in the plane, the stable one blue and the unstable one red.
+
+    **Arguments:**
+
+    - `stable` and `unstable`: `PolylineManifold`s of two-dimensional maps, at least one of them. The saddle is a square.
+    - `crossings`: of `lejax.plrnn.crossings`, drawn as dots.
+    - `ax`: the axes to draw on, those of a new figure if `None`. Their limits show what they showed before, if anything.
+
+    **Returns:** the axes.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> from lejax.plrnn import unstable_manifold
+        >>> from matplotlib.figure import Figure
+        >>> lozi = lejax.piecewise_linear(lejax.systems.Lozi(1.7, 0.5))
+        >>> manifold = unstable_manifold(lozi, jnp.array([0.4545, 0.2273]))
+        >>> ax = lejax.plot.plot_manifolds(unstable=manifold, ax=Figure().subplots())
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['unstable manifold', 'saddle']
+    """
+    given = [m for m in (stable, unstable) if m is not None]
+    if not given:
+        raise ValueError("there is nothing to draw: give a stable or an unstable manifold.")
+    for manifold in given:
+        if not isinstance(manifold, PolylineManifold) or manifold.saddle.shape[1] != 2:
+            raise ValueError(
+                f"only polylines in the plane can be drawn, got a {type(manifold).__name__} in "
+                f"{manifold.saddle.shape[1]} dimensions."
+            )
+    new = ax is None
+    ax = new_axes() if ax is None else ax
+    limits = None if new or not ax.has_data() else (ax.get_xlim(), ax.get_ylim())
+    for manifold, color, name in ((stable, "C0", "stable"), (unstable, "C3", "unstable")):
+        if manifold is not None:
+            label = f"{name} manifold"
+            ax.plot(*manifold.path.T, color=color, linewidth=0.8, label=label, zorder=2)
+    if crossings is not None:
+        ax.plot(*crossings.points.T, ".", color="k", markersize=4, label="crossings", zorder=3)
+    points = np.unique(np.concatenate([m.saddle for m in given]), axis=0)
+    ax.scatter(*points.T, marker="s", c="white", edgecolors="k", s=30, label="saddle", zorder=4)
+    if limits is not None:
+        ax.set_xlim(limits[0])
+        ax.set_ylim(limits[1])
+    ax.set_xlabel("$z_1$")
+    ax.set_ylabel("$z_2$")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_basins(
+    index: Int[Array, "ny nx"],
+    box: tuple[Float[Array, " 2"], Float[Array, " 2"]],
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Basins of attraction in the plane, a light color for each.
+
+    **Arguments:** `index` (ny, nx), of `lejax.plrnn.basin_index` on a grid, with $z_1$ along the last axis; `box`, the lower
+    and the upper corner of the grid; `ax`, the axes to draw on, those of a new figure if `None`. What arrives nowhere, -1,
+    is left white.
+
+    **Returns:** the axes.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> from matplotlib.figure import Figure
+        >>> box = (jnp.zeros(2), jnp.ones(2))
+        >>> ax = lejax.plot.plot_basins(jnp.array([[0, 0], [1, -1]]), box, ax=Figure().subplots())
+        >>> len(ax.images)
+        1
+    """
+    if is_traced(index):
+        raise TypeError("basins cannot be drawn under jit, vmap or grad: they have no values yet.")
+    grid = np.asarray(index)
+    if grid.ndim != 2:
+        raise ValueError(f"index must have shape (ny, nx), got {grid.shape}.")
+    ax = new_axes() if ax is None else ax
+    (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])
+    ax.imshow(
+        np.ma.masked_less(grid, 0) % 8,
+        cmap="Pastel2",
+        vmin=-0.5,
+        vmax=7.5,
+        extent=(left, right, bottom, top),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        zorder=0,
+    )
+    ax.set_xlabel("$z_1$")
+    ax.set_ylabel("$z_2$")
+    return ax

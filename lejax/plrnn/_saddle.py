@@ -1,0 +1,113 @@
+"""A saddle point or saddle cycle to rounding, with its invariant subspaces, in double precision on the host."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import schur
+
+from .._piecewise_linear import PiecewiseLinearMap
+
+
+_NEAR = 1e-3  # how far, relative to its size, a given point may be from the cycle it is refined to
+_HYPERBOLIC = 1e-9
+
+
+class DoubleMap(NamedTuple):
+    """A piecewise-linear map as NumPy arrays of double precision, on rows of states.
+
+    Manifolds are computed in it even where JAX has single precision only: they amplify rounding.
+    """
+
+    A: np.ndarray
+    W1: np.ndarray
+    W2: np.ndarray
+    h1: np.ndarray
+    h2: np.ndarray
+
+    @classmethod
+    def of(cls, net: PiecewiseLinearMap) -> "DoubleMap":
+        if not isinstance(net, PiecewiseLinearMap):
+            raise TypeError(
+                f"net must be a PiecewiseLinearMap, got {type(net).__name__}; see lejax.piecewise_linear."
+            )
+        return cls(*(np.asarray(x, np.float64) for x in (net.A, net.W1, net.W2, net.h1, net.h2)))
+
+    def hidden(self, states: np.ndarray) -> np.ndarray:
+        return states @ self.W2.T + self.h2
+
+    def step(self, states: np.ndarray) -> np.ndarray:
+        return states @ self.A.T + np.maximum(self.hidden(states), 0) @ self.W1.T + self.h1
+
+    def affine(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Jacobians (.., M, M) and offsets (.., M) of regions (.., H)."""
+        active = self.W1 * regions[..., None, :]
+        return self.A + active @ self.W2, self.h1 + active @ self.h2
+
+
+class Saddle(NamedTuple):
+    """The k points of a cycle, and at each of them the directions asked for."""
+
+    points: np.ndarray  # (k, M)
+    regions: np.ndarray  # (k, H)
+    bases: np.ndarray  # (k, M, n), orthonormal columns
+    multipliers: np.ndarray  # (n,) complex, those of the n directions over one turn
+
+
+def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
+    """The cycle near the given points, and its stable or unstable directions."""
+    given = np.asarray(points, np.float64)
+    size = net.h1.size
+    given = given[None] if given.ndim == 1 else given
+    if given.ndim != 2 or given.shape[1] != size or len(given) == 0:
+        raise ValueError(
+            f"saddle must have shape ({size},) or (period, {size}), got {np.shape(points)}."
+        )
+    regions = net.hidden(given) > 0
+    jacobians, offsets = net.affine(regions)
+    points = _solve_cycle(jacobians, offsets)
+    moved = np.max(np.abs(points - given)) if np.isfinite(points).all() else np.inf
+    if not moved <= _NEAR * (1 + np.max(np.abs(given))):
+        step = np.max(np.abs(net.step(given) - np.roll(given, -1, axis=0)))
+        raise ValueError(
+            f"saddle must be a fixed point or all points of a cycle in their order, but the map misses the next point by "
+            f"{step:.1e}."
+        )
+    values = net.hidden(points)
+    nearest = np.min(np.abs(values), initial=np.inf)
+    if np.any((values > 0) != regions) or nearest < 1e-12 * (1 + np.max(np.abs(points))):
+        raise ValueError(
+            f"a point of the saddle lies on a hyperplane (a distance of about {nearest:.1e} from one): it has no Jacobian."
+        )
+    bases, multipliers = [], None
+    for i in range(len(points)):
+        turn = np.linalg.multi_dot([np.eye(size), *np.roll(jacobians, -i, axis=0)[::-1]])
+        moduli = np.abs(np.linalg.eigvals(turn))
+        if i == 0:
+            _check_saddle(moduli)
+        order = "iuc" if is_stable else "ouc"
+        triangle, vectors, count = schur(turn, output="real", sort=order)  # pyright: ignore
+        bases.append(vectors[:, :count])
+        if i == 0:
+            multipliers = np.linalg.eigvals(triangle[:count, :count])
+    return Saddle(points, regions, np.stack(bases), np.asarray(multipliers, complex))
+
+
+def _solve_cycle(jacobians, offsets):
+    """All points at once: a product of many Jacobians would lose digits."""
+    period, size = offsets.shape
+    matrix = np.eye(period * size).reshape(period, size, period, size)
+    for i in range(period):
+        matrix[(i + 1) % period, :, i] -= jacobians[i]
+    right = np.roll(offsets, 1, axis=0).ravel()
+    try:
+        return np.linalg.solve(matrix.reshape(period * size, -1), right).reshape(period, size)
+    except np.linalg.LinAlgError:
+        return np.full((period, size), np.nan)
+
+
+def _check_saddle(moduli):
+    shown = ", ".join(f"{m:.6g}" for m in np.sort(moduli)[::-1])
+    if np.any(np.abs(moduli - 1) < _HYPERBOLIC):
+        raise ValueError(f"the point is not hyperbolic: moduli of its multipliers are {shown}.")
+    if np.all(moduli < 1) or np.all(moduli > 1):
+        raise ValueError(f"the point is no saddle: moduli of its multipliers are {shown}.")

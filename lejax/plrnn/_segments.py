@@ -1,0 +1,93 @@
+"""Straight segments under a piecewise-linear map: cut at hyperplanes, pushed forward, pulled back; on the host."""
+
+import numpy as np
+
+from ._saddle import DoubleMap
+
+
+_SLIVER = (
+    1e-14  # what rounding makes of a segment that ends on a hyperplane, as a share of the segment
+)
+_MOST_NUMBERS = 4_000_000  # in one temporary array
+
+
+def between(segments: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The parts of segments (n, 2, M) between two shares of their length."""
+    start, end = segments[:, 0], segments[:, 1]
+    # Ends that are kept stay what they are, to the last bit: neighbors share them.
+    first = np.where(low[:, None] > 0, start + low[:, None] * (end - start), start)
+    last = np.where(high[:, None] < 1, start + high[:, None] * (end - start), end)
+    return np.stack([first, last], axis=1)
+
+
+def cut(net: DoubleMap, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Segments cut at every hyperplane they cross, in order: parts (p, 2, M), their regions (p, H), and whose they are."""
+    values = net.hidden(segments)  # (n, 2, H)
+    a, b = values[:, 0], values[:, 1]
+    crosses = a * b < 0
+    share = np.where(crosses, a / np.where(crosses, a - b, 1), 1)
+    n = len(segments)
+    share = np.concatenate([np.zeros((n, 1)), np.sort(share, axis=1), np.ones((n, 1))], axis=1)
+    is_part = np.diff(share, axis=1) > _SLIVER
+    owner, column = np.nonzero(is_part)
+    low, high = share[owner, column], share[owner, column + 1]
+    # The next part begins where the last one ended: slivers between them are closed.
+    same = owner[1:] == owner[:-1]
+    low[1:] = np.where(same, high[:-1], 0)
+    if len(low):
+        low[0] = 0
+    high = np.where(np.append(same, False), high, 1)
+    middle = (low + high)[:, None] / 2
+    inner = (1 - middle) * a[owner] + middle * b[owner]
+    return between(segments[owner], low, high), inner > 0, owner
+
+
+def inside(
+    segments: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of segments in a box, and whose they are."""
+    values = np.concatenate([segments - lower, upper - segments], axis=2)
+    low, high = _share_above_zero(values[:, 0], values[:, 1])
+    owner = np.flatnonzero(high - low > _SLIVER)
+    return between(segments[owner], low[owner], high[owner]), owner
+
+
+def pull_back(
+    net: DoubleMap, segments: np.ndarray, regions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All preimages of segments: pieces (p, 2, M), the index of the region each lies in, whose they are, and the number
+    of preimages of each segment's midpoint."""
+    jacobians, offsets = net.affine(regions)
+    regular = np.linalg.cond(jacobians) < 1e14
+    which = np.flatnonzero(regular)
+    inverses, offsets = np.linalg.inv(jacobians[which]), offsets[which]
+    sign = np.where(regions[which], 1.0, -1.0)
+    n = len(segments)
+    chunk = max(1, _MOST_NUMBERS // max(1, 2 * len(which) * (net.h2.size + net.h1.size)))
+    pieces, region, owner = [], [], []
+    count = np.zeros(n, int)
+    for begin in range(0, n, chunk):
+        part = segments[begin : begin + chunk]
+        shifted = part[None] - offsets[:, None, None]
+        candidates = np.einsum("rij,rnkj->rnki", inverses, shifted)
+        values = net.hidden(candidates) * sign[:, None, None]
+        low, high = _share_above_zero(values[:, :, 0], values[:, :, 1])
+        count[begin : begin + chunk] = np.sum((low < 0.5) & (high >= 0.5), axis=0)
+        r, i = np.nonzero(high - low > _SLIVER)
+        order = np.lexsort((low[r, i], i))  # along each segment
+        r, i = r[order], i[order]
+        pieces.append(between(candidates[r, i], low[r, i], high[r, i]))
+        region.append(which[r])
+        owner.append(begin + i)
+    return np.concatenate(pieces), np.concatenate(region), np.concatenate(owner), count
+
+
+def _share_above_zero(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where all linear functions with values a (.., f) at the start and b at the end are positive; empty if low >= high."""
+    falls = (a > 0) & (b <= 0)
+    rises = (a <= 0) & (b > 0)
+    share = np.divide(a, a - b, out=np.zeros_like(a), where=falls | rises)
+    low = np.max(np.where(rises, share, 0), axis=-1, initial=0.0)
+    high = np.min(np.where(falls, share, 1), axis=-1, initial=1.0)
+    never = np.any((a <= 0) & (b <= 0), axis=-1)
+    return low, np.where(never, 0, high)
