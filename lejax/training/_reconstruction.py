@@ -166,7 +166,17 @@ def reconstruct(
         kept = evaluate(kept, 0)
     for epoch in range(run.epoch, num_epochs):
         last, memory, alpha, loss = _train_epoch(
-            last, memory, alpha, run.keys, np.asarray(epoch), data, forcing, noise, optimizer, penalty, sizes
+            last,
+            memory,
+            alpha,
+            run.keys,
+            np.asarray(epoch),
+            data,
+            forcing,
+            noise,
+            optimizer,
+            penalty,
+            sizes,
         )
         losses.append(loss[:, None])
         alphas.append(alpha[:, None])
@@ -193,7 +203,9 @@ def _begin(models, keys, optimizer, forcing) -> Reconstruction:
             f"models must be ObservedCells stacked along a leading axis, got {type(models).__name__}."
         )
     if keys is None or not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
-        raise TypeError("keys must be an array of keys, one for each model: jax.random.split(key, s).")
+        raise TypeError(
+            "keys must be an array of keys, one for each model: jax.random.split(key, s)."
+        )
     arrays = jax.tree.leaves(eqx.filter(models, eqx.is_array))
     counts = {leaf.shape[:1] for leaf in arrays}
     if counts != {keys.shape} or keys.ndim != 1:

@@ -190,8 +190,8 @@ def forced_states(
         share = jnp.where(determined, strength, 0).astype(predicted.dtype)
         return (1 - share) * predicted + share * estimate, predicted
 
-    # Four steps at a time: the loop itself costs as much as the step of a small network.
-    return jax.lax.scan(step, start, (estimates, strengths, inputs), unroll=4)[1]
+    # Two steps at a time: the loop itself costs as much as the step of a small network.
+    return jax.lax.scan(step, start, (estimates, strengths, inputs), unroll=2)[1]
 
 
 def _check_share(name: str, value: float) -> float:
