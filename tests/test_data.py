@@ -50,10 +50,27 @@ def test_dtypes_shapes_and_range():
 
 def test_the_files_are_small_and_credited():
     files = [path for path in FOLDER.iterdir() if path.suffix in (".safetensors", ".npz")]
-    assert sum(path.stat().st_size for path in files) < 60_000
+    sizes = {path.name: path.stat().st_size for path in files}
+    assert sizes.pop("eeg_excerpt.npz") < 300_000
+    assert sum(sizes.values()) < 60_000
     with safe_open(FOLDER / "digits_gru.safetensors", framework="np") as file:
         assert "doi:10.24432/C50P49" in file.metadata()["source"]
-    assert "CC BY 4.0" in (FOLDER / "README.md").read_text()
+    readme = (FOLDER / "README.md").read_text()
+    assert "CC BY 4.0" in readme
+    assert "ODC-BY 1.0" in readme
+    assert all(path.name in readme for path in files)
+
+
+def test_the_eeg_is_standardized_and_slow():
+    eeg = lejax.data.eeg()
+    assert (eeg.shape, eeg.dtype) == ((9640, 16), jnp.float64)
+    assert lejax.data.eeg(jnp.float32).dtype == jnp.float32
+    np.testing.assert_allclose(eeg.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(eeg.std(axis=0), 1, atol=1e-3)
+    # Smoothed: nearly nothing is left above 30 Hz.
+    power = np.abs(np.fft.rfft(eeg, axis=0)) ** 2
+    frequencies = np.fft.rfftfreq(len(eeg), 1 / 160)
+    assert power[frequencies > 30].sum() < 1e-3 * power.sum()
 
 
 def test_the_digits_are_those_of_scikit_learn():

@@ -1,8 +1,12 @@
-"""A small trained network and real inputs for it: a GRU that reads handwritten digits row by row.
+"""A small trained network and real inputs for it, a GRU that reads handwritten digits row by row; and an EEG.
 
 The digits are those of scikit-learn's `load_digits`: E. Alpaydin and C. Kaynak, Optical Recognition of
 Handwritten Digits, UCI Machine Learning Repository, doi:10.24432/C50P49, CC BY 4.0 (see README.md beside
 this file). `benchmarks/train_digits.py` made both files.
+
+The EEG is an excerpt of the EEG Motor Movement/Imagery Dataset: G. Schalk, D. J. McFarland, T. Hinterberger, N. Birbaumer
+and J. R. Wolpaw (2004), on PhysioNet (A. L. Goldberger et al., 2000), doi:10.13026/C28G6P, under the Open Data Commons
+Attribution License 1.0.
 """
 
 from pathlib import Path
@@ -74,3 +78,23 @@ def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
         (3176, 8)
     """
     return digits(dtype)[0].reshape(-1, 8)
+
+
+def eeg(dtype=None) -> Float[Array, "9640 16"]:
+    """A minute of EEG: a person at rest with open eyes, 16 channels at 160 Hz.
+
+    **Arguments:** `dtype`; JAX's default float if `None`.
+
+    **Returns:** (9640, 16), time first, each channel smoothed and of mean 0 and variance 1: every fourth of the 64
+    channels of subject 1, run 1. There is no second recording: split it in time.
+
+    !!! example
+
+        >>> import lejax
+        >>> lejax.data.eeg().shape
+        (9640, 16)
+
+    Schalk et al., IEEE Trans. Biomed. Eng. 51 (2004), in the preprocessed form used by Brenner et al., ICML (2022).
+    """
+    with np.load(_FOLDER / "eeg_excerpt.npz", allow_pickle=False) as file:
+        return jnp.asarray(file["eeg"], dtype or jnp.result_type(float))

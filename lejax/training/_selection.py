@@ -1,0 +1,61 @@
+"""Scores by which the best weights of a training are chosen: functions of a model and a series it has not seen."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PyTree
+
+from .._cell import check_count, unroll
+from ..measures import prediction_error, state_space_divergence
+from ._observation import ObservedCell
+
+
+class PredictionScore(eqx.Module):
+    """The prediction error `num_steps` ahead on the validation series.
+
+    !!! example
+
+        >>> import lejax
+        >>> lejax.training.PredictionScore(10)
+        PredictionScore(num_steps=10)
+    """
+
+    num_steps: int = eqx.field(
+        static=True, converter=lambda count: check_count("num_steps", count, 1), default=16
+    )
+
+    def __call__(
+        self, model: ObservedCell, series: Float[Array, "t n"], inputs: PyTree = None
+    ) -> Float[Array, ""]:
+        return prediction_error(model, series, self.num_steps, inputs)
+
+
+class DivergenceScore(eqx.Module):
+    """The state-space divergence of a free run from the validation series.
+
+    The run begins at the first point of the series and is `transient` + `num_steps` steps long, or as long as the inputs
+    of a driven model.
+
+    !!! example
+
+        >>> import lejax
+        >>> lejax.training.DivergenceScore(num_steps=5000).transient
+        1000
+    """
+
+    num_steps: int = eqx.field(
+        static=True, converter=lambda count: check_count("num_steps", count, 1), default=10_000
+    )
+    transient: int = eqx.field(
+        static=True, converter=lambda count: check_count("transient", count, 0), default=1000
+    )
+
+    def __call__(
+        self, model: ObservedCell, series: Float[Array, "t n"], inputs: PyTree = None
+    ) -> Float[Array, ""]:
+        length = self.transient + self.num_steps if inputs is None else None
+        states = unroll(model, model.start(series[0]), inputs, num_steps=length)
+        generated = jax.vmap(model.output)(states)[self.transient :]
+        # The same samples each time, so that scores of different epochs can be compared.
+        return state_space_divergence(series, jnp.asarray(generated), key=jr.key(0))
