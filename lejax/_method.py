@@ -1,6 +1,7 @@
 """How the steps of a run are ordered in time: one after the other, or in chunks side by side."""
 
 import abc
+import functools as ft
 
 import equinox as eqx
 import jax
@@ -98,8 +99,9 @@ class SequentialQR(Method):
             pilot = pilot_steps(plan.transient + plan.num_steps)
             every = 1
         if pilot:
+            pilot_of = ft.partial(choose_interval, steps=pilot)
             arguments = without_gradient((push, vector, frames, inputs, self.orthonormalizer))
-            every = call_in_cache(lambda *args: choose_interval(*args, pilot), arguments, frames)
+            every = call_in_cache(pilot_of, arguments, frames)
         loop = Loop(plan, self.orthonormalizer, adjoint, restart=pilot > 0)
         return loop(push, vector, frames, inputs, every)
 

@@ -202,7 +202,7 @@ def _begin(models, keys, optimizer, forcing) -> Reconstruction:
         raise TypeError(
             f"models must be ObservedCells stacked along a leading axis, got {type(models).__name__}."
         )
-    if keys is None or not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
+    if not eqx.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         raise TypeError(
             "keys must be an array of keys, one for each model: jax.random.split(key, s)."
         )
