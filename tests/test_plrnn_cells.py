@@ -157,7 +157,10 @@ def test_batch_of_networks(name):
         networks = eqx.filter_vmap(lejax.piecewise_linear)(cells)
         step = eqx.filter_vmap(lambda cell, z: cell(None, z), in_axes=(eqx.if_array(0), None))
         one_by_one = jnp.stack(
-            [jax.tree.map(lambda x, i=i: x[i], cells)(None, state) for i in range(3)]
+            [
+                jax.tree.map(lambda x, i=i: x[i] if eqx.is_array(x) else x, cells)(None, state)
+                for i in range(3)
+            ]
         )
         return step(cells, state), step(networks, state), one_by_one
 

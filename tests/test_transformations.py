@@ -22,6 +22,9 @@ SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
 FRAME = jr.normal(jr.key(3), (4, 2))
 LOZI = lejax.piecewise_linear(lejax.systems.Lozi())
 UNSTABLE = plrnn.unstable_manifold(LOZI, jnp.array([0.454545, 0.227273]))
+SWITCHED = lejax.plrnn.ContinuousALRNN(
+    -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
+)
 
 # name -> (function of one array, that array); each function returns an array or a pytree of arrays.
 VERBS = {
@@ -193,6 +196,22 @@ VERBS = {
     "indicators.predictability_horizon": (
         lambda x: indicators.predictability_horizon(x, 1e-3, 0.1),
         jnp.array([0.5, 0.1, -0.8]),
+    ),
+    "plrnn.sample_flow": (
+        lambda x: lejax.plrnn.sample_flow(SWITCHED, x, jnp.array([0.4, 1.7])),
+        jnp.array([0.3, -0.2]),
+    ),
+    "plrnn.EventExactFlow": (
+        lambda x: lejax.jacobian(lejax.plrnn.EventExactFlow(SWITCHED, 2.0), x),
+        jnp.array([0.3, -0.2]),
+    ),
+    "plrnn.search_equilibria": (
+        lambda x: (
+            lejax.plrnn.search_equilibria(
+                eqx.tree_at(lambda f: f.right_hand_side.h, SWITCHED, x)
+            ).points
+        ),
+        jnp.array([0.3, -0.2]),
     ),
     "Henon": (lambda x: lejax.unroll(Henon(), x, num_steps=4), jnp.array([0.1, 0.2])),
     "Flow": (lambda x: Flow(Lorenz63(), dt=0.01, substeps=2)(None, x), jnp.ones(3)),
