@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import check_count, is_traced, without_gradient
+from .._cell import check_count, is_traced, vary_with, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
 
 
@@ -159,7 +159,8 @@ def _inverse_step(net, state, flips):
     def counted(carry):
         return try_next(carry[0]), carry[1] + 1
 
-    start = ((jnp.asarray(0), own, own, jnp.asarray(False)), jnp.asarray(0))
+    index, found = vary_with((jnp.asarray(0), jnp.zeros(())), (still_net, still_state, flips))
+    start = ((index, own, own, found > 0), index)
     (_, region, _, found), num_tried = jax.lax.while_loop(
         lambda carry: unfinished(carry[0]), counted, start
     )
