@@ -267,6 +267,10 @@ def main():
     toy = arguments.toy
     train, valid, test = lorenz(toy)
     results = {"truth_against_itself": truth_against_itself(toy)}
+
+    def save():  # after each part: a long run that is cut off leaves what it has
+        _harness.write_json(arguments.json, benchmark="reconstruction", toy=toy, **results)
+
     for row in results["truth_against_itself"]:
         print({key: round(float(value), 3) for key, value in row.items()}, flush=True)
 
@@ -277,6 +281,7 @@ def main():
     rows = judge(almost_linear, test, dt=DT)
     results["almost_linear"] = {**spent, "models": rows}
     table("AL-RNN", rows)
+    save()
 
     clock = Clock()
     shallow = train_shallow(train, valid, toy)
@@ -285,6 +290,7 @@ def main():
     rows = judge(shallow, test, dt=DT)
     results["shallow"] = {**spent, "models": rows}
     table("shallow PLRNN", rows)
+    save()
 
     steps = 50 if toy else 200
     results["spectrum_term_almost_linear"] = spectrum_term(
@@ -312,11 +318,12 @@ def main():
     for name in ("spectrum_term_almost_linear", "spectrum_term_shallow"):
         for weight, result in results[name].items():
             table(f"{name} {weight}", result["models"])
+    save()
 
     results["eeg"] = eeg(toy)
     table("EEG", results["eeg"]["models"])
     print(results["eeg"]["first_seconds_against_test"])
-    _harness.write_json(arguments.json, **results)
+    save()
 
 
 if __name__ == "__main__":
