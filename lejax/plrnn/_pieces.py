@@ -186,7 +186,7 @@ def visit(
         [columns[None], jnp.zeros_like(columns, shape=(order_of(state.dtype), *columns.shape))]
     )
     nothing = jnp.zeros_like(columns, shape=())
-    last = times[-1]
+    last = jnp.max(times, initial=0)
 
     def sample(place, time):
         def is_before(carry):
