@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._cell import vary_with, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
-from ._bernstein import first_zero, horner
+from ._bernstein import first_zero, value_and_slope
 
 
 # Coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns.
@@ -64,10 +64,7 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
-    def step(value, term):
-        return value * time + term, None
-
-    return jax.lax.scan(step, terms[-1], terms[:-1], reverse=True)[0]
+    return jnp.tensordot(time ** jnp.arange(len(terms), dtype=terms.dtype), terms, 1)
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
@@ -234,10 +231,10 @@ def replay(
             unit = jnp.argmax(crossed)
             polynomial = (terms[:, :, 0] @ network.W2[unit]).at[0].add(network.h2[unit])[None]
             length = end - jax.lax.stop_gradient(time)
-            level = jax.lax.stop_gradient(horner(polynomial, length[None])[0])
+            level = jax.lax.stop_gradient(value_and_slope(polynomial, length[None])[0])
             switch = length[None]
             for _ in range(2):
-                value, slope = horner(polynomial, switch)
+                value, slope = value_and_slope(polynomial, switch)
                 switch = switch - (value - level) / jnp.where(slope == 0, jnp.inf, slope)
             is_last = index == schedule.num_pieces - 1
             length = jnp.where(
