@@ -70,6 +70,7 @@ def test_agrees_with_an_adaptive_solver(size, num_relu, seed, gain):
     at = sample_flow(field, start, jnp.array([0.0, 0.017, 3.3, 3.3, 10.0, 20.0]))
     np.testing.assert_array_equal(at[0], start)
     np.testing.assert_array_equal(at[2], at[3])
+    assert sample_flow(field, start, jnp.zeros(0)).shape == (0, size)
     np.testing.assert_allclose(at[-1], states[-1], atol=1e-11 * np.abs(known).max())
 
 

@@ -61,7 +61,7 @@ def _zero(coefficients: Float[Array, "h n"], wanted: Bool[Array, " h"]) -> Float
 
     def step(carry):
         x, low, high, last, _ = carry
-        value, slope = horner(coefficients, x)
+        value, slope = value_and_slope(coefficients, x)
         low, high = jnp.where(value < 0, low, x), jnp.where(value < 0, x, high)
         newton = x - value / jnp.where(slope == 0, 1, slope)
         is_good = (slope != 0) & (newton >= low) & (newton <= high)
@@ -75,14 +75,11 @@ def _zero(coefficients: Float[Array, "h n"], wanted: Bool[Array, " h"]) -> Float
     return jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), step, start)[0]
 
 
-def horner(
+def value_and_slope(
     coefficients: Float[Array, "h n"], x: Float[Array, " h"]
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     """Value and slope of h polynomials, each at its own point."""
-    zero = jnp.zeros_like(x)
-
-    def step(carry, coefficient):
-        value, slope = carry
-        return (value * x + coefficient, slope * x + value), None
-
-    return jax.lax.scan(step, (zero, zero), coefficients.T, reverse=True)[0]
+    order = jnp.arange(coefficients.shape[1], dtype=x.dtype)
+    powers = x[:, None] ** order
+    slopes = jnp.sum(coefficients[:, 1:] * order[1:] * powers[:, :-1], axis=1)
+    return jnp.sum(coefficients * powers, axis=1), slopes

@@ -15,10 +15,11 @@ from .._cell import (
     check_state,
     is_traced,
     name_of,
+    vary_with,
 )
 from .._piecewise_linear import PiecewiseLinearCell, piecewise_linear
 from .._tangent import tangent_dtype
-from ._pieces import solve
+from ._pieces import solve, visit
 
 
 class EventExactFlow(TimedCell, TangentCell):
@@ -103,7 +104,8 @@ def sample_flow(
 
     **Returns:** the states (n, M). Differentiable by state, times, weights and input, in both modes.
 
-    **Numerics:** as for `EventExactFlow`. Each state is that of the one before, moved on; there is no interpolation.
+    **Numerics:** as for `EventExactFlow`. One Taylor series gives all samples on it, to rounding: that is no interpolation.
+    Derivatives take a series or more for each sample.
 
     **Raises:** `RuntimeError` outside `jit` and `vmap` if `max_pieces` does not suffice; under a trace the states from
     there on are NaN, as they are wherever times decrease.
@@ -157,15 +159,20 @@ def _too_few(what: str, max_pieces: int, call: str) -> str:
     )
 
 
-@eqx.filter_jit
-def _advance(field, input, duration, state, tangent, *, max_pieces):
+def _network(field, input, state):
+    """The canonical form in the precision of the computation, and that precision."""
     network = piecewise_linear(field, input)
     if state.shape != network.h1.shape:
         raise ValueError(
             f"the state has shape {state.shape}, but the field is one of {network.h1.size} numbers."
         )
     dtype = tangent_dtype(jnp.result_type(network.h1, state))
-    network = jax.tree.map(lambda x: x.astype(dtype), network)
+    return jax.tree.map(lambda x: x.astype(dtype), network), dtype
+
+
+@eqx.filter_jit
+def _advance(field, input, duration, state, tangent, *, max_pieces):
+    network, dtype = _network(field, input, state)
     columns = jnp.concatenate([state[:, None].astype(dtype), tangent.astype(dtype)], axis=1)
     duration = jnp.asarray(duration, dtype)
     with jax.default_matmul_precision("highest"):
@@ -177,10 +184,33 @@ def _advance(field, input, duration, state, tangent, *, max_pieces):
 
 @eqx.filter_jit
 def _sample(field, input, state, times, max_pieces):
-    def move(state, duration):
-        nothing = jnp.zeros((state.size, 0), state.dtype)
-        state, _, is_done = _advance(field, input, duration, state, nothing, max_pieces=max_pieces)
-        return state, (state, is_done)
+    return _samples((field, input, state, times), max_pieces=max_pieces)
 
-    steps = jnp.diff(times, prepend=jnp.zeros_like(times, shape=1))
-    return jax.lax.scan(move, state, steps)[1]
+
+@eqx.filter_custom_jvp
+def _samples(arguments, *, max_pieces):
+    field, input, state, times = arguments
+    network, dtype = _network(field, input, state)
+    with jax.default_matmul_precision("highest"):
+        states, is_done = visit(network, times.astype(dtype), state.astype(dtype), max_pieces)
+    return states.astype(state.dtype), is_done
+
+
+@_samples.def_jvp
+def _samples_jvp(primals, tangents, *, max_pieces):
+    """Of the same solution, sample by sample: a derivative needs to know in advance how many pieces there may be."""
+
+    def run(arguments):
+        field, input, state, times = arguments
+
+        def move(state, duration):
+            nothing = jnp.zeros((state.size, 0), state.dtype)
+            state, _, is_done = _advance(
+                field, input, duration, state, nothing, max_pieces=max_pieces
+            )
+            return state, (state, is_done)
+
+        steps = jnp.diff(times, prepend=jnp.zeros_like(times, shape=1))
+        return jax.lax.scan(move, vary_with(state, arguments), steps)[1]
+
+    return eqx.filter_jvp(run, primals, tangents)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._cell import vary_with, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
-from ._bernstein import first_zero, horner
+from ._bernstein import first_zero, value_and_slope
 
 
 # Coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns.
@@ -64,10 +64,7 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
-    def step(value, term):
-        return value * time + term, None
-
-    return jax.lax.scan(step, terms[-1], terms[:-1], reverse=True)[0]
+    return jnp.tensordot(time ** jnp.arange(len(terms), dtype=terms.dtype), terms, 1)
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
@@ -89,6 +86,39 @@ def _slack(network: PiecewiseLinearMap, state: Float[Array, " m"]) -> Float[Arra
     """How far a unit may be on the wrong side of its hyperplane: a small multiple of rounding."""
     size = jnp.abs(network.W2) @ jnp.abs(state) + jnp.abs(network.h2)
     return 64 * jnp.finfo(state.dtype).eps * size
+
+
+class _Piece(NamedTuple):
+    """The solution on one region, from its beginning on."""
+
+    terms: Terms
+    region: Bool[Array, " h"]
+    length: Float[Array, ""]
+    crossed: Bool[Array, " h"]
+    """Which units switch at its end."""
+    is_last: Bool[Array, ""]
+    """Whether nothing but the limit ends it."""
+
+
+def _next_piece(
+    network: PiecewiseLinearMap,
+    region: Bool[Array, " h"],
+    columns: Float[Array, "m c"],
+    limit: Float[Array, ""],
+) -> _Piece:
+    """As far as one series goes, at most to the next switch and to the limit."""
+    state = columns[:, 0]
+    slack = _slack(network, state)
+    side = jnp.where(region, 1, -1).astype(state.dtype)
+    is_wrong = side * (network.W2 @ state + network.h2) < -slack
+    region, side = region ^ is_wrong, jnp.where(is_wrong, -side, side)
+    terms = expand(network, region, columns)
+    reach = jnp.minimum(_reach(network.affine(region)[0], terms), limit)
+    powers = reach ** jnp.arange(len(terms), dtype=state.dtype)
+    units = network.W2 @ (terms[:, :, 0] * powers[:, None]).T
+    fraction, crossed = first_zero((side[:, None] * units).at[:, 0].add(side * network.h2 + slack))
+    is_last = (fraction == 1) & (reach == limit)
+    return _Piece(terms, region, fraction * reach, crossed, is_last)
 
 
 def advance(
@@ -113,31 +143,69 @@ def advance(
     def is_unfinished(carry):
         return (carry.time < duration) & (carry.schedule.num_pieces < max_pieces)
 
-    def piece(carry):
-        state = carry.columns[:, 0]
-        slack = _slack(network, state)
-        side = jnp.where(carry.region, 1, -1).astype(state.dtype)
-        is_wrong = side * (network.W2 @ state + network.h2) < -slack
-        region, side = carry.region ^ is_wrong, jnp.where(is_wrong, -side, side)
-        terms = expand(network, region, carry.columns)
-        remaining = duration - carry.time
-        reach = jnp.minimum(_reach(network.affine(region)[0], terms), remaining)
-        powers = reach ** jnp.arange(len(terms), dtype=state.dtype)
-        units = network.W2 @ (terms[:, :, 0] * powers[:, None]).T
-        polynomials = (side[:, None] * units).at[:, 0].add(side * network.h2 + slack)
-        fraction, crossed = first_zero(polynomials)
-        length = fraction * reach
-        is_last = (fraction == 1) & (reach == remaining)
-        time = jnp.where(is_last, duration, carry.time + length)
-        count, (regions, ends, crossings) = carry.schedule.num_pieces, carry.schedule[:3]
+    def step(carry):
+        piece = _next_piece(network, carry.region, carry.columns, duration - carry.time)
+        time = jnp.where(piece.is_last, duration, carry.time + piece.length)
+        count, (regions, ends, crossed) = carry.schedule.num_pieces, carry.schedule[:3]
         if keep:
-            regions, ends = regions.at[count].set(region), ends.at[count].set(time)
-            crossings = crossings.at[count].set(crossed)
-        following = Schedule(regions, ends, crossings, count + 1)
-        return _Carry(time, evaluate(terms, length), region ^ crossed, following)
+            regions, ends = regions.at[count].set(piece.region), ends.at[count].set(time)
+            crossed = crossed.at[count].set(piece.crossed)
+        following = Schedule(regions, ends, crossed, count + 1)
+        columns = evaluate(piece.terms, piece.length)
+        return _Carry(time, columns, piece.region ^ piece.crossed, following)
 
-    end = jax.lax.while_loop(is_unfinished, piece, _Carry(nothing, columns, region, schedule))
+    end = jax.lax.while_loop(is_unfinished, step, _Carry(nothing, columns, region, schedule))
     return end.columns, end.schedule, ~(end.time < duration)
+
+
+class _Place(NamedTuple):
+    """The piece that a sample lies on."""
+
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+    length: Float[Array, ""]
+    """Their difference before rounding, which a switch needs."""
+    terms: Terms
+    region: Bool[Array, " h"]
+    """That which follows the piece."""
+
+
+def visit(
+    network: PiecewiseLinearMap,
+    times: Float[Array, " n"],
+    state: Float[Array, " m"],
+    max_pieces: int,
+) -> tuple[Float[Array, "n m"], Bool[Array, " n"]]:
+    """States at times that do not decrease, and whether so many pieces sufficed from one to the next. One series serves
+    all samples on it."""
+    columns = vary_with(state, (network, times))[:, None]
+    constant = jnp.concatenate(
+        [columns[None], jnp.zeros_like(columns, shape=(order_of(state.dtype), *columns.shape))]
+    )
+    nothing = jnp.zeros_like(columns, shape=())
+    last = jnp.max(times, initial=0)
+
+    def sample(place, time):
+        def is_before(carry):
+            place, count = carry
+            return (place.end < time) & (count < max_pieces)
+
+        def step(carry):
+            place, count = carry
+            columns = evaluate(place.terms, place.length)
+            piece = _next_piece(network, place.region, columns, last - place.end)
+            end = jnp.where(piece.is_last, last, place.end + piece.length)
+            region = piece.region ^ piece.crossed
+            return _Place(place.end, end, piece.length, piece.terms, region), count + 1
+
+        place, _ = jax.lax.while_loop(is_before, step, (place, nothing.astype(jnp.int32)))
+        return place, (evaluate(place.terms, time - place.start)[:, 0], ~(place.end < time))
+
+    start = _Place(nothing, nothing, nothing, constant, network.region(columns[:, 0]))
+    states, is_done = jax.lax.scan(sample, start, times)[1]
+    is_later = jnp.diff(times, prepend=jnp.zeros_like(times, shape=1)) >= 0
+    is_done = jnp.cumprod(is_done & is_later, dtype=jnp.int32) == 1
+    return jnp.where(is_done[:, None], states, jnp.nan), is_done
 
 
 def replay(
@@ -163,10 +231,10 @@ def replay(
             unit = jnp.argmax(crossed)
             polynomial = (terms[:, :, 0] @ network.W2[unit]).at[0].add(network.h2[unit])[None]
             length = end - jax.lax.stop_gradient(time)
-            level = jax.lax.stop_gradient(horner(polynomial, length[None])[0])
+            level = jax.lax.stop_gradient(value_and_slope(polynomial, length[None])[0])
             switch = length[None]
             for _ in range(2):
-                value, slope = horner(polynomial, switch)
+                value, slope = value_and_slope(polynomial, switch)
                 switch = switch - (value - level) / jnp.where(slope == 0, jnp.inf, slope)
             is_last = index == schedule.num_pieces - 1
             length = jnp.where(
