@@ -36,7 +36,7 @@ def power_spectrum_distance(
         >>> import jax.numpy as jnp, lejax
         >>> t = jnp.arange(2000.0)[:, None]
         >>> distance = lejax.measures.power_spectrum_distance
-        >>> print(distance(jnp.sin(t), jnp.cos(t)).round(2), distance(jnp.sin(t), jnp.sin(2 * t)).round(2))
+        >>> print(distance(jnp.sin(t), jnp.cos(t)).round(1), distance(jnp.sin(t), jnp.sin(2 * t)).round(1))
         0.0 1.0
 
     Koppe et al., PLoS Comput. Biol. 15 (2019); Mikhaeil, Monfared & Durstewitz, NeurIPS 35 (2022).

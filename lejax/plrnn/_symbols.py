@@ -32,7 +32,7 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
         >>> lozi = lejax.systems.Lozi(1.7, 0.5)
         >>> states = lejax.unroll(lozi, jnp.array([0.1, 0.1]), num_steps=8)
         >>> lejax.plrnn.region_codes(lozi, states)
-        Array([1, 0, 1, 1, 1, 1, 0, 0], dtype=...)
+        Array([1, 0, 1, 0, 1, 0, 1, 1], dtype=...)
 
     Brenner, Hemmer, Monfared & Durstewitz, NeurIPS 37 (2024).
     """
