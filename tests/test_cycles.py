@@ -313,3 +313,40 @@ def test_search_where_regions_are_too_many():
         found = find_cycles(cell, 1, key=KEY, num_starts=200)
     assert not found.is_complete
     assert np.min(np.max(np.abs(found.points[:, 0] - points[0]), axis=1)) < 1e-9
+
+
+def test_jacobians_that_are_zero_lose_no_word():
+    """z' = max(1 - 2 z, 0) has the 2-cycle 0, 1; random ReLU networks against all words of the same in 3 dimensions."""
+    found = find_cycles(net_of([[0]], [[1]], [[-2]], [0], [1]), 2, key=KEY)
+    assert found.is_complete
+    np.testing.assert_allclose(np.sort(found.points[0, :, 0]), [0, 1])
+    random = np.random.default_rng(0)
+    total = 0
+    for _ in range(4):
+        W, h = 3 * random.normal(size=(2, 2)), random.normal(size=2)
+        flat = net_of(np.zeros((2, 2)), np.eye(2), W, np.zeros(2), h)
+        W3 = np.pad(W, ((0, 0), (0, 1)))
+        deep = net_of(np.zeros((3, 3)), np.eye(3, 2), W3, np.array([0, 0, 1.0]), h)
+        for period in (1, 2, 3):
+            cut, tried = (find_cycles(net, period, key=KEY) for net in (flat, deep))
+            np.testing.assert_array_equal(cut.words, tried.words)
+            total += len(cut.points)
+    assert total > 4
+
+
+@pytest.mark.parametrize("scale", [1e-11, 1e11])
+def test_units_do_not_matter(scale):
+    net = net_of([[2]], [[-4]], [[1]], [0], [-0.5 * scale])
+    assert [len(find_cycles(net, period, key=KEY).points) for period in (1, 2, 3)] == [2, 1, 2]
+
+
+def test_no_word_survives():
+    found = find_cycles(net_of([[-0.5]], [[0]], [[1]], [0], [0]), 3, key=KEY)
+    assert found.points.shape == (0, 3, 1)
+
+
+def test_regions_of_float32_weights_are_those_of_their_values():
+    w, k = 5e-5, 4e4
+    arrays = ([[0.0]], [[k, -k]], [[1.0], [1.0]], [-1.0], [0.0, -w])
+    net = lejax.PiecewiseLinearMap(*(jnp.asarray(x, jnp.float32) for x in arrays))
+    assert len(find_cycles(net, 1, key=KEY).points) == 3

@@ -334,3 +334,19 @@ def test_too_few_pieces():
 def test_bad_arguments(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_derivatives_at_times_that_repeat_and_at_a_start_on_a_hyperplane():
+    decay = PiecewiseLinearField(lejax.PiecewiseLinearMap([[-1.0]], [[0.0]], [[1.0]], [0.0], [0.0]))
+    times = jnp.array([0.0, 1.0, 1.0, 2.0])
+    derivative = jax.jacfwd(lambda t: sample_flow(decay, jnp.ones(1), t)[:, 0])(times)
+    np.testing.assert_allclose(derivative, -jnp.diag(jnp.exp(-times)), atol=1e-12)
+    constant = PiecewiseLinearField(
+        lejax.PiecewiseLinearMap(
+            np.zeros((2, 2)), np.zeros((2, 1)), [[1.0, 1.0]], [1.0, 0.0], [0.0]
+        )
+    )
+    flow = EventExactFlow(constant, dt=1.0)
+    np.testing.assert_allclose(jax.jacrev(lambda z: flow(None, z))(jnp.zeros(2)), jnp.eye(2))
+    linear = EventExactFlow(ContinuousALRNN(-jnp.ones(1), jnp.zeros((1, 1)), jnp.zeros(1), 0), 1.0)
+    np.testing.assert_allclose(jax.jacfwd(lambda z: linear(None, z))(jnp.ones(1)), [[jnp.exp(-1)]])

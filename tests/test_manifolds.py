@@ -476,7 +476,7 @@ def test_float32_network():
 
 ROTATION = lejax.PiecewiseLinearMap([[0.0, -1], [1, 0]], [[0.0], [0]], [[1.0, 0]], [1.0, 0], [0.0])
 BAD = {
-    "no map": (lambda: stable_manifold(lejax.systems.Lozi(), np.zeros(2)), TypeError, "must be a PiecewiseLinearMap, got Lozi"),
+    "no map": (lambda: stable_manifold(lejax.systems.Henon(), np.zeros(2)), TypeError, "Henon"),
     "saddle shape": (lambda: stable_manifold(LOZI, np.zeros(3)), ValueError, r"saddle must have shape \(2,\) .*got \(3,\)"),
     "no fixed point": (lambda: stable_manifold(LOZI, np.zeros(2) + 0.3), ValueError, "misses the next point by"),
     "no saddle": (lambda: stable_manifold(TWO_ATTRACTORS, SINK), ValueError, "no saddle: moduli of its multipliers are 0.42661"),
@@ -511,3 +511,15 @@ def test_saddle_on_a_hyperplane_has_no_manifold():
     net = lejax.PiecewiseLinearMap(np.diag([2.0, 0.5]), [[0.5], [0]], [[1.0, 0]], [0.0, 0], [0.0])
     with pytest.raises(ValueError, match="lies on a hyperplane"):
         stable_manifold(net, np.zeros(2))
+
+
+def test_distances_in_float32_are_those_of_float64():
+    """The manifold spirals into the sink: its last segments are shorter than float32 resolves."""
+    manifold = unstable_manifold(TWO_ATTRACTORS, jnp.array([0.927835, -0.088097]))
+    points = jr.normal(jr.key(0), (5, 2))
+    exact = distance_to_manifold(points, manifold)
+    assert float(exact.min()) > 0.1
+    low = points.astype(jnp.float32)
+    np.testing.assert_allclose(distance_to_manifold(low, manifold), exact, rtol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(distance_to_manifold(x, manifold)))(low)
+    np.testing.assert_allclose(jnp.linalg.norm(gradient, axis=1), 1, rtol=1e-5)

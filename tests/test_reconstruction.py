@@ -227,10 +227,11 @@ def test_the_best_weights_are_kept():
     assert float(last) == pytest.approx(float(run.score[0, -1]), rel=1e-12)
 
 
-def test_a_diverging_model_harms_no_other_and_is_never_chosen():
+@pytest.mark.parametrize("score", [PredictionScore(), DivergenceScore(100, 10)])
+def test_a_diverging_model_harms_no_other_and_is_never_chosen(score):
     models = eqx.filter_vmap(almost_linear)(KEYS)
     models = eqx.tree_at(lambda m: m.cell.W, models, models.cell.W.at[1].set(jnp.nan))
-    run, well = train(models), train()
+    run, well = train(models, score=score), train(score=score)
     assert bool(jnp.all(jnp.isnan(run.score[1])))
     assert int(run.best_epoch[1]) == -1
     assert float(run.best_score[1]) == jnp.inf
@@ -418,3 +419,21 @@ def test_bad_numbers():
         IdentityObservation(4, 3)
     with pytest.raises(ValueError, match=r"B must be a floating-point matrix \(N, M\)"):
         LinearObservation(jnp.ones(3))
+
+
+def test_a_new_forcing_takes_over_from_the_old_one():
+    run = train(num_epochs=1, forcing=SparseTeacherForcing(8))
+    run = train(run, keys=None, num_epochs=2, forcing=GeneralizedTeacherForcing(0.15))
+    np.testing.assert_allclose(run.alpha[:, 1], 0.15)
+
+
+def test_models_are_taken_out_one_by_one():
+    run = train(num_epochs=1)
+    with pytest.raises(IndexError, match="index is 9, but there are 3 models"):
+        run.model(9)
+
+
+def test_inputs_are_checked():
+    inputs = jnp.zeros((400, 1)).at[3].set(jnp.nan)
+    with pytest.raises(ValueError, match="inputs holds 1 non-finite value out of 400"):
+        train(inputs=inputs, validation_inputs=jnp.zeros((len(WAVE) - 400, 1)))

@@ -133,3 +133,10 @@ def test_bad_arguments():
     wide = lejax.PiecewiseLinearMap(np.eye(1), np.ones((1, 40)), np.ones((40, 1)), np.ones(1), np.ones(40))  # fmt: skip
     with pytest.raises(ValueError, match="at most 31 hyperplanes, and this network has 40"):
         region_codes(wide, jnp.zeros((2, 1)))
+
+
+def test_entropy_of_a_chain_of_cycles_is_zero_whatever_the_labels():
+    codes = np.concatenate([[2 * k, 2 * k + 1] * 2 for k in range(40)])
+    labels = np.random.default_rng(0).permutation(80)
+    for sequence in (codes, labels[codes]):
+        assert lejax.plrnn.symbol_transitions(sequence).topological_entropy == 0

@@ -58,7 +58,10 @@ def _distance(true, generated, smoothing):
     kernel = kernel / jnp.sum(kernel)
 
     def spectrum(column):
-        column = column - jnp.mean(column)
+        low, high = jnp.min(column), jnp.max(column)
+        # Between 0 and 1 before any square; exactly 0 where nothing moves.
+        column = (column - low) / jnp.where(high == low, 1, high - low)
+        column = jnp.where(high == low, 0 * column, column - jnp.mean(column))
         power = jnp.abs(jnp.fft.rfft(column)) ** 2
         # Mirrored at both ends, so that nothing leaks out.
         smooth = jnp.convolve(jnp.pad(power, radius, mode="symmetric"), kernel, mode="valid")
@@ -67,7 +70,8 @@ def _distance(true, generated, smoothing):
 
     def hellinger(first, second):
         F, G = spectrum(first), spectrum(second)
-        # 1 - sum sqrt(F G), but exactly 0 for equal spectra.
-        return jnp.sqrt(jnp.sum((jnp.sqrt(F) - jnp.sqrt(G)) ** 2) / 2)
+        # 1 - sum sqrt(F G), but exactly 0 for equal spectra; F and G sum to 1, or to 0 where nothing moves.
+        distance = jnp.sqrt(jnp.sum((jnp.sqrt(F) - jnp.sqrt(G)) ** 2) / 2)
+        return jnp.where(jnp.sum(F) * jnp.sum(G) == 0, jnp.sqrt(2.0) * distance, distance)
 
     return jnp.mean(jax.vmap(hellinger, in_axes=1)(true, generated))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import check_count, without_gradient
-from .._piecewise_linear import PiecewiseLinearMap
+from .._cell import Cell, check_count, without_gradient
+from .._piecewise_linear import piecewise_linear
 
 
 class BoundaryPoints(eqx.Module):
@@ -23,7 +23,7 @@ class BoundaryPoints(eqx.Module):
 
 
 def basin_index(
-    net: PiecewiseLinearMap,
+    net: Cell,
     states: Float[Array, "*n m"],
     attractors: Sequence[Float[Array, "k m"]],
     *,
@@ -51,6 +51,7 @@ def basin_index(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    net = piecewise_linear(net)
     states, clouds = _check(net, states, attractors)
     num_steps = check_count("num_steps", num_steps, 1)
     size = states.shape[-1]
@@ -59,7 +60,7 @@ def basin_index(
 
 
 def bisect_basins(
-    net: PiecewiseLinearMap,
+    net: Cell,
     first: Float[Array, "n m"],
     second: Float[Array, "n m"],
     attractors: Sequence[Float[Array, "k m"]],
@@ -91,6 +92,7 @@ def bisect_basins(
         >>> bisect_basins(bistable, jnp.array([[0.0]]), jnp.array([[2.0]]), [jnp.array([0.0])]).points.round(6)
         Array([[1.5]], dtype=...)
     """
+    net = piecewise_linear(net)
     first, clouds = _check(net, first, attractors)
     second, _ = _check(net, second, attractors)
     if first.ndim != 2 or first.shape != second.shape:

@@ -77,7 +77,7 @@ def find_cycles(
     **Returns:** a `Cycles`; `is_complete` says whether there are no others. This function runs on the host;
     `refine_cycle` traces.
 
-    **Numerics:** every word tried costs O(k M^3) in one batched program per power of two of k. Cycles are then solved
+    **Numerics:** every word tried costs O(k M^3) in one batched program per power of four of k. Cycles are then solved
     for all their points at once, in float64, so that large multipliers do not spoil them. A candidate counts as real
     where no state is on the wrong side of a hyperplane by more than rounding; cycles that touch a hyperplane are
     listed once. Completeness holds up to rounding in the same sense. Regions without an interior are not
@@ -205,7 +205,7 @@ def _padded(period: int) -> int:
 def _search_all(net, words, period, max_iters):
     """`search_words` from any number of words, so many at a time."""
     numbers = jnp.asarray(period), jnp.asarray(max_iters)
-    parts = []
+    parts = [[words[:0], np.zeros(0), np.zeros(0)]]  # there may be none
     for start in range(0, len(words), _AT_A_TIME):
         part = words[start : start + _AT_A_TIME]
         padded = np.zeros((_AT_A_TIME, *words.shape[1:]), bool)

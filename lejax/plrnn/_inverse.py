@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import check_count, is_traced, vary_with, without_gradient
-from .._piecewise_linear import PiecewiseLinearMap
+from .._cell import Cell, check_count, is_traced, vary_with, without_gradient
+from .._piecewise_linear import piecewise_linear
 
 
 MOST_HYPERPLANES = 12  # 4096 regions, as many solves for each state
@@ -43,7 +43,7 @@ class InverseStep(eqx.Module):
 
 
 def preimages(
-    net: PiecewiseLinearMap,
+    net: Cell,
     state: Float[Array, " m"],
     *,
     regions: Bool[Array, "R h"] | None = None,
@@ -72,6 +72,7 @@ def preimages(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    net = piecewise_linear(net)
     return _preimages(net, _check(net, state), check_regions(net.h2.size, regions))
 
 
@@ -80,7 +81,7 @@ def _preimages(net, state, regions):
     def try_region(region):
         J, b = net.affine(region)
         # A singular matrix must not bring a NaN into the derivatives of the others.
-        singular = jnp.linalg.det(without_gradient(J)) == 0
+        singular = jnp.linalg.slogdet(without_gradient(J))[0] == 0  # a determinant may underflow
         point = jnp.linalg.solve(jnp.where(singular, jnp.eye(b.size, dtype=J.dtype), J), state - b)
         lies, bits = _lies_in(net, point, region)
         return point, ~singular & lies & _maps_to(net, point, state), bits
@@ -96,9 +97,7 @@ def _preimages(net, state, regions):
     return Preimages(points, jnp.asarray(regions), found, jnp.sum(found))
 
 
-def inverse_step(
-    net: PiecewiseLinearMap, state: Float[Array, " m"], *, max_flips: int = 2
-) -> InverseStep:
+def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) -> InverseStep:
     r"""One preimage of a state, without going through all regions.
 
     $$x = J_D^{-1} (z - b_D)$$
@@ -125,6 +124,7 @@ def inverse_step(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    net = piecewise_linear(net)
     hidden_size = net.h2.size
     max_flips = min(check_count("max_flips", max_flips, 0), hidden_size)
     return _inverse_step(net, _check(net, state), _flips(hidden_size, max_flips))

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._cell import check_state, is_traced
-from .._piecewise_linear import PiecewiseLinearMap
+from .._cell import Cell, check_state, is_traced
+from .._piecewise_linear import piecewise_linear
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._polyline import Polyline, PolylineManifold, grow_polyline
 from ._saddle import DoubleMap, find_saddle
@@ -18,7 +18,7 @@ Manifold = PolylineManifold | PieceManifold
 
 
 def unstable_manifold(
-    net: PiecewiseLinearMap,
+    net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
     *,
     method: Polyline | AffinePieces | None = None,
@@ -56,7 +56,7 @@ def unstable_manifold(
 
 
 def stable_manifold(
-    net: PiecewiseLinearMap,
+    net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
     *,
     method: Polyline | AffinePieces | None = None,
@@ -96,6 +96,7 @@ def _grow(net, saddle, method, box, regions, is_stable):
         raise TypeError(
             "a manifold has as many segments as it takes and cannot be traced: compute it outside jit, vmap and grad."
         )
+    net = piecewise_linear(net)
     double = DoubleMap.of(net)
     found = find_saddle(double, saddle, is_stable)
     dimension = found.bases.shape[2]
@@ -156,6 +157,8 @@ def distance_to_manifold(
         pieces = manifold.points, manifold.bases, manifold.regions
     # Of few sizes, so that few programs are compiled: the last piece is repeated.
     count = len(jax.tree.leaves(pieces)[0])
+    if count == 0:  # a box that holds nothing of it
+        return jnp.full(points.shape[:-1], jnp.inf, points.dtype)
     rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
     pieces = jax.tree.map(lambda x: x[rows], pieces)
     flat = points.reshape(-1, size)
@@ -172,7 +175,8 @@ def _distances(to_one, points, pieces, hyperplanes, batch_size):
 
 def _to_polyline(point, segments, _):
     start, edge = segments[:, 0], segments[:, 1] - segments[:, 0]
-    share = jnp.sum((point - start) * edge, axis=1) / jnp.sum(edge**2, axis=1)
+    squared = jnp.sum(edge**2, axis=1)  # 0 where a segment is shorter than the dtype resolves
+    share = jnp.sum((point - start) * edge, axis=1) / jnp.where(squared > 0, squared, 1)
     offset = point - start - jnp.clip(share, 0, 1)[:, None] * edge
     return _norm(offset[jnp.argmin(jnp.sum(offset**2, axis=1))])
 
@@ -190,4 +194,4 @@ def _to_pieces(point, pieces, hyperplanes):
 def _norm(vector):
     """With derivative 0 at 0."""
     squared = jnp.sum(vector**2)
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+    return jnp.where(squared == 0, 0, jnp.sqrt(jnp.where(squared == 0, 1, squared)))

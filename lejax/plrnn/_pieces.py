@@ -64,7 +64,7 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
-    return jnp.tensordot(time ** jnp.arange(len(terms), dtype=terms.dtype), terms, 1)
+    return jnp.tensordot(time ** jnp.arange(len(terms)), terms, 1)
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
@@ -114,7 +114,7 @@ def _next_piece(
     region, side = region ^ is_wrong, jnp.where(is_wrong, -side, side)
     terms = expand(network, region, columns)
     reach = jnp.minimum(_reach(network.affine(region)[0], terms), limit)
-    powers = reach ** jnp.arange(len(terms), dtype=state.dtype)
+    powers = reach ** jnp.arange(len(terms))
     units = network.W2 @ (terms[:, :, 0] * powers[:, None]).T
     fraction, crossed = first_zero((side[:, None] * units).at[:, 0].add(side * network.h2 + slack))
     is_last = (fraction == 1) & (reach == limit)
@@ -141,7 +141,9 @@ def advance(
     )
 
     def is_unfinished(carry):
-        return (carry.time < duration) & (carry.schedule.num_pieces < max_pieces)
+        # A duration of 0 has a piece too: the derivative by the duration is the velocity there.
+        count = carry.schedule.num_pieces
+        return ((carry.time < duration) | (count == 0)) & (count < max_pieces)
 
     def step(carry):
         piece = _next_piece(network, carry.region, carry.columns, duration - carry.time)
@@ -228,14 +230,15 @@ def replay(
         def move(carry):
             time, columns = carry
             terms = expand(network, region, columns)
-            unit = jnp.argmax(crossed)
-            polynomial = (terms[:, :, 0] @ network.W2[unit]).at[0].add(network.h2[unit])[None]
             length = end - jax.lax.stop_gradient(time)
-            level = jax.lax.stop_gradient(value_and_slope(polynomial, length[None])[0])
             switch = length[None]
-            for _ in range(2):
-                value, slope = value_and_slope(polynomial, switch)
-                switch = switch - (value - level) / jnp.where(slope == 0, jnp.inf, slope)
+            if crossed.size:
+                unit = jnp.argmax(crossed)
+                polynomial = (terms[:, :, 0] @ network.W2[unit]).at[0].add(network.h2[unit])[None]
+                level = jax.lax.stop_gradient(value_and_slope(polynomial, switch)[0])
+                for _ in range(2):
+                    value, slope = value_and_slope(polynomial, switch)
+                    switch = switch - (value - level) / jnp.where(slope == 0, jnp.inf, slope)
             is_last = index == schedule.num_pieces - 1
             length = jnp.where(
                 is_last, duration - time, jnp.where(jnp.any(crossed), switch[0], end - time)

@@ -7,8 +7,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import check_count
-from .._piecewise_linear import PiecewiseLinearMap
+from .._cell import Cell, check_count
+from .._piecewise_linear import piecewise_linear
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold
 from ._segments import inside
@@ -26,7 +26,7 @@ class ManifoldQuality(eqx.Module):
 
 
 def manifold_quality(
-    net: PiecewiseLinearMap,
+    net: Cell,
     manifold,
     *,
     box: tuple[Float[Array, " m"], Float[Array, " m"]],
@@ -65,6 +65,7 @@ def manifold_quality(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    net = piecewise_linear(net)
     num_points = check_count("num_points", num_points, 1)
     num_steps = check_count("num_steps", num_steps, 1)
     key_on, key_off = jr.split(jr.key(0) if key is None else key)

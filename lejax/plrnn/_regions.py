@@ -51,7 +51,7 @@ def find_regions(
 
 def regions_of(net: PiecewiseLinearMap, most: int) -> Bool[np.ndarray, "n h"]:
     """`find_regions` of the canonical form, as a NumPy array."""
-    tolerance = float(jnp.finfo(net.W2.dtype).eps) ** 0.6
+    tolerance = float(np.finfo(float).eps) ** 0.6  # the arithmetic is that of float64
     W, h = np.asarray(net.W2, float), np.asarray(net.h2, float)
     if not (np.all(np.isfinite(W)) and np.all(np.isfinite(h))):
         raise ValueError("W2 and h2 must be finite to have regions.")
@@ -61,9 +61,12 @@ def regions_of(net: PiecewiseLinearMap, most: int) -> Bool[np.ndarray, "n h"]:
         np.where(is_plane, W.T / np.where(is_plane, length, 1), 0).T,
         h / np.where(is_plane, length, 1),
     )
-    # Nothing depends on directions parallel to all hyperplanes.
+    farthest = np.max(np.abs(h), initial=0, where=is_plane)
+    h = h / farthest if farthest > 0 else h  # distances of about 1, whatever the units
+    # Nothing depends on directions parallel to all hyperplanes, but for how the weights were rounded.
     _, sizes, axes = np.linalg.svd(W, full_matrices=False)
-    axes = axes[sizes > tolerance * max(sizes, default=0)]
+    rounding = 4 * max(W.shape) * float(jnp.finfo(net.W2.dtype).eps)
+    axes = axes[sizes > rounding * max(sizes, default=0)]
     bits, _ = _cells(W @ axes.T, h, tolerance, most)
     return bits[np.lexsort(bits.T[::-1])] if bits.shape[1] else bits
 

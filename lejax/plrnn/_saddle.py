@@ -72,7 +72,8 @@ def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
             f"saddle must be a fixed point or all points of a cycle in their order, but the map misses the next point by "
             f"{step:.1e}."
         )
-    values = net.hidden(points)
+    values = net.hidden(points)[:, np.any(net.W2 != 0, axis=1)]  # the others switch nowhere
+    regions = regions[:, np.any(net.W2 != 0, axis=1)]
     nearest = np.min(np.abs(values), initial=np.inf)
     if np.any((values > 0) != regions) or nearest < 1e-12 * (1 + np.max(np.abs(points))):
         raise ValueError(

@@ -66,9 +66,14 @@ class _Singular:
 
 def _are_same(cycle: Cycle, other: Cycle) -> bool:
     """Whether the points agree, from whichever one on."""
-    size = np.max(np.abs(other.points))
     turns = [np.roll(cycle.points, j, axis=0) for j in range(len(cycle.points))]
-    return any(np.max(np.abs(turn - other.points)) <= 1e-9 * size for turn in turns)
+    return any(_agree(turn, other.points) for turn in turns)
+
+
+def _agree(points, others) -> bool:
+    """Whether points are the same to many digits in every coordinate, or to rounding in the largest."""
+    size = np.max(np.abs(others), axis=0)
+    return bool(np.all(np.abs(points - others) <= np.maximum(1e-9 * size, 1e-13 * np.max(size))))
 
 
 class _Float64:
@@ -120,12 +125,9 @@ class _Float64:
         else:
             return None
         word = points @ self.W2.T + self.h2 > 0
-        size = max(np.max(np.abs(points)), np.finfo(float).tiny)
         for shorter in range(1, len(word)):
-            if len(word) % shorter == 0:
-                apart = np.max(np.abs(np.roll(points, -shorter, axis=0) - points))
-                if apart <= 1e-9 * size:
-                    return None
+            if len(word) % shorter == 0 and _agree(np.roll(points, -shorter, axis=0), points):
+                return None
         first = least_rotation(word)
         word, points = np.roll(word, -first, axis=0), np.roll(points, -first, axis=0)
         P = self.turn(word)[0]

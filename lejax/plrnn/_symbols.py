@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
+from scipy.sparse.csgraph import connected_components
 
 from .._cell import Cell, check_count, check_state
 from .._piecewise_linear import piecewise_linear
@@ -135,9 +136,15 @@ class SymbolTransitions(eqx.Module):
         down with the length of the blocks in `block_codes`; of a finite sequence it misses what was not seen. -inf
         if the graph has no cycle.
         """
-        radius = np.max(np.abs(np.linalg.eigvals(self.adjacency.astype(float))))
-        # A nilpotent matrix has radius 0, which rounding may hide; that of a graph with a cycle is at least 1.
-        return float(np.log(radius)) if radius > 0.5 else -np.inf
+        # Of each strongly connected part by itself: the eigenvalues of all of them together may be defective.
+        count, parts = connected_components(self.adjacency, connection="strong")
+        largest = -np.inf
+        for part in range(count):
+            inside = self.adjacency[np.ix_(parts == part, parts == part)]
+            if np.any(inside):
+                radius = np.max(np.abs(np.linalg.eigvals(inside.astype(float))))
+                largest = max(largest, float(np.log(radius)))
+        return largest
 
     def graph(self) -> Any:
         """A `networkx.DiGraph`: symbols are nodes, transitions edges with `probability` and `count`."""

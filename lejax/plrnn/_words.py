@@ -86,6 +86,12 @@ class _Tree:
         self.A, self.W1, self.W2, self.h1, self.h2 = arrays
         size = self.h1.size
         self.places = [*range(size), 2]  # of the coordinates of a state, and the 1 behind them
+        # Distances within what is there are about 1, whatever the units of the states.
+        rows = np.linalg.norm(self.W2, axis=1)
+        far = np.abs(self.h2) / np.where(rows > 0, rows, np.inf)
+        scale = np.max(np.concatenate([far, np.abs(self.h1)]), initial=0)
+        scale = scale if scale > 0 else 1.0
+        self.W1, self.W2, self.h1 = self.W1 / scale, self.W2 * scale, self.h1 / scale
         lines = np.zeros((self.h2.size, 3))
         lines[:, self.places] = np.column_stack([self.W2, self.h2])
         length = np.linalg.norm(lines, axis=1, keepdims=True)
@@ -110,11 +116,15 @@ class _Tree:
         parts = [(sides, np.column_stack([rays, values]))]
         for i in np.flatnonzero((low < -_RAYS) & sides):
             parts = [half for part in parts for half in _halves(*part, i)]
-        return [
-            (letter, part[:, :3] @ self._map(letter))
-            for sides, part in parts
-            for letter in [tuple(sides.tolist())]
-        ]
+        found = []
+        for sides, part in parts:
+            letter = tuple(sides.tolist())
+            matrix = self._map(letter)
+            image = part[:, :3] @ matrix
+            # A direction that is mapped to zero adds nothing to the image.
+            is_kept = np.linalg.norm(image, axis=1) > 1e-14 * np.linalg.norm(matrix)
+            found.append((letter, image[is_kept]))
+        return found
 
     def _map(self, letter):
         if letter not in self.maps:

@@ -49,7 +49,10 @@ class Reconstruction(eqx.Module):
 
     def model(self, index: int) -> ObservedCell:
         """One of the models."""
-        return jax.tree.map(lambda x: x[index], self.models, is_leaf=eqx.is_array)
+        count = self.keys.shape[0]
+        if not -count <= index < count:
+            raise IndexError(f"index is {index}, but there are {count} models.")
+        return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, self.models)
 
 
 def reconstruct(
@@ -254,7 +257,7 @@ def _check_data(name, series, inputs_name, inputs, models):
         raise ValueError(
             f"{name} has {series.shape[1]} dimensions, but the models show shape {shown}."
         )
-    problem = find_nonfinite(name, series)
+    problem = find_nonfinite(name, series) or find_nonfinite(inputs_name, inputs)
     if problem is not None:
         raise ValueError(f"{problem}.")
     for leaf in jax.tree.leaves(inputs):
@@ -287,7 +290,7 @@ def _train_epoch(
         )(starts, estimates, inputs)
         error = jnp.mean((jax.vmap(jax.vmap(model.output))(states) - observed[:, 1:]) ** 2)
         total = error if penalty is None else error + penalty(model, starts, inputs)
-        return total, (error, estimates)
+        return total, error
 
     def update(carry, number, key):
         weights, memory, alpha = carry
@@ -297,11 +300,10 @@ def _train_epoch(
         fed = observed + noise * jr.normal(key_noise, observed.shape, observed.dtype)
         driven = jax.tree.map(lambda x: x[starts + jnp.arange(num_steps)], inputs)
         model = eqx.combine(weights, rest)
-        estimates = jax.vmap(jax.vmap(model.observation.estimate))(fed[:, 1:])
-        alpha = forcing.adapt(alpha, number, model, estimates, driven)
-        gradient, (error, _) = jax.grad(batch_loss, has_aux=True)(
-            weights, alpha, observed, fed, driven
-        )
+        # The points from which the inputs drive the steps.
+        left = jax.vmap(jax.vmap(model.observation.estimate))(fed[:, :-1])
+        alpha = forcing.adapt(alpha, number, model, left, driven)
+        gradient, error = jax.grad(batch_loss, has_aux=True)(weights, alpha, observed, fed, driven)
         change, memory = optimizer.update(gradient, memory, weights)
         return (optax.apply_updates(weights, change), memory, alpha), error
 

@@ -71,6 +71,9 @@ class SparseTeacherForcing(TeacherForcing):
     def initial(self) -> float:
         return 1.0
 
+    def adapt(self, alpha, number, model, estimates, inputs):
+        return jnp.full_like(alpha, self.initial())
+
     def strengths(self, alpha, num_steps):
         return (jnp.arange(1, num_steps + 1) % self.every == 0).astype(alpha.dtype)
 
@@ -98,6 +101,9 @@ class GeneralizedTeacherForcing(TeacherForcing):
 
     def strengths(self, alpha, num_steps):
         return jnp.full((num_steps,), alpha)
+
+    def adapt(self, alpha, number, model, estimates, inputs):
+        return jnp.full_like(alpha, self.alpha)  # whatever an earlier training ended with
 
 
 class AdaptiveTeacherForcing(TeacherForcing):
