@@ -31,13 +31,15 @@ import lejax
 jax.config.update("jax_enable_x64", True)
 
 
-def parse_arguments(description: str | None) -> argparse.Namespace:
-    """`toy` and `json`, the two options that every benchmark has."""
+def parse_arguments(description: str | None, **flags: str) -> argparse.Namespace:
+    """`toy` and `json`, the two options that every benchmark has, and flags of its own with their help."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--toy", action="store_true", help="small sizes, a few seconds in all")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results here")
+    for name, meaning in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
     arguments = parser.parse_args()
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist.")

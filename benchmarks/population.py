@@ -20,6 +20,7 @@ from _cores import CORES  # first: it sets what JAX reads when it starts
 
 import _harness  # isort: skip  # before JAX and NumPy, too
 import functools as ft
+import json
 import re
 import time
 
@@ -106,8 +107,8 @@ def seed_sets(kind, toy):
     return found
 
 
-def study_population(kind, toy):
-    """Networks with random hyperparameters, trained, with spectra before, early and at the end."""
+def untrained_population(kind, toy):
+    """Networks with random hyperparameters, and what to train and drive them with."""
     count = 15 if toy else 200
     keys = jr.split(jr.key(100), 3)
     limits = jnp.exp(jr.uniform(keys[0], (count,), minval=jnp.log(0.1), maxval=jnp.log(2.0)))
@@ -116,17 +117,22 @@ def study_population(kind, toy):
     hyperparameters = training.Hyperparameters(uniform_scale(limits), rates, dropout)
     examples, validation, stream = digits(100, toy)
     start = training.initialize_population(maker(kind, 8), hyperparameters, 10, key=jr.key(101))
+    return start, examples, validation, stream[:440]
+
+
+def study_population(kind, toy):
+    """The same after their training, with spectra before, early and at the end."""
+    start, examples, validation, stream = untrained_population(kind, toy)
     last = 3 if toy else 15
-    trained = training.train_population(
+    return training.train_population(
         start,
         examples,
         validation,
         num_epochs=last,
         spectrum_epochs=(EARLY, last),
-        stream=stream[:440],
+        stream=stream,
         transient=40,
     )
-    return start, trained, stream[:440]
 
 
 def mean_over_repeats(statistic):
@@ -343,14 +349,34 @@ def other_task(kind, draw, batch_size, num_epochs, toy):
 
 
 def main():
-    arguments = _harness.parse_arguments(__doc__)
+    arguments = _harness.parse_arguments(
+        __doc__, times="measure only the times of the spectra, and put them into FILE"
+    )
     toy = arguments.toy
-    results, timed = {}, {}
-    for kind in ("tanh",) if toy else KINDS:
+    kinds = ("tanh",) if toy else KINDS
+    if arguments.times:
+        results = {} if arguments.json is None else json.loads(arguments.json.read_text())
+    else:
+        results = study(kinds, arguments)
+    machine = _harness.describe_machine()
+    for kind in kinds:  # together, at the end: a quiet machine is short work then
+        start, *_, stream = untrained_population(kind, toy)
+        found = time_spectra(start, stream[:60] if toy else stream, 1 if toy else 5)
+        print(kind, found)
+        results |= {f"{kind}.{name}": value for name, value in found.items()}
+        results |= {"machine_of_times": machine}
+        _harness.write_json(arguments.json, **results)
+
+
+def study(kinds, arguments):
+    """All questions but that of time."""
+    toy = arguments.toy
+    results = {"benchmark": "population", "toy": toy}
+    for kind in kinds:
         clock = time.perf_counter()
         found = seed_sets(kind, toy)
         print(f"{kind}: seed sets, {time.perf_counter() - clock:.0f} s", flush=True)
-        start, trained, stream = study_population(kind, toy)
+        trained = study_population(kind, toy)
         print(f"{kind}: population, {time.perf_counter() - clock:.0f} s", flush=True)
         loss = np.asarray(trained.validation_loss)
         exponents = jax.vmap(jax.vmap(embedding.bound_lost))(trained.exponents)
@@ -370,18 +396,10 @@ def main():
             found["characters"] = other_task(kind, characters, 64, 6, toy)
             found["eeg"] = other_task(kind, eeg, 8, 30, toy)
         found["seconds"] = time.perf_counter() - clock
-        timed[kind] = start, stream[:60] if toy else stream
         results |= {f"{kind}.{name}": value for name, value in found.items()}
         show(kind, found)
-        _harness.write_json(arguments.json, benchmark="population", toy=toy, **results)
-    for kind, (
-        start,
-        stream,
-    ) in timed.items():  # together, at the end: a quiet machine is short work then
-        found = time_spectra(start, stream, 1 if toy else 5)
-        print(kind, found)
-        results |= {f"{kind}.{name}": value for name, value in found.items()}
-        _harness.write_json(arguments.json, benchmark="population", toy=toy, **results)
+        _harness.write_json(arguments.json, **results)
+    return results
 
 
 def show(kind, found):
