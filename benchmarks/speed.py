@@ -62,7 +62,7 @@ def orthonormalize_alone(kind, frame, steps):
     def body(_, carry):
         columns, growth = carry
         factors = kind.factorize(frame + 1e-9 * columns)
-        return factors.columns, growth + jnp.log(jnp.diagonal(factors.triangle))
+        return factors.columns(), growth + jnp.log(jnp.diagonal(factors.triangle))
 
     return jax.lax.fori_loop(0, steps, body, (frame, jnp.zeros(frame.shape[1])))
 

@@ -143,7 +143,7 @@ def _backward_interval(
     every, size, count = record.frames.shape
     with jax.default_matmul_precision("highest"):
         solution = _solve_triangular(solvable, right)
-        vectors = record.frames.reshape(every * size, count) @ solution
+        vectors = _times_triangular(record.frames.reshape(every * size, count), solution)
     vectors = vectors.reshape(every, size, count)
     lengths = jnp.sqrt(jnp.sum(vectors**2, axis=1))
     last = record.scale * jnp.where(lost, jnp.diagonal(triangle), 1)
@@ -157,10 +157,22 @@ def _backward_interval(
     return solution / lengths[0], covariants
 
 
+def _times_triangular(frames: Float[Array, "n k"], triangle: Float[Array, "k k"]) -> Array:
+    """`frames` @ `triangle`, upper triangular: the left half without the zeros below it."""
+    half = _half(triangle)
+    left = frames[:, :half] @ triangle[:half, :half]
+    return jnp.concatenate([left, frames @ triangle[:, half:]], axis=1)
+
+
+def _half(triangle):
+    """Where to divide a triangle, if it is large enough to be worth it."""
+    count = triangle.shape[0]
+    return count // 2 if count >= 32 else 0
+
+
 def _solve_triangular(triangle: Float[Array, "k k"], right: Float[Array, "k k"]) -> Array:
     """`triangle`^-1 `right`, both upper triangular, in two halves: the zeros below `right` need no work."""
-    count = triangle.shape[0]
-    half = count // 2 if count >= 32 else 0
+    half = _half(triangle)
     if half == 0:
         return jax.lax.linalg.triangular_solve(triangle, right, left_side=True, lower=False)
     below = jax.lax.linalg.triangular_solve(

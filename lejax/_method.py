@@ -28,7 +28,7 @@ def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
             raise TypeError(f"every must be one integer, got {every.dtype}{list(every.shape)}.")
         if not is_traced(every):
             check_count("every", every, 1)
-        return every
+        return every.astype(jnp.int32)
     every = check_count("every", every, 1)
     return every if every == 1 else np.asarray(every, np.int32)
 

@@ -6,6 +6,7 @@ products and a triangular solve and stays finite when a direction is lost.
 
 import abc
 import functools as ft
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -30,7 +31,9 @@ class Frame(NamedTuple):
 class Factors(NamedTuple):
     """Z / scale = QR."""
 
-    columns: Float[Array, "d k"]  # Q
+    columns: Callable[
+        [], Float[Array, "d k"]
+    ]  # Q: half of the work, which a frame that fails the guard is spared
     triangle: Float[Array, "k k"]  # R, with R_ii >= 0
     norms: Float[Array, " k"]  # |z_i| / scale
     cleared: Float[Array, " k"]  # |z_i| / scale less what was subtracted from it at first
@@ -65,7 +68,7 @@ class Householder(Orthonormalizer):
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        return Factors(q * sign, r * sign[:, None], norms, norms, scale)
+        return Factors(lambda: q * sign, r * sign[:, None], norms, norms, scale)
 
     def least_ratio(self, frame):
         return -jnp.inf
@@ -84,16 +87,18 @@ class Cholesky(Orthonormalizer):
         scaled = gram / norms / norms[:, None]
         lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
         triangle = lower.T * norms
-        one = jnp.ones_like(frame, shape=())
-        if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
-            inverse = jax.lax.linalg.triangular_solve(
-                lower, jnp.diag(1 / norms), left_side=True, lower=True
+
+        def columns():
+            if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
+                inverse = jax.lax.linalg.triangular_solve(
+                    lower, jnp.diag(1 / norms), left_side=True, lower=True
+                )
+                return frame @ inverse.T
+            return jax.lax.linalg.triangular_solve(
+                lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
             )
-            return Factors(frame @ inverse.T, triangle, norms, norms, one)
-        columns = jax.lax.linalg.triangular_solve(
-            lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
-        )
-        return Factors(columns, triangle, norms, norms, one)
+
+        return Factors(columns, triangle, norms, norms, jnp.ones_like(frame, shape=()))
 
     def least_ratio(self, frame):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
@@ -118,7 +123,7 @@ class GramSchmidt(Orthonormalizer):
             rows = rows.at[j, j].set(length)
             columns.append(column / length)
         one = jnp.ones_like(frame, shape=())
-        return Factors(jnp.stack(columns, axis=1), rows, norms, norms, one)
+        return Factors(lambda: jnp.stack(columns, axis=1), rows, norms, norms, one)
 
     def least_ratio(self, frame):
         return 1e-3
@@ -145,16 +150,21 @@ class Panels(Orthonormalizer):
             width = min(self.width, count - start)
             panel = Cholesky().factorize(rest[:, :width])
             rest = rest[:, width:]
-            products = panel.columns.T @ rest
-            rest = rest - panel.columns @ products
+            columns.append(panel.columns())
+            products = columns[-1].T @ rest
+            rest = rest - columns[-1] @ products
             before = jnp.zeros_like(frame, shape=(width, start))
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
-            columns.append(panel.columns)
             cleared.append(panel.norms)
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         one = jnp.ones_like(frame, shape=())
-        columns, cleared = jnp.concatenate(columns, axis=1), jnp.concatenate(cleared)
-        return Factors(columns, jnp.concatenate(rows), norms, cleared, one)
+        return Factors(
+            lambda: jnp.concatenate(columns, axis=1),
+            jnp.concatenate(rows),
+            norms,
+            jnp.concatenate(cleared),
+            one,
+        )
 
     def least_ratio(self, frame):
         return Cholesky().least_ratio(frame)
@@ -210,36 +220,40 @@ def _is_good(orthonormalizer, frame, factors) -> Bool[Array, ""]:
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
-    if not isinstance(orthonormalizer, Householder):
+    if isinstance(orthonormalizer, Householder):
+        parts = _parts(factors)
+    else:
         good = batch_all(_is_good(orthonormalizer, frame, factors))
         once = batch_all(~exact)
 
-        # The diagonal goes by itself: but for derivatives nobody asks for the triangle.
-        def with_diagonal(factors):
-            return factors, jnp.diagonal(factors.triangle)
-
         def again():
-            second = orthonormalizer.factorize(factors.columns)
-            return with_diagonal(
-                factors._replace(
-                    columns=second.columns, triangle=second.triangle @ factors.triangle
+            second = orthonormalizer.factorize(factors.columns())
+            return _parts(
+                second._replace(
+                    triangle=second.triangle @ factors.triangle,
+                    norms=factors.norms,
+                    scale=factors.scale,
                 )
             )
 
-        factors, diagonal = jax.lax.cond(
+        parts = jax.lax.cond(
             good,
-            lambda: jax.lax.cond(once, lambda: with_diagonal(factors), again),
-            lambda: with_diagonal(Householder().factorize(frame)),
+            lambda: jax.lax.cond(once, lambda: _parts(factors), again),
+            lambda: _parts(Householder().factorize(frame)),
         )
-    else:
-        diagonal = jnp.diagonal(factors.triangle)
-    largest = jnp.max(factors.norms)
+    columns, triangle, diagonal, norms, scale = parts
+    largest = jnp.max(norms)
     # Near the smallest numbers digits are lost, whatever the shares.
     finfo = jnp.finfo(frame.dtype)
-    sound = largest * factors.scale > float(finfo.tiny) / float(finfo.eps)
+    sound = largest * scale > float(finfo.tiny) / float(finfo.eps)
     share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)
-    log_growth = jnp.log(diagonal) + jnp.log(factors.scale)
-    return Frame(factors.columns, log_growth, share, factors.triangle, factors.scale)
+    return Frame(columns, jnp.log(diagonal) + jnp.log(scale), share, triangle, scale)
+
+
+def _parts(factors):
+    # The diagonal goes by itself: but for derivatives nobody asks for the triangle.
+    triangle = factors.triangle
+    return factors.columns(), triangle, jnp.diagonal(triangle), factors.norms, factors.scale
 
 
 @_orthonormalize.defjvp

@@ -22,7 +22,7 @@ def test_the_default_is_automatic_and_equals_every_step():
     automatic = spectrum(LORENZ, jnp.ones(3))
     chosen = int(automatic.every)
     assert chosen == 20  # half of a pilot of 640 // 16
-    same = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(chosen))
+    same = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(jnp.asarray(chosen, jnp.int64)))
     each = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(jnp.array(1)))
     np.testing.assert_array_equal(automatic.exponents, same.exponents)
     np.testing.assert_allclose(automatic.exponents, each.exponents, atol=1e-8)
