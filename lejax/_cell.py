@@ -69,8 +69,8 @@ def is_traced(tree: PyTree) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jtu.tree_leaves(tree))
 
 
-def check_duration(name: str, value: float | Array) -> float | Array:
-    """A positive, finite duration: a float stays static, an array stays traced."""
+def check_positive(name: str, value: float | Array) -> float | Array:
+    """A positive, finite number: a float stays static, an array stays traced."""
     if not isinstance(value, float | int) and not eqx.is_array(value):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if jnp.shape(value) != ():

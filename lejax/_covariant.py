@@ -14,8 +14,8 @@ from ._cell import (
     Cell,
     check_count,
     check_directions,
-    check_duration,
     check_inputs,
+    check_positive,
     check_state,
     check_step,
     find_nonfinite,
@@ -236,7 +236,7 @@ def check_run(
     count = check_directions(
         "num_exponents", size if num_exponents is None else num_exponents, state
     )
-    duration = check_duration("dt", time_step(cell) if dt is None else dt)
+    duration = check_positive("dt", time_step(cell) if dt is None else dt)
     duration = duration if eqx.is_array(duration) else np.asarray(duration)
     steps = Steps(int(transient), both - backward, backward)
     return hoist(cell, first_input(inputs), state), state, inputs, duration, count, steps

@@ -20,8 +20,8 @@ from ._cell import (
     Cell,
     check_count,
     check_directions,
-    check_duration,
     check_inputs,
+    check_positive,
     check_state,
     check_step,
     check_vector,
@@ -165,7 +165,7 @@ def lyapunov_spectrum(
     num_exponents = _check_num_exponents(num_exponents, frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     plan = method.check(Plan(int(transient), num_steps, num_blocks))
-    duration = check_duration("dt", time_step(cell) if dt is None else dt)
+    duration = check_positive("dt", time_step(cell) if dt is None else dt)
     if not eqx.is_array(duration):
         duration = np.asarray(duration)  # traced, yet without a trip to the device
     spectrum = _lyapunov_spectrum(

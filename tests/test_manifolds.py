@@ -479,6 +479,7 @@ BAD = {
     "no map": (lambda: stable_manifold(lejax.systems.Henon(), np.zeros(2)), TypeError, "Henon"),
     "saddle shape": (lambda: stable_manifold(LOZI, np.zeros(3)), ValueError, r"saddle must have shape \(2,\) .*got \(3,\)"),
     "no fixed point": (lambda: stable_manifold(LOZI, np.zeros(2) + 0.3), ValueError, "misses the next point by"),
+    "repeated": (lambda: stable_manifold(LOZI, np.tile(SADDLES["Lozi"][1], (2, 1))), ValueError, "has 2 points, but they repeat after 1"),
     "no saddle": (lambda: stable_manifold(TWO_ATTRACTORS, SINK), ValueError, "no saddle: moduli of its multipliers are 0.42661"),
     "not hyperbolic": (lambda: stable_manifold(ROTATION, np.array([0.5, 0.5])), ValueError, "not hyperbolic"),
     "method": (lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], method="exact"), TypeError, "Polyline or AffinePieces"),
@@ -511,6 +512,22 @@ def test_saddle_on_a_hyperplane_has_no_manifold():
     net = lejax.PiecewiseLinearMap(np.diag([2.0, 0.5]), [[0.5], [0]], [[1.0, 0]], [0.0, 0], [0.0])
     with pytest.raises(ValueError, match="lies on a hyperplane"):
         stable_manifold(net, np.zeros(2))
+
+
+def test_a_unit_that_switches_nowhere_changes_nothing():
+    point = SADDLES["Lozi"][1]
+    net = lejax.PiecewiseLinearMap(
+        LOZI.A,
+        jnp.column_stack([LOZI.W1, jnp.ones(2)]),
+        jnp.vstack([LOZI.W2, jnp.zeros(2)]),
+        LOZI.h1,
+        jnp.append(LOZI.h2, 0.0),
+    )
+    method = Polyline(max_length=5.0)
+    exact = unstable_manifold(LOZI, point, method=method)
+    np.testing.assert_array_equal(
+        unstable_manifold(net, point, method=method).segments, exact.segments
+    )
 
 
 def test_distances_in_float32_are_those_of_float64():

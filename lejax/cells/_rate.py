@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_duration
+from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
@@ -165,8 +165,8 @@ class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell, PiecewiseLinearCell):
         square = jr.normal(key_hh, (hidden_size, hidden_size), dtype)
         self.weight_hh = (gain * hidden_size**-0.5 * square).astype(dtype)
         self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
-        self.dt = check_duration("dt", dt)
-        self.tau = check_duration("tau", tau)
+        self.dt = check_positive("dt", dt)
+        self.tau = check_positive("tau", tau)
         self.activation = activation
 
     def __call__(

@@ -9,8 +9,8 @@ from .._cell import (
     Cell,
     check_count,
     check_directions,
-    check_duration,
     check_inputs,
+    check_positive,
     check_state,
     check_step,
     first_input,
@@ -66,7 +66,7 @@ def finite_time_exponent_field(
     state = jax.tree.map(lambda x: x[0], states)
     count = check_directions("num_exponents", num_exponents, state)
     batch_size = check_count("batch_size", batch_size, 1)
-    duration = check_duration("dt", time_step(cell) if dt is None else dt)
+    duration = check_positive("dt", time_step(cell) if dt is None else dt)
     cell = hoist(cell, first_input(inputs), state)
     return _field(cell, states, inputs, num_steps, count, duration, batch_size)
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import (
     Cell,
     check_count,
-    check_duration,
     check_inputs,
+    check_positive,
     check_state,
     check_step,
     first_input,
@@ -77,11 +77,11 @@ def two_trajectory_exponent(
         raise ValueError(
             f"distance must be at least {least:.1e}, which rounding leaves, got {distance}."
         )
-    duration = check_duration("dt", time_step(cell) if dt is None else dt)
+    duration = check_positive("dt", time_step(cell) if dt is None else dt)
     shape = (int(transient), num_steps, num_blocks)
     cell = hoist(cell, first_input(inputs), state)
     return _exponent(
-        cell, state, inputs, check_duration("distance", distance), duration, shape, key
+        cell, state, inputs, check_positive("distance", distance), duration, shape, key
     )
 
 

@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import check_count
+from .._cell import check_count, check_positive, is_traced
 from ._series import check_pair
 
 
@@ -63,6 +63,10 @@ def state_space_divergence(
     true, generated = check_pair(true, generated)
     num_bins = check_count("num_bins", num_bins, 2)
     num_samples = check_count("num_samples", num_samples, 1)
+    check_positive("pseudocount", pseudocount)
+    check_positive("variance", variance)
+    if not is_traced(margin) and not margin >= 0:
+        raise ValueError(f"margin must not be negative, got {margin}.")
     if true.shape[1] <= _MOST_BINNED_DIMENSIONS:
         return _binned(true, generated, num_bins, margin, pseudocount)
     if key is None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from .._cell import Cell, check_count, check_duration, check_state, check_step, ravel
+from .._cell import Cell, check_count, check_positive, check_state, check_step, ravel
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -86,7 +86,7 @@ def continue_orbit(
     """
     state = check_state(state)
     count = check_count("num_steps", num_steps, 1)
-    largest = check_duration("max_step", 10 * abs(step) if max_step is None else max_step)
+    largest = check_positive("max_step", 10 * abs(step) if max_step is None else max_step)
     low, high = (-np.inf, np.inf) if bounds is None else bounds
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")

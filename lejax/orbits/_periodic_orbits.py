@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from .._cell import (
     Cell,
     check_count,
-    check_duration,
+    check_positive,
     check_state,
     check_step,
     is_traced,
@@ -286,7 +286,7 @@ def floquet_multipliers(
                 )
             num_steps = max(1, round(float(period) / float(cell.dt)))
         num_steps = check_count("num_steps", num_steps, 1)
-        period = jnp.asarray(check_duration("period", period))
+        period = jnp.asarray(check_positive("period", period))
         shooting = FlowShooting(num_segments=1, steps=num_steps, start=1.0)
     elif num_steps is not None:
         raise ValueError("num_steps is for a Flow; the period of a map says how many.")

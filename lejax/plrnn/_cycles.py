@@ -26,7 +26,8 @@ class Cycles(eqx.Module):
     points: Float[Array, "n k m"]
     """Their states in the order in which they follow."""
     multipliers: Complex[Array, "n m"]
-    """Eigenvalues of the Jacobian of one turn, the largest modulus first."""
+    """Eigenvalues of the Jacobian of one turn, the largest modulus first. Those smaller than eps times the largest are
+    rounding."""
     words: Bool[Array, "n k h"]
     """The regions of the points; of the rotations of this word the least."""
     residual: Float[Array, " n"]
@@ -37,7 +38,8 @@ class Cycles(eqx.Module):
     count: Int[Array, " n"]
     """How many starts led there; 1 where words were enumerated."""
     singular_words: Bool[Array, "s k h"]
-    """Words with a multiplier of 1 in whose regions cycles are not isolated points, none of which is listed."""
+    """Words in whose regions I less the Jacobian of one turn is singular: what cycles there are fill lines. None of them is
+    listed."""
     num_words: int
     """How many words were tried: all that a state may follow, up to rotation, or the starts of the search."""
     is_complete: bool

@@ -11,7 +11,7 @@ from .._cell import (
     TimedCell,
     VectorField,
     check_count,
-    check_duration,
+    check_positive,
     check_state,
     is_traced,
     name_of,
@@ -64,7 +64,7 @@ class EventExactFlow(TimedCell, TangentCell):
 
     def __init__(self, field: VectorField, dt: float | Array, max_pieces: int = 64):
         self.field = check_field(field)
-        self.dt = check_duration("dt", dt)
+        self.dt = check_positive("dt", dt)
         self.max_pieces = check_count("max_pieces", max_pieces, 1)
 
     def __call__(self, input: PyTree, state: Float[Array, " m"]) -> Float[Array, " m"]:

@@ -19,7 +19,7 @@ _SETTLED = 1e-12  # a generation this short, relative to the whole, has come to 
 class Polyline(eqx.Module):
     """Grow a one-dimensional manifold segment by segment, without sampling error.
 
-    It stops when both branches of every saddle point have length `max_length`, with the generation that exceeds
+    It stops when both branches of every point of the saddle cycle have length `max_length`, with the generation that exceeds
     `max_segments` segments, after `max_generations` iterates, or when nothing new is left in the box; without a box, in
     the cube that reaches `max_length` from the saddle.
     """
@@ -179,8 +179,10 @@ def _straight_part(net, saddle, max_length, is_stable):
     scale = np.cumprod(np.append(1.0, np.abs(factors[:-1]) / rate))
     directions = directions * scale[:, None]
     values, slopes = net.hidden(saddle.points), directions @ net.W2.T
-    with np.errstate(divide="ignore"):
-        reach = np.min(np.abs(values / slopes), initial=max_length / scale.max())
+    approached = slopes != 0
+    reach = np.min(
+        np.abs(values[approached] / slopes[approached]), initial=max_length / scale.max()
+    )
     # Both the straight part and its own preimage must lie in the region of the saddle.
     half, longer = (reach * rate, reach) if is_stable else (reach, reach * rate)
     sign = np.tile([1.0, -1.0], period)[:, None]

@@ -72,10 +72,19 @@ def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
             f"saddle must be a fixed point or all points of a cycle in their order, but the map misses the next point by "
             f"{step:.1e}."
         )
-    values = net.hidden(points)[:, np.any(net.W2 != 0, axis=1)]  # the others switch nowhere
-    regions = regions[:, np.any(net.W2 != 0, axis=1)]
-    nearest = np.min(np.abs(values), initial=np.inf)
-    if np.any((values > 0) != regions) or nearest < 1e-12 * (1 + np.max(np.abs(points))):
+    period = len(points)
+    for shorter in range(1, period):
+        if period % shorter == 0:
+            apart = np.max(np.abs(np.roll(points, -shorter, axis=0) - points))
+            if apart <= 1e-9 * np.max(np.abs(points)):
+                raise ValueError(
+                    f"saddle has {period} points, but they repeat after {shorter}: give those."
+                )
+    values = net.hidden(points)
+    switches = np.any(net.W2 != 0, axis=1)
+    nearest = np.min(np.abs(values[:, switches]), initial=np.inf)
+    is_wrong = ((values > 0) != regions) & switches
+    if np.any(is_wrong) or nearest < 1e-12 * (1 + np.max(np.abs(points))):
         raise ValueError(
             f"a point of the saddle lies on a hyperplane (a distance of about {nearest:.1e} from one): it has no Jacobian."
         )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, VectorField, check_duration, name_of
+from .._cell import Cell, VectorField, check_positive, name_of
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
 from ..cells import ALRNN
 
@@ -81,7 +81,7 @@ class ContinuousALRNN(PiecewiseLinearField):
         key: PRNGKeyArray,
     ):
         """That of the discrete network F, relaxing: $\\tau \\dot z = F(z) - z$. The rates $a$ lie in $(-1/\\tau, 0]$."""
-        tau = check_duration("tau", tau)
+        tau = check_positive("tau", tau)
         cell = ALRNN.draw(size, num_relu, input_size, dtype=dtype, key=key)
         a, W, h, C = jax.tree.map(
             lambda x: (x / tau).astype(x.dtype), (cell.a - 1, cell.W, cell.h, cell.C)

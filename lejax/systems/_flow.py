@@ -7,7 +7,7 @@ import jax
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .._cell import TimedCell, check_count, check_duration
+from .._cell import TimedCell, check_count, check_positive
 
 
 class Flow(TimedCell):
@@ -39,7 +39,7 @@ class Flow(TimedCell):
         self, vector_field: Callable[[PyTree, PyTree], PyTree], dt: float | Array, substeps: int = 1
     ):
         self.vector_field = vector_field
-        self.dt = check_duration("dt", dt)
+        self.dt = check_positive("dt", dt)
         self.substeps = check_count("substeps", substeps, 1)
 
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:

@@ -17,6 +17,11 @@ from ._selection import PredictionScore
 from ._teacher_forcing import SparseTeacherForcing, TeacherForcing, forced_states
 
 
+_TRAINING = (
+    2**31 - 1
+)  # keys of its own: those that a split of the same key gives may have drawn the weights
+
+
 class Reconstruction(eqx.Module):
     """Trained models of one series, s of them after e epochs, scored v times."""
 
@@ -93,7 +98,7 @@ def reconstruct(
     - `noise`: standard deviation of the Gaussian noise on the points that start and pull a sequence, drawn anew for each;
         the points it is compared with have none.
     - `optimizer`: from optax. Default: RAdam, its learning rate falling exponentially from 1e-3 to 1e-5 at `num_epochs`; to
-        train in several calls give your own.
+        train in several calls give your own, the same to each.
     - `penalty`: a further term of the loss, `penalty(model, starts, inputs)` of the starting states (b, m) and the inputs
         (b, t, ...) of a batch, e.g. a `SpectrumTerm`.
     - `score`: `score(model, validation, validation_inputs)`, taken before training, after every `score_every` epochs and
@@ -103,7 +108,8 @@ def reconstruct(
 
     **Numerics:** a host function: one compiled program an epoch, in which all models are one batch; in the dtype of the
     models. Float32 is enough for training; cast a model for its spectrum. A model that diverges holds NaN from
-    then on, has no further score, and disturbs no other. Two calls give bit for bit what one gives.
+    then on, has no further score, and disturbs no other. Two calls that differ in
+    `num_epochs` alone give bit for bit what one gives.
 
     **Raises:** `ValueError` or `TypeError` for data that do not fit the models or each other.
 
@@ -131,6 +137,10 @@ def reconstruct(
     if not noise >= 0:
         raise ValueError(f"noise must not be negative, got {noise}.")
     if optimizer is None:
+        if isinstance(models, Reconstruction):
+            raise ValueError(
+                "optimizer must be given to go on with a Reconstruction: the default's learning rate is made for one call."
+            )
         rate = optax.exponential_decay(1e-3, num_epochs * num_updates, 1e-2)
         optimizer = optax.radam(rate)
     if isinstance(models, Reconstruction):
@@ -217,7 +227,10 @@ def _begin(models, keys, optimizer, forcing) -> Reconstruction:
             f"arrays have leading axes {sorted(counts)}."
         )
     weights = eqx.filter(models, eqx.is_inexact_array)
-    dtype = jnp.result_type(*jax.tree.leaves(weights))
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(weights)})
+    if len(dtypes) != 1:
+        raise TypeError(f"models must have weights of one dtype, got {dtypes}.")
+    dtype = jnp.dtype(dtypes[0])
     size = keys.shape[0]
     return Reconstruction(
         models=models,
@@ -308,7 +321,7 @@ def _train_epoch(
         return (optax.apply_updates(weights, change), memory, alpha), error
 
     def step(carry, number):
-        drawn = jax.vmap(lambda key: jr.fold_in(key, number))(keys)
+        drawn = jax.vmap(lambda key: jr.fold_in(jr.fold_in(key, _TRAINING), number))(keys)
         # `number` is the same for all, so that what happens at some updates only is a real branch.
         return jax.vmap(update, in_axes=(0, None, 0))(carry, number, drawn)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
+from .._cell import check_count, check_positive
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
@@ -44,10 +45,16 @@ class SpectrumTerm(eqx.Module):
     function: Callable[[Float[Array, " k"]], Float[Array, ""]] = eqx.field(static=True)
     weight: float = 1.0
     num_exponents: int | None = eqx.field(static=True, default=None)
-    num_starts: int = eqx.field(static=True, default=4)
-    num_steps: int = eqx.field(static=True, default=100)
-    transient: int = eqx.field(static=True, default=20)
-    dt: float = 1.0
+    num_starts: int = eqx.field(
+        static=True, converter=lambda count: check_count("num_starts", count, 1), default=4
+    )
+    num_steps: int = eqx.field(
+        static=True, converter=lambda count: check_count("num_steps", count, 1), default=100
+    )
+    transient: int = eqx.field(
+        static=True, converter=lambda count: check_count("transient", count, 0), default=20
+    )
+    dt: float | Array = eqx.field(converter=lambda dt: check_positive("dt", dt), default=1.0)
     adjoint: Adjoint = CheckpointedAdjoint()
 
     def __call__(
