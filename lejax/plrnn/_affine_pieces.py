@@ -9,8 +9,9 @@ from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 
 from .._cell import check_count
 from .._piecewise_linear import PiecewiseLinearMap
+from ._double_map import DoubleMap
 from ._inverse import MOST_HYPERPLANES, check_regions, inverse_step
-from ._saddle import DoubleMap, Saddle
+from ._saddle import Saddle
 
 
 _INNERMOST = 1e-4  # the smallest radius of a seed, as a share of the way to the next hyperplane

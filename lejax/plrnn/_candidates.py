@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._piecewise_linear import PiecewiseLinearMap
+from ._double_map import DoubleMap
 
 
 class Candidates(NamedTuple):
@@ -98,24 +99,24 @@ def draw_words(
     Where the regions are not known (None), random bits stand in for them.
     """
     random = np.random.default_rng(np.asarray(jr.bits(key, (8,), jnp.uint32)))
-    A, W1, W2, h1, h2 = (np.asarray(x, float) for x in (net.A, net.W1, net.W2, net.h1, net.h2))
+    double = DoubleMap.of(net)
+    eye = np.eye(double.h1.size)
 
     def draw(*shape):
         if regions is None:
-            return random.random((*shape, h2.size)) < 0.5
+            return random.random((*shape, double.h2.size)) < 0.5
         return regions[random.integers(len(regions), size=shape)]
 
     num_visited = num_words // 2
-    active = W1 * draw(num_visited, 2)[..., None, :]
-    virtual = np.linalg.pinv(np.eye(h1.size) - A - active @ W2) @ (h1 + active @ h2)[..., None]
-    mix = 2 * random.random((2, num_visited, h1.size))
+    jacobians, offsets = double.affine(draw(num_visited, 2))
+    virtual = np.linalg.pinv(eye - jacobians) @ offsets[..., None]
+    mix = 2 * random.random((2, num_visited, len(eye)))
     states = mix[0] * virtual[:, 0, :, 0] + (1 - mix[1]) * virtual[:, 1, :, 0]
-    visited = np.zeros((transient + length, num_visited, h2.size), bool)
+    visited = np.zeros((transient + length, num_visited, double.h2.size), bool)
     with np.errstate(over="ignore", invalid="ignore"):  # trajectories may diverge
         for row in visited:
-            hidden = states @ W2.T + h2
-            row[:] = hidden > 0
-            states = states @ A.T + np.maximum(hidden, 0) @ W1.T + h1
+            row[:] = double.hidden(states) > 0
+            states = double.step(states)
     visited = np.swapaxes(visited, 0, 1)
     is_late = (np.arange(num_visited) % 2 == 1)[:, None, None]
     followed = np.where(is_late, visited[:, transient:], visited[:, :length])

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from .._cell import VectorField, is_traced
 from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
 from ._event_flow import check_field
+from ._regions import all_regions
 
 
 _MOST_UNITS = 16
@@ -117,11 +118,6 @@ def search_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
             f"the field has {network.h2.size} hidden units, but only the regions of up to {_MOST_UNITS} are enumerated."
         )
     return _search(network)
-
-
-def all_regions(num_units: int) -> Bool[np.ndarray, "n h"]:
-    """All words of so many bits, whether or not any state lies there."""
-    return (np.arange(2**num_units)[:, None] >> np.arange(num_units)) % 2 == 1
 
 
 @eqx.filter_jit

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._cell import Cell, check_count, is_traced, vary_with, without_gradient
 from .._piecewise_linear import piecewise_linear
+from ._regions import all_regions
 
 
 MOST_HYPERPLANES = 12  # 4096 regions, as many solves for each state
@@ -176,8 +177,7 @@ def check_regions(hidden_size: int, regions) -> np.ndarray:
                 f"a map with {hidden_size} hyperplanes may have 2^{hidden_size} regions, too many to try: pass those "
                 f"that matter as regions; without it at most {MOST_HYPERPLANES} hyperplanes are accepted."
             )
-        codes = np.arange(2**hidden_size)[:, None]
-        return (codes >> np.arange(hidden_size)) % 2 == 1
+        return all_regions(hidden_size)
     if not is_traced(regions):
         regions = np.asarray(regions)
     if regions.ndim != 2 or regions.shape[1] != hidden_size or len(regions) == 0:

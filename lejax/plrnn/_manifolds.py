@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float
 from .._cell import Cell, check_state, is_traced
 from .._piecewise_linear import piecewise_linear
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
+from ._double_map import DoubleMap
 from ._polyline import Polyline, PolylineManifold, grow_polyline
-from ._saddle import DoubleMap, find_saddle
+from ._saddle import find_saddle
 
 
 Box = tuple[Float[Array, " m"], Float[Array, " m"]]

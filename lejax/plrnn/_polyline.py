@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
 from .._cell import check_count
+from ._double_map import DoubleMap
 from ._inverse import check_regions
-from ._saddle import DoubleMap, Saddle
+from ._saddle import Saddle
 from ._segments import cut, inside, pull_back
 
 

@@ -50,6 +50,11 @@ def find_regions(
     return jnp.asarray(regions_of(net, max_regions))
 
 
+def all_regions(num_units: int) -> Bool[np.ndarray, "n h"]:
+    """All words of so many bits, whether or not any state lies there."""
+    return (np.arange(2**num_units)[:, None] >> np.arange(num_units)) % 2 == 1
+
+
 def regions_of(net: PiecewiseLinearMap, most: int) -> Bool[np.ndarray, "n h"]:
     """`find_regions` of the canonical form, as a NumPy array."""
     tolerance = float(np.finfo(float).eps) ** 0.6  # the arithmetic is that of float64
@@ -119,8 +124,7 @@ def _inside(normal, offset, tolerance, most):
     if count <= size and np.linalg.svd(normal, compute_uv=False)[-1] > tolerance:
         if 2**count > most:
             raise TooManyRegionsError(2**count, most)
-        corners = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return (2 * corners - 1 - offset) @ np.linalg.pinv(normal).T
+        return (2.0 * all_regions(count) - 1 - offset) @ np.linalg.pinv(normal).T
     bits, points = np.zeros((1, 0), bool), np.zeros((1, size))
     for i in range(count):
         here = -offset[i] * normal[i]

@@ -5,43 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import schur
 
-from .._piecewise_linear import PiecewiseLinearMap
+from ._double_map import DoubleMap, solve_cycle
 
 
 _NEAR = 1e-3  # how far, relative to its size, a given point may be from the cycle it is refined to
 _HYPERBOLIC = 1e-9
-
-
-class DoubleMap(NamedTuple):
-    """A piecewise-linear map as NumPy arrays of double precision, on rows of states.
-
-    Manifolds are computed in it even where JAX has single precision only: they amplify rounding.
-    """
-
-    A: np.ndarray
-    W1: np.ndarray
-    W2: np.ndarray
-    h1: np.ndarray
-    h2: np.ndarray
-
-    @classmethod
-    def of(cls, net: PiecewiseLinearMap) -> "DoubleMap":
-        if not isinstance(net, PiecewiseLinearMap):
-            raise TypeError(
-                f"net must be a PiecewiseLinearMap, got {type(net).__name__}; see lejax.piecewise_linear."
-            )
-        return cls(*(np.asarray(x, np.float64) for x in (net.A, net.W1, net.W2, net.h1, net.h2)))
-
-    def hidden(self, states: np.ndarray) -> np.ndarray:
-        return states @ self.W2.T + self.h2
-
-    def step(self, states: np.ndarray) -> np.ndarray:
-        return states @ self.A.T + np.maximum(self.hidden(states), 0) @ self.W1.T + self.h1
-
-    def affine(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Jacobians (.., M, M) and offsets (.., M) of regions (.., H)."""
-        active = self.W1 * regions[..., None, :]
-        return self.A + active @ self.W2, self.h1 + active @ self.h2
 
 
 class Saddle(NamedTuple):
@@ -64,7 +32,7 @@ def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
         )
     regions = net.hidden(given) > 0
     jacobians, offsets = net.affine(regions)
-    points = _solve_cycle(jacobians, offsets)
+    points, _ = solve_cycle(jacobians, offsets)
     moved = np.max(np.abs(points - given)) if np.isfinite(points).all() else np.inf
     if not moved <= _NEAR * (1 + np.max(np.abs(given))):
         step = np.max(np.abs(net.step(given) - np.roll(given, -1, axis=0)))
@@ -100,19 +68,6 @@ def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
         if i == 0:
             multipliers = np.linalg.eigvals(triangle[:count, :count])
     return Saddle(points, regions, np.stack(bases), np.asarray(multipliers, complex))
-
-
-def _solve_cycle(jacobians, offsets):
-    """All points at once: a product of many Jacobians would lose digits."""
-    period, size = offsets.shape
-    matrix = np.eye(period * size).reshape(period, size, period, size)
-    for i in range(period):
-        matrix[(i + 1) % period, :, i] -= jacobians[i]
-    right = np.roll(offsets, 1, axis=0).ravel()
-    try:
-        return np.linalg.solve(matrix.reshape(period * size, -1), right).reshape(period, size)
-    except np.linalg.LinAlgError:
-        return np.full((period, size), np.nan)
 
 
 def _check_saddle(moduli):

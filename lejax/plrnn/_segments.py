@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._saddle import DoubleMap
+from ._double_map import DoubleMap
 
 
 _SLIVER = (

@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 
 from .._piecewise_linear import PiecewiseLinearMap
 from ._candidates import Candidates
+from ._double_map import DoubleMap, solve_cycle
 from ._words import least_rotation
 
 
@@ -32,7 +33,7 @@ def settle(
     net: PiecewiseLinearMap, found: Candidates
 ) -> tuple[list[Cycle], Bool[np.ndarray, "s k h"]]:
     """The distinct cycles of minimal period among candidates, and the singular words that hold more."""
-    exact = _Float64(net)
+    exact = _Exact(net)
     epsilon = float(jnp.finfo(net.h1.dtype).eps)
     # What the program's own rounding may have decided wrongly is decided here.
     is_near = np.asarray(found.violation) <= epsilon**0.4
@@ -76,44 +77,39 @@ def _agree(points, others) -> bool:
     return bool(np.all(np.abs(points - others) <= np.maximum(1e-9 * size, 1e-13 * np.max(size))))
 
 
-class _Float64:
-    """A piecewise-linear map in NumPy and float64."""
+class _Exact:
+    """What words and their cycles are in double precision."""
 
     def __init__(self, net: PiecewiseLinearMap):
-        arrays = [np.asarray(x, float) for x in (net.A, net.W1, net.W2, net.h1, net.h2)]
-        self.A, self.W1, self.W2, self.h1, self.h2 = arrays
-
-    def pieces(self, word):
-        active = self.W1 * word[:, None, :]
-        return self.A + active @ self.W2, self.h1 + active @ self.h2
+        self.map = DoubleMap.of(net)
 
     def turn(self, word):
         """P and c of one turn, and those of each letter's beginning before it."""
-        P, c = np.eye(self.h1.size), np.zeros(self.h1.size)
+        P, c = np.eye(self.map.h1.size), np.zeros(self.map.h1.size)
         befores = []
-        for J, b in zip(*self.pieces(word), strict=True):
+        for J, b in zip(*self.map.affine(word), strict=True):
             befores.append((P, c))
             P, c = J @ P, J @ c + b
         return P, c, befores
 
     def misses(self, points, word):
         """How far each point is on the wrong side of each hyperplane, relative to the terms that add up there."""
-        value = points @ self.W2.T + self.h2
+        value = self.map.hidden(points)
         return np.where((value > 0) != word, np.abs(value) / self._size(points), 0)
 
     def touches(self, cycle: Cycle) -> bool:
         """Whether a point is on a hyperplane, to rounding."""
-        value = np.abs(cycle.points @ self.W2.T + self.h2)
+        value = np.abs(self.map.hidden(cycle.points))
         return bool(np.any(value <= 1e3 * _ROUNDING * self._size(cycle.points)))
 
     def _size(self, points):
-        size = np.abs(points) @ np.abs(self.W2).T + np.abs(self.h2)
+        size = np.abs(points) @ np.abs(self.map.W2).T + np.abs(self.map.h2)
         return np.where(size > 0, size, 1)
 
     def cycle(self, word, count: int) -> Cycle | _Singular | None:
         """The cycle of a word, or of the word next to it that its points have; None if that is not real, or shorter."""
         for _ in range(5):
-            points, condition = self._points(word)
+            points, condition = solve_cycle(*self.map.affine(word))
             if condition > _SINGULAR:
                 return _Singular()
             miss = np.max(self.misses(points, word), initial=0)
@@ -121,10 +117,10 @@ class _Float64:
                 return None
             if miss <= _ROUNDING:
                 break
-            word = points @ self.W2.T + self.h2 > 0
+            word = self.map.hidden(points) > 0
         else:
             return None
-        word = points @ self.W2.T + self.h2 > 0
+        word = self.map.hidden(points) > 0
         for shorter in range(1, len(word)):
             if len(word) % shorter == 0 and _agree(np.roll(points, -shorter, axis=0), points):
                 return None
@@ -135,24 +131,9 @@ class _Float64:
         multipliers = multipliers[np.argsort(-np.abs(multipliers), kind="stable")]
         z = points[0]
         for _ in word:
-            z = self.A @ z + self.W1 @ np.maximum(self.W2 @ z + self.h2, 0) + self.h1
+            z = self.map.step(z)
         residual = float(np.linalg.norm(z - points[0]))
         return Cycle(points, multipliers.astype(complex), word, residual, condition, count)
-
-    def _points(self, word):
-        """z_(j+1) - J_j z_j = b_j for all j at once: better conditioned than I - P. Also the condition number."""
-        J, b = self.pieces(word)
-        count, size = b.shape
-        system = np.zeros((count, size, count, size))
-        for j in range(count):
-            system[j, :, (j + 1) % count] += np.eye(size)
-            system[j, :, j] -= J[j]
-        system = system.reshape(count * size, -1)
-        try:
-            condition = float(np.linalg.cond(system, 1))
-            return np.linalg.solve(system, b.ravel()).reshape(b.shape), condition
-        except np.linalg.LinAlgError:
-            return b, np.inf
 
     def has_continuum(self, word) -> bool:
         """Whether states that return to themselves exactly are in the regions of a word whose I - P is singular: a
@@ -160,10 +141,10 @@ class _Float64:
         P, c, befores = self.turn(word)
         side = np.where(word, 1.0, -1.0)
         rows = np.concatenate(
-            [s[:, None] * (self.W2 @ Q) for s, (Q, _) in zip(side, befores, strict=True)]
+            [s[:, None] * (self.map.W2 @ Q) for s, (Q, _) in zip(side, befores, strict=True)]
         )
         offsets = np.concatenate(
-            [s * (self.W2 @ d + self.h2) for s, (_, d) in zip(side, befores, strict=True)]
+            [s * self.map.hidden(d) for s, (_, d) in zip(side, befores, strict=True)]
         )
         best = linprog(
             np.append(np.zeros(len(P)), -1.0),

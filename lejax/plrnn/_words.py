@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from .._piecewise_linear import PiecewiseLinearMap
+from ._double_map import DoubleMap
 
 
 Word = tuple[tuple[int, ...], ...]
@@ -82,8 +83,7 @@ class _Tree:
     """The parts that the lines cut a polygon into, and their images. A polygon is its rays in order, (n, 3)."""
 
     def __init__(self, net: PiecewiseLinearMap):
-        arrays = [np.asarray(x, float) for x in (net.A, net.W1, net.W2, net.h1, net.h2)]
-        self.A, self.W1, self.W2, self.h1, self.h2 = arrays
+        self.A, self.W1, self.W2, self.h1, self.h2 = DoubleMap.of(net)
         size = self.h1.size
         self.places = [*range(size), 2]  # of the coordinates of a state, and the 1 behind them
         # Distances within what is there are about 1, whatever the units of the states.
