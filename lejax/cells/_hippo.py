@@ -16,7 +16,8 @@ def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array,
     $$A_{nk} = -\sqrt{(2n+1)(2k+1)}\ (n > k), \quad -(n+1)\ (n = k), \quad 0\ (n < k), \qquad B_n = \sqrt{2n+1}$$
 
     The eigenvalues are -1 .. -N, on the diagonal; the matrix is so far from normal (the condition number of its
-    eigenvectors is 3e19 at N = 32) that it is never to be diagonalized.
+    unit eigenvectors is 1.2e23 at N = 32) that it is never to be diagonalized. Its symmetric part is $-1/2 - p p^T$ with
+    $p_n = \sqrt{n + 1/2}$: nothing grows in the Euclidean norm, $|e^{At}| \le e^{-t/2}$.
 
     **Arguments:** `size` N, `dtype`. **Returns:** A (N, N) and B (N,).
 
@@ -68,8 +69,7 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
     $$x' = \bar A x + \bar B u$$
 
-    The Jacobian is triangular, so the exponents are exact: with a zero-order hold -1 .. -N per unit of time. They all are
-    negative, yet the state of this far from normal system grows before it decays.
+    The Jacobian is triangular, so the exponents are exact: with a zero-order hold -1 .. -N per unit of time.
 
     **Arguments:** `size` N, `discretization`, `dtype`, and the step `dt`, from which `transition` (N, N) and `gain` (N, 1) are
     made once. The input has shape (1,), the output is the state (N,).
