@@ -193,7 +193,7 @@ def forecast(toy):
     series = lejax.unroll(flow, jnp.array([1.0, 2.0, 20.0]), num_steps=num_points + 200)[200:]
     series = (series - jnp.mean(series, axis=0)) / jnp.std(series, axis=0)
     keys = jr.split(jr.key(3), 1 if toy else 3)
-    size, layers, updates, batch, length = (3, 1, 5, 2, 20) if toy else (8, 1, 3000, 16, 60)
+    size, layers, updates, batch, length = (3, 1, 5, 2, 20) if toy else (8, 1, 5000, 16, 60)
     split = len(series) * 3 // 4
     loops, losses = eqx.filter_vmap(
         lambda key: train(key, series[:split], size, layers, updates, batch, length)
