@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import BlockTriangularCell, DenseBlock, DiagonalBlock
 from .._cell import RecurrentCell, check_count
-from ._rate import drive, uniform
+from ._rate import check_input, uniform
 
 
 class DeltaProductCell(RecurrentCell, BlockTriangularCell):
@@ -93,8 +93,8 @@ class DeltaProductCell(RecurrentCell, BlockTriangularCell):
     def transition(self, input: Float[Array, " i"]) -> Float[Array, "k k"]:
         r"""$\alpha A$ (K, K) of an input. Signs of its determinant and phases of its eigenvalues track what no exponent
         tells."""
-        query, *factors = self._coefficients(input)
-        return _erase(*factors, jnp.eye(query.size, dtype=query.dtype))
+        query, gate, betas, keys = self._coefficients(input)
+        return _erase(gate, betas, keys, jnp.eye(query.size, dtype=query.dtype))
 
     def _step(self, input, state):
         query, gate, betas, keys = self._coefficients(input)
@@ -104,7 +104,7 @@ class DeltaProductCell(RecurrentCell, BlockTriangularCell):
         return (memory, query @ memory), ft.partial(_erase, gate, betas, keys)
 
     def _coefficients(self, input):
-        query = drive(self.weight_q, input)
+        query = self.weight_q @ check_input(self.weight_q.shape[1], input)
         keys = self.weight_k @ input
         squares = jnp.sum(keys**2, axis=1, keepdims=True)
         # A key of zeros stays one, and so does its derivative.
