@@ -77,7 +77,7 @@ def round_off(length):
     keys = jr.split(jr.key(2), 4)
     inputs = jr.normal(keys[0], (8, length, 8), jnp.float32)
     blocks = Stack([MambaCell(8, 8, dtype=jnp.float32, key=key) for key in keys[1:3]])
-    tanh = LeakyRNNCell(8, 64, dt=0.2, gain=3.0, dtype=jnp.float32, key=keys[3])
+    tanh = LeakyRNNCell(8, 128, dt=0.2, gain=3.0, dtype=jnp.float32, key=keys[3])
     rows = {}
     for name, cell, output in (
         ("two Mamba blocks", blocks, lambda states: states[-1][2]),
