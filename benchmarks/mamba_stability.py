@@ -3,7 +3,7 @@
 1. The exponents of the memory of one block from closed form against the general engine, for runs of growing length.
 2. A network in bfloat16 beside the same one (weights already rounded) in float32, on the same input: two Mamba blocks, whose
    exponents are all negative, and a chaotic tanh network. How far the outputs are apart, relative to their size.
-3. Mamba blocks trained to forecast Lorenz-63 one step of 0.05 ahead, with noise on what they read; then the loop is closed.
+3. A Mamba block trained to forecast Lorenz-63 one step of 0.05 ahead, with noise on what it reads; then the loop is closed.
    The Lorenz system has lambda_1 = 0.906 per unit of time: is that of the loop positive? Beside it, how long its forecasts
    stay within 0.4 standard deviations of the truth, in Lyapunov times.
 """
