@@ -19,7 +19,7 @@ STACK = lejax.cells.Stack(
     [lejax.cells.RNNCell(3, 2, key=jr.key(5)), lejax.cells.GRUCell(2, 2, key=jr.key(6))]
 )
 SELECTIVE = lejax.cells.MambaCell(3, 2, 1, 2, key=jr.key(7))
-DELTA = lejax.cells.DeltaProductCell(3, 2, 2, 2, 2, True, key=jr.key(8))
+DELTA = lejax.cells.DeltaProductCell(3, 2, 2, 2, use_gate=True, key=jr.key(8))
 MODES = lejax.cells.LRUCell(3, 2, key=jr.key(9))
 SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
 FRAME = jr.normal(jr.key(3), (4, 2))
