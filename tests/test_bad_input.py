@@ -9,7 +9,20 @@ from networks import Linear, driven_gru
 
 import lejax
 from lejax import SequentialQR
-from lejax.cells import ClosedLoop, GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
+from lejax.cells import (
+    ClosedLoop,
+    DeltaProductCell,
+    GRUCell,
+    HippoCell,
+    LeakyRNNCell,
+    LRUCell,
+    LSTMCell,
+    MambaCell,
+    RNNCell,
+    S4DCell,
+    S6Cell,
+    Stack,
+)
 from lejax.systems import Flow, Henon, Lorenz63
 
 
@@ -284,6 +297,51 @@ CASES = {
         lambda: LeakyRNNCell(0, 2, dt=0.1, tau=-1.0, key=jr.key(0)),
         ValueError,
         r"tau must be positive and finite, got -1\.0",
+    ),
+    "discretization": (
+        lambda: S6Cell(2, 2, "zoh", key=jr.key(0)),
+        TypeError,
+        r"discretization must be a Discretization such as ZeroOrderHold\(\), got 'zoh'",
+    ),
+    "class of a discretization": (
+        lambda: HippoCell(2, lejax.cells.Euler, dt=0.1),
+        TypeError,
+        r"must be a Discretization such as ZeroOrderHold\(\), got <class",
+    ),
+    "beta range": (
+        lambda: DeltaProductCell(2, 2, 2, beta_range=2.5, key=jr.key(0)),
+        ValueError,
+        r"beta_range must be above 0 and at most 2, got 2\.5",
+    ),
+    "ring without width": (
+        lambda: LRUCell(2, 2, min_radius=0.9, max_radius=0.5, key=jr.key(0)),
+        ValueError,
+        r"0 <= min_radius < max_radius <= 1, got 0\.9 and 0\.5",
+    ),
+    "phase": (
+        lambda: LRUCell(2, 2, max_phase=0.0, key=jr.key(0)),
+        ValueError,
+        r"max_phase must be positive, got 0\.0",
+    ),
+    "convolution without a past": (
+        lambda: MambaCell(2, 2, width=1, key=jr.key(0)),
+        ValueError,
+        r"width must be an integer of at least 2, got 1",
+    ),
+    "no modes": (
+        lambda: S4DCell(2, 0, key=jr.key(0)),
+        ValueError,
+        r"num_modes must be .* at least 1, got 0",
+    ),
+    "no input for a state space": (
+        lambda: S4DCell(2, 2, key=jr.key(0))(None, (jnp.zeros((2, 2, 2)), jnp.zeros(2))),
+        TypeError,
+        r"the cell takes inputs of size 2, got None",
+    ),
+    "input of another size": (
+        lambda: MambaCell(2, 2, key=jr.key(0))(jnp.ones(3), None),
+        ValueError,
+        r"takes inputs of shape \(2,\), got \(3,\)",
     ),
     "diverges in the trial": (
         lambda: lejax.suggest_qr_interval(Henon(), 3 * jnp.ones(2)),

@@ -18,6 +18,9 @@ CELL, STATE, INPUTS = driven_gru(size=4, num_steps=24)
 STACK = lejax.cells.Stack(
     [lejax.cells.RNNCell(3, 2, key=jr.key(5)), lejax.cells.GRUCell(2, 2, key=jr.key(6))]
 )
+SELECTIVE = lejax.cells.MambaCell(3, 2, 1, 2, key=jr.key(7))
+DELTA = lejax.cells.DeltaProductCell(3, 2, 2, 2, use_gate=True, key=jr.key(8))
+MODES = lejax.cells.LRUCell(3, 2, key=jr.key(9))
 SPECTRUM = lejax.lyapunov_spectrum(CELL, STATE, INPUTS)
 FRAME = jr.normal(jr.key(3), (4, 2))
 LOZI = lejax.piecewise_linear(lejax.systems.Lozi())
@@ -64,6 +67,21 @@ VERBS = {
         lambda x: lejax.lyapunov_spectrum(STACK, (x[:2], x[2:]), INPUTS).exponents,
         STATE + 0.1,
     ),
+    "lyapunov_spectrum.selective": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                SELECTIVE, SELECTIVE.initial_state(), x, num_exponents=6
+            ).exponents
+        ),
+        INPUTS,
+    ),
+    "lyapunov_spectrum.delta": (
+        lambda x: (
+            lejax.lyapunov_spectrum(DELTA, DELTA.initial_state(), x, num_exponents=4).exponents
+        ),
+        INPUTS,
+    ),
+    "unroll.modes": (lambda x: lejax.unroll(MODES, MODES.initial_state(), x)[1], INPUTS[:4]),
     "finite_time_exponents": (
         lambda x: lejax.finite_time_exponents(CELL, x, INPUTS, window=8),
         STATE + 0.1,
@@ -233,6 +251,8 @@ HEAVY = (
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.householder",
+    "lyapunov_spectrum.selective",
+    "lyapunov_spectrum.delta",
     "covariant_lyapunov_vectors",
     "covariant_statistics",
     "backward_lyapunov_vectors",

@@ -1,6 +1,21 @@
 """Recurrent cells that Equinox lacks, and wrappers that make cells of cells."""
 
+from ._delta import DeltaProductCell as DeltaProductCell
+from ._discretization import (
+    Bilinear as Bilinear,
+    Discretization as Discretization,
+    Euler as Euler,
+    ExponentialEuler as ExponentialEuler,
+    ZeroOrderHold as ZeroOrderHold,
+)
 from ._gated import GRUCell as GRUCell, LSTMCell as LSTMCell
+from ._hippo import (
+    HippoCell as HippoCell,
+    diagonal_legs as diagonal_legs,
+    hippo_legs as hippo_legs,
+)
+from ._linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
+from ._linear_recurrence import LRUCell as LRUCell, S4DCell as S4DCell
 from ._low_rank import LowRankReLURNN as LowRankReLURNN
 from ._plrnn import (
     ALRNN as ALRNN,
@@ -11,4 +26,5 @@ from ._plrnn import (
     ShallowPLRNN as ShallowPLRNN,
 )
 from ._rate import LeakyRNNCell as LeakyRNNCell, RNNCell as RNNCell
+from ._selective import MambaCell as MambaCell, S6Cell as S6Cell
 from ._wrappers import ClosedLoop as ClosedLoop, Stack as Stack

@@ -22,15 +22,17 @@ def drive(
     weight: Float[Array, "g i"], input: Float[Array, " i"] | None
 ) -> Float[Array, " g"] | float:
     """W u; nothing for a cell built with `input_size=0` and called without an input."""
-    if input is None:
-        if weight.shape[1] > 0:
-            raise TypeError(f"the cell takes inputs of size {weight.shape[1]}, got None.")
+    if input is None and weight.shape[1] == 0:
         return 0.0
-    if jnp.shape(input) != weight.shape[1:]:
-        raise ValueError(
-            f"the cell takes inputs of shape ({weight.shape[1]},), got {jnp.shape(input)}."
-        )
-    return weight @ input
+    return weight @ check_input(weight.shape[1], input)
+
+
+def check_input(size: int, input: Float[Array, " i"] | None) -> Float[Array, " i"]:
+    if input is None:
+        raise TypeError(f"the cell takes inputs of size {size}, got None.")
+    if jnp.shape(input) != (size,):
+        raise ValueError(f"the cell takes inputs of shape ({size},), got {jnp.shape(input)}.")
+    return input
 
 
 def check_relu(activation: Callable[[Array], Array]) -> None:

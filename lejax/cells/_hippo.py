@@ -1,0 +1,118 @@
+r"""HiPPO: the linear equation whose state holds the coefficients of a signal's past in Legendre polynomials."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._blocks import BlockTriangularCell, DiagonalBlock
+from .._cell import RecurrentCell, TimedCell, check_count, check_positive
+from ._discretization import Discretization, ZeroOrderHold, check_discretization
+from ._rate import drive
+
+
+def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    r"""The matrices A and B of HiPPO-LegS.
+
+    $$A_{nk} = -\sqrt{(2n+1)(2k+1)}\ (n > k), \quad -(n+1)\ (n = k), \quad 0\ (n < k), \qquad B_n = \sqrt{2n+1}$$
+
+    The eigenvalues are -1 .. -N, on the diagonal; the matrix is so far from normal (the condition number of its
+    unit eigenvectors is 1.2e23 at N = 32) that it is never to be diagonalized. Its symmetric part is $-1/2 - p p^T$ with
+    $p_n = \sqrt{n + 1/2}$: nothing grows in the Euclidean norm, $|e^{At}| \le e^{-t/2}$.
+
+    **Arguments:** `size` N, `dtype`. **Returns:** A (N, N) and B (N,).
+
+    !!! example
+
+        >>> import lejax
+        >>> A, B = lejax.cells.hippo_legs(3)
+        >>> A.diagonal()
+        Array([-1., -2., -3.], dtype=...)
+
+    Gu, Dao, Ermon, Rudra & Ré, NeurIPS 33 (2020).
+    """
+    matrix, B = _legs(check_count("size", size, 1))
+    dtype = dtype or jnp.result_type(float)
+    return jnp.asarray(matrix, dtype), jnp.asarray(B, dtype)
+
+
+def _legs(size: int) -> tuple[np.ndarray, np.ndarray]:
+    orders = np.arange(size)
+    B = np.sqrt(2 * orders + 1)
+    return -np.tril(np.outer(B, B), -1) - np.diag(orders + 1.0), B
+
+
+def diagonal_legs(num_modes: int, dtype=None) -> Float[Array, "n 2"]:
+    r"""The rates of S4D-LegS: eigenvalues of the normal part of HiPPO-LegS, the N of 2N with positive imaginary part.
+
+    $A + p p^T$ with $p_n = \sqrt{n + 1/2}$ is -1/2 plus a skew-symmetric matrix: all real parts are -1/2.
+
+    **Arguments:** `num_modes` N, `dtype`. **Returns:** real pairs (N, 2), the slowest mode first.
+
+    !!! example
+
+        >>> import lejax
+        >>> lejax.cells.diagonal_legs(2).shape
+        (2, 2)
+
+    Gu, Gupta, Goel & Ré, NeurIPS 35 (2022).
+    """
+    size = 2 * check_count("num_modes", num_modes, 1)
+    matrix, B = _legs(size)
+    skew = matrix + np.outer(B, B) / 2 + np.eye(size) / 2
+    imaginary = np.linalg.eigvalsh(-1j * skew)[size // 2 :]
+    pairs = np.stack([np.full_like(imaginary, -0.5), imaginary], axis=1)
+    return jnp.asarray(pairs, dtype or jnp.result_type(float))
+
+
+class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
+    r"""The memory of HiPPO-LegS for one signal, invariant in time as S4 takes it.
+
+    $$x' = \bar A x + \bar B u$$
+
+    The Jacobian is triangular, so the exponents are exact: with a zero-order hold -1 .. -N per unit of time.
+
+    **Arguments:** `size` N, `discretization`, `dtype`, and the step `dt`, from which `transition` (N, N) and `gain` (N, 1) are
+    made once. The input has shape (1,), the output is the state (N,).
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> cell = lejax.cells.HippoCell(3, dt=0.1)
+        >>> spectrum = lejax.lyapunov_spectrum(cell, cell.initial_state(), jnp.ones((20, 1)))
+        >>> jnp.allclose(spectrum.exponents, jnp.array([-1.0, -2.0, -3.0]), atol=1e-4)
+        Array(True, dtype=bool)
+
+    Gu, Dao, Ermon, Rudra & Ré, NeurIPS 33 (2020).
+    """
+
+    transition: Float[Array, "n n"]
+    gain: Float[Array, "n 1"]
+    dt: float | Array
+
+    def __init__(
+        self,
+        size: int,
+        discretization: Discretization = ZeroOrderHold(),
+        dtype=None,
+        *,
+        dt: float | Array,
+    ):
+        matrix, B = hippo_legs(size, dtype)
+        self.dt = check_positive("dt", dt)
+        step = jnp.asarray(dt, B.dtype)
+        transition, gain = check_discretization(discretization).dense(matrix, B, step)
+        self.transition, self.gain = jnp.tril(transition), gain[:, None]
+
+    def __call__(
+        self, input: Float[Array, " 1"] | None, state: Float[Array, " n"]
+    ) -> Float[Array, " n"]:
+        return self.transition @ state + drive(self.gain, input)
+
+    def blocks(self, input, state):
+        return self(input, state), (DiagonalBlock(jnp.diagonal(self.transition)),)
+
+    def initial_state(self) -> Float[Array, " n"]:
+        return jnp.zeros(self.gain.shape[0], self.gain.dtype)
+
+    def time_step(self) -> float | Array:
+        return self.dt

@@ -1,0 +1,230 @@
+"""The delta rule and gated linear attention: products of small matrices, each exponent once for every value."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lejax
+from lejax import SequentialQR
+from lejax.cells import ClosedLoop, DeltaProductCell, GatedLinearAttentionCell, Stack
+
+
+INPUTS = jr.normal(jr.key(0), (150, 3))
+EVERY_STEP = {"method": SequentialQR(every=1)}
+
+
+class MemoryOnly(eqx.Module):
+    """A cell without its output, which says nothing of its blocks."""
+
+    cell: eqx.Module
+
+    def __call__(self, input, state):
+        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
+
+
+def run(cell, inputs=INPUTS, **keywords):
+    size = cell.initial_state()[0].size
+    return lejax.lyapunov_spectrum(
+        cell, cell.initial_state(), inputs, num_exponents=size, **keywords
+    )
+
+
+def with_beta(cell, logit):
+    """All betas the same: the range times sigmoid(logit)."""
+    weights = (jnp.zeros_like(cell.weight_beta), jnp.full_like(cell.bias_beta, logit))
+    return eqx.tree_at(lambda c: (c.weight_beta, c.bias_beta), cell, weights)
+
+
+@pytest.mark.parametrize("use_gate", [False, True])
+def test_delta_product(use_gate):
+    cell = DeltaProductCell(3, 4, 2, num_factors=2, use_gate=use_gate, key=jr.key(1))
+    S, u = jr.normal(jr.key(2), (4, 2)), INPUTS[0]
+    gate = jax.nn.sigmoid(cell.weight_gate @ u + 4) if use_gate else 1.0
+    A, new = gate * np.eye(4), gate * np.asarray(S)
+    for j in range(2):
+        k = cell.weight_k[j] @ u
+        k = k / np.linalg.norm(k)
+        beta = jax.nn.sigmoid(cell.weight_beta[j] @ u + cell.bias_beta[j])
+        factor = np.eye(4) - beta * np.outer(k, k)
+        A, new = factor @ A, factor @ new + beta * np.outer(k, cell.weight_v[j] @ u)
+    following = cell(u, (S, jnp.zeros(2)))
+    np.testing.assert_allclose(following[0], new, rtol=1e-12)
+    np.testing.assert_allclose(following[1], new.T @ (cell.weight_q @ u), rtol=1e-12)
+    np.testing.assert_allclose(cell.transition(u), A, rtol=1e-12, atol=1e-15)
+    jacobian = lejax.jacobian(MemoryOnly(cell), S, u)
+    np.testing.assert_allclose(jacobian, np.kron(A, np.eye(2)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("num_factors", "beta_range", "use_gate"),
+    [
+        (2, 2, True),
+        pytest.param(1, 1, False, marks=pytest.mark.slow),
+        pytest.param(3, 1.5, False, marks=pytest.mark.slow),
+    ],
+)
+def test_sums_and_multiplicities(num_factors, beta_range, use_gate):
+    cell = DeltaProductCell(3, 3, 2, num_factors, beta_range, use_gate, key=jr.key(3))
+    spectrum = run(cell, **EVERY_STEP)
+    np.testing.assert_array_equal(spectrum.exponents[::2], spectrum.exponents[1::2])
+    betas = beta_range * jax.nn.sigmoid(INPUTS @ cell.weight_beta.T + cell.bias_beta)
+    exact = np.mean(np.sum(np.log(np.abs(1 - betas)), axis=1))
+    if use_gate:
+        exact += 3 * np.mean(np.log(jax.nn.sigmoid(INPUTS @ cell.weight_gate + 4)))
+    np.testing.assert_allclose(np.sum(spectrum.exponents[::2]), exact, rtol=1e-12)
+    assert spectrum.exponents[0] <= 1e-12
+    # The general engine sees the whole of K V directions, and the same.
+    whole = lejax.lyapunov_spectrum(MemoryOnly(cell), cell.initial_state()[0], INPUTS, **EVERY_STEP)
+    np.testing.assert_allclose(np.sum(whole.exponents), 2 * exact, rtol=1e-12)
+    np.testing.assert_allclose(whole.exponents, spectrum.exponents, atol=5 / 150)
+    # From the same frame they agree column by column.
+    frame = spectrum.frame
+    one = run(cell, frame=frame, **EVERY_STEP)
+    other = lejax.lyapunov_spectrum(
+        MemoryOnly(cell), cell.initial_state()[0], INPUTS, frame=frame[:6], **EVERY_STEP
+    )
+    np.testing.assert_allclose(other.exponents, one.exponents, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.slow
+def test_numbers_of_gaussian_keys():
+    # Unit keys in four dimensions drawn from a normal distribution, and beta the sigmoid of another normal number.
+    cell = DeltaProductCell(5, 4, 1, key=jr.key(0))
+    weights = (jnp.eye(4, 5)[None], jnp.eye(5)[None, 4], jnp.zeros(1))
+    cell = eqx.tree_at(lambda c: (c.weight_k, c.weight_beta, c.bias_beta), cell, weights)
+    inputs = jr.normal(jr.key(4), (3000, 5))
+    known = {
+        1.0: [-0.1140, -0.1483, -0.2098, -0.3227],
+        2.0: [-0.1457, -0.2021, -0.3153, -0.7598],
+    }
+    for beta_range, values in known.items():
+        changed = eqx.tree_at(lambda c: c.beta_range, cell, beta_range)
+        spectrum = run(changed, inputs, **EVERY_STEP)
+        error = np.sqrt(2) * spectrum.standard_error  # the other run has one of the same size
+        assert np.all(np.abs(spectrum.exponents - np.array(values)) < 4 * error)
+        assert np.all(error < 0.02)
+
+
+def test_reflections_stretch_nothing_and_tell_only_their_signs():
+    cell = with_beta(DeltaProductCell(3, 4, 2, 1, 2, key=jr.key(5)), 1e3)
+    spectrum = run(cell, **EVERY_STEP)
+    np.testing.assert_allclose(spectrum.exponents, 0, atol=1e-13)
+    transitions = jax.vmap(cell.transition)(INPUTS)
+    np.testing.assert_allclose(np.linalg.det(transitions), -1, rtol=1e-12)
+    # Two of them turn a plane: the phases of the eigenvalues tell them from the identity, no exponent does.
+    pair = with_beta(DeltaProductCell(3, 4, 2, 2, 2, key=jr.key(5)), 1e3)
+    eigenvalues = np.linalg.eigvals(pair.transition(INPUTS[0]))
+    np.testing.assert_allclose(np.abs(eigenvalues), 1, rtol=1e-12)
+    assert np.abs(np.angle(eigenvalues)).max() > 0.1
+
+
+def test_beta_of_one_loses_a_direction():
+    cell = with_beta(DeltaProductCell(4, 4, 2, key=jr.key(6)), 1e3)
+    # Keys of one coordinate at a time: the loss is exact.
+    cell = eqx.tree_at(lambda c: c.weight_k, cell, jnp.eye(4)[None])
+    axes = {"frame": jnp.eye(10)[:, :8], **EVERY_STEP}
+    spectrum = lejax.lyapunov_spectrum(
+        cell, cell.initial_state(), jnp.eye(4)[jnp.zeros(20, int)], **axes
+    )
+    np.testing.assert_array_equal(np.sort(spectrum.exponents), [-np.inf] * 2 + [0] * 6)
+    assert spectrum.result == lejax.RESULTS.successful
+    # Of any keys what is left is rounding, which is counted as such wherever it is not even above that of the frame.
+    spectrum = run(cell, jr.normal(jr.key(7), (60, 4)), **EVERY_STEP)
+    assert np.all(spectrum.exponents[:6] > -2)
+    assert np.all(spectrum.exponents[6:] < np.log(np.finfo(float).eps) + 2)
+    np.testing.assert_array_equal(spectrum.unresolved > 40, [False] * 6 + [True] * 2)
+
+
+def test_parity_is_one_reflection():
+    # Input 1 reflects the only direction, input 0 leaves it: beta in [0, 2] counts modulo 2 with exponents of 0.
+    cell = with_beta(DeltaProductCell(1, 1, 1, 1, 2, key=jr.key(8)), 1e3)
+    cell = eqx.tree_at(lambda c: (c.weight_k, c.weight_v), cell, (jnp.ones((1, 1, 1)),) * 2)
+    cell = eqx.tree_at(lambda c: c.weight_v, cell, jnp.zeros((1, 1, 1)))
+    bits = jr.bernoulli(jr.key(9), shape=(40, 1)).astype(float)
+    start = (jnp.ones((1, 1)), jnp.zeros(1))
+    memory, _ = lejax.unroll(cell, start, bits)
+    np.testing.assert_allclose(memory[:, 0, 0], (-1) ** np.cumsum(bits[:, 0]), rtol=1e-12)
+    spectrum = lejax.lyapunov_spectrum(cell, start, bits, num_exponents=1, **EVERY_STEP)
+    np.testing.assert_allclose(spectrum.exponents, 0, atol=1e-14)
+
+
+def test_a_key_of_zeros_erases_nothing_and_has_a_derivative():
+    cell = DeltaProductCell(3, 2, 2, num_factors=2, use_gate=True, key=jr.key(10))
+    np.testing.assert_allclose(
+        cell.transition(jnp.zeros(3)), jax.nn.sigmoid(4.0) * np.eye(2), rtol=1e-14
+    )
+    gradient = eqx.filter_grad(lambda cell: jnp.sum(cell.transition(jnp.zeros(3))))(cell)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_gated_linear_attention():
+    cell = GatedLinearAttentionCell(3, 3, 2, key=jr.key(11))
+    S, u = jr.normal(jr.key(12), (3, 2)), INPUTS[0]
+    gates = jax.nn.sigmoid(INPUTS @ cell.weight_gate.T + cell.bias_gate) ** (1 / 16)
+    new = gates[0][:, None] * S + np.outer(cell.weight_k @ u, cell.weight_v @ u)
+    following = cell(u, (S, jnp.zeros(2)))
+    np.testing.assert_allclose(following[0], new, rtol=1e-12)
+    np.testing.assert_allclose(following[1], new.T @ (cell.weight_q @ u), rtol=1e-12)
+    spectrum = run(cell, **EVERY_STEP)
+    exact = np.repeat(np.sort(np.mean(np.log(gates), axis=0))[::-1], 2)
+    np.testing.assert_allclose(spectrum.exponents, exact, rtol=1e-12)
+    whole = lejax.lyapunov_spectrum(MemoryOnly(cell), cell.initial_state()[0], INPUTS, **EVERY_STEP)
+    np.testing.assert_allclose(whole.exponents, exact, atol=5 / 150)
+    np.testing.assert_allclose(np.sum(whole.exponents), np.sum(exact), rtol=1e-12)
+
+
+CELLS = {
+    "delta": lambda dtype=None: DeltaProductCell(3, 2, 3, 2, 2, True, dtype=dtype, key=jr.key(1)),
+    "attention": lambda dtype=None: GatedLinearAttentionCell(3, 2, 3, dtype=dtype, key=jr.key(1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_layers_loops_and_precision(name):
+    cell = CELLS[name]()
+    stack = Stack([cell, cell])
+    spectrum = lejax.lyapunov_spectrum(stack, stack.initial_state(), INPUTS, num_exponents=12)
+    shown = jax.vmap(cell.output)(lejax.unroll(cell, cell.initial_state(), INPUTS))
+    sums = run(cell).exponents.sum() + run(cell, shown).exponents.sum()
+    np.testing.assert_allclose(np.sum(spectrum.exponents), sums, rtol=1e-10)
+    loop = ClosedLoop(cell, eqx.nn.Linear(3, 3, key=jr.key(2)))
+    state = jax.tree.map(lambda x: x + 0.3, loop.initial_state())
+    closed = lejax.lyapunov_spectrum(loop, state, num_steps=50, num_exponents=2)
+    assert np.isfinite(closed.exponents).all()
+    assert {x.dtype for x in jax.tree.leaves(CELLS[name](jnp.float32)) if eqx.is_array(x)} == {
+        jnp.dtype(jnp.float32)
+    }
+    for dtype, tolerance in ((jnp.float32, 1e-4), (jnp.bfloat16, 0.05)):
+        low = jax.tree.map(lambda x, d=dtype: x.astype(d) if eqx.is_array(x) else x, cell)
+        other = run(low, INPUTS[:50].astype(dtype))
+        assert other.exponents.dtype == jnp.float32
+        assert {x.dtype for x in other.state} == {jnp.dtype(dtype)}
+        exact = run(cell, INPUTS[:50]).exponents
+        np.testing.assert_allclose(other.exponents, exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_gradients_and_batches():
+    cell = CELLS["delta"]()
+
+    def total(cell):
+        return run(cell, INPUTS[:30], **EVERY_STEP).exponents[::3].sum()
+
+    def closed_form(cell):
+        inputs = INPUTS[:30]
+        betas = 2 * jax.nn.sigmoid(inputs @ cell.weight_beta.T + cell.bias_beta)
+        gates = jax.nn.sigmoid(inputs @ cell.weight_gate + cell.bias_gate)
+        return jnp.mean(jnp.log(jnp.abs(1 - betas)).sum(axis=1) + 2 * jnp.log(gates))
+
+    one, other = (eqx.filter_grad(f)(cell) for f in (total, closed_form))
+    np.testing.assert_allclose(one.weight_beta, other.weight_beta, rtol=1e-9)
+    np.testing.assert_allclose(one.weight_gate, other.weight_gate, rtol=1e-9)
+    np.testing.assert_allclose(one.weight_k, 0, atol=1e-10)
+    cells = eqx.filter_vmap(lambda key: DeltaProductCell(3, 2, 2, key=key))(jr.split(jr.key(3), 2))
+    batch = eqx.filter_vmap(lambda cell: run(cell).exponents)(cells)
+    second = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, cells)
+    np.testing.assert_allclose(batch[1], run(second).exponents, rtol=1e-10)

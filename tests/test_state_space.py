@@ -1,0 +1,364 @@
+"""Selective state spaces and linear recurrences: their equations, their exponents in closed form, and the general engine."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from _block_cells import Whole
+from jax.flatten_util import ravel_pytree
+
+import lejax
+from lejax import SequentialQR
+from lejax.cells import (
+    Bilinear,
+    ClosedLoop,
+    Euler,
+    ExponentialEuler,
+    HippoCell,
+    LRUCell,
+    MambaCell,
+    S4DCell,
+    S6Cell,
+    Stack,
+    ZeroOrderHold,
+    diagonal_legs,
+    hippo_legs,
+)
+
+
+INPUTS = jr.normal(jr.key(0), (200, 3))
+DISCRETIZATIONS = [ZeroOrderHold(), ExponentialEuler(), Bilinear(), Euler()]
+NAMES = [type(d).__name__ for d in DISCRETIZATIONS]
+
+
+class MemoryOnly(eqx.Module):
+    """A cell without its output, which says nothing of its blocks."""
+
+    cell: eqx.Module
+
+    def __call__(self, input, state):
+        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
+
+
+def fast(cell):
+    """The same S6 cell with steps of about 1: what was to be resolved in 1000 steps takes 20."""
+    return eqx.tree_at(lambda c: c.bias_step, cell, jnp.linspace(0.1, 0.9, cell.D.size))
+
+
+def selective(size=3, state_size=2, discretization=ZeroOrderHold()):
+    return fast(S6Cell(size, state_size, discretization, key=jr.key(1)))
+
+
+def run(cell, inputs=INPUTS, method=SequentialQR(every=1), **keywords):
+    return lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs, method=method, **keywords)
+
+
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS[:2], ids=NAMES[:2])
+def test_selective_state_space(discretization):
+    cell = selective(discretization=discretization)
+    memory, u = jr.normal(jr.key(2), (3, 2)), INPUTS[0]
+    steps = np.log1p(np.exp(cell.weight_step @ u + cell.bias_step))[:, None]
+    A = -np.exp(cell.log_A)
+    gain = steps if discretization == ExponentialEuler() else (np.exp(steps * A) - 1) / A
+    new = np.exp(steps * A) * memory + gain * np.outer(u, cell.weight_B @ u)
+    following = cell(u, (memory, jnp.zeros(3)))
+    np.testing.assert_allclose(following[0], new, rtol=1e-13)
+    np.testing.assert_allclose(following[1], new @ (cell.weight_C @ u) + cell.D * u, rtol=1e-13)
+    assert cell.output(following) is following[1]
+
+
+def test_mamba_starts_with_slow_steps():
+    cell = S6Cell(64, 3, key=jr.key(0))
+    steps = jax.nn.softplus(cell.bias_step)
+    assert 1e-3 < steps.min() < 2e-3
+    assert 0.05 < steps.max() < 0.1
+    np.testing.assert_allclose(-jnp.exp(cell.log_A[5]), [-1, -2, -3], rtol=1e-14)
+
+
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS[:2], ids=NAMES[:2])
+def test_selective_exponents_are_A_times_the_mean_step(discretization):
+    cell = selective(discretization=discretization)
+    steps = jax.nn.softplus(INPUTS[20:] @ cell.weight_step.T + cell.bias_step)
+    exact = np.sort((-np.exp(cell.log_A) * np.mean(steps, axis=0)[:, None]).ravel())[::-1]
+    spectrum = run(cell, transient=20)
+    np.testing.assert_allclose(spectrum.exponents[:6], exact, rtol=1e-13)
+    assert np.all(np.isneginf(spectrum.exponents[6:]))
+    assert spectrum.result == lejax.RESULTS.successful
+    leading = run(cell, transient=20, num_exponents=6)
+    np.testing.assert_array_equal(leading.exponents, spectrum.exponents[:6])
+    assert np.isfinite(leading.standard_error).all()
+
+
+def test_equal_rates_of_a_head_are_one_exponent_with_its_multiplicity():
+    # Mamba-2: one number A and one step for a head of channels.
+    cell = selective(size=4, state_size=3)
+    shared = (jnp.zeros_like(cell.log_A), jnp.repeat(cell.weight_step[::2], 2, axis=0))
+    cell = eqx.tree_at(lambda c: (c.log_A, c.weight_step), cell, shared)
+    cell = eqx.tree_at(lambda c: c.bias_step, cell, jnp.array([0.1, 0.1, 0.7, 0.7]))
+    exponents = run(cell, jr.normal(jr.key(3), (50, 4)), num_exponents=12).exponents
+    np.testing.assert_allclose(exponents[:6], exponents[0], rtol=1e-14)
+    np.testing.assert_allclose(exponents[6:], exponents[6], rtol=1e-14)
+    assert exponents[0] > exponents[6] + 0.01
+
+
+def test_selective_against_the_general_engine():
+    cell = selective()
+    inputs = jr.normal(jr.key(4), (4000, 3))
+    exact = run(cell, inputs, num_exponents=6).exponents
+    whole, state = MemoryOnly(cell), cell.initial_state()[0]
+    every_step = {"method": SequentialQR(every=1)}
+    # From the axes nothing turns, and from elsewhere the frame only has to find them: an error of the order 1/T.
+    axes = lejax.lyapunov_spectrum(whole, state, inputs, frame=jnp.eye(6), **every_step)
+    np.testing.assert_allclose(np.sort(axes.exponents), np.sort(exact), rtol=1e-10)
+    random = lejax.lyapunov_spectrum(whole, state, inputs, **every_step)
+    np.testing.assert_allclose(np.sum(random.exponents), np.sum(exact), rtol=1e-12)
+    np.testing.assert_allclose(random.exponents, exact, atol=5 / 4000)
+    assert np.abs(random.exponents - exact).max() > 1e-6
+
+
+def test_selective_gradients_are_exact():
+    cell = selective()
+
+    def exponents(cell):
+        return run(cell, num_exponents=6).exponents
+
+    # lambda = -exp(log_A) mean(Delta): the derivative by log_A is lambda.
+    gradient = eqx.filter_grad(lambda cell: exponents(cell).sum())(cell)
+    steps = jax.nn.softplus(INPUTS @ cell.weight_step.T + cell.bias_step)
+    exact = -jnp.exp(cell.log_A) * jnp.mean(steps, axis=0)[:, None]
+    np.testing.assert_allclose(gradient.log_A, exact, rtol=1e-12)
+    assert np.all(gradient.weight_C == 0)
+
+
+def block_of_mamba():
+    cell = MambaCell(3, 2, width=3, key=jr.key(6))
+    return eqx.tree_at(lambda c: c.selective, cell, fast(cell.selective))
+
+
+def test_mamba_block_on_a_whole_sequence():
+    cell, inputs = block_of_mamba(), INPUTS[:12]
+    normed = inputs / np.sqrt(np.mean(inputs**2, axis=1, keepdims=True) + 1e-5) * cell.scale
+    v, z = np.split(normed @ cell.weight_in.T, 2, axis=1)
+    past = np.concatenate([np.zeros((2, 6)), v])
+    convolved = sum(past[j : j + 12] * cell.kernel[j] for j in range(3)) + cell.bias
+    shown = lejax.unroll(
+        cell.selective, cell.selective.initial_state(), jax.nn.silu(jnp.asarray(convolved))
+    )[1]
+    expected = inputs + (shown * jax.nn.silu(z)) @ cell.weight_out.T
+    states = lejax.unroll(cell, cell.initial_state(), inputs)
+    np.testing.assert_allclose(jax.vmap(cell.output)(states), expected, rtol=1e-12)
+
+
+def test_mamba_block_is_its_selective_state_space_and_a_buffer_that_forgets():
+    cell = block_of_mamba()
+    spectrum = run(cell, transient=50)
+    buffered = jax.vmap(lambda state: state[0])(lejax.unroll(cell, cell.initial_state(), INPUTS))
+    padded = np.concatenate([np.zeros((1, 2, 6)), buffered])  # the buffer before each step
+    window = np.concatenate([padded[:-1], buffered[:, -1:]], axis=1)
+    convolved = jax.nn.silu(np.sum(cell.kernel * window, axis=1) + cell.bias)
+    inner = run(cell.selective, convolved, transient=50, num_exponents=12)
+    np.testing.assert_allclose(spectrum.exponents[:12], inner.exponents, rtol=1e-12)
+    assert np.all(np.isneginf(spectrum.exponents[12:]))
+    assert spectrum.exponents.size == 12 + 2 * 6 + 3
+    whole = lejax.lyapunov_spectrum(
+        Whole(cell), cell.initial_state(), INPUTS, transient=50, num_exponents=12
+    )
+    np.testing.assert_allclose(whole.exponents, inner.exponents, atol=5 / 150)
+    # A buffer that moves along: after as many steps as it is long, nothing of a deviation is left in it.
+    steps = [lejax.jacobian(cell, cell.initial_state(), u)[:12, :12] for u in INPUTS[:2]]
+    assert np.all(steps[1] @ steps[0] == 0)
+
+
+@pytest.mark.slow
+def test_stack_of_mamba_blocks():
+    layers = [block_of_mamba(), MambaCell(3, 2, width=2, key=jr.key(7))]
+    stack = Stack(layers)
+    spectrum = run(stack, num_exponents=24)
+    first = run(layers[0], num_exponents=12).exponents
+    shown = jax.vmap(layers[0].output)(lejax.unroll(layers[0], layers[0].initial_state(), INPUTS))
+    second = run(layers[1], shown, num_exponents=12).exponents
+    union = np.sort(np.concatenate([first, second]))[::-1]
+    np.testing.assert_allclose(spectrum.exponents, union, rtol=1e-12)
+    assert np.all(spectrum.exponents < 0)
+
+
+def test_linear_recurrent_unit():
+    cell = LRUCell(3, 4, min_radius=0.4, max_radius=0.9, key=jr.key(8))
+    rates = np.exp(-np.exp(cell.log_decay) + 1j * np.exp(cell.log_phase))
+    assert np.abs(rates).min() > 0.4
+    assert np.abs(rates).max() < 0.9
+    np.testing.assert_allclose(np.exp(cell.log_gamma), np.sqrt(1 - np.abs(rates) ** 2), rtol=1e-12)
+    B, C = (np.asarray(x) @ [1, 1j] for x in (cell.B, cell.C))
+    x = np.zeros(4, complex)
+    states = lejax.unroll(cell, cell.initial_state(), INPUTS[:6])
+    for u, modes, shown in zip(INPUTS, *states, strict=False):
+        x = rates * x + np.exp(cell.log_gamma) * (B @ u)
+        np.testing.assert_allclose(modes, np.stack([x.real, x.imag], axis=1), rtol=1e-12)
+        np.testing.assert_allclose(shown, (C @ x).real + cell.D * u, rtol=1e-12)
+    exact = np.repeat(np.sort(-np.exp(cell.log_decay))[::-1], 2)
+    spectrum = run(cell)
+    np.testing.assert_allclose(spectrum.exponents[:8], exact, rtol=1e-12)
+    assert np.all(np.isneginf(spectrum.exponents[8:]))
+    # A rotation turns every frame, but the area of a pair is that of the closed form at every step.
+    whole = lejax.lyapunov_spectrum(
+        MemoryOnly(cell), cell.initial_state()[0], INPUTS, method=SequentialQR(every=1)
+    )
+    np.testing.assert_allclose(np.sum(whole.exponents), np.sum(exact), rtol=1e-12)
+    np.testing.assert_allclose(whole.exponents, exact, atol=5 / 200)
+
+
+def per_step(discretization, rates, dt):
+    """The exponents of a step by the formulas of the textbook."""
+    if isinstance(discretization, Bilinear):
+        return np.log(np.abs((1 + dt * rates / 2) / (1 - dt * rates / 2)))
+    if isinstance(discretization, Euler):
+        return np.log(np.abs(1 + dt * rates))
+    return dt * np.real(rates)
+
+
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
+def test_diagonal_state_space(discretization):
+    cell = S4DCell(3, 4, discretization, key=jr.key(9))
+    rates, dt = np.asarray(diagonal_legs(4)) @ [1, 1j], np.exp(cell.log_dt)[:, None]
+    exact = np.repeat(per_step(discretization, rates, dt).ravel(), 2)
+    spectrum = run(cell, num_exponents=24)
+    np.testing.assert_allclose(spectrum.exponents, np.sort(exact)[::-1], rtol=1e-11)
+    # What is shown of an impulse is the kernel of the convolution that the layer also is.
+    decay, gain = discretization.diagonal(rates, dt)
+    C = np.asarray(cell.C) @ [1, 1j]
+    inputs = jnp.zeros((5, 3)).at[0].set(1.0)
+    shown = lejax.unroll(cell, cell.initial_state(), inputs)[1]
+    powers = decay ** np.arange(5)[:, None, None]
+    kernel = 2 * np.sum(C * powers * gain, axis=2).real + np.eye(5)[0, :, None] * cell.D
+    np.testing.assert_allclose(shown, kernel, rtol=1e-11, atol=1e-14)
+
+
+def test_discretizations_against_the_equation():
+    # Over a step the input is constant: x' = A x + u from 0, in closed form, by a fine Euler rule.
+    rates, dt = jnp.array([-1.0, -3.0, 0.0]), 0.2
+    exact = np.array([(1 - np.exp(-0.2)), (1 - np.exp(-0.6)) / 3, 0.2])
+    errors = {}
+    for discretization in DISCRETIZATIONS:
+        decay, gain = discretization.diagonal(rates, dt)
+        matrix, of_matrix = discretization.dense(jnp.diag(rates), jnp.ones(3), dt)
+        np.testing.assert_allclose(np.diag(matrix), decay, rtol=1e-13)
+        np.testing.assert_allclose(of_matrix, gain * jnp.ones(3), rtol=1e-13)
+        errors[type(discretization)] = np.abs(gain - exact).max()
+    assert errors[ZeroOrderHold] < 1e-15
+    assert errors[Bilinear] < errors[Euler]
+    gradient = jax.grad(lambda z: ZeroOrderHold().diagonal(z, dt)[1])(jnp.array(1e-9))
+    np.testing.assert_allclose(gradient, dt**2 / 2, rtol=1e-6)
+    # Of stiff modes the bilinear rule forgets nothing; Euler's explodes.
+    stiff = jnp.array(-1e8)
+    assert abs(np.log(abs(Bilinear().diagonal(stiff, 0.1)[0]))) < 1e-6
+    assert np.log(abs(Euler().diagonal(stiff, 0.1)[0])) > 10
+
+
+def test_legs():
+    A, B = hippo_legs(6)
+    for n in range(6):
+        for k in range(6):
+            entry = -np.sqrt((2 * n + 1) * (2 * k + 1)) if n > k else -(n + 1.0) if n == k else 0
+            np.testing.assert_allclose(A[n, k], entry, rtol=1e-15)
+    np.testing.assert_allclose(B, np.sqrt(2 * np.arange(6) + 1), rtol=1e-15)
+    np.testing.assert_allclose(np.sort(np.linalg.eigvals(A).real), np.arange(-6.0, 0), rtol=1e-9)
+    rates = diagonal_legs(6)
+    np.testing.assert_array_equal(rates[:, 0], -0.5)
+    assert np.all(np.diff(rates[:, 1]) > 0)
+    assert rates[0, 1] > 0
+    A, B = hippo_legs(12)
+    p = np.sqrt(np.arange(12) + 0.5)
+    eigenvalues = np.linalg.eigvals(A + np.outer(p, p))
+    both = np.concatenate([-rates[::-1, 1], rates[:, 1]])
+    np.testing.assert_allclose(eigenvalues.real, -0.5, atol=1e-10)
+    np.testing.assert_allclose(np.sort(eigenvalues.imag), both, atol=1e-9)
+
+
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
+def test_hippo_memory(discretization):
+    cell = HippoCell(5, discretization, dt=0.1)
+    exact = per_step(discretization, -np.arange(1.0, 6), 0.1) / 0.1
+    inputs = jnp.sin(0.1 * jnp.arange(300.0))[:, None]
+    spectrum = run(cell, inputs)
+    assert float(spectrum.dt) == 0.1
+    np.testing.assert_allclose(spectrum.exponents, exact, rtol=1e-11)
+    whole = lejax.lyapunov_spectrum(
+        Whole(cell), cell.initial_state(), inputs, dt=0.1, method=SequentialQR(every=1)
+    )
+    # Far from normal: the frame needs longer to find its directions.
+    np.testing.assert_allclose(whole.exponents, exact, atol=20 / 30)
+    np.testing.assert_allclose(np.sum(whole.exponents), np.sum(exact), rtol=1e-10)
+
+
+def test_legs_contracts_more_slowly_than_its_exponents():
+    # The symmetric part is -1/2 - p p^T: no transient growth, but at first no faster than exp(-t / 2) in 15 directions.
+    A, _ = hippo_legs(16)
+    p = np.sqrt(np.arange(16) + 0.5)
+    np.testing.assert_allclose((A + A.T) / 2, -0.5 * np.eye(16) - np.outer(p, p), atol=1e-12)
+    transition = HippoCell(16, dt=0.01).transition
+    norms = np.array([np.linalg.norm(np.linalg.matrix_power(transition, n), 2) for n in (1, 9, 99)])
+    times = 0.01 * np.array([1, 9, 99])
+    assert np.all(norms <= np.exp(-times / 2) + 1e-12)
+    assert np.all(norms > np.exp(-times))
+
+
+def test_hippo_memory_holds_the_past():
+    # The coefficients of a constant signal in Legendre polynomials: all of it in the first.
+    cell = HippoCell(4, dt=0.05)
+    state = lejax.unroll(cell, cell.initial_state(), jnp.ones((1000, 1)))[-1]
+    np.testing.assert_allclose(state, [1, 0, 0, 0], atol=1e-12)
+
+
+CELLS = {
+    "S6": lambda dtype=None: S6Cell(3, 2, dtype=dtype, key=jr.key(1)),
+    "Mamba": lambda dtype=None: MambaCell(3, 2, 1, 2, dtype=dtype, key=jr.key(1)),
+    "LRU": lambda dtype=None: LRUCell(3, 3, dtype=dtype, key=jr.key(1)),
+    "S4D": lambda dtype=None: S4DCell(3, 2, dtype=dtype, key=jr.key(1)),
+}
+
+
+def with_slow(*fast):
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in CELLS]
+
+
+@pytest.mark.parametrize("name", with_slow("S6"))
+def test_closed_loop_has_the_path_through_the_output(name):
+    cell, readout = CELLS[name](), eqx.nn.Linear(3, 3, key=jr.key(2))
+    loop = ClosedLoop(cell, readout)
+    state = jax.tree.map(lambda x: x + 0.3, loop.initial_state())
+    states = lejax.unroll(loop, state, num_steps=5)
+    before = jnp.concatenate([cell.output(state)[None], jax.vmap(cell.output)(states)[:-1]])
+    driven = lejax.unroll(cell, state, jax.vmap(readout)(before))
+    for one, other in zip(states, driven, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    # The input of a step is a function of what was shown: the Jacobian is no longer that of the recurrence.
+    whole, unravel = ravel_pytree(state)
+    exact = jax.jacfwd(lambda x: ravel_pytree(loop(None, unravel(x)))[0])(whole)
+    np.testing.assert_allclose(lejax.jacobian(loop, state), exact, rtol=1e-10, atol=1e-13)
+    alone = lejax.jacobian(cell, state, readout(cell.output(state)))
+    assert np.abs(exact - alone)[:, -3:].max() > 1e-3
+    assert np.all(alone[:, -3:] == 0)
+
+
+def test_exponents_of_a_closed_loop():
+    loop = ClosedLoop(selective(), eqx.nn.Linear(3, 3, key=jr.key(2)))
+    spectrum = run(loop, None, num_steps=100, num_exponents=2)
+    assert np.isfinite(spectrum.exponents).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", with_slow("LRU"))
+def test_precision(name, dtype):
+    cell = CELLS[name]()
+    low = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_array(x) else x, cell)
+    made = CELLS[name](jnp.float32)
+    assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
+    count = 2 * 3 if name != "S4D" else 2 * 2 * 3  # numbers of the memory
+    high = run(cell, INPUTS[:50], num_exponents=count)
+    spectrum = run(low, INPUTS[:50].astype(dtype), num_exponents=count)
+    assert spectrum.exponents.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(spectrum.state)} == {jnp.dtype(dtype)}
+    tolerance = 1e-4 if dtype == jnp.float32 else 0.05
+    np.testing.assert_allclose(spectrum.exponents, high.exponents, rtol=tolerance, atol=1e-6)
