@@ -2,6 +2,8 @@
 
 from ._gated import GRUCell as GRUCell, LSTMCell as LSTMCell
 from ._low_rank import LowRankReLURNN as LowRankReLURNN
+from ._low_rank_rate import LowRankRNNCell as LowRankRNNCell
+from ._noise import NoisyCell as NoisyCell
 from ._plrnn import (
     ALRNN as ALRNN,
     PLRNN as PLRNN,
@@ -11,4 +13,7 @@ from ._plrnn import (
     ShallowPLRNN as ShallowPLRNN,
 )
 from ._rate import LeakyRNNCell as LeakyRNNCell, RNNCell as RNNCell
+from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
+from ._reservoir import EchoStateCell as EchoStateCell
+from ._skew_symmetric import SkewRNN as SkewRNN
 from ._wrappers import ClosedLoop as ClosedLoop, Stack as Stack
