@@ -56,6 +56,11 @@ def test_all_but_rank_exponents_are_known_exactly(tau):
     sums = spectrum.block_exponents.sum(axis=1), whole.block_exponents.sum(axis=1)
     np.testing.assert_allclose(*sums, rtol=1e-11)
     np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05 / tau)
+    # With a frame that begins with the space of the columns the general engine has the known ones from the first step.
+    frame = jnp.linalg.qr(cell.M, mode="complete")[0]
+    run = {**run, "transient": 0}
+    whole = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, frame=frame, **run)
+    np.testing.assert_allclose(whole.exponents[2:], np.log(0.9) / (0.1 * tau), rtol=1e-11)
 
 
 def test_exponents_scale_as_the_rate():
