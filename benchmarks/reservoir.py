@@ -1,8 +1,8 @@
 """Echo states and forecasts of a reservoir against spectral radius and strength of its input, on Lorenz-63.
 
 Echo state networks of 100 units without bias, driven by the standardized Lorenz-63 system sampled every .02, times the
-strength. For each radius, strength and seed: the echo index of 8 starts after 1000 steps; the largest exponent of the driven
-network; and, with a readout fitted to 4000 steps (ridge penalty 1e-8), the forecast of the closed loop from 20 states of later
+strength. For each radius, strength and seed: the echo index of 8 starts after 1000 steps; the exponent of the driven
+network, the largest of the 8; and, with a readout fitted to 4000 steps (ridge penalty 1e-8), the forecast of the closed loop from 20 states of later
 data: the median of the times, in Lyapunov times of the system, in which its error stays below .4 standard deviations of the
 system. The largest exponent of the closed loop is that of what it learned: .906 per unit of time for the system itself.
 
