@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._blocks import BlockTriangularCell, DenseBlock, DiagonalBlock
+from .._blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
 from .._cell import RecurrentCell, TimedCell, check_count, check_positive
 from ._rate import activate, drive, uniform
 
@@ -110,7 +110,7 @@ class LowRankRNNCell(RecurrentCell, TimedCell, BlockTriangularCell):
         def tangent(columns):
             return (1 - rate) * columns + rate * (reduced @ columns)
 
-        blocks = [DenseBlock(tangent, rank)]
+        blocks: list[Block] = [DenseBlock(tangent, rank)]
         if rank < state.size:
             blocks.append(DiagonalBlock(jnp.full(state.size - rank, 1 - rate)))
         return self._step(input, state, rates), tuple(blocks)
