@@ -93,3 +93,11 @@ def test_exponents_come_in_pairs_and_the_orbit_is_chaotic():
     error = np.hypot(spectrum.standard_error, spectrum.standard_error[::-1])
     assert np.all(np.abs(pairs) < 4 * error + 3e-3)
     assert spectrum.exponents[0] > 4 * spectrum.standard_error[0]
+
+
+def test_float32():
+    field = SkewRNN(4, jnp.float32, key=jr.key(0))
+    start = jnp.ones(4, jnp.float32)
+    states = lejax.unroll(Flow(field, dt=0.05), start, num_steps=100)
+    assert states.dtype == jnp.float32
+    np.testing.assert_allclose(field.energy(states[-1]), field.energy(start), rtol=1e-5)

@@ -23,8 +23,8 @@ class EchoStateCell(RecurrentCell, TangentCell):
     distributions of $W_{in}$ and b, `dtype`, `key`. W is drawn standard normal and stored dense. A `leak` given as a float is
     a setting, given as an array it is a leaf that `grad` and `vmap` see.
 
-    **Numerics:** scaling W needs its eigenvalues, `jnp.linalg.eigvals`, which may need a CPU. So sparse a W that no
-    cycle of units is left has a radius of 0 and is refused; under `jit` and `vmap` its weights are NaN.
+    **Numerics:** scaling W needs its eigenvalues, `jnp.linalg.eigvals`, which may need a CPU. A W so sparse
+    that its connections close no cycle has a radius of 0 and is refused; under `jit` and `vmap` its weights are NaN.
 
     !!! example
 
@@ -97,7 +97,10 @@ def _check_share(name: str, value: float | Array) -> float | Array:
 
 
 def _of_radius_one(weight: Float[Array, "h h"]) -> Float[Array, "h h"]:
-    radius = jnp.max(jnp.abs(jnp.linalg.eigvals(weight)))
+    high = weight.astype(
+        jnp.promote_types(weight.dtype, jnp.float32)
+    )  # LAPACK knows nothing smaller
+    radius = jnp.max(jnp.abs(jnp.linalg.eigvals(high)))
     if not is_traced(radius) and not radius > 0:
         count = int(np.count_nonzero(np.asarray(weight)))
         raise ValueError(
