@@ -153,7 +153,7 @@ def test_noise_is_added_to_every_leaf_and_scales_with_the_root_of_the_step():
     cell = LeakyRNNCell(1, 3, dt=0.25, key=jr.key(0))
     stack = Stack([cell, LeakyRNNCell(3, 2, dt=0.25, key=jr.key(1))])
     noisy, state, input = NoisyCell(stack, 2.0), stack.initial_state(), jnp.ones(1)
-    step = jax.jit(noisy)
+    step = eqx.filter_jit(noisy)
     draws = jax.jit(jax.vmap(lambda key: noisy((input, key), state)))(jr.split(jr.key(2), 4000))
     for leaf, exact in zip(draws, stack(input, state), strict=True):
         noise = (np.asarray(leaf) - exact) / (2.0 * 0.5)
