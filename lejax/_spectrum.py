@@ -135,6 +135,7 @@ def lyapunov_spectrum(
     hides the zero, a finite upper bound counted in `unresolved`; the leading exponents stay right. Rounding also
     refills the directions that an exact zero has emptied, and where these grow faster than the slowest surviving
     ones it replaces those: the last exponents before a lost one are then upper bounds too.
+    An exponent of 0 says nothing of stability: a state may attract, or let go, as a power of time.
     In float32 expect errors of 1e-5 to 1e-6.
 
     **Raises:** `ValueError` or `TypeError` for unusable arguments; `RuntimeError` for a failed result.

@@ -12,16 +12,21 @@ from lejax import SequentialQR
 from lejax.cells import (
     ClosedLoop,
     DeltaProductCell,
+    EchoStateCell,
     GRUCell,
     HippoCell,
     LeakyRNNCell,
+    LowRankRNNCell,
     LRUCell,
     LSTMCell,
     MambaCell,
+    NoisyCell,
     RNNCell,
     S4DCell,
     S6Cell,
+    SkewRNN,
     Stack,
+    fit_readout,
 )
 from lejax.systems import Flow, Henon, Lorenz63
 
@@ -342,6 +347,56 @@ CASES = {
         lambda: MambaCell(2, 2, key=jr.key(0))(jnp.ones(3), None),
         ValueError,
         r"takes inputs of shape \(2,\), got \(3,\)",
+    ),
+    "leak": (
+        lambda: EchoStateCell(1, 2, leak=1.5, key=jr.key(0)),
+        ValueError,
+        r"leak must be at most 1, got 1\.5",
+    ),
+    "density": (
+        lambda: EchoStateCell(1, 2, density=0.0, key=jr.key(0)),
+        ValueError,
+        r"density must be positive and finite, got 0\.0",
+    ),
+    "no cycle": (
+        lambda: EchoStateCell(1, 3, density=1e-6, key=jr.key(0)),
+        ValueError,
+        r"the 0 connections drawn between 3 units close no cycle, so W has a spectral radius of 0",
+    ),
+    "rank": (
+        lambda: LowRankRNNCell(0, 2, 3, dt=0.1, key=jr.key(0)),
+        ValueError,
+        r"rank is 3, but hidden_size only 2",
+    ),
+    "skew size": (
+        lambda: SkewRNN(0, key=jr.key(0)),
+        ValueError,
+        r"hidden_size must be .* at least 1, got 0",
+    ),
+    "negative noise": (
+        lambda: NoisyCell(CELL, -1.0),
+        ValueError,
+        r"scale must be positive and finite, got -1\.0",
+    ),
+    "noise without keys": (
+        lambda: spectrum(NoisyCell(CELL, 1.0)),
+        TypeError,
+        r"a NoisyCell takes the pair \(input, key\) at each step, got .*; for a run pass \(inputs, jax",
+    ),
+    "lengths of states and targets": (
+        lambda: fit_readout(jnp.ones((5, 2)), jnp.ones((4, 1))),
+        ValueError,
+        r"same T, got \(5, 2\) and \(4, 1\)",
+    ),
+    "no states": (
+        lambda: fit_readout(jnp.ones((0, 2)), jnp.ones((0, 1))),
+        ValueError,
+        r"at least one state, got none",
+    ),
+    "integer states": (
+        lambda: fit_readout(jnp.ones((5, 2), int), jnp.ones((5, 1))),
+        TypeError,
+        r"states must be real floating point, got int64",
     ),
     "diverges in the trial": (
         lambda: lejax.suggest_qr_interval(Henon(), 3 * jnp.ones(2)),

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import lejax
-from lejax.cells import ClosedLoop, GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
+from lejax.cells import (
+    ClosedLoop,
+    EchoStateCell,
+    GRUCell,
+    LeakyRNNCell,
+    LowRankRNNCell,
+    LSTMCell,
+    RNNCell,
+    Stack,
+)
 from lejax.systems import Flow, Lorenz63
 
 
@@ -67,6 +76,8 @@ def test_lstm_is_equinox():
         lambda size: GRUCell(size, 4, reset_after=False, key=jr.key(0)),
         lambda size: LSTMCell(size, 4, use_bias=False, key=jr.key(0)),
         lambda size: LeakyRNNCell(size, 4, dt=0.1, key=jr.key(0)),
+        lambda size: EchoStateCell(size, 4, leak=0.5, key=jr.key(0)),
+        lambda size: LowRankRNNCell(size, 4, 2, dt=0.1, key=jr.key(0)),
     ],
 )
 def test_every_cell_has_a_zero_state_and_runs_driven_or_alone(make):

@@ -15,6 +15,7 @@ CELLS = {
     "GRU": lambda: lejax.cells.GRUCell(2, 5, key=jr.key(0)),
     "GRU without biases": lambda: lejax.cells.GRUCell(2, 5, use_bias=False, key=jr.key(0)),
     "GRU of the paper": lambda: lejax.cells.GRUCell(2, 5, reset_after=False, key=jr.key(0)),
+    "reservoir": lambda: lejax.cells.EchoStateCell(2, 5, leak=0.4, key=jr.key(0)),
     "LSTM": lambda: lejax.cells.LSTMCell(2, 5, key=jr.key(0)),
 }
 

@@ -29,6 +29,9 @@ SWITCHED = lejax.plrnn.ContinuousALRNN(
     -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
 )
 
+LOW_RANK = lejax.cells.LowRankRNNCell(0, 3, 1, dt=0.2, gain=2.0, key=jr.key(0))
+NOISY, NOISE = lejax.cells.NoisyCell(CELL, 0.1), jr.split(jr.key(4), 24)
+
 # name -> (function of one array, that array); each function returns an array or a pytree of arrays.
 VERBS = {
     "lyapunov_spectrum": (
@@ -210,10 +213,42 @@ VERBS = {
         ),
         STATE + 0.1,
     ),
+    "indicators.transition_product": (
+        lambda x: indicators.transition_product(CELL, x, INPUTS[:5]).log_determinant,
+        STATE + 0.1,
+    ),
+    "indicators.transition_product.eigenvalues": (
+        lambda x: indicators.transition_product(Henon(), x, num_steps=4).log_moduli,
+        jnp.array([0.1, 0.2]),
+    ),
+    "indicators.transient_growth": (
+        lambda x: indicators.transient_growth(CELL, x, INPUTS[:5]).curve,
+        STATE + 0.1,
+    ),
     "indicators.lyapunov_time": (indicators.lyapunov_time, jnp.array([0.5, 0.1, -0.8])),
     "indicators.predictability_horizon": (
         lambda x: indicators.predictability_horizon(x, 1e-3, 0.1),
         jnp.array([0.5, 0.1, -0.8]),
+    ),
+    "cells.LowRankRNNCell": (
+        lambda x: lejax.lyapunov_spectrum(LOW_RANK, x, num_steps=12).exponents,
+        jnp.array([0.1, -0.4, 0.3]),
+    ),
+    "cells.NoisyCell": (
+        lambda x: lejax.lyapunov_spectrum(NOISY, x, (INPUTS, NOISE)).exponents,
+        STATE + 0.1,
+    ),
+    "cells.EchoStateCell": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                lejax.cells.EchoStateCell(3, 4, spectral_radius=x[0], key=jr.key(0)), STATE, INPUTS
+            ).exponents
+        ),
+        jnp.array([0.9]),
+    ),
+    "cells.fit_readout": (
+        lambda x: lejax.cells.fit_readout(x, INPUTS, penalty=0.1).weight,
+        jr.normal(jr.key(7), (24, 4)),
     ),
     "plrnn.sample_flow": (
         lambda x: lejax.plrnn.sample_flow(SWITCHED, x, jnp.array([0.4, 1.7])),
@@ -247,7 +282,7 @@ NOT_TRACED = {
 
 # These compile many large programs between them: they run with the slow tests.
 HEAVY = (
-    *(name for name in VERBS if name.startswith(("orbits.", "plrnn.", "indicators."))),
+    *(name for name in VERBS if name.startswith(("orbits.", "plrnn.", "indicators.", "cells."))),
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.householder",

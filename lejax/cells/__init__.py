@@ -17,6 +17,8 @@ from ._hippo import (
 from ._linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
 from ._linear_recurrence import LRUCell as LRUCell, S4DCell as S4DCell
 from ._low_rank import LowRankReLURNN as LowRankReLURNN
+from ._low_rank_rate import LowRankRNNCell as LowRankRNNCell
+from ._noise import NoisyCell as NoisyCell
 from ._plrnn import (
     ALRNN as ALRNN,
     PLRNN as PLRNN,
@@ -26,5 +28,8 @@ from ._plrnn import (
     ShallowPLRNN as ShallowPLRNN,
 )
 from ._rate import LeakyRNNCell as LeakyRNNCell, RNNCell as RNNCell
+from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
+from ._reservoir import EchoStateCell as EchoStateCell
 from ._selective import MambaCell as MambaCell, S6Cell as S6Cell
+from ._skew_symmetric import SkewRNN as SkewRNN
 from ._wrappers import ClosedLoop as ClosedLoop, Stack as Stack

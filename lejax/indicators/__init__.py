@@ -1,4 +1,4 @@
-"""Indicators of chaos and of its absence, and how long forecasts last."""
+"""Indicators of chaos and of its absence, what exponents are blind to, and how long forecasts last."""
 
 from ._alignment import (
     log_alignment_index as log_alignment_index,
@@ -9,6 +9,12 @@ from ._field import finite_time_exponent_field as finite_time_exponent_field
 from ._predictability import (
     lyapunov_time as lyapunov_time,
     predictability_horizon as predictability_horizon,
+)
+from ._transition_products import (
+    TransientGrowth as TransientGrowth,
+    TransitionProduct as TransitionProduct,
+    transient_growth as transient_growth,
+    transition_product as transition_product,
 )
 from ._two_trajectories import (
     LargestExponent as LargestExponent,

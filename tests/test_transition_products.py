@@ -1,0 +1,194 @@
+"""Determinants, phases and transient growth of products of Jacobians; runs whose exponents say little."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import Linear, driven_gru
+from scipy.linalg import expm
+
+import lejax
+from lejax import RESULTS, VectorField
+from lejax.indicators import transient_growth, transition_product
+from lejax.systems import Flow, Henon
+
+
+class Turning(eqx.Module):
+    """h' = A_u h, one of several matrices."""
+
+    matrices: jax.Array
+
+    def __call__(self, input, state):
+        return self.matrices[input] @ state
+
+
+def products(matrices):
+    out = [np.eye(matrices.shape[-1])]
+    for matrix in np.asarray(matrices):
+        out.append(matrix @ out[-1])
+    return np.array(out[1:])
+
+
+def test_product_is_that_of_the_jacobians():
+    cell, state, inputs = driven_gru(size=4, num_steps=12)
+    states = jnp.concatenate([state[None], lejax.unroll(cell, state, inputs[:-1])])
+    exact = products(jax.vmap(lambda h, u: lejax.jacobian(cell, h, u))(states, inputs))
+    product = transition_product(cell, state, inputs)
+    signs, logs = np.linalg.slogdet(exact)
+    np.testing.assert_array_equal(product.determinant_sign, signs)
+    np.testing.assert_allclose(product.log_determinant, logs, rtol=1e-10)
+    values = np.linalg.eigvals(exact[-1])
+    order = np.argsort(-np.abs(values), kind="stable")
+    np.testing.assert_allclose(product.log_moduli, np.log(np.abs(values[order])), rtol=1e-8)
+    np.testing.assert_allclose(np.cos(product.phases), np.cos(np.angle(values[order])), atol=1e-8)
+    # Exponents know the same volume.
+    spectrum = lejax.lyapunov_spectrum(cell, state, inputs)
+    np.testing.assert_allclose(spectrum.exponents.sum(), logs[-1] / 12, rtol=1e-10)
+    growth = transient_growth(cell, state, inputs)
+    largest = np.linalg.norm(exact, 2, axis=(1, 2))
+    np.testing.assert_allclose(growth.curve, np.log(largest), rtol=1e-9)
+    np.testing.assert_allclose(growth.log_amplification, max(0, np.log(largest).max()), rtol=1e-9)
+
+
+def test_reflections_and_rotations_have_exponents_of_zero_and_are_told_apart():
+    third = 2 * np.pi / 3
+    turn = np.array([[np.cos(third), -np.sin(third)], [np.sin(third), np.cos(third)]])
+    cell = Turning(jnp.stack([jnp.eye(2), jnp.diag(jnp.array([1.0, -1.0])), jnp.asarray(turn)]))
+    bits = jr.bernoulli(jr.key(0), 0.5, (40,)).astype(int)
+    parity = transition_product(cell, jnp.ones(2), bits)
+    np.testing.assert_array_equal(parity.determinant_sign, (-1) ** np.cumsum(bits))
+    np.testing.assert_allclose(parity.log_moduli, 0, atol=1e-12)
+    for inputs in (bits, jnp.full(40, 2)):
+        exponents = lejax.lyapunov_spectrum(cell, jnp.ones(2), inputs).exponents
+        np.testing.assert_allclose(exponents, 0, atol=1e-12)
+    for count in (2, 3, 4):
+        product = transition_product(cell, jnp.ones(2), jnp.where(jnp.arange(40) < count, 2, 0))
+        np.testing.assert_array_equal(product.determinant_sign, 1)
+        expected = abs((count * third + np.pi) % (2 * np.pi) - np.pi)
+        np.testing.assert_allclose(np.sort(product.phases), [-expected, expected], atol=1e-12)
+
+
+def test_long_products_neither_overflow_nor_pretend():
+    rates = np.array([2.0, 1.0, -40.0])
+    product = transition_product(
+        Linear(jnp.diag(jnp.exp(rates) * jnp.array([-1.0, 1.0, 1.0]))), jnp.zeros(3), num_steps=901
+    )
+    np.testing.assert_allclose(product.log_determinant[-1], 901 * rates.sum(), rtol=1e-12)
+    assert product.determinant_sign[-1] == -1
+    np.testing.assert_allclose(product.log_moduli[0], 901 * 2.0, rtol=1e-12)
+    np.testing.assert_allclose(product.phases[0], np.pi)
+    assert np.isnan(product.log_moduli[1:]).all()
+    assert np.isnan(product.phases[1:]).all()
+    growth = transient_growth(Linear(jnp.diag(jnp.exp(rates))), jnp.zeros(3), num_steps=901)
+    np.testing.assert_allclose(growth.log_amplification, 901 * 2.0, rtol=1e-12)
+    assert int(growth.num_steps) == 901
+
+
+def test_singular_and_diverging_runs():
+    singular = Turning(jnp.stack([jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0]))]))
+    inputs = jnp.array([0, 1, 0])
+    product = transition_product(singular, jnp.ones(2), inputs)
+    np.testing.assert_array_equal(product.determinant_sign, [1, 0, 0])
+    np.testing.assert_array_equal(product.log_determinant, [0, -np.inf, -np.inf])
+    np.testing.assert_array_equal(product.log_moduli, [0, np.nan])
+    nothing = transient_growth(Linear(jnp.zeros((2, 2))), jnp.ones(2), num_steps=3)
+    assert nothing.log_amplification == 0
+    assert int(nothing.num_steps) == 0
+    np.testing.assert_array_equal(nothing.curve, -np.inf)
+    lost = transition_product(Henon(), 3 * jnp.ones(2), num_steps=30)
+    assert np.isfinite(lost.log_determinant[0])
+    assert np.isnan(lost.determinant_sign[-1])
+    assert np.isnan(lost.phases).all()
+    assert np.isnan(transient_growth(Henon(), 3 * jnp.ones(2), num_steps=30).log_amplification)
+
+
+def legs(size):
+    """The HiPPO-LegS matrix: eigenvalues -1 .. -size, far from normal."""
+    n = np.arange(size)
+    below = -np.sqrt(np.outer(2 * n + 1, 2 * n + 1))
+    return np.tril(below, -1) - np.diag(n + 1.0)
+
+
+def test_a_stable_system_that_is_not_normal_grows_first():
+    step = expm(0.1 * (6 * np.eye(8, k=1) - np.eye(8)))
+    growth = transient_growth(Linear(jnp.asarray(step)), jnp.zeros(8), num_steps=300)
+    largest = np.linalg.norm(products(np.broadcast_to(step, (300, 8, 8))), 2, axis=(1, 2))
+    np.testing.assert_allclose(growth.curve, np.log(largest), atol=1e-9)
+    assert int(growth.num_steps) == np.argmax(largest) + 1
+    np.testing.assert_allclose(growth.log_amplification, np.log(largest.max()), rtol=1e-12)
+    assert growth.log_amplification > np.log(1000)
+    product = transition_product(Linear(jnp.asarray(step)), jnp.zeros(8), num_steps=1)
+    np.testing.assert_allclose(product.log_determinant, -0.8, rtol=1e-12)
+
+
+def test_one_that_is_far_from_normal_need_not_grow():
+    # A + A^T = -1 - v v^T: the norm falls faster than exp(-t / 2) from the start.
+    step = expm(0.02 * legs(8))
+    growth = transient_growth(Linear(jnp.asarray(step)), jnp.zeros(8), num_steps=300)
+    assert growth.log_amplification == 0
+    assert np.all(growth.curve <= -0.01 * np.arange(1, 301) + 1e-12)
+
+
+def test_float32():
+    cell, state, inputs = driven_gru(size=4, num_steps=12)
+    low = jax.tree.map(lambda x: x.astype(jnp.float32), (cell, state, inputs))
+    product, growth = transition_product(*low), transient_growth(*low)
+    for leaf in (*jax.tree.leaves(product), growth.log_amplification, growth.curve):
+        assert leaf.dtype == jnp.float32
+    np.testing.assert_allclose(growth.curve, transient_growth(cell, state, inputs).curve, atol=1e-5)
+    flip = lambda input, state: state * jnp.array([1.0, -1.0], state.dtype)
+    half = transition_product(flip, jnp.ones(2, jnp.float32), num_steps=3)
+    np.testing.assert_allclose(np.sort(half.phases), [0, np.pi], atol=1e-6)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="num_steps is required when inputs is None"):
+        transition_product(Henon(), jnp.zeros(2))
+    with pytest.raises(TypeError, match="state has dtype int64"):
+        transient_growth(Henon(), jnp.zeros(2, int), num_steps=3)
+    with pytest.raises(TypeError, match="VanDerPol is a vector field, not a cell"):
+        transient_growth(lejax.systems.VanDerPol(), jnp.zeros(2), num_steps=3)
+
+
+class Tokens(VectorField):
+    """Tokens of one dimension under a selective state space layer, depth as time."""
+
+    coupling: float
+    decay: float
+
+    def __call__(self, input, state):
+        step = jax.nn.softplus(state)
+        passed = jnp.cumsum(step)
+        weight = jnp.exp(-self.decay * (passed[:, None] - passed)) * step
+        weight = jnp.tril(self.coupling * weight * state[:, None] * state)
+        return weight @ state
+
+
+def test_an_exponent_of_zero_may_be_an_attracting_power_law():
+    flow, start = Flow(Tokens(-1.0, 1.0), dt=1.0), jnp.array([0.8, 0.5])
+    states = lejax.unroll(flow, start, num_steps=40_000)
+    time = np.array([10_000, 40_000])
+    scaled = np.asarray(states)[time - 1] * np.sqrt(time)[:, None]
+    # Corrections fall as t^(-1/2), so that half of them is left after four times the time.
+    limit = 2 * scaled[1] - scaled[0]
+    np.testing.assert_allclose(limit, [1 / np.sqrt(2 * np.log(2)), 0.6005], atol=2e-3)
+    spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=40_000)
+    assert spectrum.result == RESULTS.successful
+    # A deviation falls as t^(-3/2): the exponent is 3/2 log T / T, zero in the limit.
+    assert np.all(spectrum.exponents < 0)
+    np.testing.assert_allclose(spectrum.exponents, 0, atol=1e-3)
+    np.testing.assert_allclose(spectrum.exponents[1] * 40_000 / np.log(40_000), -1.5, rtol=0.25)
+
+
+def test_a_run_that_blows_up_says_when():
+    flow, start = Flow(Tokens(1.0, 1.0), dt=0.001), jnp.array([1.0, 0.5])
+    # With x' = softplus(x) x^3 from 1: the time to infinity, by quadrature over 1 / x.
+    y = (np.arange(100_000) + 0.5) / 100_000
+    time = np.mean(y / np.logaddexp(0, 1 / y))
+    spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=2000, throw=False)
+    assert spectrum.result == RESULTS.nonfinite
+    assert 0 <= int(spectrum.first_bad_step) * 0.001 - time < 0.02
+    with pytest.raises(RuntimeError, match=f"happened at step {int(spectrum.first_bad_step)}"):
+        lejax.lyapunov_spectrum(flow, start, num_steps=2000)
