@@ -1,6 +1,8 @@
 r"""The chaotic flows and maps of dysts as vector fields and cells, traced from dysts' own equations."""
 
 import functools
+import importlib.metadata
+import importlib.util
 import inspect
 import types
 import warnings
@@ -34,7 +36,7 @@ class DystsField(VectorField):
 
     def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
         place, time = (state[:-1], state[-1]) if self.carries_time else (state, 0.0)
-        slope = _stack(_Traced(self.equations, self.parameters).rhs(place, time), state)
+        slope = _stack(_Traced(self.equations, self.parameters, state).rhs(place, time), state)
         return jnp.append(slope, jnp.ones_like(time)) if self.carries_time else slope
 
     def initial_state(self) -> Float[Array, " d"]:
@@ -53,7 +55,7 @@ class DystsMap(eqx.Module):
     """The class of dysts."""
 
     def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
-        traced = _Traced(self.equations, self.parameters)
+        traced = _Traced(self.equations, self.parameters, state)
         return _stack(traced._rhs(*state, *traced.param_list), state)
 
     def initial_state(self) -> Float[Array, " d"]:
@@ -67,15 +69,15 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
     dysts (`pip install 'lejax[dysts]'`) holds the equations of more than 130 chaotic flows and 20 maps as NumPy
     functions. Here the same functions are traced by JAX, so that they are differentiable in state and parameters.
 
-    **Arguments:** `system`, the name of a system (`"Thomas"`), or an instance of a class of dysts or of your
+    **Arguments:** `system`, the name of a system (`"Thomas"`; `"Duffing"`, which a flow and a map share, is the flow's), or an instance of a class of dysts or of your
     subclass of `dysts.base.DynSys` or `DynMap`: its parameters and initial condition are taken over.
 
     **Returns:** a `DystsField` for a flow, to be wrapped in `lejax.systems.Flow(field, dt)` (the `dt` of dysts is
     far shorter than needed: a hundredth of `field.period` serves most of them), or a `DystsMap`. Both hold
     `parameters`, a dict of arrays, and give dysts' starting point by `initial_state()`. The state is one vector (d,).
 
-    **Numerics:** the values are those of dysts up to rounding; those of its flows that never say so depend on the
-    time through a state of their own. `lejax.systems.gallery()` holds spectra measured with these fields.
+    **Numerics:** the values are those of dysts up to rounding. Most forced systems of dysts hold the phase of the force
+    as a state; where equations read the time itself, it becomes the last state. `lejax.systems.gallery()` holds spectra measured with these fields.
     The exponents stored in dysts itself are rough.
 
     **Raises:** `ModuleNotFoundError` if a name is given and dysts is not installed; `ValueError` for an unknown
@@ -83,8 +85,7 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
 
     !!! example
 
-        >>> import jax.numpy as jnp, lejax, pytest
-        >>> _ = pytest.importorskip("dysts")
+        >>> import lejax
         >>> field = lejax.interop.from_dysts("Lorenz")
         >>> {name: float(value) for name, value in field.parameters.items() if name != "beta"}
         {'rho': 28.0, 'sigma': 10.0}
@@ -120,8 +121,9 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
     field = DystsField(parameters, place, period, False, kind)
     _check_trace(name, field, field.initial_state())
     # NaN as time shows in the slope if, and only if, the time enters it.
-    slope = _Traced(kind, parameters).rhs(field.initial_state(), jnp.nan)
-    if np.isnan(np.asarray(_stack(slope, field.initial_state()))).any():
+    point = field.initial_state()
+    slope = _Traced(kind, parameters, point).rhs(point, jnp.nan)
+    if np.isnan(np.asarray(_stack(slope, point))).any():
         field = DystsField(parameters, (*place, 0.0), period, True, kind)
     return field
 
@@ -135,7 +137,7 @@ def _find(name: str) -> Any:
             import dysts.flows
             import dysts.maps
     except ModuleNotFoundError as error:
-        if error.name != "dysts":
+        if importlib.util.find_spec("dysts") is not None:  # but something it needs is not
             raise
         raise ModuleNotFoundError(
             f"{name!r} names a system of dysts, which is not installed: pip install 'lejax[dysts]'.",
@@ -146,13 +148,7 @@ def _find(name: str) -> Any:
         kind = getattr(module, name, None)
         if inspect.isclass(kind) and issubclass(kind, bases) and kind not in bases:
             return kind()
-    raise ValueError(f"dysts {_version()} has no system {name!r}.")
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("dysts")
+    raise ValueError(f"dysts {importlib.metadata.version('dysts')} has no system {name!r}.")
 
 
 def _check_trace(name: str, cell: Any, state: Array) -> Any:
@@ -181,7 +177,8 @@ def _stack(parts: Any, state: Array) -> Array:
 class _Traced:
     """Stands for `self` in the equations of a class: parameters are traced, methods call JAX where theirs call NumPy."""
 
-    def __init__(self, equations: type, parameters: dict[str, Array]):
+    def __init__(self, equations: type, parameters: dict[str, Array], state: Array):
+        parameters = {name: value.astype(state.dtype) for name, value in parameters.items()}
         self._equations, self._parameters = equations, parameters
         self.param_list = [parameters[name] for name in sorted(parameters)]
 
