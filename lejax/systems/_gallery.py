@@ -19,7 +19,7 @@ class MeasuredSystem(NamedTuple):
     kind: str
     """`"flow"` or `"map"`."""
     dimension: int
-    """d, the size of the state, with the time where the equations depend on it."""
+    """d, the size of the state, with the time where the equations depend on it; 0 of systems that are no cell."""
     exponents: Float[np.ndarray, " d"]
     """All of them, in descending order; empty if there is no measurement."""
     standard_error: Float[np.ndarray, " d"]
@@ -31,11 +31,11 @@ class MeasuredSystem(NamedTuple):
     mean_divergence: float
     """The mean trace of the field's Jacobian along the run, of a map the mean log |det J|: what the exponents must sum to."""
     dt: float
-    """The integration step; 1 of a map. Of an implicit method, whose steps vary, the time between samples."""
+    """The integration step; 1 of a map."""
     duration: float
     """The length of the counted run, in the system's time."""
     method: str
-    """`"RK4"`, `"Kvaerno5"`, or `""` of a map."""
+    """`"RK4"`, the classical Runge-Kutta method, or `""` of a map."""
     status: str
     """`"passed"`, or what is wrong, in a sentence."""
 
