@@ -14,6 +14,7 @@ PEERS = {
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
     "population": ["sklearn"],
+    "gallery": ["dysts"],
 }
 
 

@@ -14,6 +14,7 @@ import lejax
 
 
 ROOT = Path(__file__).parent.parent
+NEEDS = {"lejax.interop.from_dysts": "dysts"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -41,6 +42,8 @@ def examples_of(name):
 
 @pytest.mark.parametrize("name", [n for n in OBJECTS if examples_of(n)])
 def test_docstring_example(name, tmp_path, monkeypatch):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     monkeypatch.chdir(tmp_path)
     for test in examples_of(name):
         test.globs = {}

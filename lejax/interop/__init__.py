@@ -1,3 +1,4 @@
-"""Networks from other frameworks as lejax cells. No framework has to be installed."""
+"""Networks and systems from other packages as lejax cells. None of them has to be installed."""
 
+from ._dysts import DystsField as DystsField, DystsMap as DystsMap, from_dysts as from_dysts
 from ._torch import from_torch as from_torch

@@ -1,6 +1,7 @@
 """Textbook systems with known spectra: maps are cells, vector fields become cells through `Flow`."""
 
 from ._flow import Flow as Flow
+from ._gallery import MeasuredSystem as MeasuredSystem, gallery as gallery
 from ._maps import (
     Cat as Cat,
     Henon as Henon,

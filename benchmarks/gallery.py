@@ -1,0 +1,301 @@
+"""Lyapunov spectra of the flows and maps of dysts, each checked against what must hold whatever the system.
+
+For every system that JAX traces: all exponents with standard errors, the Kaplan-Yorke dimension, and two checks. The exponents
+must sum to the mean divergence of the field along the same run (those of a map to the mean log |det J|), within 1e-3 of the sum of
+their absolute values; and a flow that does not settle on a fixed point has an exponent 0, which must lie within 3 standard
+errors. Flows are integrated by the classical Runge-Kutta method with a step of a hundredth of dysts' period, halved until a
+trial run keeps the first check to 1e-4 and the run itself passes both checks, at most 8 times. Fields that jump are left out by name: their
+derivatives lack what a jump does to the tangent. Times are those of one process, compilation
+included; processor time counts all its threads.
+
+A run that is cut off leaves the systems done so far in the JSON. `--table` writes the results as `lejax/systems/gallery.json`,
+which `lejax.systems.gallery` reads.
+"""
+
+import functools
+import importlib.metadata
+import inspect
+import json
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+
+
+# Most of the time goes into compiling small programs: about two thirds of it with the older emitters of loops, an option
+# that later versions of XLA may refuse to know.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
+
+import _harness  # first: it sets what JAX and NumPy read when they start
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import lejax
+from lejax.interop import DystsField, from_dysts
+from lejax.systems import Flow
+
+
+dysts = _harness.import_peer("dysts")
+TABLE = Path(lejax.__file__).parent / "systems" / "gallery.json"
+TOY = ["Lorenz", "Torus", "Lorenz96", "MackeyGlass", "Henon"]
+NUM_BLOCKS = 20
+MOST_HALVINGS = 8
+CHECK = 1e-3
+# The field itself is discontinuous there, so that a perturbation jumps too, which no derivative of the field shows.
+JUMPS = ("FluidTrampoline", "SprottMore", "StickSlipOscillator")
+
+
+class Measured(lejax.BlockTriangularCell):
+    """A cell that adds up the rate at which volumes grow beside its state (x, sum), whose own direction is known."""
+
+    cell: eqx.Module
+
+    def rate(self, point):
+        if isinstance(self.cell, Flow):
+            return jnp.trace(jax.jacfwd(self.cell.vector_field, 1)(None, point))
+        return jnp.linalg.slogdet(jax.jacfwd(self.cell, 1)(None, point))[1]
+
+    def __call__(self, input, state):
+        return self.blocks(input, state)[0]
+
+    def blocks(self, input, state):
+        point, total = state
+        following, tangent = jax.linearize(functools.partial(self.cell, input), point)
+        blocks = (
+            lejax.DenseBlock(lambda columns: jax.vmap(tangent, -1, -1)(columns), point.size),
+            lejax.DiagonalBlock(jnp.ones_like(total)),
+        )
+        return (following, total + self.rate(point)), blocks
+
+
+class Run:
+    """Consecutive chunks of one trajectory, all by the same program whatever the step."""
+
+    def __init__(self, cell, start, chunk_steps):
+        size = start.size
+        directions = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (size, size))))[0]
+        self.frame = jnp.asarray(np.pad(directions, (0, 1)) + np.diag([0.0] * size + [1.0]))
+        self.point, self.chunk_steps = start, chunk_steps
+        self.cell = cell
+        self.dt = cell.dt if isinstance(cell, Flow) else jnp.ones(())
+
+    def with_step(self, dt):
+        """The same place, gone on from with another step."""
+        other = Run(Flow(self.cell.vector_field, dt), self.point, self.chunk_steps)
+        other.frame = self.frame
+        return other
+
+    def chunk(self):
+        """The exponents of the next chunk and the mean rate at which volumes grew along it."""
+        spectrum = lejax.lyapunov_spectrum(
+            Measured(self.cell),
+            (self.point, jnp.zeros(1)),
+            num_steps=self.chunk_steps,
+            dt=self.dt,
+            frame=self.frame,
+            num_blocks=1,
+            throw=False,
+        )
+        self.point, total = spectrum.state
+        self.frame = spectrum.frame
+        return np.asarray(spectrum.exponents)[:-1], float(total[0]) / self.chunk_steps
+
+    def chunks(self, number):
+        """The exponents (number, d) of the next chunks and the mean rate."""
+        exponents, rates = zip(*(self.chunk() for _ in range(number)), strict=True)
+        return np.array(exponents), float(np.mean(rates))
+
+
+def relative_difference(exponents, rate):
+    """Between the sum of the exponents and the rate at which volumes grow."""
+    scale = np.abs(exponents).sum()
+    return abs(exponents.sum() - rate) / scale if scale > 0 else abs(rate)
+
+
+def choose_step(run, period, first):
+    """The run with the largest step that keeps the divergence to 1e-4, and how often it was halved, or None."""
+    for halvings in range(first, MOST_HALVINGS + 1):
+        trial = run.with_step(jnp.asarray(period / 100 / 2**halvings))
+        # Of two chunks: a step that throws the point far away may be right out there.
+        if all(relative_difference(*trial.chunk()) < 1e-4 for _ in range(2)):
+            return trial, halvings
+    return None, MOST_HALVINGS
+
+
+def is_settled(field, point):
+    """Whether the field vanishes here, to 1e-9 of the starting state a period."""
+    speed = float(jnp.linalg.norm(field(None, point)))
+    return speed * field.period < 1e-9 * float(jnp.linalg.norm(field.initial_state()))
+
+
+def judged(run, needs_no_zero):
+    """The results of a run and what the checks say of them."""
+    run.chunks(2)  # the frame aligns, the point settles
+    row = summarize(*run.chunks(NUM_BLOCKS))
+    row |= {"dt": float(run.dt), "duration": float(run.dt) * run.chunk_steps * NUM_BLOCKS}
+    row["needs_zero"] = not needs_no_zero(run.point)
+    return {**row, "status": judge(row)}
+
+
+def measure(equations, toy):
+    """The row of one system that traces."""
+    cell = from_dysts(equations())
+    is_flow = isinstance(cell, DystsField)
+    point = cell.initial_state()
+    row = {"kind": "flow" if is_flow else "map", "dimension": point.size}
+    if is_flow and equations.__name__ in JUMPS:
+        reason = "the field jumps, and no derivative of it shows what that does to the tangent."
+        return {**row, "status": reason}
+    steps = 2 ** (10 if toy else 16 if point.size <= 4 else 15 if point.size <= 6 else 13)
+    if not is_flow:
+        return row | {"method": ""} | judged(Run(cell, point, steps), lambda point: True)
+    start, halvings = Run(Flow(cell, jnp.ones(())), point, steps), -1
+    row |= {"method": "RK4", "status": "no step keeps the sum of the exponents."}
+    while row["status"] != "passed":
+        run, halvings = choose_step(start, cell.period, halvings + 1)
+        if run is None:
+            break
+        row |= {"halvings": halvings} | judged(run, functools.partial(is_settled, cell))
+    return row
+
+
+@eqx.filter_jit
+def dimensions(spectra, tolerance):
+    """Kaplan-Yorke dimensions of spectra (n, d)."""
+    size = tolerance.size
+    return jax.vmap(lambda values: lejax.kaplan_yorke_dimension(values, size, tolerance))(spectra)
+
+
+def summarize(blocks, rate):
+    """What the checks and the table need, from exponents of blocks (b, d)."""
+    number = len(blocks)
+    blocks = blocks[:, np.argsort(-blocks.mean(axis=0))]
+    exponents, errors = blocks.mean(axis=0), blocks.std(axis=0, ddof=1) / number**0.5
+    without_one = (number * exponents - blocks) / (number - 1)
+    dimension, *others = np.asarray(dimensions(np.vstack([exponents, without_one]), 3 * errors))
+    return {
+        "exponents": exponents,
+        "standard_error": errors,
+        "kaplan_yorke_dimension": float(dimension),
+        "kaplan_yorke_error": float(np.std(others) * (number - 1) ** 0.5),
+        "mean_divergence": rate,
+        "relative_difference": relative_difference(exponents, rate),
+    }
+
+
+def judge(row):
+    """`passed`, or which check failed."""
+    exponents, errors = row["exponents"], row["standard_error"]
+    if not np.isfinite(exponents).all():
+        return "the run left the floating-point numbers."
+    if not row["relative_difference"] < CHECK:
+        return f"the sum differs from the mean divergence by {row['relative_difference']:.1e} of the exponents."
+    nearest = np.argmin(np.abs(exponents))
+    if row["needs_zero"] and not abs(exponents[nearest]) <= 3 * errors[nearest]:
+        return f"no exponent is 0: the nearest is {exponents[nearest]:.2g} with the error {errors[nearest]:.1g}."
+    return "passed"
+
+
+def find_systems():
+    """All systems of dysts as instances, by the names they have in the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no numba, which nothing here needs
+        import dysts.flows
+        import dysts.maps
+
+    found = {}
+    for module in (dysts.flows, dysts.maps):
+        for name, kind in sorted(vars(module).items()):
+            if inspect.isclass(kind) and kind.__module__ == module.__name__:
+                found[name + "Map" * (name in found)] = kind
+    return found
+
+
+def write_table(rows):
+    """Six digits of what `lejax.systems.MeasuredSystem` holds."""
+
+    def shorten(value):
+        if isinstance(value, list | np.ndarray):
+            return [shorten(item) for item in value]
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    names = lejax.systems.MeasuredSystem._fields
+    blank = dict.fromkeys(names, math.nan) | {"dimension": 0, "method": ""}
+    blank |= {"exponents": [], "standard_error": []}
+    table = {
+        name: {field: shorten((blank | row | {"name": name})[field]) for field in names}
+        for name, row in rows.items()
+    }
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(_harness.to_json(row))}" for name, row in table.items()
+    ]
+    TABLE.write_text('{"systems": {\n' + ",\n".join(lines) + "\n}}\n")
+
+
+def show(rows):
+    def line(name, row):
+        if "exponents" not in row:
+            return [name, "", "", "", "", "", row["status"]]
+        numbers = zip(row["exponents"], row["standard_error"], strict=True)
+        spectrum = " ".join(f"{value:.4g}({error:.0e})" for value, error in numbers)
+        return [
+            name,
+            spectrum,
+            f"{row['kaplan_yorke_dimension']:.3f}",
+            f"{row['relative_difference']:.0e}",
+            f"{row['dt']:.2g}",
+            f"{row['seconds']:.0f}",
+            row["status"],
+        ]
+
+    header = ["", "exponents (errors)", "dimension", "sum", "dt", "s", ""]
+    print(_harness.format_table(header, [line(*item) for item in rows.items()]))
+
+
+def main():
+    arguments = _harness.parse_arguments(
+        __doc__,
+        table="also write the table that ships with lejax",
+        resume="keep the systems that the file of --json holds",
+    )
+    if arguments.toy and arguments.table:
+        raise SystemExit("--table ships what it measures: not with --toy.")
+    rows = {}
+    systems = find_systems() if dysts is not None else {}
+    if arguments.resume and arguments.json is not None and arguments.json.exists():
+        rows = json.loads(arguments.json.read_text())["rows"]
+    for name in TOY if arguments.toy and systems else systems:
+        if name in rows:
+            continue
+        begin, used = time.perf_counter(), time.process_time()
+        try:
+            rows[name] = measure(systems[name], arguments.toy)
+        except ValueError as error:  # a delay equation, or one that does not trace
+            kind = "map" if systems[name].__module__.endswith("maps") else "flow"
+            rows[name] = {"kind": kind, "status": str(error)}
+        rows[name]["seconds"] = time.perf_counter() - begin
+        rows[name]["processor_seconds"] = time.process_time() - used
+        print(f"done: {name}: {rows[name]['status']}", flush=True)
+        _harness.write_json(arguments.json, benchmark="gallery", toy=arguments.toy, rows=rows)
+    show(rows)
+    flows = [row for row in rows.values() if row["kind"] == "flow" and "delay" not in row["status"]]
+    passed = sum(row["status"] == "passed" for row in flows)
+    seconds, used = (
+        sum(row[unit] for row in rows.values()) for unit in ("seconds", "processor_seconds")
+    )
+    print(
+        f"{passed} of {len(flows)} flows without delay passed; {seconds:.0f} s, of a processor {used:.0f} s."
+    )
+    if arguments.table:
+        write_table(rows)
+
+
+if __name__ == "__main__":
+    main()

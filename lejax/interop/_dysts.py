@@ -1,0 +1,242 @@
+r"""The chaotic flows and maps of dysts as vector fields and cells, traced from dysts' own equations."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import inspect
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._cell import VectorField, check_positive, name_of
+
+
+class DystsField(VectorField):
+    r"""A flow of dysts, $\dot x = f(x; p)$, with its parameters p as leaves. Made by `from_dysts`.
+
+    Where f depends on the time itself, time is the last number of the state, $\dot t = 1$.
+    """
+
+    parameters: dict[str, Array]
+    """By dysts' names; arrays of JAX's default float."""
+    start: tuple[float, ...] = eqx.field(static=True)
+    """The starting state that dysts gives, a point near the attractor."""
+    period: float | None = eqx.field(static=True)
+    """The dominant period that dysts gives, `None` if it gives none."""
+    carries_time: bool = eqx.field(static=True)
+    """Whether the last number of the state is the time."""
+    equations: type = eqx.field(static=True)
+    """The class of dysts."""
+
+    def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
+        place, time = (state[:-1], state[-1]) if self.carries_time else (state, 0.0)
+        slope = _stack(_Traced(self.equations, self.parameters, state).rhs(place, time), state)
+        return jnp.append(slope, jnp.ones_like(time)) if self.carries_time else slope
+
+    def initial_state(self) -> Float[Array, " d"]:
+        """`start` as an array."""
+        return jnp.asarray(self.start, float)
+
+
+class DystsMap(eqx.Module):
+    r"""A map of dysts, $x' = f(x; p)$, with its parameters p as leaves: a cell. Made by `from_dysts`."""
+
+    parameters: dict[str, Array]
+    """By dysts' names; arrays of JAX's default float."""
+    start: tuple[float, ...] = eqx.field(static=True)
+    """The starting state that dysts gives."""
+    equations: type = eqx.field(static=True)
+    """The class of dysts."""
+
+    def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
+        traced = _Traced(self.equations, self.parameters, state)
+        return _stack(traced._rhs(*state, *traced.param_list), state)
+
+    def initial_state(self) -> Float[Array, " d"]:
+        """`start` as an array."""
+        return jnp.asarray(self.start, float)
+
+
+def from_dysts(system: Any) -> DystsField | DystsMap:
+    r"""A chaotic system of the dysts collection as a vector field or, if it is a map, as a cell.
+
+    dysts (`pip install 'lejax[dysts]'`) holds the equations of more than 130 chaotic flows and 20 maps as NumPy
+    functions. Here the same functions are traced by JAX, so that they are differentiable in state and parameters.
+
+    **Arguments:** `system`, the name of a system (`"Thomas"`; `"Duffing"`, which a flow and a map share, is the flow's), or an instance of a class of dysts or of your
+    subclass of `dysts.base.DynSys` or `DynMap`: its parameters and initial condition are taken over.
+
+    **Returns:** a `DystsField` for a flow, to be wrapped in `lejax.systems.Flow(field, dt)` (the `dt` of dysts is
+    far shorter than needed: a hundredth of `field.period` serves most of them), or a `DystsMap`. Both hold
+    `parameters`, a dict of arrays, and give dysts' starting point by `initial_state()`. The state is one vector (d,).
+
+    **Numerics:** the values are those of dysts up to rounding. Most forced systems of dysts hold the phase of the force
+    as a state; where equations read the time itself, it becomes the last state. `lejax.systems.gallery()` holds spectra measured with these fields.
+    The exponents stored in dysts itself are rough.
+
+    **Raises:** `ModuleNotFoundError` if a name is given and dysts is not installed; `ValueError` for an unknown
+    name, a delay equation, and equations JAX cannot trace, with what it said; `TypeError` for other objects.
+
+    !!! example
+
+        >>> import lejax
+        >>> field = lejax.interop.from_dysts("Lorenz")
+        >>> {name: float(value) for name, value in field.parameters.items() if name != "beta"}
+        {'rho': 28.0, 'sigma': 10.0}
+        >>> flow = lejax.systems.Flow(field, dt=field.period / 150)
+        >>> spectrum = lejax.lyapunov_spectrum(flow, field.initial_state(), num_steps=10_000)
+        >>> print(f"{spectrum.exponents.sum():.2f}")  # minus (10 + 1 + 2.667)
+        -13.67
+
+    W. Gilpin, Chaos as an interpretable benchmark for forecasting and data-driven modelling, NeurIPS (2021).
+    """
+    system = _find(system) if isinstance(system, str) else system
+    bases = {kind.__name__ for kind in type(system).__mro__ if kind.__module__ == "dysts.base"}
+    name = name_of(system)
+    if "DynSysDelay" in bases:
+        raise ValueError(
+            f"{name} is a delay equation, whose state is a function of time and no vector: lejax has none."
+        )
+    if not bases & {"DynSys", "DynMap"}:
+        hint = f"; pass an instance, {system.__name__}()" if inspect.isclass(system) else ""
+        raise TypeError(f"system must be a name or a system of dysts, got {system!r}{hint}.")
+    start = np.atleast_1d(np.asarray(getattr(system, "ic", ()), float))
+    if start.ndim != 1 or start.size == 0:
+        raise ValueError(
+            f"{name} must have one initial condition `ic` of shape (d,), got shape {start.shape}."
+        )
+    parameters = {key: jnp.asarray(value, float) for key, value in system.params.items()}
+    kind, place = type(system), tuple(start.tolist())
+    if "DynMap" in bases:
+        cell = DystsMap(parameters, place, kind)
+        return _check_trace(name, cell, cell.initial_state())
+    period = getattr(system, "period", None)
+    period = None if period is None else float(check_positive("period", float(period)))
+    field = DystsField(parameters, place, period, False, kind)
+    _check_trace(name, field, field.initial_state())
+    # NaN as time shows in the slope if, and only if, the time enters it.
+    point = field.initial_state()
+    slope = _Traced(kind, parameters, point).rhs(point, jnp.nan)
+    if np.isnan(np.asarray(_stack(slope, point))).any():
+        field = DystsField(parameters, (*place, 0.0), period, True, kind)
+    return field
+
+
+def _find(name: str) -> Any:
+    """An instance of the class of dysts of this name, with its stored parameters."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no numba, which nothing here needs
+            import dysts.base
+            import dysts.flows
+            import dysts.maps
+    except ModuleNotFoundError as error:
+        if importlib.util.find_spec("dysts") is not None:  # but something it needs is not
+            raise
+        raise ModuleNotFoundError(
+            f"{name!r} names a system of dysts, which is not installed: pip install 'lejax[dysts]'.",
+            name="dysts",
+        ) from error
+    bases = (dysts.base.DynSys, dysts.base.DynSysDelay, dysts.base.DynMap)
+    for module in (dysts.flows, dysts.maps):
+        kind = getattr(module, name, None)
+        if inspect.isclass(kind) and issubclass(kind, bases) and kind not in bases:
+            return kind()
+    raise ValueError(f"dysts {importlib.metadata.version('dysts')} has no system {name!r}.")
+
+
+def _check_trace(name: str, cell: Any, state: Array) -> Any:
+    """The same, if JAX can trace a call and gets as many numbers as the state has."""
+    try:
+        out = eqx.filter_eval_shape(cell, None, state)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"JAX cannot trace the equations of {name}. It said: {type(error).__name__}: {reason}"
+        ) from error
+    if out.shape != state.shape:
+        raise ValueError(
+            f"the equations of {name} give {out.shape[0]} numbers for a state of {state.shape[0]}."
+        )
+    return cell
+
+
+def _stack(parts: Any, state: Array) -> Array:
+    """What the equations return, an array or numbers in a row, in the state's dtype."""
+    if not isinstance(parts, tuple | list):
+        return jnp.atleast_1d(jnp.asarray(parts, state.dtype))
+    return jnp.stack([jnp.asarray(part, state.dtype) for part in parts])
+
+
+class _Traced:
+    """Stands for `self` in the equations of a class: parameters are traced, methods call JAX where theirs call NumPy."""
+
+    def __init__(self, equations: type, parameters: dict[str, Array], state: Array):
+        parameters = {name: value.astype(state.dtype) for name, value in parameters.items()}
+        self._equations, self._parameters = equations, parameters
+        self.param_list = [parameters[name] for name in sorted(parameters)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._parameters:
+            return self._parameters[name]
+        value = inspect.getattr_static(self._equations, name)
+        if isinstance(value, staticmethod):
+            while isinstance(value, staticmethod):
+                value = value.__func__
+            return _rebuild(value)
+        if callable(value):
+            return functools.partial(_rebuild(value), self)
+        return value
+
+
+def _rebuild(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function with the same code that finds JAX under the names under which its module has NumPy.
+
+    The module itself, which others may use, stays as it is.
+    """
+    function = getattr(function, "py_func", function)  # what numba compiled
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(f"{function!r} is no Python function")
+    names = {name: _JAX if value is np else value for name, value in function.__globals__.items()}
+    # Builtins that ask for a truth value, which a traced number has not.
+    names |= {"max": jnp.maximum, "min": jnp.minimum}
+    copy = types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+class _Writable:
+    """A JAX array that lets itself be written into, as the NumPy arrays of equations that fill one are."""
+
+    def __init__(self, array: Array):
+        self._array = array
+
+    def __getitem__(self, index: Any) -> Array:
+        return self._array[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._array = self._array.at[index].set(value)
+
+    def __jax_array__(self) -> Array:
+        return self._array
+
+
+class _NumPyOfJAX:
+    """`jax.numpy`, but for arrays that are made to be filled."""
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(jnp, name)
+        if name not in ("empty", "empty_like", "zeros", "zeros_like"):
+            return function
+        return lambda *args, **options: _Writable(function(*args, **options))
+
+
+_JAX = _NumPyOfJAX()

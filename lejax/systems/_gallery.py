@@ -1,0 +1,75 @@
+"""The measured table of chaotic systems that ships with the package."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+_FILE = Path(__file__).parent / "gallery.json"
+
+
+class MeasuredSystem(NamedTuple):
+    """The spectrum of one system, and how it was measured. Exponents are in nats per unit time, of maps per step."""
+
+    name: str
+    """dysts' name."""
+    kind: str
+    """`"flow"` or `"map"`."""
+    dimension: int
+    """d, the size of the state, with the time where the equations depend on it; 0 of systems that are no cell."""
+    exponents: Float[np.ndarray, " d"]
+    """All of them, in descending order; empty if there is no measurement."""
+    standard_error: Float[np.ndarray, " d"]
+    """From the spread of 20 blocks of the run."""
+    kaplan_yorke_dimension: float
+    """Exponents within 3 standard errors of 0 count as 0."""
+    kaplan_yorke_error: float
+    """Its standard error, by the jackknife."""
+    mean_divergence: float
+    """The mean trace of the field's Jacobian along the run, of a map the mean log |det J|: what the exponents must sum to."""
+    dt: float
+    """The integration step; 1 of a map."""
+    duration: float
+    """The length of the counted run, in the system's time."""
+    method: str
+    """`"RK4"`, the classical Runge-Kutta method, or `""` of a map."""
+    status: str
+    """`"passed"`, or what is wrong, in a sentence."""
+
+
+def gallery() -> dict[str, MeasuredSystem]:
+    r"""Lyapunov spectra of the flows and maps of dysts, measured with lejax.
+
+    $$\Bigl|\sum_i \lambda_i - \langle \nabla \cdot f \rangle\Bigr| < 10^{-3} \sum_i |\lambda_i|$$
+
+    holds for every system whose `status` is `"passed"`, and where a flow does not settle on a fixed point one of its
+    exponents is 0 within 3 standard errors. The others are in the table too, with the reason. Parameters and starting states
+    are those of dysts (Gilpin, NeurIPS 2021), whose equations `lejax.interop.from_dysts` makes a field or a cell of.
+
+    **Returns:** a dict of `MeasuredSystem` by name; a map that has a flow's name ("Duffing") has "Map" added to it.
+    A function of the host that reads one small file: neither dysts nor JAX is needed. `benchmarks/gallery.py` wrote it.
+
+    !!! example
+
+        >>> import lejax
+        >>> table = lejax.systems.gallery()
+        >>> lorenz = table["Lorenz"]
+        >>> bool(abs(lorenz.exponents[0] - 0.9056) < 3 * lorenz.standard_error[0])
+        True
+        >>> hyperchaotic = [s.name for s in table.values() if (s.exponents > 3 * s.standard_error).sum() > 1]
+        >>> "LorenzCoupled" in hyperchaotic
+        True
+
+    W. Gilpin, Chaos as an interpretable benchmark for forecasting and data-driven modelling, NeurIPS (2021).
+    """
+    rows = json.loads(_FILE.read_text())["systems"]
+    return {name: _read(row) for name, row in rows.items()}
+
+
+def _read(row: dict) -> MeasuredSystem:
+    arrays = {name: np.asarray(row[name], float) for name in ("exponents", "standard_error")}
+    numbers = {name: np.nan for name, value in row.items() if value is None}
+    return MeasuredSystem(**(row | numbers | arrays))

@@ -1,0 +1,114 @@
+"""The measured table that ships: what must hold of every spectrum, then numbers that others know."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lejax
+
+
+TABLE = lejax.systems.gallery()
+MEASURED = [system for system in TABLE.values() if system.exponents.size]
+PASSED = [system for system in MEASURED if system.status == "passed"]
+
+
+def within(system, index, value, other_error=0.0):
+    error = math.hypot(system.standard_error[index], other_error)
+    return abs(system.exponents[index] - value) <= 3 * error
+
+
+def test_most_flows_passed_and_the_others_say_why():
+    flows = [s for s in TABLE.values() if s.kind == "flow" and "delay equation" not in s.status]
+    assert len(flows) == 129
+    assert sum(s.status == "passed" for s in flows) >= 115
+    for system in TABLE.values():
+        assert system.status == "passed" or len(system.status) > 20
+
+
+@pytest.mark.parametrize("system", MEASURED, ids=lambda s: s.name)
+def test_rows_are_sound(system):
+    for array in (system.exponents, system.standard_error):
+        assert array.shape == (system.dimension,)
+    assert (np.diff(system.exponents) <= 0).all()
+    assert (system.standard_error >= 0).all()
+    assert system.dt > 0
+    assert system.duration > 1000 * system.dt
+    tolerance = 3 * system.standard_error
+    dimension = lejax.kaplan_yorke_dimension(system.exponents, system.dimension, tolerance)
+    np.testing.assert_allclose(dimension, system.kaplan_yorke_dimension, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("system", PASSED, ids=lambda s: s.name)
+def test_exponents_sum_to_the_mean_divergence(system):
+    scale = np.abs(system.exponents).sum()
+    assert abs(system.exponents.sum() - system.mean_divergence) < 1e-3 * scale
+
+
+@pytest.mark.parametrize(
+    "system", [s for s in PASSED if s.kind == "flow"], ids=lambda system: system.name
+)
+def test_one_exponent_of_a_flow_is_zero_unless_it_settles(system):
+    nearest = np.argmin(np.abs(system.exponents))
+    assert within(system, nearest, 0.0) or system.exponents[0] < 0
+
+
+# Fields with the same divergence everywhere, by dysts' parameters.
+DIVERGENCES = {
+    "Lorenz": -(10 + 1 + 2.667),
+    "Chen": -(35 + 3 - 28),
+    "Thomas": -3 * 1.85,
+    "Lorenz96": -4,
+    "HenonHeiles": 0,
+    "ArnoldBeltramiChildress": 0,
+}
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_sums_that_the_equations_tell(name):
+    scale = np.abs(TABLE[name].exponents).sum()
+    assert abs(TABLE[name].exponents.sum() - DIVERGENCES[name]) < 1e-4 * scale
+
+
+@pytest.mark.parametrize("name", ["HenonHeiles", "DoublePendulum", "NuclearQuadrupole"])
+def test_exponents_of_hamiltonian_flows_come_in_pairs(name):
+    system = TABLE[name]
+    errors = np.hypot(system.standard_error, system.standard_error[::-1])
+    assert (np.abs(system.exponents + system.exponents[::-1]) <= 3 * errors).all()
+
+
+# Sprott, Chaos and Time-Series Analysis (2003), for Lorenz, Rossler and Henon; the others are exact.
+KNOWN = {
+    "Lorenz": (0, 0.9056),
+    "Rossler": (0, 0.0714),
+    "Henon": (0, 0.4192),
+    "KaplanYorke": (0, math.log(2)),
+    "Baker": (0, math.log(2)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_numbers_that_others_know(name):
+    index, value = KNOWN[name]
+    rounding = 1e-9 if name in ("KaplanYorke", "Baker") else 5e-5 / 3
+    assert within(TABLE[name], index, value, rounding)
+
+
+def test_a_flow_and_a_map_of_one_name_are_told_apart():
+    assert TABLE["Duffing"].kind == "flow"
+    assert TABLE["DuffingMap"].kind == "map"
+    assert TABLE["DuffingMap"].name == "DuffingMap"
+
+
+def test_the_table_needs_neither_dysts_nor_a_trace():
+    script = (
+        "import sys; sys.modules['dysts'] = None; import lejax;"
+        "print(sum(system.status == 'passed' for system in lejax.systems.gallery().values()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) >= 115
