@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -60,7 +60,7 @@ def gallery() -> dict[str, MeasuredSystem]:
         >>> bool(abs(lorenz.exponents[0] - 0.9056) < 3 * lorenz.standard_error[0])
         True
         >>> hyperchaotic = [s.name for s in table.values() if (s.exponents > 3 * s.standard_error).sum() > 1]
-        >>> "LorenzCoupled" in hyperchaotic
+        >>> "HyperRossler" in hyperchaotic
         True
 
     W. Gilpin, Chaos as an interpretable benchmark for forecasting and data-driven modelling, NeurIPS (2021).
@@ -69,7 +69,8 @@ def gallery() -> dict[str, MeasuredSystem]:
     return {name: _read(row) for name, row in rows.items()}
 
 
-def _read(row: dict) -> MeasuredSystem:
-    arrays = {name: np.asarray(row[name], float) for name in ("exponents", "standard_error")}
-    numbers = {name: np.nan for name, value in row.items() if value is None}
-    return MeasuredSystem(**(row | numbers | arrays))
+def _read(row: dict[str, Any]) -> MeasuredSystem:
+    fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in row.items()}
+    for name in ("exponents", "standard_error"):
+        fields[name] = np.asarray(row[name], float)
+    return MeasuredSystem(**fields)
