@@ -70,8 +70,7 @@ def gallery() -> dict[str, MeasuredSystem]:
 
 
 def _read(row: dict[str, Any]) -> MeasuredSystem:
-    arrays: dict[str, Any] = {
-        name: np.asarray(row[name], float) for name in ("exponents", "standard_error")
-    }
-    numbers: dict[str, Any] = {name: np.nan for name, value in row.items() if value is None}
-    return MeasuredSystem(**(row | numbers | arrays))
+    fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in row.items()}
+    for name in ("exponents", "standard_error"):
+        fields[name] = np.asarray(row[name], float)
+    return MeasuredSystem(**fields)
