@@ -39,7 +39,8 @@ def suggest_qr_interval(
     - `max_interval`: the largest interval to try.
 
     **Returns:** an `int` for `SequentialQR(every=...)`, at least 1. It is measured on a short stretch; the run itself
-    checks again. A function of the host: it cannot be traced.
+    checks again. The estimate may be wrong by a small factor, which differs between processors; tests hold it to ten.
+    A function of the host: it cannot be traced.
 
     Cost: about 2 log2(max_interval) runs of `num_steps` steps, compiled once.
 

@@ -69,8 +69,9 @@ DIVERGENCES = {
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_sums_that_the_equations_tell(name):
-    scale = np.abs(TABLE[name].exponents).sum()
-    assert abs(TABLE[name].exponents.sum() - DIVERGENCES[name]) < 1e-3 * scale
+    # The orbit of Henon-Heiles is regular: exponents that all tend to 0 set no scale.
+    scale = 1e-2 if name == "HenonHeiles" else np.abs(TABLE[name].exponents).sum()
+    assert abs(TABLE[name].exponents.sum() - DIVERGENCES[name]) < 1e-4 * scale
 
 
 # Not the double pendulum, as dysts has written it: its field has a mean divergence of -.013.
