@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
+from _forecasts import Encoded, hear, run_on, steps_that_hold, train
 
 import lejax
 from lejax.cells import ClosedLoop, LeakyRNNCell, MambaCell, Stack
@@ -22,7 +22,7 @@ from lejax.systems import Flow, Lorenz63
 
 
 TIMES = (1, 3, 10, 30, 100, 300, 1000, 3000)
-DT, LARGEST, WITHIN = 0.05, 0.906, 0.4
+DT, LARGEST = 0.05, 0.906
 
 
 class Memory(eqx.Module):
@@ -94,22 +94,6 @@ def round_off(length):
     return rows
 
 
-class Encoded(lejax.RecurrentCell):
-    """Layers that read a point (3,) of the system."""
-
-    encoder: eqx.nn.Linear
-    layers: Stack
-
-    def __call__(self, input, state):
-        return self.layers(self.encoder(input), state)
-
-    def initial_state(self):
-        return self.layers.initial_state()
-
-    def output(self, state):
-        return self.layers.output(state)
-
-
 def make_loop(key, size, num_layers):
     keys = jr.split(key, num_layers + 2)
     layers = Stack([MambaCell(size, 8, key=k) for k in keys[2:]])
@@ -117,53 +101,16 @@ def make_loop(key, size, num_layers):
     return ClosedLoop(Encoded(encoder, layers), eqx.nn.Linear(size, 3, key=keys[1]))
 
 
-def predictions(loop, points):
-    states = lejax.unroll(loop.cell, loop.cell.initial_state(), points)
-    return states, jax.vmap(loop.output)(states)
-
-
-@eqx.filter_jit
-def train(key, series, size, num_layers, num_updates, batch, length):
-    key_network, key_data = jr.split(key)
-    arrays, rest = eqx.partition(make_loop(key_network, size, num_layers), eqx.is_inexact_array)
-    rate = optax.cosine_decay_schedule(5e-3, num_updates)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-
-    def loss(arrays, points, noise):
-        loop = eqx.combine(arrays, rest)
-        predicted = jax.vmap(lambda x: predictions(loop, x)[1])(points[:, :-1] + noise)
-        return jnp.mean((predicted - points[:, 1:])[:, 10:] ** 2)
-
-    def update(carry, key):
-        arrays, optimizer_state = carry
-        key_start, key_noise = jr.split(key)
-        starts = jr.randint(key_start, (batch,), 0, len(series) - length)
-        points = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(series, start, length + 1))(
-            starts
-        )
-        noise = 0.01 * jr.normal(key_noise, points[:, :-1].shape)
-        value, gradient = jax.value_and_grad(loss)(arrays, points, noise)
-        steps, optimizer_state = optimizer.update(gradient, optimizer_state)
-        return (optax.apply_updates(arrays, steps), optimizer_state), value
-
-    start = arrays, optimizer.init(arrays)
-    (arrays, _), losses = jax.lax.scan(update, start, jr.split(key_data, num_updates))
-    return eqx.combine(arrays, rest), losses
-
-
 @eqx.filter_jit
 def examine(loop, series, warm, num_steps, num_forecasts):
-    states, predicted = predictions(loop, series[:-1])
+    states = hear(loop, series[:-1])
+    predicted = jax.vmap(loop.output)(states)
     error = jnp.sqrt(jnp.mean((predicted[warm:] - series[1 + warm :]) ** 2))
     starts = jnp.linspace(warm, len(series) - 202, num_forecasts).astype(int)
 
     def horizon(start):
-        free = lejax.unroll(loop, jax.tree.map(lambda x: x[start], states), num_steps=200)
-        # The state that has read x_t shows its forecast of x_{t+1}.
-        shown = jnp.concatenate([predicted[start][None], jax.vmap(loop.output)(free)])[:200]
-        truth = jax.lax.dynamic_slice_in_dim(series, start + 1, 200)
-        is_wrong = jnp.sqrt(jnp.mean((shown - truth) ** 2, axis=1)) > WITHIN
-        return jnp.where(jnp.any(is_wrong), jnp.argmax(is_wrong), 200)
+        forecast = run_on(loop, jax.tree.map(lambda x: x[start], states), 200)
+        return steps_that_hold(forecast, jax.lax.dynamic_slice_in_dim(series, start + 1, 200))
 
     spectrum = lejax.lyapunov_spectrum(
         loop,
@@ -196,7 +143,9 @@ def forecast(toy):
     size, layers, updates, batch, length = (3, 1, 5, 2, 20) if toy else (8, 1, 5000, 16, 60)
     split = len(series) * 3 // 4
     loops, losses = eqx.filter_vmap(
-        lambda key: train(key, series[:split], size, layers, updates, batch, length)
+        lambda key: train(
+            lambda key: make_loop(key, size, layers), key, series[:split], updates, batch, length
+        )
     )(keys)
     print("done: training", np.sqrt(np.mean(losses[:, -50:], axis=1)), flush=True)
     steps, forecasts = (200, 3) if toy else (20_000, 50)

@@ -1,7 +1,7 @@
 """What a delta rule can count, and where exponents are blind: word problems of groups, learned by one DeltaProduct layer.
 
 The network reads elements of a group, all equally likely, and says the product of all so far: parity (Z2), counting modulo
-3 (Z3), permutations of three things (S3). Trained with Adam on words of 24 letters, three seeds at once, for each number of
+3 (Z3), permutations of three things (S3) and of four (S4). Trained with Adam on words of 24 letters, three seeds at once, for each number of
 factors and each range of beta; tested on words of 96 letters, at the letters beyond the 24th.
 
 Beside the accuracy: the exponents of the trained memory on a long random word, and for each letter what of its transition
@@ -42,7 +42,12 @@ def cyclic(order):
     return (numbers[:, None] + numbers) % order, signs
 
 
-GROUPS = {"parity": cyclic(2), "modulo 3": cyclic(3), "S3": permutations_of(3)}
+GROUPS = {
+    "parity": cyclic(2),
+    "modulo 3": cyclic(3),
+    "S3": permutations_of(3),
+    "S4": permutations_of(4),
+}
 
 
 class Tracker(eqx.Module):

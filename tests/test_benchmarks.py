@@ -15,6 +15,7 @@ PEERS = {
     "regularized_digits": ["sklearn"],
     "population": ["sklearn"],
     "gallery": ["dysts"],
+    "forecast_horizon": ["dysts"],
 }
 
 

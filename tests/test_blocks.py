@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _block_cells import Gate, LowRank, Whole
+from block_cells import Gate, LowRank, Whole
 
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _block_cells import Whole
+from block_cells import Whole
 from jax.flatten_util import ravel_pytree
 
 import lejax

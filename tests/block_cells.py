@@ -1,4 +1,4 @@
-"""Cells with known blocks, for benchmark and tests: a diagonal recurrence and a network of low rank."""
+"""Cells with known blocks: a diagonal recurrence and a network of low rank."""
 
 import equinox as eqx
 import jax
