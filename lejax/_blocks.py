@@ -7,7 +7,7 @@ blocks, how a step pushes them, and how they lie in the frame of a report. Most 
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._cell import Cell, ravel
 from ._orthonormalize import Householder, orthonormalize
-from ._tangent import CellPush, make_push, tangent_map
+from ._tangent import CellPush, is_of_its_step, make_push, tangent_map
 
 
 class DiagonalBlock(NamedTuple):
@@ -80,9 +80,14 @@ class BlockTriangularCell(eqx.Module):
         raise NotImplementedError
 
 
+def has_blocks(cell: Cell) -> TypeGuard[BlockTriangularCell]:
+    """Whether a cell says anything of the blocks of its step."""
+    return isinstance(cell, BlockTriangularCell) and is_of_its_step(type(cell), "blocks")
+
+
 def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
     """The new state and the diagonal blocks of any cell; one dense block if it says nothing of them."""
-    if isinstance(cell, BlockTriangularCell):
+    if has_blocks(cell):
         return cell.blocks(input, state)
     vector, unravel = ravel(state)
     following, tangent = tangent_map(cell, input, vector, unravel)
@@ -101,7 +106,7 @@ class BlockPush(eqx.Module):
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frames: Frames
     ) -> tuple[Float[Array, " d"], Frames]:
-        if not isinstance(self.whole.cell, BlockTriangularCell):
+        if not has_blocks(self.whole.cell):
             following, frame = self.whole(input, vector, frames[0])
             return following, (frame,)
         following, blocks = self.blocks(input, vector)

@@ -96,7 +96,7 @@ def tangent_map(
 ) -> tuple[Float[Array, " d"], Callable[[Float[Array, "d k"]], Float[Array, "d k"]]]:
     """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
     step = _flat_step(cell, input, unravel)
-    if not (isinstance(cell, TangentCell) and _is_of_its_step(type(cell))):
+    if not (isinstance(cell, TangentCell) and is_of_its_step(type(cell), "push_forward")):
         following, tangent = jax.linearize(step, vector)
         return following, jax.vmap(tangent, in_axes=1, out_axes=1)
 
@@ -108,10 +108,10 @@ def tangent_map(
     return step(vector), push
 
 
-def _is_of_its_step(kind: type[TangentCell]) -> bool:
-    """Whether `push_forward` belongs to `__call__`, and not to that of a class above which a subclass replaced."""
-    methods = {"__call__", "push_forward"}
-    return "push_forward" in next(filter(None, (vars(c).keys() & methods for c in kind.__mro__)))
+def is_of_its_step(kind: type, method: str) -> bool:
+    """Whether a method belongs to `__call__`, and not to that of a class above which a subclass replaced."""
+    names = {"__call__", method}
+    return method in next(filter(None, (vars(c).keys() & names for c in kind.__mro__)))
 
 
 def make_push(cell: Cell, state: PyTree) -> CellPush:

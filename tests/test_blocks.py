@@ -218,3 +218,17 @@ def test_blocks_that_do_not_fill_the_state_are_refused():
 
     with pytest.raises(ValueError, match="hold 2 directions in all, but the state has 4 numbers"):
         lejax.lyapunov_spectrum(Short(jnp.zeros(4)), jnp.ones(4), INPUTS)
+
+
+def test_a_subclass_with_a_step_of_its_own_does_not_inherit_the_blocks():
+    class Doubled(Gate):
+        def __call__(self, input, state):
+            return 2 * super().__call__(input, state)
+
+    bias, state = jnp.array([0.5, -0.5, 1.0]), jnp.ones(3)
+    plain, doubled = (
+        lejax.lyapunov_spectrum(kind(bias), state, jnp.ones((20, 3))) for kind in (Gate, Doubled)
+    )
+    np.testing.assert_allclose(jnp.sum(doubled.exponents - plain.exponents), 3 * np.log(2))
+    following = lejax.unroll(Doubled(bias), state, jnp.ones((20, 3)))[-1]
+    np.testing.assert_array_equal(doubled.state, following)

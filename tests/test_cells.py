@@ -36,6 +36,7 @@ def test_leaky_cell_is_an_euler_step():
     cell = LeakyRNNCell(3, 4, use_bias=True, dt=0.1, tau=2.0, gain=1.5, key=jr.key(0))
     drive = cell.weight_hh @ jnp.tanh(HIDDEN) + cell.weight_ih @ INPUT + cell.bias
     np.testing.assert_allclose(cell(INPUT, HIDDEN), HIDDEN + 0.05 * (drive - HIDDEN), atol=1e-15)
+    np.testing.assert_allclose(cell.derivative(INPUT, HIDDEN), (drive - HIDDEN) / 2, atol=1e-15)
     wide = LeakyRNNCell(0, 400, dt=0.1, gain=1.5, key=jr.key(1))
     np.testing.assert_allclose(jnp.std(wide.weight_hh) * 20, 1.5, rtol=0.01)
 

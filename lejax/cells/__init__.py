@@ -14,6 +14,7 @@ from ._hippo import (
     diagonal_legs as diagonal_legs,
     hippo_legs as hippo_legs,
 )
+from ._leaky import LeakyRNNCell as LeakyRNNCell
 from ._linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
 from ._linear_recurrence import LRUCell as LRUCell, S4DCell as S4DCell
 from ._low_rank import LowRankReLURNN as LowRankReLURNN
@@ -27,7 +28,7 @@ from ._plrnn import (
     MeanCenteredPLRNN as MeanCenteredPLRNN,
     ShallowPLRNN as ShallowPLRNN,
 )
-from ._rate import LeakyRNNCell as LeakyRNNCell, RNNCell as RNNCell
+from ._rate import RNNCell as RNNCell
 from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
 from ._reservoir import EchoStateCell as EchoStateCell
 from ._selective import MambaCell as MambaCell, S6Cell as S6Cell

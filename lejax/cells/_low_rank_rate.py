@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
-from .._cell import RecurrentCell, TimedCell, check_count, check_positive
-from ._rate import activate, drive, uniform
+from .._cell import check_count
+from ._leaky import LeakyRateCell
+from ._rate import activate
 
 
-class LowRankRNNCell(RecurrentCell, TimedCell, BlockTriangularCell):
+class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
     r"""The rate network of low rank, one Euler step of $\tau \dot x = -x + M N^T \phi(x) + W u + b$.
 
     $$x' = (1 - dt/\tau)\, x + \frac{dt}{\tau} \left(M N^T \phi(x) + W u + b\right)$$
@@ -50,13 +50,8 @@ class LowRankRNNCell(RecurrentCell, TimedCell, BlockTriangularCell):
     Mastrogiuseppe & Ostojic, Neuron 99 (2018).
     """
 
-    weight_ih: Float[Array, "h i"]
     M: Float[Array, "h r"]
     N: Float[Array, "h r"]
-    bias: Float[Array, " h"] | None
-    dt: float | Array
-    tau: float | Array
-    activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -79,27 +74,15 @@ class LowRankRNNCell(RecurrentCell, TimedCell, BlockTriangularCell):
             raise ValueError(f"rank is {rank}, but hidden_size only {hidden_size}.")
         dtype = dtype or jnp.result_type(float)
         key_ih, key_M, key_A, key_Z, key_bias = jr.split(key, 5)
-        self.weight_ih = uniform(key_ih, (hidden_size, input_size), hidden_size, dtype)
+        keys = key_ih, key_bias
+        super().__init__(input_size, hidden_size, use_bias, activation, dtype, dt, tau, keys)
         self.M = jr.normal(key_M, (hidden_size, rank), dtype)
         overlap = gain * jr.normal(key_A, (rank, rank), dtype)
         noise = jr.normal(key_Z, (hidden_size, rank), dtype)
         self.N = ((self.M @ overlap + noise) / hidden_size).astype(dtype)
-        self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
-        self.dt = check_positive("dt", dt)
-        self.tau = check_positive("tau", tau)
-        self.activation = activation
 
-    def __call__(
-        self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
-    ) -> Float[Array, " h"]:
-        return self._step(input, state, self.activation(state))
-
-    def derivative(
-        self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
-    ) -> Float[Array, " h"]:
-        """dx/dt, which `Flow` integrates."""
-        target = self._target(input, self.activation(state))
-        return (target - state) / jnp.asarray(self.tau, state.dtype)
+    def _recur(self, rates):
+        return self.M @ (self.N.T @ rates)
 
     def blocks(self, input, state):
         rates, moved = activate(self.activation, state, self.M)
@@ -114,20 +97,3 @@ class LowRankRNNCell(RecurrentCell, TimedCell, BlockTriangularCell):
         if rank < state.size:
             blocks.append(DiagonalBlock(jnp.full(state.size - rank, 1 - rate)))
         return self._step(input, state, rates), tuple(blocks)
-
-    def _step(self, input, state, rates):
-        rate = self._rate(state)
-        return (1 - rate) * state + rate * self._target(input, rates)
-
-    def _target(self, input, rates):
-        total = self.M @ (self.N.T @ rates) + drive(self.weight_ih, input)
-        return total if self.bias is None else total + self.bias
-
-    def _rate(self, state):
-        return jnp.asarray(self.dt / self.tau, state.dtype)
-
-    def initial_state(self) -> Float[Array, " h"]:
-        return jnp.zeros(self.M.shape[0], self.M.dtype)
-
-    def time_step(self) -> float | Array:
-        return self.dt

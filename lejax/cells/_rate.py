@@ -1,4 +1,4 @@
-"""Rate networks: the plain recurrent cell and the leaky one in continuous time."""
+"""The plain recurrent cell, and what cells share that are driven through a matrix."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_positive
+from .._cell import RecurrentCell, TangentCell, check_count
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
@@ -117,89 +117,3 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
-
-
-class LeakyRNNCell(RecurrentCell, TangentCell, TimedCell, PiecewiseLinearCell):
-    r"""The leaky rate network, one Euler step of $\tau \dot h = -h + J \phi(h) + W u + b$.
-
-    $$h' = (1 - dt/\tau)\, h + \frac{dt}{\tau} \left(J \phi(h) + W u + b\right)$$
-
-    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `dt` and `tau` in the same unit of time,
-    `gain` g (J is drawn from $N(0, g^2/H)$: chaotic above about 1), `use_bias` (drawn as in `RNNCell`),
-    `activation` $\phi$, `dtype`, `key`. `dt` and `tau` given as floats are settings, given as arrays they are
-    leaves that `grad` and `vmap` see. Exponents come per unit of time.
-
-    !!! example
-
-        >>> import jax, lejax
-        >>> cell = lejax.cells.LeakyRNNCell(0, 16, dt=0.1, gain=2.0, key=jax.random.key(0))
-        >>> cell(None, cell.initial_state()).shape
-        (16,)
-
-    Sompolinsky, Crisanti & Sommers, Phys. Rev. Lett. 61 (1988).
-    """
-
-    weight_ih: Float[Array, "h i"]
-    weight_hh: Float[Array, "h h"]
-    bias: Float[Array, " h"] | None
-    dt: float | Array
-    tau: float | Array
-    activation: Callable[[Array], Array] = eqx.field(static=True)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        use_bias: bool = False,
-        activation: Callable[[Array], Array] = jnp.tanh,
-        dtype=None,
-        *,
-        dt: float | Array,
-        tau: float | Array = 1.0,
-        gain: float | Array = 1.0,
-        key: PRNGKeyArray,
-    ):
-        input_size = check_count("input_size", input_size, 0)
-        hidden_size = check_count("hidden_size", hidden_size, 1)
-        dtype = dtype or jnp.result_type(float)
-        key_ih, key_hh, key_bias = jr.split(key, 3)
-        self.weight_ih = uniform(key_ih, (hidden_size, input_size), hidden_size, dtype)
-        square = jr.normal(key_hh, (hidden_size, hidden_size), dtype)
-        self.weight_hh = (gain * hidden_size**-0.5 * square).astype(dtype)
-        self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
-        self.dt = check_positive("dt", dt)
-        self.tau = check_positive("tau", tau)
-        self.activation = activation
-
-    def __call__(
-        self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
-    ) -> Float[Array, " h"]:
-        return self._step(input, state, self.activation(state))
-
-    def push_forward(self, input, state, tangent):
-        rates, columns = activate(self.activation, state, tangent)
-        rate = self._rate(state)
-        pushed = (1 - rate) * tangent + rate * (self.weight_hh @ columns)
-        return self._step(input, state, rates), pushed
-
-    def _step(self, input, state, rates):
-        total = self.weight_hh @ rates + drive(self.weight_ih, input)
-        target = total if self.bias is None else total + self.bias
-        rate = self._rate(state)
-        return (1 - rate) * state + rate * target
-
-    def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
-        check_relu(self.activation)
-        zeros = self.initial_state()
-        eye, rate = jnp.eye(zeros.size, dtype=zeros.dtype), self._rate(zeros)
-        offset = self._step(input, zeros, zeros)
-        return PiecewiseLinearMap((1 - rate) * eye, rate * self.weight_hh, eye, offset, zeros)
-
-    def _rate(self, state):
-        return jnp.asarray(self.dt / self.tau, state.dtype)
-
-    def initial_state(self) -> Float[Array, " h"]:
-        return jnp.zeros(self.weight_hh.shape[0], self.weight_hh.dtype)
-
-    def time_step(self) -> float | Array:
-        return self.dt

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from .._blocks import BlockTriangularCell, order_directions
+from .._blocks import has_blocks, order_directions
 from .._cell import (
     Cell,
     check_count,
@@ -154,7 +154,7 @@ def long_run(
     dt = time_step(cell) if dt is None else dt  # a hoisted cell does not know it any more
     cell = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
     # Which directions of which block are the leading ones only the whole run knows.
-    follows_all = isinstance(cell, BlockTriangularCell) and frame is None
+    follows_all = has_blocks(cell) and frame is None
     followed = None if follows_all else num_exponents
 
     def reported(now: _Position) -> tuple[Tally, Array]:
