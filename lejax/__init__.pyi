@@ -33,8 +33,8 @@ from ._cell import (
     TangentCell as TangentCell,
     TimedCell as TimedCell,
     VectorField as VectorField,
-    unroll as unroll,
 )
+from ._combine import combine as combine
 from ._covariant import (
     CovariantReducer as CovariantReducer,
     CovariantStep as CovariantStep,
@@ -51,6 +51,7 @@ from ._dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
+from ._finite_time import finite_time_exponents as finite_time_exponents
 from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
 from ._lyapunov_vectors import (
@@ -73,11 +74,10 @@ from ._piecewise_linear import (
 from ._results import RESULTS as RESULTS
 from ._spectrum import (
     LyapunovSpectrum as LyapunovSpectrum,
-    combine as combine,
-    finite_time_exponents as finite_time_exponents,
     lyapunov_spectrum as lyapunov_spectrum,
 )
 from ._tangent import jacobian as jacobian, push_forward as push_forward
+from ._unroll import unroll as unroll
 from ._window import suggest_window as suggest_window
 
 __version__: str

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._cell import check_count
+from ._check import check_count
 
 
 Carry = TypeVar("Carry")

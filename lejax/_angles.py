@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._cell import check_count
+from ._check import check_count
 
 
 def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:

@@ -10,8 +10,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._cell import (
-    Cell,
+from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._check import (
     check_count,
     check_directions,
     check_inputs,
@@ -19,15 +19,9 @@ from ._cell import (
     check_state,
     check_step,
     find_nonfinite,
-    first_input,
-    hoist,
-    is_traced,
-    name_of,
-    ravel,
-    time_step,
-    vary_with,
 )
 from ._ginelli import Covariant, forward, forward_and_back
+from ._hoist import hoist
 from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from ._tangent import CellPush, make_push, tangent_dtype
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ._angles import participation_ratio, principal_angles
-from ._cell import check_count
+from ._check import check_count
 from ._covariant import CovariantReducer
 
 

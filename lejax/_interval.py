@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._cell import Cell, check_count, check_inputs, check_state, first_input, hoist, ravel
+from ._cell import Cell, first_input, ravel
+from ._check import check_count, check_inputs, check_state
+from ._hoist import hoist
 from ._loop import tolerable_error
 from ._method import SequentialQR
 from ._results import RESULTS

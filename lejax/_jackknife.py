@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import check_vector
+from ._check import check_vector
 from ._spectrum import LyapunovSpectrum
 from ._statistics import weighted_mean
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from ._adjoint import Adjoint
 from ._batch import call_in_cache
 from ._blocks import BlockPush, Frames
-from ._cell import check_count, is_traced, without_gradient
+from ._cell import is_traced, without_gradient
+from ._check import check_count
 from ._loop import Growth, Loop, Plan, Push
 from ._orthonormalize import Orthonormalizer
 from ._pilot import choose_interval, pilot_steps

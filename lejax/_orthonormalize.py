@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._batch import batch_all
-from ._cell import check_count
+from ._check import check_count
 
 
 class Frame(NamedTuple):

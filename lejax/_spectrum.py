@@ -8,35 +8,22 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import (
-    choose_directions,
-    close_frames,
-    make_block_push,
-    make_rooms,
-    open_frames,
-    random_frame,
-)
-from ._cell import (
-    Cell,
+from ._blocks import make_block_push
+from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
     check_step,
-    check_vector,
     find_nonfinite,
-    first_input,
-    hoist,
-    is_traced,
-    name_of,
-    ravel,
-    time_step,
-    vary_with,
 )
+from ._hoist import hoist
 from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
+from ._rooms import choose_directions, close_frames, make_rooms, open_frames, random_frame
 from ._statistics import block_lengths, standard_error, weighted_mean
 from ._tangent import check_frame, tangent_dtype
 
@@ -278,121 +265,3 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
             f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
         )
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
-
-
-def finite_time_exponents(
-    cell: Cell,
-    state: PyTree,
-    inputs: PyTree = None,
-    *,
-    window: int,
-    num_exponents: int | None = None,
-    num_steps: int | None = None,
-    transient: int = 0,
-    dt: float | Float[Array, ""] | None = None,
-    method: Method = SequentialQR(),
-    adjoint: Adjoint = CheckpointedAdjoint(),
-    frame: Float[Array, "d k"] | None = None,
-    key: PRNGKeyArray | None = None,
-    throw: bool = True,
-) -> Float[Array, "w k"]:
-    r"""Exponents of consecutive windows of one run: growth rates that vary along the trajectory.
-
-    $$\lambda_i(n) = \frac{1}{W\,dt} \sum_{t = nW}^{(n+1)W - 1} \log (R_t)_{ii}$$
-
-    **Arguments:** as `lyapunov_spectrum`, and `window`, the steps W in each window. `num_steps` (or the
-    length of the inputs less `transient`) may not be shorter; steps beyond the last whole window are not run.
-
-    **Returns:** (w, k) exponents in nats per step or per unit of `dt`, w = num_steps // window.
-    Their mean over windows is the spectrum of the whole run.
-
-    !!! example
-
-        >>> import jax.numpy as jnp, lejax
-        >>> henon = lejax.systems.Henon()
-        >>> lejax.finite_time_exponents(henon, jnp.zeros(2), num_steps=1000, window=50).shape
-        (20, 2)
-
-    Abarbanel, Brown & Kennel, J. Nonlinear Sci. 1 (1991).
-    """
-    window = check_count("window", window, 1)
-    inputs, num_steps = check_inputs(inputs, num_steps, transient)
-    if window > num_steps:
-        raise ValueError(f"window is {window} steps, but the run has only {num_steps}.")
-    num_windows = num_steps // window
-    return lyapunov_spectrum(
-        cell,
-        state,
-        inputs,
-        num_exponents=num_exponents,
-        num_steps=num_windows * window,
-        transient=transient,
-        dt=dt,
-        method=method,
-        adjoint=adjoint,
-        frame=frame,
-        key=key,
-        num_blocks=num_windows,
-        throw=throw,
-    ).block_exponents
-
-
-def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
-    """Two consecutive runs as one: blocks side by side, exponents and errors of all of them.
-
-    **Arguments:** `first`, and `second`, which was started from `first.state` and `first.frame` without
-    a transient. Both need the same number of exponents and the same `dt`.
-
-    **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
-    up to rounding. Its blocks are those of both runs, its result is judged anew from both, and a
-    `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
-
-    !!! example
-
-        >>> import jax.numpy as jnp, lejax
-        >>> cat = lejax.systems.Cat()
-        >>> a = lejax.lyapunov_spectrum(cat, jnp.array([0.1, 0.2]), num_steps=100)
-        >>> b = lejax.lyapunov_spectrum(cat, a.state, num_steps=50, frame=a.frame)
-        >>> int(lejax.combine(a, b).num_steps)
-        150
-    """
-    for spectrum in (first, second):
-        check_vector("spectrum.exponents", spectrum.exponents)
-    if first.exponents.shape != second.exponents.shape:
-        raise ValueError(
-            "the runs have different numbers of exponents: "
-            f"{first.exponents.shape[-1]} and {second.exponents.shape[-1]}."
-        )
-    if not is_traced((first.dt, second.dt)) and np.any(
-        np.asarray(first.dt) != np.asarray(second.dt)
-    ):
-        raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
-    block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
-    block_steps = jnp.concatenate([first.block_steps, second.block_steps])
-    weights = block_steps.astype(block_exponents.dtype)
-    num_steps = first.num_steps + second.num_steps
-    share = (first.num_steps / num_steps).astype(first.dt.dtype)
-    late = jnp.where(second.first_bad_step < 0, -1, first.num_steps + second.first_bad_step)
-    first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
-    parts = share * first.rounding_error, (1 - share) * second.rounding_error
-    # What rounding costs a run with an interval of 1 no shorter one would spare.
-    avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
-    every = jnp.maximum(first.every, second.every)
-    overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
-    errors = standard_error(block_exponents, weights)
-    return LyapunovSpectrum(
-        exponents=weighted_mean(block_exponents, weights),
-        standard_error=errors,
-        block_exponents=block_exponents,
-        block_steps=block_steps,
-        unresolved=first.unresolved + second.unresolved,
-        rounding_error=parts[0] + parts[1],
-        state=second.state,
-        frame=second.frame,
-        num_steps=num_steps,
-        every=every,
-        overlap_bias=overlap_bias,
-        dt=first.dt,
-        first_bad_step=first_bad_step,
-        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors),
-    )

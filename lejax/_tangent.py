@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, TangentCell, check_state, check_step, hoist, name_of, ravel, vary_with
+from ._cell import Cell, TangentCell, name_of, ravel, vary_with
+from ._check import check_state, check_step
+from ._hoist import hoist
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:

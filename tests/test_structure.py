@@ -14,14 +14,20 @@ PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
+    {"_check"},
+    {"_hoist"},
+    {"_unroll"},
     {"_adjoint", "_angles", "_orthonormalize", "_piecewise_linear", "_tangent"},
     {"_blocks", "_ginelli"},
+    {"_rooms"},
     {"_loop"},
     {"_pilot"},
     {"_method"},
     {"_covariant", "_dimension", "_spectrum"},
     {
+        "_combine",
         "_covariant_reducers",
+        "_finite_time",
         "_interval",
         "_jackknife",
         "_lyapunov_vectors",

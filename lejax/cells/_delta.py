@@ -8,7 +8,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import BlockTriangularCell, DenseBlock, DiagonalBlock
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell
+from .._check import check_count
 from ._rate import check_input, uniform
 
 

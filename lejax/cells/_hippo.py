@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, TimedCell, check_count, check_positive
+from .._cell import RecurrentCell, TimedCell
+from .._check import check_count, check_positive
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._rate import drive
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, TangentCell, TimedCell, check_count, check_positive
+from .._cell import RecurrentCell, TangentCell, TimedCell
+from .._check import check_count, check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 from ._rate import activate, check_relu, drive, uniform
 

@@ -6,7 +6,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell
+from .._check import check_count
 from ._rate import drive, uniform
 
 

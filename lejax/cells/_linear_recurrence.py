@@ -11,7 +11,8 @@ import jax.random as jr
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell
+from .._check import check_count
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._hippo import diagonal_legs
 from ._rate import check_input, drive

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import check_count
+from .._check import check_count
 from .._piecewise_linear import check_arrays
 from ._plrnn import PiecewiseLinearNetwork, draw_inputs, inputs
 

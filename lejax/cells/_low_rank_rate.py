@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
-from .._cell import check_count
+from .._check import check_count
 from ._leaky import LeakyRateCell
 from ._rate import activate
 

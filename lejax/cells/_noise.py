@@ -6,7 +6,8 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._blocks import BlockTriangularCell, tangent_blocks
-from .._cell import Cell, RecurrentCell, TimedCell, check_positive, time_step
+from .._cell import Cell, RecurrentCell, TimedCell, time_step
+from .._check import check_positive
 from ._wrappers import initial_state, output
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell
+from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, check_arrays
 from ._rate import drive, uniform
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import check_positive
+from .._check import check_positive
 
 
 class LinearReadout(eqx.Module):

@@ -5,7 +5,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import RecurrentCell, TangentCell, check_count, check_positive, is_traced
+from .._cell import RecurrentCell, TangentCell, is_traced
+from .._check import check_count, check_positive
 from ._rate import drive
 
 

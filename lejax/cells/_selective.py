@@ -10,7 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, check_count
+from .._cell import RecurrentCell
+from .._check import check_count
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._linear_recurrence import log_uniform_steps
 from ._rate import check_input, drive, uniform

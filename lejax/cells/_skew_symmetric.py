@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import VectorField, check_count
+from .._cell import VectorField
+from .._check import check_count
 
 
 class SkewRNN(VectorField):

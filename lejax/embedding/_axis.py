@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import check_count, check_vector
+from .._check import check_count, check_vector
 
 
 def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[Array, " m"]:

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 
 
 class Estimate(NamedTuple):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 from ._regression import Regressor
 from ._split import folds
 

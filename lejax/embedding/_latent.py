@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._cell import check_count
+from .._check import check_count
 from ._regression import Scaling
 
 

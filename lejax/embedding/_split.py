@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from .._cell import check_count
+from .._check import check_count
 
 
 class Split(eqx.Module):

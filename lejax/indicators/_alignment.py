@@ -6,18 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import (
-    Cell,
-    check_count,
-    check_directions,
-    check_inputs,
-    check_state,
-    check_step,
-    first_input,
-    hoist,
-    ravel,
-    vary_with,
-)
+from .._cell import Cell, first_input, ravel, vary_with
+from .._check import check_count, check_directions, check_inputs, check_state, check_step
+from .._hoist import hoist
 from .._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from .._tangent import make_push, tangent_dtype
 

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import Cell, check_inputs, check_state, first_input, hoist, ravel
+from .._cell import Cell, first_input, ravel
+from .._check import check_inputs, check_state
+from .._hoist import hoist
 from .._spectrum import lyapunov_spectrum
 
 

@@ -5,20 +5,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import (
-    Cell,
+from .._cell import Cell, first_input, ravel, time_step, vary_with
+from .._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
     check_step,
-    first_input,
-    hoist,
-    ravel,
-    time_step,
-    vary_with,
 )
+from .._hoist import hoist
 from .._tangent import make_push, tangent_dtype
 
 

@@ -5,16 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._cell import (
-    Cell,
-    check_inputs,
-    check_state,
-    check_step,
-    first_input,
-    hoist,
-    ravel,
-    vary_with,
-)
+from .._cell import Cell, first_input, ravel, vary_with
+from .._check import check_inputs, check_state, check_step
+from .._hoist import hoist
 from .._tangent import make_push, tangent_dtype
 
 

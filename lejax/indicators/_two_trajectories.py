@@ -6,20 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import (
-    Cell,
-    check_count,
-    check_inputs,
-    check_positive,
-    check_state,
-    check_step,
-    first_input,
-    hoist,
-    is_traced,
-    ravel,
-    time_step,
-    vary_with,
-)
+from .._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from .._check import check_count, check_inputs, check_positive, check_state, check_step
+from .._hoist import hoist
 from .._statistics import block_lengths, standard_error, weighted_mean
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import VectorField, check_positive, name_of
+from .._cell import VectorField, name_of
+from .._check import check_positive
 
 
 class DystsField(VectorField):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._array_files import load_arrays
-from .._cell import find_nonfinite
+from .._check import find_nonfinite
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import check_count
+from .._check import check_count
 from ._series import check_pair
 
 

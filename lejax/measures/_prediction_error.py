@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import check_count
+from .._check import check_count
 from ._series import check_series
 
 

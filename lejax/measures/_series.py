@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import find_nonfinite, is_traced
+from .._cell import is_traced
+from .._check import find_nonfinite
 
 
 def check_series(name: str, series: Array) -> Float[Array, "t n"]:

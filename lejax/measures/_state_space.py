@@ -6,7 +6,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import check_count, check_positive, is_traced
+from .._cell import is_traced
+from .._check import check_count, check_positive
 from ._series import check_pair
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from .._cell import Cell, check_count, check_positive, check_state, check_step, ravel
+from .._cell import Cell, ravel
+from .._check import check_count, check_positive, check_state, check_step
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton

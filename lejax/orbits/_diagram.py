@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, check_count, check_state, unroll
+from .._cell import Cell
+from .._check import check_count, check_state
 from .._spectrum import lyapunov_spectrum
+from .._unroll import unroll
 
 
 class OrbitDiagram(eqx.Module):

@@ -9,18 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._cell import (
-    Cell,
-    check_count,
-    check_state,
-    check_step,
-    hoist,
-    is_traced,
-    ravel,
-    time_step,
-    vary_with,
-    without_gradient,
-)
+from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
+from .._check import check_count, check_state, check_step
+from .._hoist import hoist
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
     component_size,

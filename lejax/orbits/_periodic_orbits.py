@@ -6,17 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
-from .._cell import (
-    Cell,
-    check_count,
-    check_positive,
-    check_state,
-    check_step,
-    is_traced,
-    ravel,
-    vary_with,
-    without_gradient,
-)
+from .._cell import Cell, is_traced, ravel, vary_with, without_gradient
+from .._check import check_count, check_positive, check_state, check_step
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
 from ._roots import component_size, default_tol_q, from_each, implicit_root, newton, speed, unique

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, check_count, hoist, is_traced, name_of, ravel
+from .._cell import Cell, is_traced, name_of, ravel
+from .._check import check_count
+from .._hoist import hoist
 from .._tangent import make_push
 from ..systems import Flow
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 from ._axes import new_axes
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 from ..orbits import OrbitDiagram
 from ._axes import new_axes_above_each_other
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 from .._spectrum import LyapunovSpectrum
 from .._units import units
 from ._axes import new_axes

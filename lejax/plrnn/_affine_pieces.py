@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 
-from .._cell import check_count
+from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearMap
 from ._double_map import DoubleMap
 from ._inverse import MOST_HYPERPLANES, check_regions, inverse_step

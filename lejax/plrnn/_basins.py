@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import Cell, check_count, without_gradient
+from .._cell import Cell, without_gradient
+from .._check import check_count
 from .._piecewise_linear import piecewise_linear
 
 

@@ -6,17 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import (
-    TangentCell,
-    TimedCell,
-    VectorField,
-    check_count,
-    check_positive,
-    check_state,
-    is_traced,
-    name_of,
-    vary_with,
-)
+from .._cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
+from .._check import check_count, check_positive, check_state
 from .._piecewise_linear import PiecewiseLinearCell, piecewise_linear
 from .._tangent import tangent_dtype
 from ._pieces import solve, visit

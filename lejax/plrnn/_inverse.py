@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import Cell, check_count, is_traced, vary_with, without_gradient
+from .._cell import Cell, is_traced, vary_with, without_gradient
+from .._check import check_count
 from .._piecewise_linear import piecewise_linear
 from ._regions import all_regions
 

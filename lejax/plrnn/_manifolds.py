@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._cell import Cell, check_state, is_traced
+from .._cell import Cell, is_traced
+from .._check import check_state
 from .._piecewise_linear import piecewise_linear
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._double_map import DoubleMap

@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from .._cell import check_count
+from .._check import check_count
 from ._double_map import DoubleMap
 from ._inverse import check_regions
 from ._saddle import Saddle

@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import Cell, check_count
+from .._cell import Cell
+from .._check import check_count
 from .._piecewise_linear import piecewise_linear
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._cell import Cell, check_count, is_traced
+from .._cell import Cell, is_traced
+from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.sparse.csgraph import connected_components
 
-from .._cell import Cell, check_count, check_state
+from .._cell import Cell
+from .._check import check_count, check_state
 from .._piecewise_linear import piecewise_linear
 
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, VectorField, check_positive, name_of
+from .._cell import Cell, VectorField, name_of
+from .._check import check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
 from ..cells import ALRNN
 

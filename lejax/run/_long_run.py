@@ -11,22 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from .._blocks import has_blocks, order_directions
-from .._cell import (
-    Cell,
-    check_count,
-    check_directions,
-    check_inputs,
-    check_state,
-    check_step,
-    first_input,
-    hoist,
-    name_of,
-    ravel,
-    time_step,
-)
+from .._blocks import has_blocks
+from .._cell import Cell, first_input, name_of, ravel, time_step
+from .._check import check_count, check_directions, check_inputs, check_state, check_step
+from .._hoist import hoist
 from .._method import SequentialQR
 from .._results import RESULTS
+from .._rooms import order_directions
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints

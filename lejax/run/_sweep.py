@@ -13,7 +13,8 @@ from jax.sharding import AxisType, Mesh
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from .._cell import check_count, name_of
+from .._cell import name_of
+from .._check import check_count
 from . import _checkpoint as checkpoints
 from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
 from ._processes import exchange

@@ -7,7 +7,8 @@ import jax
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .._cell import TimedCell, check_count, check_positive
+from .._cell import TimedCell
+from .._check import check_count, check_positive
 
 
 class Flow(TimedCell):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._cell import check_count, is_traced
+from .._cell import is_traced
+from .._check import check_count
 
 
 class Examples(eqx.Module):

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._cell import check_count, check_state, is_traced, name_of
+from .._cell import is_traced, name_of
+from .._check import check_count, check_state
 from ._penalty import flossing_penalty
 
 

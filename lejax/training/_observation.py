@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, RecurrentCell, TimedCell, check_count, time_step
+from .._cell import Cell, RecurrentCell, TimedCell, time_step
+from .._check import check_count
 from ..cells._wrappers import initial_state
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import check_count
+from .._check import check_count
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import fingerprint, identify

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import check_count, find_nonfinite, without_gradient
+from .._cell import without_gradient
+from .._check import check_count, find_nonfinite
 from ._observation import ObservedCell
 from ._selection import PredictionScore
 from ._teacher_forcing import SparseTeacherForcing, TeacherForcing, forced_states

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import check_count, unroll
+from .._check import check_count
+from .._unroll import unroll
 from ..measures import prediction_error, state_space_divergence
 from ._observation import ObservedCell
 

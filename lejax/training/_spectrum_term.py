@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._cell import check_count, check_positive
+from .._check import check_count, check_positive
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 

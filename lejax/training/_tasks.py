@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from .._cell import check_count
+from .._check import check_count
 from ._examples import Examples, last_step
 
 

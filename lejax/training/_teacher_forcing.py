@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import check_count
+from .._check import check_count
 from .._tangent import jacobian
 from ._observation import ObservedCell
 

@@ -1,0 +1,70 @@
+"""Two consecutive runs as one."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._cell import is_traced
+from ._check import check_vector
+from ._spectrum import LyapunovSpectrum, judge
+from ._statistics import standard_error, weighted_mean
+
+
+def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
+    """Two consecutive runs as one: blocks side by side, exponents and errors of all of them.
+
+    **Arguments:** `first`, and `second`, which was started from `first.state` and `first.frame` without
+    a transient. Both need the same number of exponents and the same `dt`.
+
+    **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
+    up to rounding. Its blocks are those of both runs, its result is judged anew from both, and a
+    `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> cat = lejax.systems.Cat()
+        >>> a = lejax.lyapunov_spectrum(cat, jnp.array([0.1, 0.2]), num_steps=100)
+        >>> b = lejax.lyapunov_spectrum(cat, a.state, num_steps=50, frame=a.frame)
+        >>> int(lejax.combine(a, b).num_steps)
+        150
+    """
+    for spectrum in (first, second):
+        check_vector("spectrum.exponents", spectrum.exponents)
+    if first.exponents.shape != second.exponents.shape:
+        raise ValueError(
+            "the runs have different numbers of exponents: "
+            f"{first.exponents.shape[-1]} and {second.exponents.shape[-1]}."
+        )
+    if not is_traced((first.dt, second.dt)) and np.any(
+        np.asarray(first.dt) != np.asarray(second.dt)
+    ):
+        raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
+    block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
+    block_steps = jnp.concatenate([first.block_steps, second.block_steps])
+    weights = block_steps.astype(block_exponents.dtype)
+    num_steps = first.num_steps + second.num_steps
+    share = (first.num_steps / num_steps).astype(first.dt.dtype)
+    late = jnp.where(second.first_bad_step < 0, -1, first.num_steps + second.first_bad_step)
+    first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
+    parts = share * first.rounding_error, (1 - share) * second.rounding_error
+    # What rounding costs a run with an interval of 1 no shorter one would spare.
+    avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
+    every = jnp.maximum(first.every, second.every)
+    overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
+    errors = standard_error(block_exponents, weights)
+    return LyapunovSpectrum(
+        exponents=weighted_mean(block_exponents, weights),
+        standard_error=errors,
+        block_exponents=block_exponents,
+        block_steps=block_steps,
+        unresolved=first.unresolved + second.unresolved,
+        rounding_error=parts[0] + parts[1],
+        state=second.state,
+        frame=second.frame,
+        num_steps=num_steps,
+        every=every,
+        overlap_bias=overlap_bias,
+        dt=first.dt,
+        first_bad_step=first_bad_step,
+        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors),
+    )
