@@ -1,8 +1,8 @@
 """What a delta rule can count, and where exponents are blind: word problems of groups, learned by one DeltaProduct layer.
 
 The network reads elements of a group, all equally likely, and says the product of all so far: parity (Z2), counting modulo
-3 (Z3), permutations of three things (S3) and of four (S4). Trained with Adam on words of 24 letters, three seeds at once, for each number of
-factors and each range of beta; tested on words of 96 letters, at the letters beyond the 24th.
+3 (Z3), permutations of three things (S3) and of four (S4). Trained with Adam on words of 24 letters, three seeds at once, for
+each number of factors and each range of beta; tested on words of 96 letters, at the letters beyond the 24th.
 
 Beside the accuracy: the exponents of the trained memory on a long random word, and for each letter what of its transition
 lasts: the eigenvalues of modulus above 1/2, by the sign of their product and the largest of their phases. With these signs,
