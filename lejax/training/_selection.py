@@ -15,6 +15,9 @@ from ._observation import ObservedCell
 class PredictionScore(eqx.Module):
     """The prediction error `num_steps` ahead on the validation series.
 
+    Of a chaotic series ask for less than its Lyapunov time: further ahead a network at rest, such as an untrained one, errs
+    less than a chaotic one that is out of step.
+
     !!! example
 
         >>> import lejax
