@@ -70,7 +70,7 @@ class Measured(lejax.BlockTriangularCell):
         following, tangent = jax.linearize(functools.partial(self.cell, input), point)
         blocks = (
             lejax.DenseBlock(lambda columns: jax.vmap(tangent, -1, -1)(columns), point.size),
-            lejax.DiagonalBlock(jnp.ones_like(total)),
+            lejax.DiagonalBlock(jnp.zeros_like(total)),
         )
         return (following, total + self.rate(point)), blocks
 

@@ -27,6 +27,7 @@ from ._blocks import (
     BlockTriangularCell as BlockTriangularCell,
     DenseBlock as DenseBlock,
     DiagonalBlock as DiagonalBlock,
+    ForgottenBlock as ForgottenBlock,
 )
 from ._cell import (
     RecurrentCell as RecurrentCell,

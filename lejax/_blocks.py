@@ -12,19 +12,37 @@ from typing import NamedTuple, TypeGuard
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from ._cell import Cell, ravel
 from ._tangent import CellPush, is_of_its_step, make_push, tangent_map
 
 
-class DiagonalBlock(NamedTuple):
-    """A diagonal block of a Jacobian, by its entries: their logarithms are summed, exactly, without a frame.
+def log_modulus(values: Inexact[Array, "..."]) -> Float[Array, "..."]:
+    """log |x|, with a derivative of 0 at 0: an infinite one would make even those of other exponents NaN."""
+    size = jnp.abs(values)
+    is_zero = size == 0
+    return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, size)))
 
-    Of a complex mode stored as a real pair give the modulus twice: a rotation stretches nothing.
+
+class DiagonalBlock(NamedTuple):
+    """A diagonal block of a Jacobian, by the logarithms of the moduli of its entries: they are summed, without a frame.
+
+    What decays by $e^{-a}$ has $-a$, exactly, even where $e^{-a}$ is below the smallest number. Of a complex mode stored as
+    a real pair give it twice: a rotation stretches nothing. `DiagonalBlock.of_entries` takes the entries themselves.
     """
 
-    entries: Float[Array, " n"]
+    log_moduli: Float[Array, " n"]
+
+    @classmethod
+    def of_entries(cls, entries: Float[Array, " n"]) -> "DiagonalBlock":
+        return cls(log_modulus(entries))
+
+
+class ForgottenBlock(NamedTuple):
+    r"""Numbers of the state that the next step does not read, such as an output: their exponents are $-\infty$."""
+
+    size: int
 
 
 class DenseBlock(NamedTuple):
@@ -38,8 +56,8 @@ class DenseBlock(NamedTuple):
     multiplicity: int = 1
 
 
-Block = DiagonalBlock | DenseBlock
-# What moves along for a block: a frame of a dense one, the sums of logarithms (n,) of a diagonal one.
+Block = DiagonalBlock | DenseBlock | ForgottenBlock
+# What moves along for a block: a frame of a dense one, the sums of logarithms (n,) of the others.
 Frames = tuple[Float[Array, "n k"] | Float[Array, " n"], ...]
 
 
@@ -60,7 +78,7 @@ class BlockTriangularCell(eqx.Module):
         ...         return self.rate * state
         ...
         ...     def blocks(self, input, state):
-        ...         return self(input, state), (lejax.DiagonalBlock(self.rate),)
+        ...         return self(input, state), (lejax.DiagonalBlock.of_entries(self.rate),)
         >>> cell = Decay(jnp.array([0.5, 0.25]))
         >>> lejax.lyapunov_spectrum(cell, jnp.ones(2), num_steps=3).exponents / jnp.log(0.5)
         Array([1., 2.], dtype=...)
@@ -127,10 +145,9 @@ class BlockPush(eqx.Module):
 
 def _push_block(block: Block, frame: Array) -> Array:
     if isinstance(block, DiagonalBlock):
-        size = jnp.abs(block.entries)
-        # The logarithm of 0 would make even the derivatives of the other exponents NaN.
-        is_zero = size == 0
-        return frame + jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, size)))
+        return frame + block.log_moduli.astype(frame.dtype)
+    if isinstance(block, ForgottenBlock):
+        return frame - jnp.inf
     return block.tangent(frame).astype(frame.dtype)
 
 

@@ -14,12 +14,24 @@ from ._cell import Cell, VectorField, is_traced, name_of, ravel
 
 def check_positive(name: str, value: float | Array) -> float | Array:
     """A positive, finite number: a float stays static, an array stays traced."""
+    _check_number(name, value)
+    if not is_traced(value) and not 0 < value < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}.")
+    return value
+
+
+def _check_number(name: str, value: Any) -> None:
     if not isinstance(value, float | int) and not eqx.is_array(value):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be one number, got shape {jnp.shape(value)}.")
-    if not is_traced(value) and not 0 < value < np.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value}.")
+
+
+def check_not_negative(name: str, value: float | Array) -> float | Array:
+    """A finite number of at least 0: a float stays static, an array stays traced."""
+    _check_number(name, value)
+    if not is_traced(value) and not 0 <= value < np.inf:
+        raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
     return value
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ._blocks import Block, DiagonalBlock, Frames, make_block_push
+from ._blocks import Block, DiagonalBlock, ForgottenBlock, Frames, make_block_push
 from ._cell import Cell, ravel
 from ._orthonormalize import Householder, orthonormalize
 
@@ -29,7 +29,9 @@ def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> 
     rooms, start = [], 0
     for block in blocks:
         if isinstance(block, DiagonalBlock):
-            room = Room(start, block.entries.size, 1, True, block.entries.size)
+            room = Room(start, block.log_moduli.size, 1, True, block.log_moduli.size)
+        elif isinstance(block, ForgottenBlock):
+            room = Room(start, block.size, 1, True, block.size)
         else:
             columns = min(block.size, num_exponents)
             room = Room(start, block.size, block.multiplicity, False, columns)

@@ -25,7 +25,7 @@ class Gate(lejax.BlockTriangularCell):
         return jax.nn.sigmoid(self.bias + input) * state + input
 
     def blocks(self, input, state):
-        return self(input, state), (lejax.DiagonalBlock(jax.nn.sigmoid(self.bias + input)),)
+        return self(input, state), (lejax.DiagonalBlock(jax.nn.log_sigmoid(self.bias + input)),)
 
 
 class LowRank(lejax.BlockTriangularCell):
@@ -47,4 +47,7 @@ class LowRank(lejax.BlockTriangularCell):
             return (1 - self.leak) * columns + self.leak * reduced @ columns
 
         rest = jnp.full(size - rank, 1 - self.leak, state.dtype)
-        return self(input, state), (lejax.DenseBlock(tangent, rank), lejax.DiagonalBlock(rest))
+        return self(input, state), (
+            lejax.DenseBlock(tangent, rank),
+            lejax.DiagonalBlock.of_entries(rest),
+        )

@@ -214,7 +214,7 @@ def test_layers_may_differ_in_precision():
 def test_blocks_that_do_not_fill_the_state_are_refused():
     class Short(Gate):
         def blocks(self, input, state):
-            return self(input, state), (DiagonalBlock(self.bias[:2]),)
+            return self(input, state), (DiagonalBlock.of_entries(self.bias[:2]),)
 
     with pytest.raises(ValueError, match="hold 2 directions in all, but the state has 4 numbers"):
         lejax.lyapunov_spectrum(Short(jnp.zeros(4)), jnp.ones(4), INPUTS)

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._blocks import BlockTriangularCell, DenseBlock, DiagonalBlock
-from .._cell import RecurrentCell
-from .._check import check_count
+from .._blocks import DenseBlock
+from .._cell import is_traced
+from .._check import check_count, check_positive
+from ._memory import MemoryCell
 from ._rate import check_input, uniform
 
 
-class DeltaProductCell(RecurrentCell, BlockTriangularCell):
+class DeltaProductCell(MemoryCell):
     r"""DeltaProduct: J steps of the delta rule for each input; DeltaNet is J = 1.
 
     $$S' = \alpha A S + \sum_j \Big(\prod_{i > j} H_i\Big) \beta_j k_j v_j^T, \quad
@@ -67,7 +68,9 @@ class DeltaProductCell(RecurrentCell, BlockTriangularCell):
         size, key_size = check_count("size", size, 1), check_count("key_size", key_size, 1)
         value_size = check_count("value_size", value_size, 1)
         count = check_count("num_factors", num_factors, 1)
-        if not 0 < beta_range <= 2:
+        if is_traced(beta_range):
+            raise TypeError("beta_range must be a number, not a traced array.")
+        if check_positive("beta_range", beta_range) > 2:
             raise ValueError(f"beta_range must be above 0 and at most 2, got {beta_range}.")
         dtype = dtype or jnp.result_type(float)
         draw = ft.partial(uniform, hidden_size=size, dtype=dtype)
@@ -81,32 +84,31 @@ class DeltaProductCell(RecurrentCell, BlockTriangularCell):
         self.bias_gate = jnp.asarray(4.0, dtype) if use_gate else None
         self.beta_range = float(beta_range)
 
-    def __call__(
-        self, input: Float[Array, " i"], state: tuple[Float[Array, "k v"], Float[Array, " v"]]
-    ) -> tuple[Float[Array, "k v"], Float[Array, " v"]]:
-        return self._step(input, state)[0]
+    @property
+    def _input_size(self):
+        return self.weight_q.shape[1]
 
-    def blocks(self, input, state):
-        following, erase = self._step(input, state)
-        of_memory = DenseBlock(erase, *state[0].shape)
-        return following, (of_memory, DiagonalBlock(jnp.zeros_like(following[1])))
+    def _step(self, input, memory):
+        (matrix,) = memory
+        query, gate, betas, keys = self._coefficients(input)
+        block = DenseBlock(ft.partial(_erase, gate, betas, keys), *matrix.shape)
+        matrix = gate * matrix
+        for beta, key, value in zip(betas, keys, self.weight_v @ input, strict=True):
+            matrix = matrix + beta * jnp.outer(key, value - key @ matrix)
+        return (matrix, query @ matrix), (block,)
 
     def transition(self, input: Float[Array, " i"]) -> Float[Array, "k k"]:
         r"""$\alpha A$ (K, K) of an input. Signs of its determinant and phases of its eigenvalues track what no exponent
         tells."""
-        query, gate, betas, keys = self._coefficients(input)
+        query, gate, betas, keys = self._coefficients(check_input(self._input_size, input))
         return _erase(gate, betas, keys, jnp.eye(query.size, dtype=query.dtype))
 
-    def _step(self, input, state):
-        query, gate, betas, keys = self._coefficients(input)
-        memory = gate * state[0]
-        for beta, key, value in zip(betas, keys, self.weight_v @ input, strict=True):
-            memory = memory + beta * jnp.outer(key, value - key @ memory)
-        return (memory, query @ memory), ft.partial(_erase, gate, betas, keys)
-
     def _coefficients(self, input):
-        query = self.weight_q @ check_input(self.weight_q.shape[1], input)
+        query = self.weight_q @ input
         keys = self.weight_k @ input
+        # Their size first: squares leave the range of the smaller floats.
+        size = jax.lax.stop_gradient(jnp.max(jnp.abs(keys), axis=1, keepdims=True))
+        keys = keys / jnp.where(size > 0, size, 1)
         squares = jnp.sum(keys**2, axis=1, keepdims=True)
         # A key of zeros stays one, and so does its derivative.
         keys = keys * jax.lax.rsqrt(jnp.where(squares > 0, squares, jnp.inf))
@@ -121,9 +123,6 @@ class DeltaProductCell(RecurrentCell, BlockTriangularCell):
         _, value_size, _ = self.weight_v.shape
         zeros = jnp.zeros((key_size, value_size), self.weight_q.dtype)
         return zeros, zeros[0]
-
-    def output(self, state):
-        return state[1]
 
 
 def _erase(gate, betas, keys, columns: Float[Array, "k c"]) -> Float[Array, "k c"]:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
+from .._blocks import log_modulus
+
 
 class Discretization(eqx.Module):
     r"""How a linear equation becomes a recurrence of step dt: $\bar A = R(dt\, A)$ and $\bar B = dt\, G(dt\, A)\, B$."""
@@ -16,6 +18,13 @@ class Discretization(eqx.Module):
         self, rates: Inexact[Array, "..."], dt: Float[Array, "..."]
     ) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
         r"""$\bar A$ and $\bar B / B$ of each of the modes, real or complex ones."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def log_moduli(
+        self, rates: Inexact[Array, "..."], dt: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        r"""$\log |\bar A|$ of each of the modes, without the loss of accuracy near $\bar A = 1$ and of range near 0."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -47,7 +56,10 @@ class ZeroOrderHold(Discretization):
         z = dt * rates
         is_zero = z == 0
         growth = jnp.expm1(jnp.where(is_zero, 1, z)) / jnp.where(is_zero, 1, z)
-        return jnp.exp(z), dt * jnp.where(is_zero, 1, growth)
+        return jnp.exp(z), dt * jnp.where(is_zero, 1 + z / 2, growth)
+
+    def log_moduli(self, rates, dt):
+        return jnp.real(dt * rates)
 
     def dense(self, matrix, B, dt):
         # The exponential of one matrix with the input as a last column holds both.
@@ -71,6 +83,9 @@ class ExponentialEuler(Discretization):
     def diagonal(self, rates, dt):
         return jnp.exp(dt * rates), dt * jnp.ones_like(rates)
 
+    def log_moduli(self, rates, dt):
+        return jnp.real(dt * rates)
+
     def dense(self, matrix, B, dt):
         return jax.scipy.linalg.expm(dt * matrix), dt * B
 
@@ -90,6 +105,10 @@ class Bilinear(Discretization):
         half = dt * rates / 2
         return (1 + half) / (1 - half), dt / (1 - half)
 
+    def log_moduli(self, rates, dt):
+        half = dt * rates / 2
+        return _log_of_one_plus(half) - _log_of_one_plus(-half)
+
     def dense(self, matrix, B, dt):
         eye, half = jnp.eye(B.size, dtype=B.dtype), dt * matrix / 2
         return jnp.linalg.solve(eye - half, eye + half), jnp.linalg.solve(eye - half, dt * B)
@@ -108,8 +127,19 @@ class Euler(Discretization):
     def diagonal(self, rates, dt):
         return 1 + dt * rates, dt * jnp.ones_like(rates)
 
+    def log_moduli(self, rates, dt):
+        return _log_of_one_plus(dt * rates)
+
     def dense(self, matrix, B, dt):
         return jnp.eye(B.size, dtype=B.dtype) + dt * matrix, dt * B
+
+
+def _log_of_one_plus(z: Inexact[Array, "..."]) -> Float[Array, "..."]:
+    """log |1 + z|, accurate where z is small."""
+    change = 2 * jnp.real(z) + jnp.real(z * jnp.conj(z))
+    is_far = change < -0.5  # there the sum has lost nothing, and the change would
+    near = jnp.log1p(jnp.where(is_far, 0, change)) / 2
+    return jnp.where(is_far, log_modulus(jnp.where(is_far, 1 + z, 1)), near)
 
 
 def check_discretization(value: Discretization) -> Discretization:

@@ -1,11 +1,12 @@
 r"""HiPPO: the linear equation whose state holds the coefficients of a signal's past in Legendre polynomials."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, TimedCell
+from .._cell import RecurrentCell, TimedCell, is_traced
 from .._check import check_count, check_positive
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._rate import drive
@@ -32,7 +33,7 @@ def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array,
     Gu, Dao, Ermon, Rudra & Ré, NeurIPS 33 (2020).
     """
     matrix, B = _legs(check_count("size", size, 1))
-    dtype = dtype or jnp.result_type(float)
+    dtype = _check_dtype(dtype)
     return jnp.asarray(matrix, dtype), jnp.asarray(B, dtype)
 
 
@@ -62,7 +63,14 @@ def diagonal_legs(num_modes: int, dtype=None) -> Float[Array, "n 2"]:
     skew = matrix + np.outer(B, B) / 2 + np.eye(size) / 2
     imaginary = np.linalg.eigvalsh(-1j * skew)[size // 2 :]
     pairs = np.stack([np.full_like(imaginary, -0.5), imaginary], axis=1)
-    return jnp.asarray(pairs, dtype or jnp.result_type(float))
+    return jnp.asarray(pairs, _check_dtype(dtype))
+
+
+def _check_dtype(dtype) -> jnp.dtype:
+    dtype = jnp.dtype(dtype or jnp.result_type(float))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype must be a real floating-point one, got {dtype}.")
+    return dtype
 
 
 class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
@@ -70,10 +78,12 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
     $$x' = \bar A x + \bar B u$$
 
-    The Jacobian is triangular, so the exponents are exact: with a zero-order hold -1 .. -N per unit of time.
+    The Jacobian is triangular, so the exponents are those of its diagonal: with a zero-order hold -1 .. -N per unit of time.
 
-    **Arguments:** `size` N, `discretization`, `dtype`, and the step `dt`, from which `transition` (N, N) and `gain` (N, 1) are
-    made once. The input has shape (1,), the output is the state (N,).
+    **Arguments:** `size` N, `discretization`, `dtype`, and the step `dt`, a number, from which `transition` (N, N) and `gain`
+    (N, 1) are made once: to change it make another cell. The input has shape (1,), the output is the state (N,).
+
+    **Raises:** `ValueError` if $e^{-N dt}$ is below the smallest number of the dtype.
 
     !!! example
 
@@ -88,7 +98,7 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
     transition: Float[Array, "n n"]
     gain: Float[Array, "n 1"]
-    dt: float | Array
+    dt: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -96,24 +106,38 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
         discretization: Discretization = ZeroOrderHold(),
         dtype=None,
         *,
-        dt: float | Array,
+        dt: float,
     ):
-        matrix, B = hippo_legs(size, dtype)
-        self.dt = check_positive("dt", dt)
-        step = jnp.asarray(dt, B.dtype)
-        transition, gain = check_discretization(discretization).dense(matrix, B, step)
-        self.transition, self.gain = jnp.tril(transition), gain[:, None]
+        dtype = _check_dtype(dtype)
+        if is_traced(dt):
+            raise TypeError("dt must be a number, not a traced array: make a cell for each.")
+        self.dt = float(check_positive("dt", dt))
+        check_discretization(discretization)
+        high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+        matrix, B = hippo_legs(size, high)
+        transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
+        # The diagonal of a triangular matrix's function is that of its diagonal, which `expm` knows only to the norm.
+        diagonal, _ = discretization.diagonal(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
+        transition = (jnp.tril(transition, -1) + jnp.diag(diagonal)).astype(dtype)
+        logs = np.asarray(
+            discretization.log_moduli(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
+        )
+        lost = np.isfinite(logs) & (np.asarray(jnp.diagonal(transition), high) == 0)
+        if lost.any():
+            raise ValueError(
+                f"in a step of {self.dt:g} {int(lost.sum())} of the {size} modes decay below the smallest {dtype} "
+                f"(by e^{logs.min():.0f} at most); use a smaller dt."
+            )
+        self.transition, self.gain = transition, gain.astype(dtype)[:, None]
 
-    def __call__(
-        self, input: Float[Array, " 1"] | None, state: Float[Array, " n"]
-    ) -> Float[Array, " n"]:
+    def __call__(self, input: Float[Array, " 1"], state: Float[Array, " n"]) -> Float[Array, " n"]:
         return self.transition @ state + drive(self.gain, input)
 
     def blocks(self, input, state):
-        return self(input, state), (DiagonalBlock(jnp.diagonal(self.transition)),)
+        return self(input, state), (DiagonalBlock.of_entries(jnp.diagonal(self.transition)),)
 
     def initial_state(self) -> Float[Array, " n"]:
         return jnp.zeros(self.gain.shape[0], self.gain.dtype)
 
-    def time_step(self) -> float | Array:
+    def time_step(self) -> float:
         return self.dt

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import RecurrentCell, TangentCell, TimedCell
-from .._check import check_count, check_positive
+from .._check import check_count, check_not_negative, check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 from ._rate import activate, check_relu, drive, uniform
 
@@ -32,8 +32,8 @@ class LeakyRateCell(RecurrentCell, TimedCell):
         self.activation = activation
 
     @abc.abstractmethod
-    def _recur(self, rates: Float[Array, " h"]) -> Float[Array, " h"]:
-        """J phi(x)."""
+    def _recur(self, rates: Float[Array, "h ..."]) -> Float[Array, "h ..."]:
+        """J times rates, or the columns of a matrix."""
         raise NotImplementedError
 
     def __call__(
@@ -109,7 +109,9 @@ class LeakyRNNCell(LeakyRateCell, TangentCell, PiecewiseLinearCell):
         keys = key_ih, key_bias
         super().__init__(input_size, hidden_size, use_bias, activation, dtype, dt, tau, keys)
         square = jr.normal(key_hh, (hidden_size, hidden_size), dtype)
-        self.weight_hh = (gain * hidden_size**-0.5 * square).astype(dtype)
+        self.weight_hh = (check_not_negative("gain", gain) * hidden_size**-0.5 * square).astype(
+            dtype
+        )
 
     def _recur(self, rates):
         return self.weight_hh @ rates
@@ -117,7 +119,7 @@ class LeakyRNNCell(LeakyRateCell, TangentCell, PiecewiseLinearCell):
     def push_forward(self, input, state, tangent):
         rates, columns = activate(self.activation, state, tangent)
         rate = self._rate(state)
-        pushed = (1 - rate) * tangent + rate * (self.weight_hh @ columns)
+        pushed = (1 - rate) * tangent + rate * self._recur(columns)
         return self._step(input, state, rates), pushed
 
     def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:

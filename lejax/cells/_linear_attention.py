@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell
+from .._blocks import DiagonalBlock
 from .._check import check_count
-from ._rate import drive, uniform
+from ._memory import MemoryCell
+from ._rate import uniform
 
 
-class GatedLinearAttentionCell(RecurrentCell, BlockTriangularCell):
+class GatedLinearAttentionCell(MemoryCell):
     r"""Gated linear attention: the input says how far each row of the memory fades.
 
     $$S' = \mathrm{diag}(a)\, S + k v^T, \quad y = S'^T q, \quad a = \sigma(W_a u + b)^{1/16}$$
@@ -50,25 +50,19 @@ class GatedLinearAttentionCell(RecurrentCell, BlockTriangularCell):
         self.weight_v = uniform(keys[3], (value_size, size), size, dtype)
         self.bias_gate = uniform(keys[4], (key_size,), size, dtype)
 
-    def __call__(
-        self, input: Float[Array, " i"], state: tuple[Float[Array, "k v"], Float[Array, " v"]]
-    ) -> tuple[Float[Array, "k v"], Float[Array, " v"]]:
-        return self._step(input, state)[0]
+    @property
+    def _input_size(self):
+        return self.weight_q.shape[1]
 
-    def blocks(self, input, state):
-        following, fading = self._step(input, state)
-        of_memory = DiagonalBlock(jnp.repeat(fading, following[1].size))
-        return following, (of_memory, DiagonalBlock(jnp.zeros_like(following[1])))
-
-    def _step(self, input, state):
-        fading = jax.nn.sigmoid(drive(self.weight_gate, input) + self.bias_gate) ** (1 / 16)
+    def _step(self, input, memory):
+        (old,) = memory
+        # The root before the exponential: the other way round both would underflow.
+        logarithms = jax.nn.log_sigmoid(self.weight_gate @ input + self.bias_gate) / 16
         written = jnp.outer(self.weight_k @ input, self.weight_v @ input)
-        memory = fading[:, None] * state[0] + written
-        return (memory, (self.weight_q @ input) @ memory), fading
+        memory = jnp.exp(logarithms)[:, None] * old + written
+        block = DiagonalBlock(jnp.repeat(logarithms, memory.shape[1]))
+        return (memory, (self.weight_q @ input) @ memory), (block,)
 
     def initial_state(self) -> tuple[Float[Array, "k v"], Float[Array, " v"]]:
         zeros = jnp.zeros((self.weight_k.shape[0], self.weight_v.shape[0]), self.weight_q.dtype)
         return zeros, zeros[0]
-
-    def output(self, state):
-        return state[1]

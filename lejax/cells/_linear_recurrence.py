@@ -1,21 +1,16 @@
-r"""Linear recurrences with a diagonal of complex numbers: the linear recurrent unit and S4D.
-
-A complex number is a real pair (.., 2), and the state is the pair (modes, output): $y$ reads the input too, and a loop that
-is closed through it, or a layer above, must find it in the state. What was shown is forgotten at once: each
-number of the output adds an exponent of $-\infty$, after those of the modes.
-"""
+"""Linear recurrences with a diagonal of complex numbers, real pairs (.., 2): the linear recurrent unit and S4D."""
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell
-from .._check import check_count
+from .._blocks import DiagonalBlock
+from .._cell import is_traced
+from .._check import check_count, check_not_negative, check_positive
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._hippo import diagonal_legs
-from ._rate import check_input, drive
+from ._memory import MemoryCell
 
 
 def as_complex(pairs: Float[Array, "... 2"]) -> Complex[Array, "..."]:
@@ -33,12 +28,12 @@ def log_uniform_steps(key: PRNGKeyArray, size: int, dtype: jnp.dtype) -> Float[A
     return jr.uniform(key, (size,), dtype, minval=jnp.log(1e-3), maxval=jnp.log(1e-1))
 
 
-def _of_modes(modulus: Float[Array, "..."], output: Array) -> tuple[DiagonalBlock, ...]:
-    """A complex mode stretches both of its numbers by its modulus; the output is made anew."""
-    return DiagonalBlock(jnp.repeat(modulus.ravel(), 2)), DiagonalBlock(jnp.zeros_like(output))
+def _of_modes(log_moduli: Float[Array, "..."]) -> tuple[DiagonalBlock]:
+    """A complex mode stretches both of its numbers by its modulus."""
+    return (DiagonalBlock(jnp.repeat(log_moduli.ravel(), 2)),)
 
 
-class LRUCell(RecurrentCell, BlockTriangularCell):
+class LRUCell(MemoryCell):
     r"""The linear recurrent unit.
 
     $$x' = \lambda \odot x + \gamma \odot (B u), \quad y = \mathrm{Re}(C x') + D \odot u, \quad
@@ -81,13 +76,16 @@ class LRUCell(RecurrentCell, BlockTriangularCell):
         key: PRNGKeyArray,
     ):
         size, num_modes = check_count("size", size, 1), check_count("num_modes", num_modes, 1)
-        if not 0 <= min_radius < max_radius <= 1:
+        radii = (
+            check_not_negative("min_radius", min_radius),
+            check_positive("max_radius", max_radius),
+        )
+        if not is_traced(radii) and not min_radius < max_radius <= 1:
             raise ValueError(
                 "min_radius and max_radius must satisfy 0 <= min_radius < max_radius <= 1, "
                 f"got {min_radius} and {max_radius}."
             )
-        if not max_phase > 0:
-            raise ValueError(f"max_phase must be positive, got {max_phase}.")
+        check_positive("max_phase", max_phase)
         dtype = dtype or jnp.result_type(float)
         keys = jr.split(key, 5)
         # Neither 0 nor 1: both ends have infinite logarithms.
@@ -101,28 +99,24 @@ class LRUCell(RecurrentCell, BlockTriangularCell):
         self.C = jr.normal(keys[3], (size, num_modes, 2), dtype) * num_modes**-0.5
         self.D = jr.normal(keys[4], (size,), dtype)
 
-    def __call__(
-        self, input: Float[Array, " i"], state: tuple[Float[Array, "n 2"], Float[Array, " i"]]
-    ) -> tuple[Float[Array, "n 2"], Float[Array, " i"]]:
-        modes, output = state
+    @property
+    def _input_size(self):
+        return self.D.size
+
+    def _step(self, input, memory):
+        (modes,) = memory
         rates = jnp.stack([-jnp.exp(self.log_decay), jnp.exp(self.log_phase)], axis=-1)
-        driven = jnp.exp(self.log_gamma) * drive(as_complex(self.B), input)
+        driven = jnp.exp(self.log_gamma) * (as_complex(self.B) @ input)
         values = jnp.exp(as_complex(rates)) * as_complex(modes) + driven
         shown = (as_complex(self.C) @ values).real + self.D * input
-        return as_pairs(values, modes.dtype), shown.astype(output.dtype)
-
-    def blocks(self, input, state):
-        following = self(input, state)
-        return following, _of_modes(jnp.exp(-jnp.exp(self.log_decay)), following[1])
+        following = as_pairs(values, modes.dtype), shown.astype(modes.dtype)
+        return following, _of_modes(rates[:, 0])
 
     def initial_state(self) -> tuple[Float[Array, "n 2"], Float[Array, " i"]]:
         return jnp.zeros((self.log_decay.size, 2), self.D.dtype), jnp.zeros_like(self.D)
 
-    def output(self, state):
-        return state[1]
 
-
-class S4DCell(RecurrentCell, BlockTriangularCell):
+class S4DCell(MemoryCell):
     r"""The diagonal structured state space S4D: a channel is a sum of N complex modes.
 
     $$x'_{dn} = \bar A_{dn} x_{dn} + \bar B_{dn} u_d, \quad y_d = 2\, \mathrm{Re} \sum_n C_{dn} x'_{dn} + D_d u_d$$
@@ -174,27 +168,19 @@ class S4DCell(RecurrentCell, BlockTriangularCell):
         self.D = jr.normal(key_D, (size,), rates.dtype)
         self.discretization = check_discretization(discretization)
 
-    def __call__(
-        self, input: Float[Array, " d"], state: tuple[Float[Array, "d n 2"], Float[Array, " d"]]
-    ) -> tuple[Float[Array, "d n 2"], Float[Array, " d"]]:
-        return self._step(input, state)[0]
+    @property
+    def _input_size(self):
+        return self.D.size
 
-    def blocks(self, input, state):
-        following, decay = self._step(input, state)
-        return following, _of_modes(jnp.abs(decay), following[1])
-
-    def _step(self, input, state):
-        modes, output = state
-        check_input(self.D.size, input)
+    def _step(self, input, memory):
+        (modes,) = memory
         rates = as_complex(jnp.stack([-jnp.exp(self.log_decay), self.frequency], axis=-1))
-        dt = jnp.exp(self.log_dt).astype(rates.real.dtype)
-        decay, gain = self.discretization.diagonal(rates, dt[:, None])
+        dt = jnp.exp(self.log_dt).astype(rates.real.dtype)[:, None]
+        decay, gain = self.discretization.diagonal(rates, dt)
         values = decay * as_complex(modes) + gain * input[:, None]
         shown = 2 * jnp.sum(as_complex(self.C) * values, axis=1).real + self.D * input
-        return (as_pairs(values, modes.dtype), shown.astype(output.dtype)), decay
+        following = as_pairs(values, modes.dtype), shown.astype(modes.dtype)
+        return following, _of_modes(self.discretization.log_moduli(rates, dt))
 
     def initial_state(self) -> tuple[Float[Array, "d n 2"], Float[Array, " d"]]:
         return jnp.zeros((*self.log_decay.shape, 2), self.D.dtype), jnp.zeros_like(self.D)
-
-    def output(self, state):
-        return state[1]

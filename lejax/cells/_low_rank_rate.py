@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
-from .._check import check_count
+from .._check import check_count, check_not_negative
 from ._leaky import LeakyRateCell
 from ._rate import activate
 
@@ -77,7 +77,7 @@ class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
         keys = key_ih, key_bias
         super().__init__(input_size, hidden_size, use_bias, activation, dtype, dt, tau, keys)
         self.M = jr.normal(key_M, (hidden_size, rank), dtype)
-        overlap = gain * jr.normal(key_A, (rank, rank), dtype)
+        overlap = check_not_negative("gain", gain) * jr.normal(key_A, (rank, rank), dtype)
         noise = jr.normal(key_Z, (hidden_size, rank), dtype)
         self.N = ((self.M @ overlap + noise) / hidden_size).astype(dtype)
 
@@ -95,5 +95,5 @@ class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
 
         blocks: list[Block] = [DenseBlock(tangent, rank)]
         if rank < state.size:
-            blocks.append(DiagonalBlock(jnp.full(state.size - rank, 1 - rate)))
+            blocks.append(DiagonalBlock.of_entries(jnp.full(state.size - rank, 1 - rate)))
         return self._step(input, state, rates), tuple(blocks)

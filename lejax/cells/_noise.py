@@ -7,7 +7,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, time_step
-from .._check import check_positive
+from .._check import check_not_negative
 from ._wrappers import initial_state, output
 
 
@@ -24,7 +24,7 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
     the noise-driven system, which differ from those without noise because the run is another one. A negative $\lambda_1$ means
     that one noise makes all starts come together.
 
-    **Arguments:** `cell`, and `scale`, $\sigma$, in units of the state per root of a unit of time.
+    **Arguments:** `cell`, and `scale`, $\sigma \ge 0$, in units of the state per root of a unit of time.
 
     !!! example
 
@@ -52,7 +52,7 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
     def __init__(self, cell: Cell, scale: float | Array):
         self.cell = cell
-        self.scale = check_positive("scale", scale)
+        self.scale = check_not_negative("scale", scale)
 
     def __call__(self, input: tuple[PyTree, PRNGKeyArray], state: PyTree) -> PyTree:
         own, key = _split(input)

@@ -33,6 +33,8 @@ def check_input(size: int, input: Float[Array, " i"] | None) -> Float[Array, " i
         raise TypeError(f"the cell takes inputs of size {size}, got None.")
     if jnp.shape(input) != (size,):
         raise ValueError(f"the cell takes inputs of shape ({size},), got {jnp.shape(input)}.")
+    if jnp.iscomplexobj(input):
+        raise TypeError(f"the cell takes real inputs, got {jnp.result_type(input)}.")
     return input
 
 

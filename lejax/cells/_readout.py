@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import check_positive
+from .._cell import is_traced
+from .._check import check_positive, find_nonfinite
 
 
 class LinearReadout(eqx.Module):
@@ -60,12 +61,20 @@ def fit_readout(
         raise TypeError(f"states must be real floating point, got {states.dtype}.")
     if states.shape[0] < 1:
         raise ValueError("a readout needs at least one state, got none.")
-    targets = targets.astype(states.dtype)
+    if jnp.iscomplexobj(targets):
+        raise TypeError(f"targets must be real, got {targets.dtype}.")
+    for name, values in (("states", states), ("targets", targets)):
+        bad = None if is_traced(values) else find_nonfinite(name, values)
+        if bad:
+            raise ValueError(f"{bad}.")
     return cast(LinearReadout, _fit(states, targets, check_positive("penalty", penalty)))
 
 
 @jax.jit
 def _fit(states, targets, penalty):
+    dtype = states.dtype
+    high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+    states, targets = states.astype(high), targets.astype(high)
     num_steps, size = states.shape
     mean, offset = jnp.mean(states, axis=0), jnp.mean(targets, axis=0)
     root = jnp.sqrt(jnp.asarray(penalty * num_steps, states.dtype))
@@ -74,4 +83,4 @@ def _fit(states, targets, penalty):
         q, r = jnp.linalg.qr(rows)
         moment = q[:num_steps].T @ (targets - offset)
         weight = jax.scipy.linalg.solve_triangular(r, moment).T
-        return LinearReadout(weight, offset - weight @ mean)
+        return LinearReadout(weight.astype(dtype), (offset - weight @ mean).astype(dtype))

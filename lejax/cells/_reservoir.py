@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import RecurrentCell, TangentCell, is_traced
-from .._check import check_count, check_positive
+from .._check import check_count, check_not_negative, check_positive
 from ._rate import drive
 
 
@@ -68,8 +68,14 @@ class EchoStateCell(RecurrentCell, TangentCell):
         radius = check_positive("spectral_radius", spectral_radius)
         self.weight_hh = (radius * _of_radius_one(jnp.where(kept, square, 0))).astype(dtype)
         shapes = (hidden_size, input_size), (hidden_size,)
-        self.weight_ih = (input_scale * jr.uniform(key_ih, shapes[0], dtype, -1)).astype(dtype)
-        self.bias = (bias_scale * jr.uniform(key_bias, shapes[1], dtype, -1)).astype(dtype)
+        self.weight_ih = (
+            check_not_negative("input_scale", input_scale)
+            * jr.uniform(key_ih, shapes[0], dtype, -1)
+        ).astype(dtype)
+        self.bias = (
+            check_not_negative("bias_scale", bias_scale)
+            * jr.uniform(key_bias, shapes[1], dtype, -1)
+        ).astype(dtype)
         self.leak = _check_share("leak", leak)
 
     def __call__(

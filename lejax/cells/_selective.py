@@ -1,31 +1,28 @@
-r"""Selective state spaces: the recurrence of Mamba, and the whole block as one layer of a stack.
-
-The output reads the input too, so it is kept in the state, where a loop that is closed through it, or a layer above, finds
-it. What was shown is forgotten at once: each number of the output adds an exponent of $-\infty$.
-"""
+"""Selective state spaces: the recurrence of Mamba, and the whole block as one layer of a stack."""
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell
+from .._blocks import DiagonalBlock
 from .._check import check_count
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._linear_recurrence import log_uniform_steps
-from ._rate import check_input, drive, uniform
+from ._memory import MemoryCell
+from ._rate import uniform
 
 
-class S6Cell(RecurrentCell, BlockTriangularCell):
+class S6Cell(MemoryCell):
     r"""The selective state space: D channels of N states each, whose step and input and output maps the input chooses.
 
     $$\Delta = \mathrm{softplus}(W_\Delta u + b), \quad B = W_B u, \quad C = W_C u, \quad
       h'_{dn} = \bar A_{dn} h_{dn} + \bar B_{dn} u_d, \quad y_d = \sum_n C_n h'_{dn} + D_d u_d$$
 
     with $\bar A = e^{\Delta_d A_{dn}}$ and $\bar B = A^{-1} (e^{\Delta A} - 1) B$ of the zero-order hold. Driven by an input that does
-    not depend on it, the Jacobian is diagonal: the exponents are $A_{dn}$ times the mean of $\Delta_d$, exactly, all negative.
-    D more are $-\infty$, those of the output. Neither holds in a `ClosedLoop`.
+    not depend on it, the Jacobian is diagonal: the exponents are $A_{dn}$ times the mean of $\Delta_d$, exactly, all negative
+    (so with `ExponentialEuler` too; `Bilinear` and `Euler` have exponents of their own, which may be positive). D more are
+    $-\infty$, those of the output. None of it holds in a `ClosedLoop`.
 
     **Arguments:** `size` D of input and output, `state_size` N, `discretization` (`ExponentialEuler()`: $\bar B = \Delta B$),
     `dtype`, `key`. Fields `log_A` (D, N): $A = -e^{\mathtt{log\_A}}$, -1 .. -N at first; `weight_step` (D, D) and `bias_step` (D,),
@@ -75,32 +72,25 @@ class S6Cell(RecurrentCell, BlockTriangularCell):
         self.D = jnp.ones(size, dtype)
         self.discretization = check_discretization(discretization)
 
-    def __call__(
-        self, input: Float[Array, " d"], state: tuple[Float[Array, "d n"], Float[Array, " d"]]
-    ) -> tuple[Float[Array, "d n"], Float[Array, " d"]]:
-        return self.step(input, state[0])[0]
+    @property
+    def _input_size(self):
+        return self.D.size
 
-    def blocks(self, input, state):
-        following, decay = self.step(input, state[0])
-        return following, (DiagonalBlock(decay.ravel()), DiagonalBlock(jnp.zeros_like(self.D)))
-
-    def step(
-        self, input: Float[Array, " d"], memory: Float[Array, "d n"]
-    ) -> tuple[tuple[Float[Array, "d n"], Float[Array, " d"]], Float[Array, "d n"]]:
-        r"""The new state and $\bar A$: what was shown before plays no part."""
-        steps = jax.nn.softplus(drive(self.weight_step, input) + self.bias_step)
-        decay, gain = self.discretization.diagonal(-jnp.exp(self.log_A), steps[:, None])
-        memory = decay * memory + gain * jnp.outer(input, self.weight_B @ input)
-        return (memory, memory @ (self.weight_C @ input) + self.D * input), decay
+    def _step(self, input, memory):
+        (old,) = memory
+        steps = jax.nn.softplus(self.weight_step @ input + self.bias_step)[:, None]
+        rates = -jnp.exp(self.log_A)
+        decay, gain = self.discretization.diagonal(rates, steps)
+        new = decay * old + gain * jnp.outer(input, self.weight_B @ input)
+        shown = new @ (self.weight_C @ input) + self.D * input
+        moduli = self.discretization.log_moduli(rates, steps)
+        return (new, shown), (DiagonalBlock(moduli.ravel()),)
 
     def initial_state(self) -> tuple[Float[Array, "d n"], Float[Array, " d"]]:
         return jnp.zeros_like(self.log_A), jnp.zeros_like(self.D)
 
-    def output(self, state):
-        return state[1]
 
-
-class MambaCell(RecurrentCell, BlockTriangularCell):
+class MambaCell(MemoryCell):
     r"""A block of Mamba: normalization, causal convolution, selective state space, gate, and a connection around it all.
 
     $$(v, z) = W_{in}\, \mathrm{RMSNorm}(u), \quad c = \mathrm{SiLU}(b + \sum_{j < K} w_j \odot v_{t-j}), \quad
@@ -157,37 +147,23 @@ class MambaCell(RecurrentCell, BlockTriangularCell):
         self.weight_out = uniform(key_out, (size, inner), inner, dtype)
         self.scale = jnp.ones(size, dtype)
 
-    def __call__(
-        self,
-        input: Float[Array, " i"],
-        state: tuple[Float[Array, "k-1 e"], Float[Array, "e n"], Float[Array, " i"]],
-    ) -> tuple[Float[Array, "k-1 e"], Float[Array, "e n"], Float[Array, " i"]]:
-        window, convolved, gate = self._convolve(input, state)
-        following, _ = self.selective.step(convolved, state[1])
-        return self._finish(input, window, gate, following)
+    @property
+    def _input_size(self):
+        return self.scale.size
 
-    def blocks(self, input, state):
-        window, convolved, gate = self._convolve(input, state)
-        following, decay = self.selective.step(convolved, state[1])
-        diagonals = jnp.zeros_like(state[0].ravel()), decay.ravel(), jnp.zeros_like(self.scale)
-        return self._finish(input, window, gate, following), tuple(map(DiagonalBlock, diagonals))
-
-    def _convolve(self, input, state):
-        check_input(self.scale.size, input)
+    def _step(self, input, memory):
+        buffer, old = memory
         size = jnp.sqrt(jnp.mean(input**2) + 1e-5)
         fresh, gate = jnp.split(self.weight_in @ (self.scale * input / size), 2)
-        window = jnp.concatenate([state[0], fresh[None]])
-        return window, jax.nn.silu(jnp.sum(self.kernel * window, axis=0) + self.bias), gate
-
-    def _finish(self, input, window, gate, following):
-        memory, shown = following
-        return window[1:], memory, input + self.weight_out @ (shown * jax.nn.silu(gate))
+        window = jnp.concatenate([buffer, fresh[None]])
+        convolved = jax.nn.silu(jnp.sum(self.kernel * window, axis=0) + self.bias)
+        (new, shown), blocks = self.selective._step(convolved, (old,))
+        output = input + self.weight_out @ (shown * jax.nn.silu(gate))
+        of_buffer = DiagonalBlock(jnp.full_like(buffer.ravel(), -jnp.inf))  # it only moves along
+        return (window[1:], new, output), (of_buffer, *blocks)
 
     def initial_state(
         self,
     ) -> tuple[Float[Array, "k-1 e"], Float[Array, "e n"], Float[Array, " i"]]:
         memory, _ = self.selective.initial_state()
         return jnp.zeros_like(self.kernel[1:]), memory, jnp.zeros_like(self.scale)
-
-    def output(self, state):
-        return state[2]

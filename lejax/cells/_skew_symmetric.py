@@ -5,7 +5,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import VectorField
-from .._check import check_count
+from .._check import check_count, check_not_negative
 
 
 class SkewRNN(VectorField):
@@ -41,7 +41,9 @@ class SkewRNN(VectorField):
         hidden_size = check_count("hidden_size", hidden_size, 1)
         dtype = dtype or jnp.result_type(float)
         square = jr.normal(key, (hidden_size, hidden_size), dtype)
-        self.G = (gain * (2 * hidden_size) ** -0.5 * square).astype(dtype)
+        self.G = (check_not_negative("gain", gain) * (2 * hidden_size) ** -0.5 * square).astype(
+            dtype
+        )
 
     @property
     def weight(self) -> Float[Array, "h h"]:
