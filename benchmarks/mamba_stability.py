@@ -31,7 +31,7 @@ class Memory(eqx.Module):
     cell: lejax.cells.S6Cell
 
     def __call__(self, input, state):
-        return self.cell.step(input, state)[0][0]
+        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
 
 
 def compare_with_qr(lengths):

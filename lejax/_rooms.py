@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._blocks import Block, DiagonalBlock, ForgottenBlock, Frames, make_block_push
-from ._cell import Cell, ravel
+from ._cell import Cell, name_of, ravel
 from ._orthonormalize import Householder, orthonormalize
 
 
@@ -22,6 +22,7 @@ class Room(NamedTuple):
     multiplicity: int
     is_diagonal: bool
     columns: int
+    is_forgotten: bool = False
 
 
 def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> tuple[Room, ...]:
@@ -31,7 +32,7 @@ def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> 
         if isinstance(block, DiagonalBlock):
             room = Room(start, block.log_moduli.size, 1, True, block.log_moduli.size)
         elif isinstance(block, ForgottenBlock):
-            room = Room(start, block.size, 1, True, block.size)
+            room = Room(start, block.size, 1, True, block.size, True)
         else:
             columns = min(block.size, num_exponents)
             room = Room(start, block.size, block.multiplicity, False, columns)
@@ -42,6 +43,25 @@ def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> 
             f"the blocks hold {start} directions in all, but the state has {state_size} numbers."
         )
     return tuple(rooms)
+
+
+def remembered(
+    cell: Cell, state: PyTree, input: PyTree, one_of_each: bool
+) -> Int[np.ndarray, " r"]:
+    """The places in the state of all numbers but those that the next step does not read; if `one_of_each`, of
+    blocks that stand several times only the first."""
+    vector = ravel(state)[0]
+    rooms = make_rooms(make_block_push(cell, state).blocks(input, vector)[1], vector.size, 1)
+    places = []
+    for room in rooms:
+        step = room.multiplicity if one_of_each else 1
+        size = 0 if room.is_forgotten else room.size * room.multiplicity
+        places.append(np.arange(room.start, room.start + size, step))
+    if not sum(map(len, places)):
+        raise ValueError(
+            f"the step of {name_of(cell)} reads none of the {vector.size} numbers of its state."
+        )
+    return np.concatenate(places)
 
 
 def _is_whole(rooms: tuple[Room, ...]) -> bool:

@@ -5,6 +5,7 @@ read it: each of its numbers adds an exponent of $-\infty$.
 """
 
 import abc
+
 from jaxtyping import Array, Float, PyTree
 
 from .._blocks import Block, BlockTriangularCell, ForgottenBlock

@@ -3,16 +3,17 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Complex, Float, Int, PyTree
 
 from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
 from .._hoist import hoist
+from .._rooms import remembered
 from .._tangent import make_push, tangent_dtype
 
 
 class TransitionProduct(eqx.Module):
-    """The product of the Jacobians of T steps; d numbers in the state."""
+    """The product of the Jacobians of T steps; d numbers in the state, less those that the next step does not read."""
 
     determinant_sign: Float[Array, " T"]
     """The sign of the determinant of the product of the first t + 1 steps: 1, -1 where it turns space inside out, 0
@@ -21,7 +22,7 @@ class TransitionProduct(eqx.Module):
     """The logarithm of the absolute value of the same determinants."""
     log_moduli: Float[Array, " d"]
     """Logarithms of the moduli of the eigenvalues of the product of all steps, the largest first. Those below
-    floating-point resolution, relative to the largest, are NaN."""
+    floating-point resolution are NaN."""
     phases: Float[Array, " d"]
     """The phases of the same eigenvalues, in (-pi, pi]."""
 
@@ -50,19 +51,24 @@ def transition_product(
 
     **Arguments:** `cell`, `state`, `inputs`, `num_steps` as for `lyapunov_spectrum`.
 
-    **Returns:** a `TransitionProduct`.
+    **Returns:** a `TransitionProduct`. Of a cell that says so (`lejax.ForgottenBlock`) the numbers that the next step does not
+    read are left out, such as the output that a state space keeps in its state: they would make every step singular. Of
+    a block that stands several times, such as that of a matrix memory, once for each of its columns, one counts.
 
     **Numerics:** per step d tangent products, a determinant and a product of matrices, $O(d^3)$, and at the end one
-    eigenvalue decomposition (`jnp.linalg.eigvals`, which may need a CPU). Determinants are summed step by step and
-    stay right over any length. Eigenvalues of a product that spreads over more than the floats resolve are not: only the
-    leading ones are reported. They are differentiable where distinct.
+    eigenvalue decomposition (`jnp.linalg.eig`, which may need a CPU). Determinants are summed step by step and
+    stay right over any length. An eigenvalue is known to the precision of the floats times the norm of the product and the
+    eigenvalue's condition number $1 / |y^H x|$ of its unit left and right eigenvectors; those below that are NaN. They are
+    differentiable where distinct.
 
     !!! example
 
-        >>> import jax.numpy as jnp, lejax
-        >>> flip = lambda input, state: state - 2 * input * state[0] * jnp.array([1.0, 0.0])
+        >>> import equinox as eqx, jax, jax.numpy as jnp, lejax
+        >>> cell = lejax.cells.DeltaProductCell(1, 2, 4, beta_range=2.0, key=jax.random.key(0))
+        >>> where = lambda cell: (cell.weight_beta, cell.bias_beta)
+        >>> cell = eqx.tree_at(where, cell, (jnp.array([[80.0]]), jnp.array([-40.0])))  # beta is 2 at a 1, 0 at a 0
         >>> bits = jnp.array([1.0, 0.0, 1.0, 1.0])
-        >>> product = lejax.indicators.transition_product(flip, jnp.ones(2), bits)
+        >>> product = lejax.indicators.transition_product(cell, cell.initial_state(), bits[:, None])
         >>> product.determinant_sign  # the parity of the bits so far
         Array([-1., -1.,  1., -1.], dtype=...)
 
@@ -78,7 +84,8 @@ def transient_growth(
 
     $$\max_{0 \le t \le T} \sigma_1\!\left(J_{t-1} \cdots J_0\right)$$
 
-    with the largest singular value $\sigma_1$. If Jacobians are not normal, errors may grow by orders of magnitude before
+    with the largest singular value $\sigma_1$, in the numbers of the state that the next step reads (see
+    `lejax.ForgottenBlock`; amplification by a readout is none of the dynamics). If Jacobians are not normal, errors may grow by orders of magnitude before
     they decay at the rates of the spectrum.
 
     **Arguments:** `cell`, `state`, `inputs`, `num_steps` as for `lyapunov_spectrum`.
@@ -113,14 +120,13 @@ def _transition_product(cell, state, inputs, num_steps):
         sign, log = jnp.linalg.slogdet(step)
         return jnp.where(jnp.isnan(log), jnp.nan, sign), log
 
-    product, scales, (signs, logs) = _run(cell, state, inputs, num_steps, look)
-    values = jnp.linalg.eigvals(product)
+    product, scales, (signs, logs) = _run(cell, state, inputs, num_steps, look, one_of_each=True)
+    values, conditions = _eigenvalues(product)
     moduli = jnp.abs(values)
     order = jnp.argsort(-moduli, stable=True)
     values, moduli = values[order], moduli[order]
-    # An eigenvalue of a matrix is known to about eps times the norm.
     noise = moduli.size * float(jnp.finfo(product.dtype).eps) * jnp.linalg.norm(product)
-    known = moduli > noise
+    known = moduli > noise * conditions[order]
     logarithms = jnp.sum(scales) + jnp.log(jnp.where(known, moduli, 1))
     phases = jnp.angle(jnp.where(known, values, 1))
     return TransitionProduct(
@@ -131,12 +137,23 @@ def _transition_product(cell, state, inputs, num_steps):
     )
 
 
+def _eigenvalues(matrix: Float[Array, "d d"]) -> tuple[Complex[Array, " d"], Float[Array, " d"]]:
+    """The eigenvalues and their condition numbers."""
+    fixed = jax.lax.stop_gradient(matrix)
+    values, right = jnp.linalg.eig(fixed)
+    left = jnp.linalg.inv(right)
+    conditions = jnp.linalg.norm(left, axis=1) * jnp.linalg.norm(right, axis=0)
+    # Eigenvectors have no derivative in JAX; that of the eigenvalues needs only their values: y^H dA x.
+    change = jnp.einsum("ij,jk,ki->i", left, (matrix - fixed).astype(right.dtype), right)
+    return values + change, conditions
+
+
 @eqx.filter_jit
 def _transient_growth(cell, state, inputs, num_steps):
     def look(product, _):
         return jnp.linalg.svd(product, compute_uv=False)[0]
 
-    _, scales, largest = _run(cell, state, inputs, num_steps, look)
+    _, scales, largest = _run(cell, state, inputs, num_steps, look, one_of_each=False)
     # What is looked at is not rescaled by its own step yet.
     before = jnp.concatenate([jnp.zeros_like(scales[:1]), jnp.cumsum(scales)[:-1]])
     positive = largest > 0
@@ -151,17 +168,23 @@ def _transient_growth(cell, state, inputs, num_steps):
     )
 
 
-def _run(cell, state, inputs, num_steps, look):
-    """The rescaled product of all steps, the logarithms of the scales, and `look(product, step)` at each step."""
+def _run(cell, state, inputs, num_steps, look, *, one_of_each):
+    """The rescaled product of all steps, the logarithms of the scales, and `look(product, step)` at each step.
+
+    On the numbers of the state that are remembered. Where Jacobians are block triangular, products of these parts are
+    the parts of the product.
+    """
     check_step(cell, first_input(inputs), state)
     vector, _ = ravel(vary_with(state, (cell, inputs)))
     push = make_push(cell, state)
+    places = remembered(cell, state, first_input(inputs), one_of_each)
     # Varies over a mesh as the vector does.
-    eye = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)
+    eye = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)[:, places]
 
     def step(carry, input):
         vector, product = carry
-        vector, jacobian = push(input, vector, eye)
+        vector, columns = push(input, vector, eye)
+        jacobian = columns[places]
         with jax.default_matmul_precision("highest"):
             product = jacobian @ product
         seen = look(product, jacobian)
@@ -169,5 +192,7 @@ def _run(cell, state, inputs, num_steps, look):
         scale = jnp.where(scale > 0, scale, 1)
         return (vector, product / scale), (jnp.log(scale), seen)
 
-    (_, product), (scales, seen) = jax.lax.scan(step, (vector, eye), inputs, length=num_steps)
+    (_, product), (scales, seen) = jax.lax.scan(
+        step, (vector, eye[places]), inputs, length=num_steps
+    )
     return product, scales, seen

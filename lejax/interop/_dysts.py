@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -121,12 +122,24 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
     period = None if period is None else float(check_positive("period", float(period)))
     field = DystsField(parameters, place, period, False, kind)
     _check_trace(name, field, field.initial_state())
-    # NaN as time shows in the slope if, and only if, the time enters it.
-    point = field.initial_state()
-    slope = _Traced(kind, parameters, point).rhs(point, jnp.nan)
-    if np.isnan(np.asarray(_stack(slope, point))).any():
+    if _reads_time(field):
         field = DystsField(parameters, (*place, 0.0), period, True, kind)
     return field
+
+
+def _reads_time(field: DystsField) -> bool:
+    """Whether the time enters the slope, be it by a comparison alone."""
+    state = field.initial_state()
+
+    def slope(time):
+        return _stack(_Traced(field.equations, field.parameters, state).rhs(state, time), state)
+
+    program = jax.make_jaxpr(slope)(0.0).jaxpr
+    touched = {id(variable) for variable in program.invars}
+    for equation in program.eqns:
+        if any(id(variable) in touched for variable in equation.invars):
+            touched |= {id(variable) for variable in equation.outvars}
+    return any(id(variable) in touched for variable in program.outvars)
 
 
 def _find(name: str) -> Any:
