@@ -121,6 +121,24 @@ def test_time_becomes_a_state_only_where_it_enters():
     assert not from_dysts("Lorenz").carries_time
 
 
+class Switched(dysts.base.DynSys):
+    """A force that sets in at t = 5, which only a comparison knows."""
+
+    def __init__(self):
+        self.ic, self.params, self.a = np.array([1.0, 0.0]), {"a": 0.5}, 0.5
+
+    @staticmethod
+    def _rhs(x, y, t, a):
+        return y, -x - a * y + np.where(t > 5, 1, 0)
+
+
+def test_a_time_that_is_only_compared_is_seen():
+    field = from_dysts(Switched())
+    assert field.carries_time
+    for time, force in ((4.0, 0.0), (6.0, 1.0)):
+        np.testing.assert_allclose(field(None, jnp.array([1.0, 0.0, time])), [0, force - 1, 1])
+
+
 def test_float32_stays_float32():
     for system in ("Lorenz", "Lorenz96", "InteriorSquirmer", "Torus", "Henon", "Logistic"):
         cell = from_dysts(system)

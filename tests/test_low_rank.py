@@ -144,3 +144,15 @@ def test_batches_and_gradients():
     np.testing.assert_allclose(jax.grad(total)(2.0), difference, rtol=1e-5)
     batch = jax.vmap(total)(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(batch[1], total(2.0), rtol=1e-9)
+
+
+def test_loadings_are_drawn_as_documented():
+    cell = LowRankRNNCell(0, 2000, 3, dt=0.1, gain=2.0, key=jr.key(0))
+    M, N = np.asarray(cell.M), np.asarray(cell.N)
+    overlap, *_ = np.linalg.lstsq(M, 2000 * N)
+    np.testing.assert_allclose(np.std(2000 * N - M @ overlap), 1, rtol=0.05)
+    draws = [LowRankRNNCell(0, 3, 3, dt=0.1, gain=g, key=jr.key(1)) for g in (1.0, 3.0)]
+    bare, more = (3 * np.asarray(draw.N) for draw in draws)
+    # N = (M g A + Z) / H is linear in g.
+    none = 3 * np.asarray(LowRankRNNCell(0, 3, 3, dt=0.1, gain=0.0, key=jr.key(1)).N)
+    np.testing.assert_allclose(more - none, 3 * (bare - none), rtol=1e-10)

@@ -9,7 +9,8 @@ import pytest
 
 import lejax
 from lejax import SequentialQR
-from lejax.cells import ClosedLoop, DeltaProductCell, GatedLinearAttentionCell, Stack
+from lejax.cells import ClosedLoop, DeltaProductCell, GatedLinearAttentionCell, LRUCell, Stack
+from lejax.indicators import transient_growth, transition_product
 
 
 INPUTS = jr.normal(jr.key(0), (150, 3))
@@ -194,7 +195,13 @@ def test_layers_loops_and_precision(name):
     loop = ClosedLoop(cell, eqx.nn.Linear(3, 3, key=jr.key(2)))
     state = jax.tree.map(lambda x: x + 0.3, loop.initial_state())
     closed = lejax.lyapunov_spectrum(loop, state, num_steps=50, num_exponents=2)
-    assert np.isfinite(closed.exponents).all()
+    push = lambda x: jax.jit(lejax.push_forward)(loop, x[0], None, x[1])
+    frame, sums = np.linalg.qr(jr.normal(jr.key(0), (closed.frame.shape[0], 2), jnp.float32))[0], 0
+    for _ in range(50):
+        state, columns = push((state, frame))
+        frame, triangle = np.linalg.qr(columns)
+        sums = sums + np.log(np.abs(np.diag(triangle)))
+    np.testing.assert_allclose(closed.exponents, sums / 50, rtol=1e-8)
     assert {x.dtype for x in jax.tree.leaves(CELLS[name](jnp.float32)) if eqx.is_array(x)} == {
         jnp.dtype(jnp.float32)
     }
@@ -228,3 +235,54 @@ def test_gradients_and_batches():
     batch = eqx.filter_vmap(lambda cell: run(cell).exponents)(cells)
     second = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, cells)
     np.testing.assert_allclose(batch[1], run(second).exponents, rtol=1e-10)
+
+
+def test_gates_near_zero_underflow_nowhere():
+    cell = GatedLinearAttentionCell(1, 2, 2, dtype=jnp.float32, key=jr.key(0))
+    closed = eqx.tree_at(lambda c: c.bias_gate, cell, jnp.array([-100.0, 0.0], jnp.float32))
+    state, inputs = closed.initial_state(), jnp.zeros((10, 1), jnp.float32)
+    exponents = lejax.lyapunov_spectrum(closed, state, inputs, num_exponents=4).exponents
+    np.testing.assert_allclose(exponents[2:], -100 / 16, rtol=1e-6)
+
+    def memory(bias):
+        moved = eqx.tree_at(lambda c: c.bias_gate, closed, bias)
+        return lejax.unroll(moved, state, inputs + 1)[0].sum()
+
+    assert np.isfinite(jax.grad(memory)(closed.bias_gate)).all()
+
+
+def test_large_keys_of_half_precision_erase():
+    cell = DeltaProductCell(1, 3, 2, key=jr.key(0))
+    low = jax.tree.map(lambda x: x.astype(jnp.float16) if eqx.is_array(x) else x, cell)
+    transition = low.transition(jnp.full(1, 400.0, jnp.float16))
+    np.testing.assert_allclose(transition, cell.transition(jnp.full(1, 400.0)), atol=5e-3)
+
+
+def test_products_know_the_parity_whatever_the_number_of_columns():
+    cell = DeltaProductCell(1, 3, 4, beta_range=2.0, key=jr.key(0))
+    reflecting = (jnp.array([[80.0]]), jnp.array([-40.0]))  # beta is 2 at a one and 0 at a zero
+    cell = eqx.tree_at(lambda c: (c.weight_beta, c.bias_beta), cell, reflecting)
+    bits = jr.bernoulli(jr.key(1), shape=(30,)).astype(int)
+    parity = (-1) ** np.cumsum(bits)
+    layers = {
+        3: cell,
+        9: Stack([cell, LRUCell(4, 3, key=jr.key(2))]),
+    }
+    inputs = bits[:, None].astype(float)
+    for size, layer in layers.items():
+        found = transition_product(layer, layer.initial_state(), inputs)
+        assert found.phases.size == size  # neither the outputs nor the copies for each column
+        np.testing.assert_array_equal(found.determinant_sign, parity)
+    alone = transition_product(cell, cell.initial_state(), inputs)
+    np.testing.assert_allclose(alone.log_moduli, 0, atol=1e-12)
+    assert np.sum(np.abs(np.abs(alone.phases) - np.pi) < 1e-9) == (parity[-1] < 0)
+
+
+def test_growth_is_that_of_the_memory_and_not_of_a_readout():
+    cell = LRUCell(2, 4, key=jr.key(0))
+    loud = eqx.tree_at(lambda c: c.C, cell, 1e3 * cell.C)
+    for one in (cell, loud):
+        growth = transient_growth(one, one.initial_state(), jnp.ones((20, 2)))
+        slowest = -np.exp(np.asarray(cell.log_decay)).min()
+        assert growth.log_amplification == 0
+        np.testing.assert_allclose(growth.curve, slowest * np.arange(1, 21), rtol=1e-10)

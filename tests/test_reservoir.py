@@ -240,3 +240,29 @@ def test_noise_has_gradients():
     step = jnp.array(1e-6)
     difference = (total(0.3 + step) - total(0.3 - step)) / 2e-6
     np.testing.assert_allclose(jax.grad(total)(jnp.array(0.3)), difference, rtol=1e-6)
+
+
+def test_inputs_and_biases_have_the_widths_asked_for():
+    cell = EchoStateCell(4, 300, input_scale=0.3, bias_scale=0.7, key=jr.key(0))
+    for weight, width in ((cell.weight_ih, 0.3), (cell.bias, 0.7)):
+        assert 0.95 * width < np.abs(weight).max() <= width
+
+
+def test_readout_of_low_precision():
+    states, targets = jr.normal(jr.key(0), (50, 3)), jr.normal(jr.key(1), (50, 2))
+    high = fit_readout(states, targets, penalty=1e-3)
+    low = fit_readout(states.astype(jnp.bfloat16), targets.astype(jnp.bfloat16), penalty=1e-3)
+    assert low.weight.dtype == low.bias.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.weight.astype(float), high.weight, atol=0.02)
+    with pytest.raises(ValueError, match=r"states holds 1 non-finite value out of 150"):
+        fit_readout(states.at[3, 1].set(jnp.nan), targets)
+    with pytest.raises(TypeError, match="targets must be real, got complex128"):
+        fit_readout(states, targets + 0j)
+
+
+def test_noise_of_scale_zero_is_none():
+    cell, keys = EchoStateCell(0, 4, key=jr.key(0)), jr.split(jr.key(1), 5)
+    still = lejax.unroll(NoisyCell(cell, 0.0), jnp.ones(4), (None, keys))
+    np.testing.assert_array_equal(still, lejax.unroll(cell, jnp.ones(4), num_steps=5))
+    with pytest.raises(ValueError, match=r"scale must not be negative and must be finite, got -1"):
+        NoisyCell(cell, -1.0)

@@ -192,3 +192,27 @@ def test_a_run_that_blows_up_says_when():
     assert 0 <= int(spectrum.first_bad_step) * 0.001 - time < 0.02
     with pytest.raises(RuntimeError, match=f"happened at step {int(spectrum.first_bad_step)}"):
         lejax.lyapunov_spectrum(flow, start, num_steps=2000)
+
+
+def test_eigenvalues_of_a_matrix_far_from_normal_are_right_or_missing():
+    basis = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (24, 24))))[0]
+    matrix = basis @ expm(0.1 * legs(24)) @ basis.T
+    product = transition_product(Linear(jnp.asarray(matrix)), jnp.zeros(24), num_steps=1)
+    known = ~np.isnan(product.log_moduli)
+    assert 3 < known.sum() < 24
+    exact = -0.1 * np.arange(1, 25)
+    np.testing.assert_allclose(product.log_moduli[known], exact[known], atol=0.05)
+    np.testing.assert_allclose(product.phases[known], 0, atol=0.05)
+
+
+def test_a_step_that_reads_nothing_of_its_state_is_refused():
+    class Shown(lejax.BlockTriangularCell):
+        def __call__(self, input, state):
+            return jnp.zeros_like(state)
+
+        def blocks(self, input, state):
+            return jnp.zeros_like(state), (lejax.ForgottenBlock(state.size),)
+
+    assert np.isneginf(lejax.lyapunov_spectrum(Shown(), jnp.ones(2), num_steps=3).exponents).all()
+    with pytest.raises(ValueError, match="reads none of the 2 numbers"):
+        transition_product(Shown(), jnp.ones(2), num_steps=3)
