@@ -195,10 +195,11 @@ def test_layers_loops_and_precision(name):
     loop = ClosedLoop(cell, eqx.nn.Linear(3, 3, key=jr.key(2)))
     state = jax.tree.map(lambda x: x + 0.3, loop.initial_state())
     closed = lejax.lyapunov_spectrum(loop, state, num_steps=50, num_exponents=2)
-    push = lambda x: jax.jit(lejax.push_forward)(loop, x[0], None, x[1])
-    frame, sums = np.linalg.qr(jr.normal(jr.key(0), (closed.frame.shape[0], 2), jnp.float32))[0], 0
+    push = jax.jit(lambda state, frame: lejax.push_forward(loop, state, None, frame))
+    start = jr.normal(jr.key(0), (closed.frame.shape[0], 2), jnp.float32)
+    frame, sums = np.linalg.qr(np.asarray(start, float))[0], 0
     for _ in range(50):
-        state, columns = push((state, frame))
+        state, columns = push(state, frame)
         frame, triangle = np.linalg.qr(columns)
         sums = sums + np.log(np.abs(np.diag(triangle)))
     np.testing.assert_allclose(closed.exponents, sums / 50, rtol=1e-8)

@@ -263,6 +263,6 @@ def test_readout_of_low_precision():
 def test_noise_of_scale_zero_is_none():
     cell, keys = EchoStateCell(0, 4, key=jr.key(0)), jr.split(jr.key(1), 5)
     still = lejax.unroll(NoisyCell(cell, 0.0), jnp.ones(4), (None, keys))
-    np.testing.assert_array_equal(still, lejax.unroll(cell, jnp.ones(4), num_steps=5))
+    np.testing.assert_allclose(still, lejax.unroll(cell, jnp.ones(4), num_steps=5), atol=1e-15)
     with pytest.raises(ValueError, match=r"scale must not be negative and must be finite, got -1"):
         NoisyCell(cell, -1.0)

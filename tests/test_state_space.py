@@ -295,9 +295,8 @@ def test_one_large_step_loses_no_exponent():
     # A step of 30 decays by e^-480 in the fastest mode, which float32 cannot hold: its logarithm it can.
     cell = S6Cell(1, 16, dtype=jnp.float32, key=jr.key(1))
     inputs = jnp.zeros((100, 1), jnp.float32).at[50].set(30.0)
-    cell = eqx.tree_at(
-        lambda c: (c.weight_step, c.bias_step), cell, (jnp.ones((1, 1)), jnp.ones(1))
-    )
+    ones = jnp.ones((1, 1), jnp.float32), jnp.ones(1, jnp.float32)
+    cell = eqx.tree_at(lambda c: (c.weight_step, c.bias_step), cell, ones)
     mean = np.mean(np.logaddexp(0, np.asarray(inputs, float) + 1))
     spectrum = run(cell, inputs, num_exponents=16)
     np.testing.assert_allclose(spectrum.exponents, -mean * np.arange(1, 17), rtol=1e-5)
