@@ -272,7 +272,7 @@ VERBS = {
 # Host functions, strategies, reports and statuses: nothing to trace.
 NOT_TRACED = {
     "suggest_qr_interval", "suggest_window", "LyapunovSpectrum", "RESULTS", "TimedCell", "RecurrentCell", "VectorField",
-    "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "CheckpointedAdjoint", "WindowedAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
+    "TangentCell", "BlockTriangularCell", "DenseBlock", "DiagonalBlock", "ForgottenBlock", "SequentialQR", "ParallelQR", "DirectAdjoint", "CheckpointedAdjoint", "WindowedAdjoint", "Householder", "Cholesky", "GramSchmidt", "Panels",
     "CovariantReducer", "CovariantStep", "CovariantVectors", "CovariantStatistics", "LyapunovVectors",
     "VectorStatistics", "AngleHistogram",
     "PiecewiseLinearCell", "PiecewiseLinearMap", "piecewise_linear",
