@@ -40,7 +40,10 @@ class DiagonalBlock(NamedTuple):
 
 
 class ForgottenBlock(NamedTuple):
-    r"""Numbers of the state that the next step does not read, such as an output: their exponents are $-\infty$."""
+    r"""Numbers of the state that the next step does not read, such as an output: their exponents are $-\infty$.
+
+    They stand in the state where the order of the blocks says.
+    """
 
     size: int
 
@@ -65,7 +68,8 @@ class BlockTriangularCell(eqx.Module):
     r"""A cell whose Jacobian is block triangular, always in the same order of blocks.
 
     `lyapunov_spectrum` then computes the exponents of the diagonal blocks, which are all of them: a stack of layers
-    costs the sum of its layers, a diagonal recurrence no orthonormalization at all. Sizes times multiplicities must add
+    costs the sum of its layers, a diagonal recurrence no orthonormalization at all. A block is a `DiagonalBlock`, a `DenseBlock`
+    or a `ForgottenBlock`. Sizes times multiplicities must add
     up to the state's, and the state may be any coordinates: blocks of a basis in which the Jacobian is triangular do.
 
     !!! example
