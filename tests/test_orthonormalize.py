@@ -189,3 +189,36 @@ def test_one_diverged_member_does_not_send_the_batch_to_householder():
     assert np.isnan(sick.log_growth[1]).all()
     for i in (0, 2):  # bit for bit: the same factorization was used
         np.testing.assert_array_equal(sick.columns[i], healthy.columns[i])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "kind", [GramSchmidt(), Cholesky(), Panels()], ids=lambda k: type(k).__name__
+)
+def test_a_chain_of_small_ratios_ends_orthonormal(kind, dtype):
+    # Each column keeps a small part of its own beside the one before: ratios that pass the guard, a condition that does not.
+    for size, ratio in ((8, 0.05),) if kind == GramSchmidt() else ((8, 0.05), (24, 0.2)):
+        chain = jnp.asarray(ratio * np.eye(size) + np.eye(size, k=1), dtype)
+        frame = orthonormalize(Householder(), jr.normal(jr.key(0), (size, size), dtype)).columns
+        factorize = jax.jit(lambda frame: orthonormalize(kind, frame))
+        for _ in range(20):
+            pushed = chain @ frame
+            out = factorize(pushed)
+            frame = out.columns
+            tolerance = 40 * jnp.finfo(dtype).eps
+            np.testing.assert_allclose(frame.T @ frame, np.eye(size), atol=tolerance)
+            np.testing.assert_allclose(
+                out.columns @ out.triangle * out.scale, pushed, atol=tolerance
+            )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_householder_near_the_ends_of_the_floats(dtype):
+    finfo = jnp.finfo(dtype)
+    bare = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (5, 3)), float))[0]
+    for size in (0.9 * float(finfo.max), 1e3 * float(finfo.tiny) / float(finfo.eps)):
+        out = orthonormalize(Householder(), jnp.asarray(bare * size, dtype))
+        np.testing.assert_allclose(out.log_growth, np.log(size), rtol=1e-5)
+        np.testing.assert_allclose(out.columns.T @ out.columns, np.eye(3), atol=10 * finfo.eps)
+        mantissa, _ = np.frexp(float(out.scale))
+        assert mantissa == 0.5  # a power of two
