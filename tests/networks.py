@@ -1,9 +1,11 @@
 """Small networks that several test files share."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 
+import lejax
 from lejax.cells import GRUCell, RNNCell
 
 
@@ -26,3 +28,17 @@ class Linear(eqx.Module):
 def driven_gru(size=6, num_steps=120):
     cell = GRUCell(3, size, key=jr.key(1))
     return cell, cell.initial_state(), jr.normal(jr.key(2), (num_steps, 3))
+
+
+class Tokens(lejax.VectorField):
+    """Tokens of one dimension under a selective state space layer, depth as time."""
+
+    coupling: float
+    decay: float
+
+    def __call__(self, input, state):
+        step = jax.nn.softplus(state)
+        passed = jnp.cumsum(step)
+        weight = jnp.exp(-self.decay * (passed[:, None] - passed)) * step
+        weight = jnp.tril(self.coupling * weight * state[:, None] * state)
+        return weight @ state

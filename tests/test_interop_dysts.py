@@ -234,3 +234,21 @@ def test_without_dysts(monkeypatch):
     monkeypatch.setitem(sys.modules, "dysts", None)
     with pytest.raises(ModuleNotFoundError, match=r"not installed: pip install 'lejax\[dysts\]'"):
         from_dysts("Lorenz")
+
+
+def test_what_the_collection_holds():
+    flows, maps = (
+        [k for k in vars(m).values() if isinstance(k, type) and k.__module__ == m.__name__]
+        for m in (dysts.flows, dysts.maps)
+    )
+    assert (len(flows), len(maps)) == (135, 23)
+    assert sum(issubclass(kind, dysts.base.DynSysDelay) for kind in flows) == 6
+    # The exponents it stores are rough: of Lorenz' system 1.09, and many a largest one is off by half and more.
+    table = lejax.systems.gallery()
+    stored = dysts.flows.Lorenz().lyapunov_spectrum_estimated
+    assert abs(stored[0] - 1.09) < 0.005
+    assert abs(table["Lorenz"].exponents[0] - 0.9056) < 0.003
+    measured = {k: table[k.__name__].exponents for k in flows if table[k.__name__].exponents.size}
+    stored = {kind: kind().maximum_lyapunov_estimated for kind in measured}
+    off = [k for k, v in stored.items() if v is not None and abs(v - measured[k][0]) > v / 2]
+    assert 30 < len(off) < len(measured) / 2

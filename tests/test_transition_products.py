@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import Linear, driven_gru
+from networks import Linear, Tokens, driven_gru
 from scipy.linalg import expm
 
 import lejax
-from lejax import RESULTS, VectorField
+from lejax import RESULTS
 from lejax.indicators import transient_growth, transition_product
 from lejax.systems import Flow, Henon
 
@@ -150,20 +150,6 @@ def test_bad_input():
         transient_growth(Henon(), jnp.zeros(2, int), num_steps=3)
     with pytest.raises(TypeError, match="VanDerPol is a vector field, not a cell"):
         transient_growth(lejax.systems.VanDerPol(), jnp.zeros(2), num_steps=3)
-
-
-class Tokens(VectorField):
-    """Tokens of one dimension under a selective state space layer, depth as time."""
-
-    coupling: float
-    decay: float
-
-    def __call__(self, input, state):
-        step = jax.nn.softplus(state)
-        passed = jnp.cumsum(step)
-        weight = jnp.exp(-self.decay * (passed[:, None] - passed)) * step
-        weight = jnp.tril(self.coupling * weight * state[:, None] * state)
-        return weight @ state
 
 
 def test_an_exponent_of_zero_may_be_an_attracting_power_law():
