@@ -36,6 +36,7 @@ class DiagonalBlock(NamedTuple):
 
     @classmethod
     def of_entries(cls, entries: Float[Array, " n"]) -> "DiagonalBlock":
+        """By the entries, of any sign."""
         return cls(log_modulus(entries))
 
 
@@ -49,7 +50,7 @@ class ForgottenBlock(NamedTuple):
 
 
 class DenseBlock(NamedTuple):
-    """A diagonal block of a Jacobian as the linear map `tangent(columns (n, k)) -> (n, k)`.
+    """A diagonal block of a Jacobian as the linear map `tangent(columns (n, k)) -> (n, k)`; `size` is n.
 
     `multiplicity` m: the block stands m times in the Jacobian, as in the Kronecker product of it with an identity.
     """
@@ -69,7 +70,8 @@ class BlockTriangularCell(eqx.Module):
 
     `lyapunov_spectrum` then computes the exponents of the diagonal blocks, which are all of them: a stack of layers
     costs the sum of its layers, a diagonal recurrence no orthonormalization at all. A block is a `DiagonalBlock`, a `DenseBlock`
-    or a `ForgottenBlock`. Sizes times multiplicities must add
+    or a `ForgottenBlock`; what they say is believed. To check it, compare with the spectrum of the plain function
+    `lambda input, state: cell(input, state)`. Sizes times multiplicities must add
     up to the state's, and the state may be any coordinates: blocks of a basis in which the Jacobian is triangular do.
 
     !!! example

@@ -124,6 +124,10 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
     return jtu.tree_map(lambda x: x[: transient + counted], inputs), counted
 
 
+class StepError(TypeError):
+    """What a cell made of cells says of a failure inside: one sentence that needs no further advice."""
+
+
 def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
     """One abstract call: the cell must accept the input and keep structure, shapes and dtypes."""
     if isinstance(cell, VectorField):
@@ -133,6 +137,8 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         )
     try:
         out = eqx.filter_eval_shape(cell, input, state)
+    except StepError as error:
+        raise TypeError(f"{name_of(cell)} failed: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if input is None and isinstance(error, TypeError | ValueError | AttributeError):

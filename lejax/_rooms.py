@@ -29,6 +29,11 @@ def make_rooms(blocks: Sequence[Block], state_size: int, num_exponents: int) -> 
     """The rooms of the blocks of a step, one after the other."""
     rooms, start = [], 0
     for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(
+                "blocks(input, state) must return the new state and a tuple of DiagonalBlock, DenseBlock or ForgottenBlock, "
+                f"got a block {type(block).__name__}."
+            )
         if isinstance(block, DiagonalBlock):
             room = Room(start, block.log_moduli.size, 1, True, block.log_moduli.size)
         elif isinstance(block, ForgottenBlock):

@@ -121,7 +121,8 @@ def lyapunov_spectrum(
     order 1/T that no block error shows: use a `transient`. Singular Jacobians give -inf or, where rounding
     hides the zero, a finite upper bound counted in `unresolved`; the leading exponents stay right. Rounding also
     refills the directions that an exact zero has emptied, and where these grow faster than the slowest surviving
-    ones it replaces those: the last exponents before a lost one are then upper bounds too.
+    ones it replaces those: the last exponents before a lost one are then upper bounds too. They show in `rounding_error`:
+    what stays above 1e-8 with `every=1` is noise of that size, whatever its `standard_error`.
     An exponent of 0 says nothing of stability: a state may attract, or let go, as a power of time.
     In float32 expect errors of 1e-5 to 1e-6.
 

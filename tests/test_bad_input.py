@@ -283,6 +283,37 @@ CASES = {
         TypeError,
         r"the stack has 1 layers, the state 2",
     ),
+    "readout that is no function": (
+        lambda: ClosedLoop(CELL, jnp.ones((3, 4))),
+        TypeError,
+        r"readout must be a function or an eqx\.Module that can be called, got ArrayImpl",
+    ),
+    "readout of the wrong output": (
+        lambda: lejax.lyapunov_spectrum(
+            ClosedLoop(CELL, eqx.nn.Linear(4, 2, key=jr.key(0))), STATE, num_steps=3
+        ),
+        TypeError,
+        r"ClosedLoop failed: \w+ failed on float64\[2\], which the readout returned",
+    ),
+    "readout of the wrong input": (
+        lambda: lejax.lyapunov_spectrum(
+            ClosedLoop(CELL, eqx.nn.Linear(5, 3, key=jr.key(0))), STATE, num_steps=3
+        ),
+        TypeError,
+        r"ClosedLoop failed: the readout failed on what \w+ shows, float64\[4\]",
+    ),
+    "noise inside a loop": (
+        lambda: lejax.lyapunov_spectrum(
+            ClosedLoop(NoisyCell(CELL, 0.1), eqx.nn.Linear(4, 3, key=jr.key(0))), STATE, num_steps=3
+        ),
+        TypeError,
+        r"got float64\[3\]; .* A loop is closed inside: NoisyCell\(ClosedLoop",
+    ),
+    "readout of a pytree": (
+        lambda: lejax.cells.fit_readout((STATE, STATE), STATE),
+        TypeError,
+        r"states must be one array \(T, H\), got tuple; .* jax\.vmap\(cell\.output\)\(states\)",
+    ),
     "input to a closed loop": (
         lambda: spectrum(ClosedLoop(CELL, eqx.nn.Linear(4, 3, key=jr.key(0)))),
         TypeError,
@@ -326,7 +357,7 @@ CASES = {
     "phase": (
         lambda: LRUCell(2, 2, max_phase=0.0, key=jr.key(0)),
         ValueError,
-        r"max_phase must be positive, got 0\.0",
+        r"max_phase must be positive and finite, got 0\.0",
     ),
     "convolution without a past": (
         lambda: MambaCell(2, 2, width=1, key=jr.key(0)),
@@ -376,7 +407,7 @@ CASES = {
     "negative noise": (
         lambda: NoisyCell(CELL, -1.0),
         ValueError,
-        r"scale must be positive and finite, got -1\.0",
+        r"scale must not be negative and must be finite, got -1\.0",
     ),
     "noise without keys": (
         lambda: spectrum(NoisyCell(CELL, 1.0)),

@@ -189,7 +189,7 @@ def test_systems_of_your_own_even_if_numba_compiled_them():
 
 
 CASES = {
-    "unknown": (lambda: from_dysts("Lorentz"), ValueError, r"dysts [0-9.]+ has no system 'Lorentz'"),
+    "unknown": (lambda: from_dysts("Lorentz"), ValueError, r"dysts [0-9.]+ has no system 'Lorentz'. Did you mean 'Lorenz"),
     "base class": (lambda: from_dysts("DynSys"), ValueError, "has no system 'DynSys'"),
     "delay": (lambda: from_dysts("MackeyGlass"), ValueError, "MackeyGlass is a delay equation"),
     "a solver inside": (

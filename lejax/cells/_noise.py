@@ -7,7 +7,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, time_step
-from .._check import check_not_negative
+from .._check import StepError, check_not_negative, describe
 from ._wrappers import initial_state, output
 
 
@@ -87,8 +87,10 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
 def _split(input):
     if not isinstance(input, tuple) or len(input) != 2:
-        raise TypeError(
-            f"a NoisyCell takes the pair (input, key) at each step, got {type(input).__name__}; for a run pass "
-            "(inputs, jax.random.split(key, num_steps)), with None for the inputs of a cell without input."
+        got = "None" if input is None else describe(input)
+        raise StepError(
+            f"a NoisyCell takes the pair (input, key) at each step, got {got}; for a run pass "
+            "(inputs, jax.random.split(key, num_steps)), with None for the inputs of a cell without input. A loop is closed "
+            "inside: NoisyCell(ClosedLoop(cell, readout), scale)."
         )
     return input

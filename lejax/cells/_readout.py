@@ -28,7 +28,8 @@ def fit_readout(
 
     $$\min_{W, b} \; \frac{1}{T} \sum_t |y_t - W h_t - b|^2 + \alpha\, |W|^2$$
 
-    **Arguments:** `states` (T, H), those of a run by `unroll` less its transient, `targets` (T, O), and `penalty`, $\alpha$,
+    **Arguments:** `states` (T, H), those of a run by `unroll` less its transient (of a cell with an output of its own
+    `jax.vmap(cell.output)(states)`), `targets` (T, O), and `penalty`, $\alpha$,
     positive; the bias pays none.
 
     **Returns:** a `LinearReadout`; with it `ClosedLoop(cell, readout)` runs on its own forecasts if the target at each step
@@ -51,6 +52,11 @@ def fit_readout(
 
     Hoerl & Kennard, Technometrics 12 (1970); Jaeger & Haas, Science 304 (2004).
     """
+    if not eqx.is_array_like(states):
+        raise TypeError(
+            f"states must be one array (T, H), got {type(states).__name__}; of a cell whose state is a pytree take what it "
+            "shows, jax.vmap(cell.output)(states)."
+        )
     states, targets = jnp.asarray(states), jnp.asarray(targets)
     if states.ndim != 2 or targets.ndim != 2 or states.shape[0] != targets.shape[0]:
         raise ValueError(

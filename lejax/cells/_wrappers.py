@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, is_traced, name_of, time_step
+from .._check import StepError, describe
 
 
 def output(cell: Cell, state: PyTree) -> PyTree:
@@ -82,7 +83,9 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
 
     def _check(self, state):
         if len(state) != len(self.layers):
-            raise ValueError(f"the stack has {len(self.layers)} layers, the state {len(state)}.")
+            raise ValueError(
+                f"the stack has {len(self.layers)} layers, the state {len(state)}; it must be a tuple of the layers' states."
+            )
 
     def time_step(self) -> float | Array:
         return time_step(self.layers[0])
@@ -99,8 +102,10 @@ class ClosedLoop(RecurrentCell, TimedCell):
 
     $$h' = F(g(h), h)$$
 
-    **Arguments:** `cell`, and `readout` g from the cell's output (h of an LSTM, the last layer of a stack,
-    else the state) to its input; an `eqx.Module`, so that its weights are leaves.
+    **Arguments:** `cell`, and `readout` g from the cell's output (`cell.output(state)` of a cell of lejax, that of the last
+    layer of a stack, h of an LSTM of Equinox, else the state) to its input; an `eqx.Module`, so that its weights are
+    leaves. Noise goes around the loop: `NoisyCell(ClosedLoop(cell, readout), scale)`. Without a bias the zero state may be a
+    fixed point, which tells nothing of the loop: start from a state that an input has driven.
 
     !!! example
 
@@ -114,10 +119,31 @@ class ClosedLoop(RecurrentCell, TimedCell):
     cell: Cell
     readout: Callable[[PyTree], PyTree]
 
+    def __init__(self, cell: Cell, readout: Callable[[PyTree], PyTree]):
+        if not callable(readout):
+            raise TypeError(
+                f"readout must be a function or an eqx.Module that can be called, got {type(readout).__name__}."
+            )
+        self.cell, self.readout = cell, readout
+
     def __call__(self, input: None, state: PyTree) -> PyTree:
         if input is not None:
             raise TypeError("a ClosedLoop makes its own input; call it with input=None.")
-        return self.cell(self.readout(output(self.cell, state)), state)
+        shown = output(self.cell, state)
+        try:
+            fed = self.readout(shown)
+        except (TypeError, ValueError) as error:
+            raise StepError(
+                f"the readout failed on what {name_of(self.cell)} shows, {describe(shown)}. It said: {error}"
+            ) from error
+        try:
+            return self.cell(fed, state)
+        except StepError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise StepError(
+                f"{name_of(self.cell)} failed on {describe(fed)}, which the readout returned. It said: {error}"
+            ) from error
 
     def time_step(self) -> float | Array:
         return time_step(self.cell)

@@ -1,5 +1,6 @@
 r"""The chaotic flows and maps of dysts as vector fields and cells, traced from dysts' own equations."""
 
+import difflib
 import functools
 import importlib.metadata
 import importlib.util
@@ -162,7 +163,14 @@ def _find(name: str) -> Any:
         kind = getattr(module, name, None)
         if inspect.isclass(kind) and issubclass(kind, bases) and kind not in bases:
             return kind()
-    raise ValueError(f"dysts {importlib.metadata.version('dysts')} has no system {name!r}.")
+    known = [n for module in (dysts.flows, dysts.maps) for n in vars(module)]
+    near = {n.lower(): n for n in known if inspect.isclass(getattr(dysts.flows, n, None))}
+    close = [near[n] for n in difflib.get_close_matches(name.lower(), near)]
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise ValueError(
+        f"dysts {importlib.metadata.version('dysts')} has no system {name!r}.{hint} "
+        "list(lejax.systems.gallery()) has their names."
+    )
 
 
 def _check_trace(name: str, cell: Any, state: Array) -> Any:
