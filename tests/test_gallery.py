@@ -53,7 +53,11 @@ def test_exponents_sum_to_the_mean_divergence(system):
 )
 def test_one_exponent_of_a_flow_is_zero_unless_it_settles(system):
     nearest = np.argmin(np.abs(system.exponents))
-    assert within(system, nearest, 0.0) or system.exponents[0] < 0
+    settles = system.exponents[0] < -3 * system.standard_error[0]
+    assert within(system, nearest, 0.0) or settles
+    # An error that would pass anything says nothing: beside chaos it is small.
+    if system.exponents[0] > 3 * system.standard_error[0] and not settles:
+        assert system.standard_error[nearest] < system.exponents[0] / 2
 
 
 # Fields with the same divergence everywhere, by dysts' parameters.
