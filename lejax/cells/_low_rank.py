@@ -55,7 +55,7 @@ class LowRankReLURNN(PiecewiseLinearNetwork):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """`n`, `m` and `b` standard normal."""
+        """A network of `num_units` units and rank `rank`, its `n`, `m` and `b` standard normal."""
         rank, num_units = check_count("rank", rank, 1), check_count("num_units", num_units, 1)
         dtype = dtype or jnp.result_type(float)
         key_n, key_m, key_b, key_C = jr.split(key, 4)
