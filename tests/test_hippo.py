@@ -158,5 +158,7 @@ def test_low_precision_and_bad_types():
     np.testing.assert_allclose(low.transition.astype(float), high.transition, atol=0.01)
     with pytest.raises(TypeError, match="dtype must be a real floating-point one, got int"):
         HippoCell(3, dtype=int, dt=0.1)
+    made_inside = jax.jit(lambda state: HippoCell(6, dt=0.1)(jnp.ones(1), state))(jnp.ones(6))
+    np.testing.assert_allclose(made_inside, high(jnp.ones(1), jnp.ones(6)), rtol=1e-12)
     with pytest.raises(TypeError, match="dt must be a number, not a traced array"):
         jax.jit(lambda dt: HippoCell(3, dt=dt).transition)(0.1)

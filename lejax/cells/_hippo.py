@@ -1,6 +1,7 @@
 r"""HiPPO: the linear equation whose state holds the coefficients of a signal's past in Legendre polynomials."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -113,16 +114,18 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
             raise TypeError("dt must be a number, not a traced array: make a cell for each.")
         self.dt = float(check_positive("dt", dt))
         check_discretization(discretization)
-        high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
-        matrix, B = hippo_legs(size, high)
-        transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
-        # The diagonal of a triangular matrix's function is that of its diagonal, which `expm` knows only to the norm.
-        diagonal, _ = discretization.diagonal(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
-        transition = (jnp.tril(transition, -1) + jnp.diag(diagonal)).astype(dtype)
-        logs = np.asarray(
-            discretization.log_moduli(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
-        )
-        lost = np.isfinite(logs) & (np.asarray(jnp.diagonal(transition), high) == 0)
+        with jax.ensure_compile_time_eval():  # numbers even where the cell is made under `jit`
+            high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+            matrix, B = hippo_legs(size, high)
+            transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
+            # The diagonal of a triangular matrix's function is that of its diagonal, which `expm` knows only to the norm.
+            diagonal, _ = discretization.diagonal(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
+            transition = (jnp.tril(transition, -1) + jnp.diag(diagonal)).astype(dtype)
+            logs = np.asarray(
+                discretization.log_moduli(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
+            )
+            diagonal = np.asarray(jnp.diagonal(transition), high)
+        lost = np.isfinite(logs) & (diagonal == 0)
         if lost.any():
             raise ValueError(
                 f"in a step of {self.dt:g} {int(lost.sum())} of the {size} modes decay below the smallest {dtype} "
