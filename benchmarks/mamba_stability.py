@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from _forecasts import Encoded, hear, run_on, steps_that_hold, train
+from _plain_cells import MemoryOnly
 
 import lejax
 from lejax.cells import ClosedLoop, LeakyRNNCell, MambaCell, Stack
@@ -23,15 +24,6 @@ from lejax.systems import Flow, Lorenz63
 
 TIMES = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DT, LARGEST = 0.05, 0.906
-
-
-class Memory(eqx.Module):
-    """The memory of a selective state space alone, as a cell that says nothing of its blocks."""
-
-    cell: lejax.cells.S6Cell
-
-    def __call__(self, input, state):
-        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
 
 
 def compare_with_qr(lengths):
@@ -43,7 +35,7 @@ def compare_with_qr(lengths):
     for length in lengths:
         inputs = jr.normal(jr.key(1), (length, 4))
         exact = lejax.lyapunov_spectrum(cell, state, inputs, num_exponents=16).exponents
-        found = lejax.lyapunov_spectrum(Memory(cell), state[0], inputs).exponents
+        found = lejax.lyapunov_spectrum(MemoryOnly(cell), state[0], inputs).exponents
         differences[length] = float(np.abs(np.sort(found) - np.sort(exact)).max())
     return {
         "largest_difference": differences,

@@ -17,30 +17,13 @@ import jax
 import jax.random as jr
 import numpy as np
 from _harness import Contender
+from _plain_cells import MemoryOnly, Whole
 
 import lejax
 from lejax.cells import DeltaProductCell, GRUCell, LowRankRNNCell, LRUCell, S6Cell, Stack
 
 
 RANK, DT = 3, 0.1
-
-
-class Whole(eqx.Module):
-    """The same cell, which says nothing of its blocks."""
-
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, state)
-
-
-class Memory(eqx.Module):
-    """The memory of a cell alone, which says nothing of its blocks."""
-
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
 
 
 def problems(side: int):
@@ -68,7 +51,7 @@ def measure(name, cell, input_size, has_output, steps, rounds):
     state = cell.initial_state()
     if input_size is None:
         state = jr.normal(jr.key(2), state.shape)
-    hidden, hidden_state = (Memory(cell), state[0]) if has_output else (Whole(cell), state)
+    hidden, hidden_state = (MemoryOnly(cell), state[0]) if has_output else (Whole(cell), state)
     size = sum(leaf.size for leaf in jax.tree.leaves(hidden_state))
 
     def run(cell, state, **keywords):

@@ -1,19 +1,9 @@
 """Cells with known blocks: a diagonal recurrence and a network of low rank."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 import lejax
-
-
-class Whole(eqx.Module):
-    """The same cell, which says nothing of its blocks."""
-
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, state)
 
 
 class Gate(lejax.BlockTriangularCell):

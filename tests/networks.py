@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 import lejax
-from lejax.cells import GRUCell, RNNCell
+from lejax.cells import Bilinear, Euler, GRUCell, RNNCell
 
 
 def random_tanh(key, size, gain):
@@ -42,3 +43,12 @@ class Tokens(lejax.VectorField):
         weight = jnp.exp(-self.decay * (passed[:, None] - passed)) * step
         weight = jnp.tril(self.coupling * weight * state[:, None] * state)
         return weight @ state
+
+
+def per_step(discretization, rates, dt):
+    """The exponents of a step by the formulas of the textbook."""
+    if isinstance(discretization, Bilinear):
+        return np.log(np.abs((1 + dt * rates / 2) / (1 - dt * rates / 2)))
+    if isinstance(discretization, Euler):
+        return np.log(np.abs(1 + dt * rates))
+    return dt * np.real(rates)

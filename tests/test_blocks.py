@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from block_cells import Gate, LowRank, Whole
+from _plain_cells import Whole
+from block_cells import Gate, LowRank
 
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR

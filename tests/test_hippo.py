@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from block_cells import Whole
+from _plain_cells import Whole
+from networks import per_step
 from scipy.signal import cont2discrete
 
 import lejax
@@ -22,15 +23,6 @@ from lejax.cells import (
 
 DISCRETIZATIONS = [ZeroOrderHold(), ExponentialEuler(), Bilinear(), Euler()]
 NAMES = [type(d).__name__ for d in DISCRETIZATIONS]
-
-
-def per_step(discretization, rates, dt):
-    """The exponents of a step by the formulas of the textbook."""
-    if isinstance(discretization, Bilinear):
-        return np.log(np.abs((1 + dt * rates / 2) / (1 - dt * rates / 2)))
-    if isinstance(discretization, Euler):
-        return np.log(np.abs(1 + dt * rates))
-    return dt * np.real(rates)
 
 
 def test_discretizations_against_the_equation():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from block_cells import Whole
+from _plain_cells import Whole
 
 import lejax
 from lejax import SequentialQR

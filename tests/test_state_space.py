@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from block_cells import Whole
+from _plain_cells import MemoryOnly, Whole
 from jax.flatten_util import ravel_pytree
+from networks import per_step
 
 import lejax
 from lejax import SequentialQR
@@ -29,15 +30,6 @@ from lejax.cells import (
 INPUTS = jr.normal(jr.key(0), (200, 3))
 DISCRETIZATIONS = [ZeroOrderHold(), ExponentialEuler(), Bilinear(), Euler()]
 NAMES = [type(d).__name__ for d in DISCRETIZATIONS]
-
-
-class MemoryOnly(eqx.Module):
-    """A cell without its output, which says nothing of its blocks."""
-
-    cell: eqx.Module
-
-    def __call__(self, input, state):
-        return self.cell(input, (state, self.cell.initial_state()[1]))[0]
 
 
 def fast(cell):
@@ -205,15 +197,6 @@ def test_linear_recurrent_unit():
     )
     np.testing.assert_allclose(np.sum(whole.exponents), np.sum(exact), rtol=1e-12)
     np.testing.assert_allclose(whole.exponents, exact, atol=5 / 200)
-
-
-def per_step(discretization, rates, dt):
-    """The exponents of a step by the formulas of the textbook."""
-    if isinstance(discretization, Bilinear):
-        return np.log(np.abs((1 + dt * rates / 2) / (1 - dt * rates / 2)))
-    if isinstance(discretization, Euler):
-        return np.log(np.abs(1 + dt * rates))
-    return dt * np.real(rates)
 
 
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
