@@ -29,6 +29,11 @@ class Encoded(lejax.RecurrentCell):
         return self.layers.output(state)
 
 
+def cast(tree, dtype):
+    """The same in another floating-point type."""
+    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
 def hear(loop, points):
     """The states of a loop that reads points (T, n) and not itself; the t-th shows its forecast of the point after the t-th."""
     return lejax.unroll(loop.cell, loop.cell.initial_state(), points)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from _forecasts import Encoded, hear, run_on, steps_that_hold, train
+from _forecasts import Encoded, cast, hear, run_on, steps_that_hold, train
 
 import lejax
 from lejax import training
@@ -51,10 +51,6 @@ def make_series(name, toy):
     seen = states[: sizes[0] + sizes[1]]
     states = (states - seen.mean(axis=0)) / seen.std(axis=0)
     return *jnp.split(states, np.cumsum(sizes)[:2]), dt
-
-
-def as_dtype(model, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, model)
 
 
 def end_of_hearing(model, points):
@@ -195,7 +191,7 @@ def study(name, toy):
     for kind, fit in FITS.items():
         begin, used = time.perf_counter(), time.process_time()
         models = fit(series, valid, jr.split(jr.key(0), 1 if toy else 3), toy, num_steps)
-        models = [as_dtype(model, jnp.float64) for model in models]
+        models = [cast(model, jnp.float64) for model in models]
         row = {
             "seconds": time.perf_counter() - begin,
             "processor_seconds": time.process_time() - used,

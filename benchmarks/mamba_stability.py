@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _forecasts import Encoded, hear, run_on, steps_that_hold, train
+from _forecasts import Encoded, cast, hear, run_on, steps_that_hold, train
 from _plain_cells import MemoryOnly
 
 import lejax
@@ -42,10 +42,6 @@ def compare_with_qr(lengths):
         "exponents": exact,
         "difference_times_length": {n: n * x for n, x in differences.items()},
     }
-
-
-def cast(tree, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
 def deviation(cell, output, inputs):

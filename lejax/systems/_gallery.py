@@ -35,7 +35,7 @@ class MeasuredSystem(NamedTuple):
     duration: float
     """The length of the counted run, in the system's time."""
     transient: float
-    """The time that was left out before it. It is long where the motion changed its character on the way, as where chaos
+    """The time, at least, that was left out before it. It is long where the motion changed its character on the way, as where chaos
     was a transient."""
     method: str
     """`"RK4"`, the classical Runge-Kutta method, or `""` of a map."""
