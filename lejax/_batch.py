@@ -59,6 +59,23 @@ def call_in_cache(
     return call(arrays)
 
 
+def alike(tree: PyTree, others: PyTree) -> PyTree:
+    """The same arrays, each batched under `vmap`, and varying over a mesh, as soon as any array in `others` is.
+
+    JAX takes for granted that a function and its derivative rule agree on that: both end with this.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    for leaf in filter(eqx.is_array, jax.tree.leaves(others)):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.size:
+            first = jax.lax.stop_gradient(leaf.ravel()[0])
+            zero = zero + jnp.where(
+                first == first, 0, 0
+            )  # a difference would be NaN where it is infinite
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
+
+
 def _one_by_one(function):
     """The same function of a pytree of arrays, which a batch goes through one member after the other."""
     function = jax.custom_batching.custom_vmap(function)

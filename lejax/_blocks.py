@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PyTree
 
 from ._cell import Cell, ravel
+from ._closures import close, holds_functions
 from ._tangent import CellPush, is_of_its_step, make_push, tangent_map
 
 
@@ -146,7 +147,7 @@ class BlockPush(eqx.Module):
         with jax.default_matmul_precision("highest"):
             following, blocks = tangent_blocks(cell, high_input, unravel(point))
         following = ravel(following)[0]
-        return following if point is vector else self.step(input, vector), blocks
+        return self.whole.own_precision(input, vector, following), blocks
 
 
 def _push_block(block: Block, frame: Array) -> Array:
@@ -155,6 +156,27 @@ def _push_block(block: Block, frame: Array) -> Array:
     if isinstance(block, ForgottenBlock):
         return frame - jnp.inf
     return block.tangent(frame).astype(frame.dtype)
+
+
+class _ClosedPush(eqx.Module):
+    """A push by two functions that read all they read from leaves of their own."""
+
+    whole: Callable
+    step: Callable
+
+    def __call__(
+        self, input: PyTree, vector: Float[Array, " d"], frames: Frames
+    ) -> tuple[Float[Array, " d"], Frames]:
+        return self.whole(input, vector, frames)
+
+
+def close_push(
+    push: BlockPush, input: PyTree, vector: Float[Array, " d"], frames: Frames
+) -> BlockPush | _ClosedPush:
+    """The same push, closed if it holds somebody's function."""
+    if not holds_functions(push):
+        return push
+    return _ClosedPush(close(push, input, vector, frames), close(push.step, input, vector))
 
 
 def make_block_push(cell: Cell, state: PyTree) -> BlockPush:

@@ -20,8 +20,8 @@ from ._check import (
     check_step,
     find_nonfinite,
 )
+from ._closures import compiled
 from ._ginelli import Covariant, forward, forward_and_back
-from ._hoist import hoist
 from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from ._tangent import CellPush, make_push, tangent_dtype
 
@@ -233,7 +233,7 @@ def check_run(
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     duration = duration if eqx.is_array(duration) else np.asarray(duration)
     steps = Steps(int(transient), both - backward, backward)
-    return hoist(cell, first_input(inputs), state), state, inputs, duration, count, steps
+    return cell, state, inputs, duration, count, steps
 
 
 def prepare(
@@ -249,7 +249,7 @@ def prepare(
     return make_push(cell, state), vector, frame, key
 
 
-@eqx.filter_jit
+@compiled
 def _covariant_lyapunov_vectors(run, every, key):
     cell, state, inputs, dt, count, steps = run
 
@@ -267,7 +267,7 @@ def _covariant_lyapunov_vectors(run, every, key):
     return CovariantVectors(states, vectors, growth, exponents, unresolved, dt)
 
 
-@eqx.filter_jit
+@compiled
 def _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer):
     reducers, structure = jax.tree.flatten(reducer, is_leaf=_is_reducer)
     unravel = ravel(state)[1]

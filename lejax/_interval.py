@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._cell import Cell, first_input, ravel
+from ._cell import Cell, ravel
 from ._check import check_count, check_inputs, check_state
-from ._hoist import hoist
+from ._closures import keep
 from ._loop import tolerable_error
 from ._method import SequentialQR
 from ._results import RESULTS
@@ -61,13 +61,12 @@ def suggest_qr_interval(
     max_interval = min(max_interval, num_steps)
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}.")
-    trial = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
     dtype = tangent_dtype(ravel(state)[0].dtype)
     allowed = 0.1 * tolerable_error(dtype) if tolerance is None else tolerance
 
     def good(every: int) -> bool:
         spectrum = lyapunov_spectrum(
-            trial,
+            kept,
             state,
             inputs,
             num_exponents=num_exponents,
@@ -87,14 +86,15 @@ def suggest_qr_interval(
             return False
         return bool(jnp.max(spectrum.rounding_error) <= allowed)
 
-    good(1)  # the network itself must not diverge
-    low, high = 1, 1
-    while high < max_interval:
-        high = min(2 * high, max_interval)
-        if not good(high):
-            break
-        low = high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if good(middle) else (low, middle)
+    with keep(cell) as kept:
+        good(1)  # the network itself must not diverge
+        low, high = 1, 1
+        while high < max_interval:
+            high = min(2 * high, max_interval)
+            if not good(high):
+                break
+            low = high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if good(middle) else (low, middle)
     return low

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._batch import batch_all, call_in_cache
+from ._batch import alike, batch_all, call_in_cache
 from ._blocks import Frames
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
 from ._statistics import add_compensated
@@ -250,7 +250,8 @@ def _by_step(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every) -> _C
 @eqx.filter_custom_jvp
 def _run(arguments, *, loop: Loop):
     frames = arguments[1].point.frames
-    return call_in_cache(lambda *args: _attempts(loop, *args), arguments, frames)
+    out = call_in_cache(lambda *args: _attempts(loop, *args), arguments, frames)
+    return alike(out, arguments)
 
 
 def _attempts(loop: Loop, push: Push, start: _Carry, inputs: PyTree, every):
@@ -278,4 +279,4 @@ def _run_jvp(primals, tangents, *, loop: Loop):
         every = 1 if loop.restart or loop.adjoint.cuts else every
         return _by_step(loop, push, start, inputs, every), jnp.asarray(every, jnp.int32)
 
-    return eqx.filter_jvp(run, primals, tangents)
+    return alike(eqx.filter_jvp(run, primals, tangents), primals)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._cell import Cell, ravel
+from ._closures import compiled
 from ._covariant import check_run, prepare, raise_if_nonfinite
 from ._orthonormalize import Householder, orthonormalize
 
@@ -106,7 +107,7 @@ def forward_lyapunov_vectors(
     return out
 
 
-@eqx.filter_jit
+@compiled
 def _backward_lyapunov_vectors(run, key):
     cell, state, inputs, dt, count, steps = run
     push, vector, frame, _ = prepare(cell, state, inputs, count, key)
@@ -121,7 +122,7 @@ def _backward_lyapunov_vectors(run, key):
     return _report(state, points, frames, rates, steps, dt)
 
 
-@eqx.filter_jit
+@compiled
 def _forward_lyapunov_vectors(run, key):
     cell, state, inputs, dt, count, steps = run
     push, vector, frame, _ = prepare(cell, state, inputs, count, key)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._blocks import Block, DiagonalBlock, ForgottenBlock, Frames, make_block_push
 from ._cell import Cell, name_of, ravel
+from ._closures import compiled
 from ._orthonormalize import Householder, orthonormalize
 
 
@@ -166,7 +166,7 @@ def _descending(rooms: tuple[Room, ...], exponents: Float[Array, " c"]) -> Int[A
     return jnp.argsort(-jax.lax.stop_gradient(jnp.concatenate(parts)), stable=True)
 
 
-@eqx.filter_jit
+@compiled
 def order_directions(
     cell: Cell,
     state: PyTree,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import make_block_push
+from ._blocks import close_push, make_block_push
 from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
 from ._check import (
     check_count,
@@ -19,7 +19,7 @@ from ._check import (
     check_step,
     find_nonfinite,
 )
-from ._hoist import hoist
+from ._closures import compiled
 from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
@@ -158,7 +158,7 @@ def lyapunov_spectrum(
     if not eqx.is_array(duration):
         duration = np.asarray(duration)  # traced, yet without a trip to the device
     spectrum = _lyapunov_spectrum(
-        hoist(cell, first_input(inputs), state),
+        cell,
         state,
         inputs,
         duration,
@@ -174,7 +174,7 @@ def lyapunov_spectrum(
     return spectrum
 
 
-@eqx.filter_jit
+@compiled
 def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
     check_step(cell, first_input(inputs), state)
     vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
@@ -186,6 +186,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     _, blocks = push.blocks(first_input(inputs), vector)
     rooms = make_rooms(blocks, vector.size, num_exponents)
     frames = open_frames(rooms, frame, vary_with(random, vector))
+    push = close_push(push, first_input(inputs), vector, frames)
     growth = method.run(push, vector, frames, inputs, plan, adjoint)
 
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)

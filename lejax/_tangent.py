@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._cell import Cell, TangentCell, name_of, ravel, vary_with
-from ._check import check_state, check_step
-from ._hoist import hoist
+from ._check import check_state, check_step, describe
+from ._closures import compiled, holds_functions
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -56,7 +56,7 @@ class CellPush(eqx.Module):
         following, tangent = tangent_map(cell, high_input, point, unravel)
         with jax.default_matmul_precision("highest"):
             frame = tangent(frame)
-        return following if point is vector else self.step(input, vector), frame
+        return self.own_precision(input, vector, following), frame
 
     def raised(
         self, input: PyTree, vector: Float[Array, " d"]
@@ -67,6 +67,12 @@ class CellPush(eqx.Module):
         point, input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
         cell = self._raise_cell(input, jax.eval_shape(self.unravel_high, point))
         return cell, input, point, self.unravel_high
+
+    def own_precision(
+        self, input: PyTree, vector: Float[Array, " d"], following: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """The new state: `following`, that of the raised cell, unless a leaf is less precise than the tangent."""
+        return following if self.unravel_high is None else self.step(input, vector)
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return _flat_step(self.cell, input, self.unravel)(vector)
@@ -119,6 +125,11 @@ def is_of_its_step(kind: type, method: str) -> bool:
 def make_push(cell: Cell, state: PyTree) -> CellPush:
     """The push of a cell for states shaped like `state`."""
     low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
+    if low and holds_functions(cell):
+        raise TypeError(
+            f"{name_of(cell)} is or holds a plain function with a {describe(state)} state; below float32 it must "
+            "be an eqx.Module, so that its weights can be raised to float32 for the tangent."
+        )
     return CellPush(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
 
 
@@ -141,7 +152,7 @@ def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d
     state = check_state(state)
     vector, _ = ravel(state)
     frame = jnp.eye(vector.size, dtype=tangent_dtype(vector.dtype))
-    return _push_forward(hoist(cell, input, state), state, input, frame)[1]
+    return _push_forward(cell, state, input, frame)[1]
 
 
 def push_forward(
@@ -165,7 +176,7 @@ def push_forward(
     state = check_state(state)
     vector, _ = ravel(state)
     frame = check_frame(frame, vector)
-    return _push_forward(hoist(cell, input, state), state, input, frame)
+    return _push_forward(cell, state, input, frame)
 
 
 def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]:
@@ -180,7 +191,7 @@ def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]
     return frame.astype(tangent_dtype(vector.dtype))
 
 
-@eqx.filter_jit
+@compiled
 def _push_forward(cell, state, input, frame):
     check_step(cell, input, state)
     vector, unravel = ravel(vary_with(state, (cell, input, frame)))

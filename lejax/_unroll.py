@@ -1,12 +1,11 @@
 """The run of a cell: its states, one after another."""
 
-import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
 from ._cell import Cell, first_input, vary_with
 from ._check import check_inputs, check_state, check_step
-from ._hoist import hoist
+from ._closures import compiled
 
 
 def unroll(
@@ -34,10 +33,10 @@ def unroll(
     """
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, 0)
-    return _unroll(hoist(cell, first_input(inputs), state), state, inputs, num_steps)
+    return _unroll(cell, state, inputs, num_steps)
 
 
-@eqx.filter_jit
+@compiled
 def _unroll(cell, state, inputs, num_steps):
     check_step(cell, first_input(inputs), state)
     state = vary_with(state, (cell, inputs))

@@ -1,6 +1,5 @@
 """Generalized alignment indices: GALI_k and SALI."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
-from .._hoist import hoist
+from .._closures import compiled
 from .._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from .._tangent import make_push, tangent_dtype
 
@@ -50,7 +49,7 @@ def log_alignment_index(
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, 0)
     order = check_directions("order", check_count("order", order, 2), state)
-    return _log_index(hoist(cell, first_input(inputs), state), state, inputs, order, num_steps, key)
+    return _log_index(cell, state, inputs, order, num_steps, key)
 
 
 def smaller_alignment_index(log_gali_2: Float[Array, "*t"]) -> Float[Array, "*t"]:
@@ -78,7 +77,7 @@ def smaller_alignment_index(log_gali_2: Float[Array, "*t"]) -> Float[Array, "*t"
     return sine / jnp.sqrt((1 + cosine) / 2)
 
 
-@eqx.filter_jit
+@compiled
 def _log_index(cell, state, inputs, order, num_steps, key):
     check_step(cell, first_input(inputs), state)
     vector, _ = ravel(vary_with(state, (cell, inputs, key)))

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import Cell, first_input, ravel
+from .._cell import Cell, ravel
 from .._check import check_inputs, check_state
-from .._hoist import hoist
+from .._closures import compiled
 from .._spectrum import lyapunov_spectrum
 
 
@@ -68,12 +68,10 @@ def echo_state_index(
     if not jax.tree.leaves(inputs):
         raise ValueError("inputs is None, but an echo is the response to an input.")
     inputs, _ = check_inputs(inputs, None, transient)
-    state = jax.tree.map(lambda x: x[0], states)
-    cell = hoist(cell, first_input(inputs), state)
     return _echo(cell, states, inputs, int(transient), tolerance, key)
 
 
-@eqx.filter_jit
+@compiled
 def _echo(cell, states, inputs, transient, tolerance, key):
     def run(state):
         spectrum = lyapunov_spectrum(

@@ -1,6 +1,5 @@
 """Fields of finite-time exponents over many starting states."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -14,7 +13,7 @@ from .._check import (
     check_state,
     check_step,
 )
-from .._hoist import hoist
+from .._closures import compiled
 from .._tangent import make_push, tangent_dtype
 
 
@@ -63,11 +62,10 @@ def finite_time_exponent_field(
     count = check_directions("num_exponents", num_exponents, state)
     batch_size = check_count("batch_size", batch_size, 1)
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
-    cell = hoist(cell, first_input(inputs), state)
     return _field(cell, states, inputs, num_steps, count, duration, batch_size)
 
 
-@eqx.filter_jit
+@compiled
 def _field(cell, states, inputs, num_steps, count, dt, batch_size):
     example = jax.tree.map(lambda x: x[0], states)
     check_step(cell, first_input(inputs), example)

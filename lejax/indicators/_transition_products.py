@@ -7,7 +7,7 @@ from jaxtyping import Array, Complex, Float, Int, PyTree
 
 from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
-from .._hoist import hoist
+from .._closures import compiled
 from .._rooms import remembered
 from .._tangent import make_push, tangent_dtype
 
@@ -111,10 +111,10 @@ def transient_growth(
 def _check(cell, state, inputs, num_steps):
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, 0)
-    return hoist(cell, first_input(inputs), state), state, inputs, num_steps
+    return cell, state, inputs, num_steps
 
 
-@eqx.filter_jit
+@compiled
 def _transition_product(cell, state, inputs, num_steps):
     def look(_, step):
         sign, log = jnp.linalg.slogdet(step)
@@ -148,7 +148,7 @@ def _eigenvalues(matrix: Float[Array, "d d"]) -> tuple[Complex[Array, " d"], Flo
     return values + change, conditions
 
 
-@eqx.filter_jit
+@compiled
 def _transient_growth(cell, state, inputs, num_steps):
     def look(product, _):
         return jnp.linalg.svd(product, compute_uv=False)[0]

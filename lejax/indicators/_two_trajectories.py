@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from .._check import check_count, check_inputs, check_positive, check_state, check_step
-from .._hoist import hoist
+from .._closures import compiled
 from .._statistics import block_lengths, standard_error, weighted_mean
 
 
@@ -68,13 +68,12 @@ def two_trajectory_exponent(
         )
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     shape = (int(transient), num_steps, num_blocks)
-    cell = hoist(cell, first_input(inputs), state)
     return _exponent(
         cell, state, inputs, check_positive("distance", distance), duration, shape, key
     )
 
 
-@eqx.filter_jit
+@compiled
 def _exponent(cell, state, inputs, distance, dt, shape, key):
     check_step(cell, first_input(inputs), state)
     transient, num_steps, num_blocks = shape

@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from .._closures import compiled
 from ._roots import default_tol_q, newton
 
 
@@ -113,7 +113,7 @@ def _meets_a_branch(orbit, y, parameters) -> bool:
     return bool(before[1] * after[1] * (before[0] @ after[0]) < 0)
 
 
-@eqx.filter_jit
+@compiled
 def _leaves_range(orbit, y, parameter) -> tuple[Array, Array]:
     """The left vector of the Jacobian's smallest singular value, and its product with the parameter's derivative."""
     parameter = jnp.asarray(parameter, y.dtype)
@@ -123,7 +123,7 @@ def _leaves_range(orbit, y, parameter) -> tuple[Array, Array]:
     return left, left @ change
 
 
-@eqx.filter_jit
+@compiled
 def _extended(kind, orbit, y, parameter, vector, angle):
     """Newton's method on the orbit together with the critical multiplier and its vector."""
     size, count = vector.size, y.size

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
 from .._check import check_count, check_positive, check_state, check_step
+from .._closures import compiled
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -153,7 +154,7 @@ class _Trace(NamedTuple):
     is_good: Bool[Array, " n"]
 
 
-@eqx.filter_jit
+@compiled
 def _trace(orbit: Orbit, numbers, count) -> _Trace:
     parameter, step, largest, low, high = numbers
     y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
 from .._check import check_count, check_state, check_step
-from .._hoist import hoist
+from .._closures import close, compiled
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
     component_size,
@@ -186,13 +186,10 @@ def search_fixed_points(
     guesses, num_guesses = check_guesses(guesses)
     most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
-    state = jax.tree.map(lambda x: x[0], guesses)
     if fallback is not None and not isinstance(fallback, SpeedMinimization):
         raise TypeError(f"fallback must be a SpeedMinimization or None, got {fallback!r}.")
     numbers = (tol_q, float(tol_unique), float(outlier_distance_scale))
-    dt = time_step(cell)  # a hoisted cell does not know it any more
-    cell = hoist(cell, input, state)
-    return _search(cell, guesses, input, dt, fallback, max_iters, most, *numbers)
+    return _search(cell, guesses, input, time_step(cell), fallback, max_iters, most, *numbers)
 
 
 def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
@@ -226,10 +223,10 @@ def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTre
         0.6 0.16
     """
     state = check_state(state)
-    return _refine(hoist(cell, input, state), state, input)
+    return _refine(cell, state, input)
 
 
-@eqx.filter_jit
+@compiled
 def _refine(cell, state, input):
     check_step(cell, input, state)
     vector, unravel = ravel(vary_with(state, (cell, input)))
@@ -241,10 +238,11 @@ def _displacement(cell, state, input):
     return lambda vector: push.step(input, vector) - vector
 
 
-@eqx.filter_jit
+@compiled
 def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
+    cell = close(cell, input, state)
     guesses = vary_with(guesses, (cell, input))
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
     dtype = tangent_dtype(vectors.dtype)

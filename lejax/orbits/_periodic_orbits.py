@@ -8,10 +8,11 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, vary_with, without_gradient
 from .._check import check_count, check_positive, check_state, check_step
+from .._closures import compiled
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
 from ._roots import component_size, default_tol_q, from_each, implicit_root, newton, speed, unique
-from ._shooting import FlowShooting, MapShooting, hoist_orbit, make_shooting
+from ._shooting import FlowShooting, MapShooting, close_cell, make_shooting
 from ._stability import Stability, linear_stability
 
 
@@ -156,15 +157,15 @@ def search_periodic_orbits(
     most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
     shooting = make_shooting(cell, period, num_segments)
-    cell = hoist_orbit(cell, input, jax.tree.map(lambda x: x[0], guesses))
     return _search(cell, guesses, input, shooting, max_iters, most, tol_q, float(tol_unique))
 
 
-@eqx.filter_jit
+@compiled
 def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     guesses = vary_with(guesses, (cell, input))
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
+    cell = close_cell(cell, input, state)
     unravel = ravel(state)[1]
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
     tol_q = default_tol_q(vectors) if tol_q is None else tol_q
@@ -284,10 +285,10 @@ def floquet_multipliers(
     else:
         shooting = MapShooting(check_count("period", period, 1))
     duration = period if isinstance(cell, Flow) else None
-    return _multipliers(hoist_orbit(cell, input, state), state, input, shooting, duration)
+    return _multipliers(cell, state, input, shooting, duration)
 
 
-@eqx.filter_jit
+@compiled
 def _multipliers(cell, state, input, shooting, duration):
     check_step(cell, input, state)
     state = vary_with(state, (cell, input, duration))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._cell import Cell, is_traced, name_of, ravel
 from .._check import check_count
-from .._hoist import hoist
+from .._closures import close
 from .._tangent import make_push
 from ..systems import Flow
 
@@ -165,14 +165,11 @@ class FlowShooting(Shooting):
         return Flow(cell.vector_field, duration, cell.substeps), self.steps
 
 
-def hoist_orbit(cell: Cell, input: PyTree, state: PyTree) -> Cell:
-    """`hoist`, of which a `Flow` stays one: its time and field are used apart."""
+def close_cell(cell: Cell, input: PyTree, state: PyTree) -> Cell:
+    """`close`, of which a `Flow` stays one: its time and field are used apart."""
     if not isinstance(cell, Flow):
-        return hoist(cell, input, state)
-    if hoist(cell, input, state) is cell:
-        return cell
-    field = eqx.filter_closure_convert(cell.vector_field, input, state)
-    return Flow(field, cell.dt, cell.substeps)
+        return close(cell, input, state)
+    return Flow(close(cell.vector_field, input, state), cell.dt, cell.substeps)
 
 
 def make_shooting(cell: Cell, period: Any, num_segments: int | None) -> Shooting:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from .._blocks import has_blocks
 from .._cell import Cell, first_input, name_of, ravel, time_step
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
-from .._hoist import hoist
+from .._closures import close, keep
 from .._method import SequentialQR
 from .._results import RESULTS
 from .._rooms import order_directions
@@ -142,8 +142,7 @@ def long_run(
         ends = growing_blocks(length, num_blocks)
         layout = Layout(transient, num_steps, num_blocks, length * num_blocks, together=True)
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
-    dt = time_step(cell) if dt is None else dt  # a hoisted cell does not know it any more
-    cell = hoist(cell, first_input(inputs), state)  # once, since every hoisting compiles anew
+    dt = time_step(cell) if dt is None else dt
     # Which directions of which block are the leading ones only the whole run knows.
     follows_all = has_blocks(cell) and frame is None
     followed = None if follows_all else num_exponents
@@ -172,15 +171,18 @@ def long_run(
         arrays = checkpoints.load(path, identity)
         now = now if arrays is None else _from_arrays(arrays, state)
 
-    with tqdm(
-        total=None if num_steps + transient == _MOST_STEPS else transient + num_steps,
-        initial=now.step,
-        unit="step",
-        unit_scale=True,
-        leave=False,
-        delay=0.0 if progress else 1.0,
-        disable=None if progress is None else not progress,
-    ) as bar:
+    with (
+        keep(cell) as cell,
+        tqdm(
+            total=None if num_steps + transient == _MOST_STEPS else transient + num_steps,
+            initial=now.step,
+            unit="step",
+            unit_scale=True,
+            leave=False,
+            delay=0.0 if progress else 1.0,
+            disable=None if progress is None else not progress,
+        ) as bar,
+    ):
         saved, done = -np.inf, is_done(now)
         for steps, blocks, counted in layout.chunks_from(now.step):
             if done:
@@ -211,7 +213,7 @@ def long_run(
                 checkpoints.save(path, identity, _to_arrays(now))
                 saved = time.monotonic()
 
-    tally, frame = reported(now)  # at least one step counts
+        tally, frame = reported(now)  # at least one step counts
     spectrum = report(tally, now.state, frame)
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
@@ -255,7 +257,7 @@ def _identity(
         **checkpoints.identify("frame", frame),
         **checkpoints.identify("key", key),
         "cell": f"{name_of(cell)} {checkpoints.fingerprint(_program(cell, first_input(inputs), state))}",
-        **checkpoints.identify("cell", cell),
+        **checkpoints.identify("cell", close(cell, first_input(inputs), state)),
         **checkpoints.identify("inputs", inputs),
     }
 

@@ -1,0 +1,131 @@
+"""Batches of frames of 1024 numbers and more, which a CPU runs one after the other: derivatives in every order."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+import lejax
+
+
+GRU = eqx.nn.GRUCell(2, 128, key=jr.key(0))
+INPUTS = jr.normal(jr.key(1), (4, 6, 2))
+LONG = jr.normal(jr.key(2), (2, 130, 2))
+SMALL = eqx.nn.GRUCell(2, 4, key=jr.key(3))
+
+
+def penalty(cell, inputs, num_exponents=8):
+    state = jnp.zeros(cell.hidden_size)
+    return lejax.training.flossing_penalty(cell, state, inputs, num_exponents=num_exponents)
+
+
+@eqx.filter_jit
+def gradient_by_scan(cell, inputs, num_exponents):
+    """Jacobians and LAPACK's QR at every step."""
+
+    def penalty(cell):
+        def step(carry, input):
+            state, frame, total = carry
+            jacobian = jax.jacfwd(lambda h: cell(input, h))(state)
+            frame, triangle = jnp.linalg.qr(jacobian @ frame)
+            total = total + jnp.log(jnp.abs(jnp.diagonal(triangle)))
+            return (cell(input, state), frame, total), None
+
+        size = cell.hidden_size
+        random = jr.normal(jr.key(0), (size, num_exponents), jnp.float32).astype(inputs.dtype)
+        frame = jnp.linalg.qr(random)[0]
+        start = (jnp.zeros(size), frame, jnp.zeros(num_exponents))
+        (_, _, total), _ = jax.lax.scan(step, start, inputs)
+        return jnp.mean((total / len(inputs)) ** 2)
+
+    return eqx.filter_grad(penalty)(cell).weight_hh
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return jnp.stack([gradient_by_scan(GRU, inputs, 8) for inputs in INPUTS])
+
+
+BATCHES = {
+    "gradient of a batch": lambda: (
+        eqx.filter_grad(lambda c: jnp.mean(jax.vmap(lambda u: penalty(c, u))(INPUTS)))(
+            GRU
+        ).weight_hh
+    ),
+    "gradient of a nested batch": lambda: (
+        eqx.filter_grad(
+            lambda c: jnp.mean(
+                jax.vmap(jax.vmap(lambda u: penalty(c, u)))(INPUTS.reshape(2, 2, *INPUTS.shape[1:]))
+            )
+        )(GRU).weight_hh
+    ),
+    "batch of gradients": lambda: jnp.mean(
+        jax.vmap(lambda u: eqx.filter_grad(lambda c: penalty(c, u))(GRU).weight_hh)(INPUTS), axis=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_gradients_of_a_batch_are_those_of_a_plain_scan(name, expected):
+    np.testing.assert_allclose(
+        jax.jit(BATCHES[name])(), jnp.mean(expected, axis=0), rtol=1e-8, atol=1e-15
+    )
+
+
+def test_forward_mode_and_second_derivatives_of_a_batch():
+    def scaled(s):
+        return jnp.mean(jax.vmap(lambda u: penalty(GRU, s * u))(INPUTS))
+
+    ahead = jax.jit(jax.jvp, static_argnums=0)(scaled, (1.0,), (1.0,))[1]
+    gradient = jax.jit(jax.grad(scaled))
+    np.testing.assert_allclose(ahead, gradient(1.0), rtol=1e-10)
+    difference = (gradient(1 + 1e-5) - gradient(1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(scaled)))(1.0), difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [8, 40])
+def test_gradients_of_chunks_are_those_of_one_after_the_other(columns):
+    # The start of every chunk but the first is warmed on a network that forgets it.
+    cell = eqx.tree_at(
+        lambda c: c.weight_hh,
+        lejax.cells.RNNCell(0, 40, key=jr.key(0)),
+        jr.normal(jr.key(4), (40, 40)) / 20,
+    )
+    options = {"transient": 8, "num_exponents": columns, "num_steps": 8}
+
+    def total(weights, method):
+        changed = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+        run = lejax.lyapunov_spectrum(changed, jnp.ones(40), method=method, throw=False, **options)
+        return jnp.sum(run.exponents)
+
+    method = lejax.ParallelQR(2, 8, every=1)
+    gradient = jax.jit(jax.grad(total), static_argnums=1)(cell.weight_hh, method)
+    direction = jr.normal(jr.key(5), cell.weight_hh.shape)
+
+    def along(s):
+        return total(cell.weight_hh + s * direction, method)
+
+    difference = (along(1e-6) - along(-1e-6)) / 2e-6
+    np.testing.assert_allclose(jnp.sum(gradient * direction), difference, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [LONG[:, :6], LONG], ids=["6 steps", "130 steps"])
+@pytest.mark.parametrize(("cell", "columns"), [(SMALL, 2), (GRU, 8)], ids=["4 units", "128 units"])
+def test_gradients_on_a_mesh(cell, columns, inputs):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    axis = PartitionSpec("batch")
+
+    def sharded(function):
+        return jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=axis, out_specs=axis)
+
+    def one(u):
+        return penalty(cell, u, columns)
+
+    inside = jax.jit(sharded(jax.grad(one)))(inputs)
+    around = jax.jit(jax.grad(lambda u: jnp.sum(sharded(one)(u))))(inputs)
+    plain = jnp.stack([jax.jit(jax.grad(one))(u) for u in inputs])
+    np.testing.assert_allclose(inside, plain, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(around, plain, rtol=1e-8, atol=1e-14)
