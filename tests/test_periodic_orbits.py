@@ -107,7 +107,9 @@ def test_implicit_gradient_of_a_multiplier():
 def test_equilibria_are_no_cycles():
     flow = Flow(Lorenz63(), dt=0.02)
     side = float(np.sqrt(8 / 3 * 27))
-    found = find_periodic_orbits(flow, jnp.array([[side, side, 27.0]]), period=0.7, num_segments=2)
+    guess = jnp.array([[side, side, 27.0]])
+    with pytest.warns(UserWarning, match=r"none of 1 guesses led to an orbit of period 0\.7"):
+        found = find_periodic_orbits(flow, guess, period=0.7, num_segments=2)
     assert found.points.shape == (0, 2, 3)
 
 
@@ -119,9 +121,10 @@ def test_a_flow_of_a_plain_function_and_its_shortest_period():
     np.testing.assert_allclose(found.period, [6.6632868593], atol=1e-6)
     multipliers = floquet_multipliers(flow, found.points[0, 0], period=found.period[0])
     np.testing.assert_allclose(multipliers[0], 1, atol=1e-6)
-    # Three turns in seven segments are no orbit of their own.
+    # Three turns in seven segments are one.
     thrice = find_periodic_orbits(flow, guess, period=20.0, num_segments=7)
-    assert thrice.period.size == 0
+    np.testing.assert_allclose(thrice.period, [6.6632868593], atol=1e-6)
+    assert thrice.points.shape == (1, 7, 2)
     with pytest.raises(ValueError, match="period must be"):
         floquet_multipliers(flow, found.points[0, 0], period=-1.0, num_steps=10)
 
