@@ -158,11 +158,14 @@ def test_a_multiple_of_the_period_is_reduced_to_it():
 
 
 def test_the_multiplier_of_the_flow_is_the_one_nearest_1():
-    # Beside the circle r = 1 of r' = r^3 - r, from which all is repelled.
-    repelling = Flow(lambda _, s: jnp.append(-rotation(_, s[:2]), 0.2 * s[2]), 0.05)
-    found = find_periodic_orbits(repelling, jnp.array([[0.9, 0.1, 0.01]]), period=9.0)
+    def field(_, s):  # r' = 0.1 (r^3 - r), angle' = 0.7, z' = 0.05 z
+        x, y, z = s
+        radial = 0.1 * (x**2 + y**2 - 1)
+        return jnp.stack([radial * x - 0.7 * y, radial * y + 0.7 * x, 0.05 * z])
+
+    found = find_periodic_orbits(Flow(field, 0.1), jnp.array([[0.99, 0.0, 0.01]]), period=9.0)
     period = 2 * np.pi / 0.7
-    expected = np.exp([2 * period, 0.2 * period])
+    expected = np.exp([0.2 * period, 0.05 * period])
     np.testing.assert_allclose(found.stability.multipliers, [expected], rtol=1e-3)
     assert found.stability.kind == ["unstable node"]
 
