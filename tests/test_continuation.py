@@ -214,7 +214,7 @@ def test_bad_input():
             continue_orbit(logistic, 2.5, start, **settings)
     with pytest.raises(TypeError, match="family must be a function from one parameter to a cell"):
         continue_orbit(Logistic(2.5), 2.5, start)
-    with pytest.raises(TypeError, match="family must be a function .* got None"):
+    with pytest.raises(TypeError, match=r"family must be a function .* got None"):
         continue_orbit(None, 2.5, start)
     with pytest.raises(TypeError, match="parameter must be one real number, got None"):
         continue_orbit(logistic, None, start)
