@@ -124,6 +124,66 @@ def test_a_pitchfork_is_no_fold():
     np.testing.assert_allclose(found.parameter, 0, atol=1e-3)
 
 
+@pytest.mark.parametrize(("start", "at"), [(1.1, 0.3), (0.0, 0.3)])
+def test_branch_points_are_located(start, at):
+    # A pitchfork of a flow, seen from both of its branches.
+    family = lambda p: Flow(lambda _, x: (0.3 - p) * x - x**3, 0.1)
+    branch = continue_orbit(
+        family, -0.91, jnp.array([start]), step=0.07, bounds=(-1.0, 1.0), num_steps=40
+    )
+    (found,) = branch.bifurcations
+    assert found.kind == "branch point"
+    np.testing.assert_allclose([found.parameter, found.point[0]], [at, 0], atol=1e-8)
+
+
+def test_a_large_step_jumps_to_no_other_side():
+    # x^2 + p^2 = 1 has two folds and no branch point; a step of half the radius may land across.
+    family = lambda p: lambda _, x: x + 0.1 * (x**2 + p**2 - 1)
+    branch = continue_orbit(
+        family, 0.0, jnp.array([-1.0]), step=0.5, max_step=0.5, num_steps=25, bounds=(-2.0, 2.0)
+    )
+    assert {b.kind for b in branch.bifurcations} == {"fold"}
+    np.testing.assert_allclose(np.abs([b.parameter for b in branch.bifurcations]), 1, rtol=1e-10)
+    angles = np.unwrap(np.arctan2(branch.points[:, 0, 0], branch.parameters))
+    assert np.all(np.diff(angles) > 0) or np.all(np.diff(angles) < 0)
+
+
+def test_the_phase_of_a_flow_is_across_its_field():
+    # From outside of the circle, on its radius: the plane orthogonal to the point misses it.
+    def family(p):
+        def field(_, s):
+            x, y = s
+            return (p - x**2 - y**2) * s + jnp.stack([-y, x])
+
+        return Flow(field, 0.1)
+
+    run = {"period": 6.0, "num_segments": 2, "step": 0.05, "num_steps": 3}
+    branch = continue_orbit(family, 1.0, jnp.array([1.1, 0.0]), **run)
+    np.testing.assert_allclose(branch.period, 2 * np.pi, rtol=1e-4)
+    np.testing.assert_allclose(
+        jnp.sum(branch.points**2, axis=-1), branch.parameters[:, None] + jnp.zeros(2), rtol=1e-4
+    )
+
+
+def test_a_branch_toward_an_infinite_period_ends_there():
+    # On the circle the angle moves by p - sin(angle): the period is 2 pi / sqrt(p^2 - 1), infinite at p = 1.
+    def family(p):
+        def field(_, s):
+            x, y = s
+            return (1 - x**2 - y**2) * s + (p - y) * jnp.stack([-y, x])
+
+        return Flow(field, 0.05)
+
+    run = {"period": 3.6, "num_segments": 4, "step": -0.1, "num_steps": 40, "bounds": (0.5, 3.0)}
+    with pytest.warns(UserWarning, match="its period has grown to 4 times that at the start"):
+        branch = continue_orbit(family, 2.0, jnp.array([1.0, 0.0]), **run)
+    assert branch.end == "period"
+    assert branch.bifurcations == []
+    expected = 2 * np.pi / np.sqrt(np.asarray(branch.parameters) ** 2 - 1)
+    np.testing.assert_allclose(branch.period, expected, rtol=1e-4)
+    assert branch.period[-1] > 2 * branch.period[0]
+
+
 def test_diagram_is_that_of_single_runs():
     parameters = jnp.array([2.8, 3.2, 3.9])
     diagram = orbit_diagram(
@@ -142,6 +202,24 @@ def test_diagram_is_that_of_single_runs():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"the branch starts at 5.0, outside its bounds \(0, 1\)"):
         continue_orbit(logistic, 5.0, jnp.array(0.6), bounds=(0, 1))
+    start = jnp.array(0.6)
+    for settings, message in [
+        ({"step": np.nan}, "step must be finite, got nan"),
+        ({"step": 0.0}, "step must not be 0"),
+        ({"max_step": -1.0}, "max_step must be positive"),
+        ({"bounds": (3, 1)}, "bounds must be two numbers, the lower one first"),
+        ({"bounds": 3.0}, "bounds must be two numbers, got 3.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            continue_orbit(logistic, 2.5, start, **settings)
+    with pytest.raises(TypeError, match="family must be a function from one parameter to a cell"):
+        continue_orbit(Logistic(2.5), 2.5, start)
+    with pytest.raises(TypeError, match=r"family must be a function .* got None"):
+        continue_orbit(None, 2.5, start)
+    with pytest.raises(TypeError, match="parameter must be one real number, got None"):
+        continue_orbit(logistic, None, start)
+    with pytest.raises(TypeError, match="continue_orbit needs states of float32 or float64"):
+        continue_orbit(logistic, 2.5, start.astype(jnp.float16))
     with pytest.raises(RuntimeError, match="found no orbit of period 1 at parameter -1"):
         continue_orbit(lambda a: Henon(a, 0.3), -1.0, jnp.array([0.5, 0.2]), num_steps=2)
     with pytest.raises(ValueError, match=r"parameters must have shape \(P,\), got \(\)"):

@@ -1,5 +1,7 @@
 """Fixed and slow points: analytic ones, implicit gradients, duplicates, outliers, kinds."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -215,7 +217,7 @@ def test_slow_points_are_minima_of_the_speed():
     assert found.is_slow.tolist() == [True]
     hasty = SpeedMinimization(max_iters=1)
     with pytest.warns(UserWarning, match="none of 1 guesses led to a fixed point"):
-        found = find_fixed_points(Flow(field, dt=0.1), guesses[:1], fallback=hasty, **run)
+        found = find_fixed_points(Flow(field, dt=0.1), guesses[:1] - 0.3, fallback=hasty, **run)
     assert found.q.size == 0
 
 
@@ -243,6 +245,146 @@ def test_close_guesses_and_large_states():
     far = lambda _, x: shift + 0.5 * jnp.tanh(x - shift) + jnp.float32(0.1)
     guess = jnp.full((1, 3), 4000.2, jnp.float32)
     assert find_fixed_points(far, guess).points.shape == (1, 3)
+
+
+def test_ghosts_of_flows_are_no_fixed_points():
+    # x' = x^2 + c has no zero, however little one step moves; x' = x^2 - c has two.
+    guesses = jnp.linspace(-0.6, 0.5, 24, dtype=jnp.float32)[:, None]
+    for c in (3e-4, 2e-5):
+        with pytest.warns(UserWarning, match="none of 24 guesses"):
+            find_fixed_points(Flow(lambda _, x, c=c: x**2 + c, dt=0.002), guesses)
+    found = find_fixed_points(Flow(lambda _, x: x**2 - 0.01, dt=0.002), guesses)
+    np.testing.assert_allclose(jnp.sort(found.points[:, 0]), [-0.1, 0.1], rtol=1e-5)
+    assert sorted(found.stability.kind) == ["stable node", "unstable node"]
+    with pytest.warns(UserWarning, match="none of 24 guesses"):
+        # One step of a map moves by 2e-5 here: more than rounding of numbers below 1.
+        find_fixed_points(lambda _, x: x + x**2 + jnp.float32(2e-5), guesses)
+
+
+class Leaky(lejax.TimedCell):
+    """x' = field, by Euler's method."""
+
+    field: Callable
+    dt: float
+
+    def __call__(self, input, state):
+        return state + self.dt * self.field(state)
+
+    def time_step(self):
+        return self.dt
+
+
+def test_timed_cells_are_judged_by_their_rates():
+    guesses = jnp.linspace(0.5, 1.6, 24, dtype=jnp.float32)[:, None]
+    with pytest.warns(UserWarning, match="none of 24 guesses"):
+        find_fixed_points(Leaky(lambda x: (x - 1) ** 2 + 2e-4, 0.01), guesses)
+    # Rounding of a step, per unit of time, is more than the tolerance of maps.
+    many = jnp.linspace(0.5, 1.6, 24 * 50, dtype=jnp.float32).reshape(24, 50)
+    found = find_fixed_points(Leaky(lambda x: -(x - jnp.tanh(1.5 * x)), 1e-3), many)
+    assert int(found.count.max()) == 24
+    np.testing.assert_allclose(found.q, 0, atol=1e-8)
+
+
+def test_polishing_takes_no_step_for_the_worse():
+    # Once around: the map is cut at 1, where Newton's method sees no jump.
+    cut = lambda _, x: (2 * x + 0.25) % 1.0
+    found = search_fixed_points(cut, jnp.array([0.6, 0.9]), wrap=1.0)
+    assert float(found.q[0]) < 1e-20
+    np.testing.assert_allclose(found.points[0], 0.75, rtol=1e-12)
+    nearly = jnp.array(1 - 1e-3)
+    jump = lambda _, x: jnp.where(x < 1, 0.5 * x + 0.5, 0.5 * x + 5.0)  # the root is on the jump
+    polished = refine_fixed_point(jump, nearly)
+    assert abs(jump(None, polished) - polished) <= abs(jump(None, nearly) - nearly)
+
+
+def test_polishing_takes_two_steps():
+    # Newton's error is squared twice: from 0.02 below 1e-6.
+    np.testing.assert_allclose(refine_fixed_point(Logistic(2.5), jnp.array(0.58)), 0.6, atol=1e-6)
+
+
+def test_points_on_a_circle_are_found_once():
+    # 3 x + a mod 1 and the doubled angle of period 2 pi, two fixed points and one.
+    found = find_fixed_points(lambda _, x: (3 * x) % 1.0, jnp.linspace(0.02, 0.98, 13), wrap=1.0)
+    around = np.minimum(np.asarray(found.points), 1 - np.asarray(found.points))
+    np.testing.assert_allclose(np.sort(around), [0, 0.5], atol=1e-12)
+    turn = lambda _, x: (2 * x + jnp.pi) % (2 * jnp.pi) - jnp.pi
+    found = find_fixed_points(turn, jnp.linspace(-3.0, 3.1, 9), wrap=2 * np.pi)
+    np.testing.assert_allclose(np.abs(found.points), [0], atol=1e-12)
+    assert int(found.count[0]) == 9
+
+
+def test_neutral_is_a_rate():
+    matrix = jnp.diag(jnp.array([2e-4, -0.5, -3e-4]))
+    for dt in (1e-1, 1e-3):
+        found = find_fixed_points(Flow(lambda _, x: matrix @ x, dt), jnp.full((1, 3), 0.2))
+        assert found.stability.kind == ["saddle"]
+        assert list(found.stability.index) == [1]
+        np.testing.assert_allclose(found.stability.rates, [[2e-4, -3e-4, -0.5]], rtol=1e-6)
+    # In float32 such a rate is below the resolution of one step.
+    low = jnp.exp(jnp.asarray(jnp.diag(matrix) * 1e-3, jnp.float32))
+    assert linear_stability(jnp.diag(low)[None], dt=1e-3).kind == ["non-hyperbolic"]
+    # A turn of 2e-3 a unit of time is a spiral.
+    turn = jnp.array([[-1.0, 2e-3], [-2e-3, -1.0]]) * 1e-4
+    assert linear_stability(jnp.eye(2)[None] + turn, dt=1e-4).kind == ["stable spiral"]
+
+
+def test_the_tolerance_decides_the_index():
+    matrix = jnp.diag(jnp.array([1.0002, 0.5]))[None]
+    assert list(linear_stability(matrix).index) == [1]
+    wide = linear_stability(matrix, tolerance=1e-3)
+    assert (list(wide.index), list(wide.is_hyperbolic)) == ([0], [False])
+
+
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        lambda f: jax.jit(f),
+        lambda f: jax.vmap(f),
+        lambda f: jax.grad(lambda x: f(x).sum()),
+        lambda f: lambda x: jax.lax.scan(lambda c, y: (c, f(y)), 0.0, x),
+        lambda f: lambda x: jax.lax.cond(x.sum() > 0, f, f, x),
+    ],
+)
+def test_stability_of_traced_jacobians_is_refused(transformed):
+    stability = lambda x: linear_stability(x * jnp.eye(2)[None]).time_constants
+    with pytest.raises(TypeError, match="linear_stability runs on the host"):
+        transformed(stability)(jnp.ones((1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tol_q": np.nan}, "tol_q must be positive and finite, got nan"),
+        ({"tol_q": "small"}, "tol_q must be a number, got 'small'"),
+        ({"tol_unique": -1.0}, "tol_unique must be positive"),
+        ({"outlier_distance_scale": np.inf}, "outlier_distance_scale must be positive"),
+        ({"max_iters": 0}, "max_iters must be an integer of at least 1"),
+        ({"wrap": -1.0}, "wrap must be positive"),
+        ({"wrap": (1.0, 2.0)}, "wrap must be one number, or numbers in the structure"),
+        ({"wrap": "one"}, "wrap must hold numbers"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        find_fixed_points(Henon(), jnp.ones((2, 2)), **settings)
+
+
+def test_stability_of_what_is_no_jacobian():
+    with pytest.raises(ValueError, match="tolerance must not be negative"):
+        linear_stability(jnp.eye(2)[None], tolerance=-1.0)
+    with pytest.raises(ValueError, match="dt must be positive and finite, got 0"):
+        linear_stability(jnp.eye(2)[None], dt=0.0)
+    with pytest.raises(ValueError, match="dt must be one number, or one for each of 1 Jacobians"):
+        linear_stability(jnp.eye(2)[None], dt=jnp.ones(3))
+    with pytest.raises(ValueError, match="jacobians must be finite"):
+        linear_stability(jnp.full((1, 2, 2), jnp.nan))
+    with pytest.raises(TypeError, match="jacobians must be real, got complex128"):
+        linear_stability(1j * jnp.eye(2)[None])
+    with pytest.raises(TypeError, match="jacobians must be an array of numbers, got None"):
+        linear_stability(None)
+    assert linear_stability(jnp.eye(2, dtype=jnp.float16)[None] / 2).kind == ["stable node"]
+    with pytest.raises(ValueError, match="tol_q must be positive"):
+        SpeedMinimization(tol_q=-1.0)
 
 
 def test_bad_input():

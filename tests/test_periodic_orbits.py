@@ -107,7 +107,9 @@ def test_implicit_gradient_of_a_multiplier():
 def test_equilibria_are_no_cycles():
     flow = Flow(Lorenz63(), dt=0.02)
     side = float(np.sqrt(8 / 3 * 27))
-    found = find_periodic_orbits(flow, jnp.array([[side, side, 27.0]]), period=0.7, num_segments=2)
+    guess = jnp.array([[side, side, 27.0]])
+    with pytest.warns(UserWarning, match=r"none of 1 guesses led to an orbit of period 0\.7"):
+        found = find_periodic_orbits(flow, guess, period=0.7, num_segments=2)
     assert found.points.shape == (0, 2, 3)
 
 
@@ -119,9 +121,10 @@ def test_a_flow_of_a_plain_function_and_its_shortest_period():
     np.testing.assert_allclose(found.period, [6.6632868593], atol=1e-6)
     multipliers = floquet_multipliers(flow, found.points[0, 0], period=found.period[0])
     np.testing.assert_allclose(multipliers[0], 1, atol=1e-6)
-    # Three turns in seven segments are no orbit of their own.
+    # Three turns in seven segments are one.
     thrice = find_periodic_orbits(flow, guess, period=20.0, num_segments=7)
-    assert thrice.period.size == 0
+    np.testing.assert_allclose(thrice.period, [6.6632868593], atol=1e-6)
+    assert thrice.points.shape == (1, 7, 2)
     with pytest.raises(ValueError, match="period must be"):
         floquet_multipliers(flow, found.points[0, 0], period=-1.0, num_steps=10)
 
@@ -133,6 +136,83 @@ def test_a_cycle_of_few_steps_is_found_once_from_all_its_phases(dt, substeps):
     found = find_periodic_orbits(flow, phases, period=6.66)
     np.testing.assert_allclose(found.period, [6.6632868593], atol=1e-4)
     assert int(found.count[0]) >= 6
+
+
+def rotation(_, s):
+    """Polar: r' = r - r^3, angle' = 0.7: a circle with the multiplier exp(-2 T)."""
+    x, y = s
+    return (1 - x**2 - y**2) * s + 0.7 * jnp.stack([-y, x])
+
+
+def test_a_multiple_of_the_period_is_reduced_to_it():
+    flow, period = Flow(rotation, 0.05), 2 * np.pi / 0.7
+    # Off the circle, on a radius: the plane of the phase must be across the flow.
+    guesses = jnp.array([[1.1, 0.1], [0.2, 0.9]])
+    for turns in (1.02, 2, 5):
+        found = find_periodic_orbits(flow, guesses, period=turns * period, num_segments=3)
+        np.testing.assert_allclose(found.period, [period], rtol=1e-5)
+        assert int(found.count[0]) == 2
+        np.testing.assert_allclose(jnp.linalg.norm(found.points[0], axis=1), 1, atol=1e-5)
+        multipliers = found.stability.multipliers
+        np.testing.assert_allclose(multipliers, [[np.exp(-2 * period)]], rtol=1e-3)
+
+
+def test_the_multiplier_of_the_flow_is_the_one_nearest_1():
+    def field(_, s):  # r' = 0.1 (r^3 - r), angle' = 0.7, z' = 0.05 z
+        x, y, z = s
+        radial = 0.1 * (x**2 + y**2 - 1)
+        return jnp.stack([radial * x - 0.7 * y, radial * y + 0.7 * x, 0.05 * z])
+
+    found = find_periodic_orbits(Flow(field, 0.1), jnp.array([[0.99, 0.0, 0.01]]), period=9.0)
+    period = 2 * np.pi / 0.7
+    expected = np.exp([0.2 * period, 0.05 * period])
+    np.testing.assert_allclose(found.stability.multipliers, [expected], rtol=1e-3)
+    assert found.stability.kind == ["unstable node"]
+
+
+def test_a_relaxation_cycle_from_beside_it():
+    flow = Flow(VanDerPol(8.0), 0.02)
+    on_it = lejax.unroll(flow, jnp.array([2.0, 0.0]), num_steps=2000)[-1000:]
+    top = on_it[jnp.argmax(on_it[:, 0])]
+    (period,) = find_periodic_orbits(flow, top[None], period=15.9).period
+    found = find_periodic_orbits(flow, jnp.array([[1.99, 0.0]]), period=15.9)
+    np.testing.assert_allclose(found.period, [period], rtol=1e-6)
+
+
+def test_the_cat_map_has_all_its_orbits():
+    # |det(A^n - 1)| fixed points of A^n: 1, 5, 16, 45.
+    guesses = jax.random.uniform(jax.random.key(1), (300, 2))
+    cat = lejax.systems.Cat()
+    for period, count in ((1, 1), (2, 2), (3, 5)):
+        found = find_periodic_orbits(cat, guesses, period=period, max_n_unique=10)
+        assert found.q.size == count
+        assert found.q.max() < 1e-20
+        points = np.asarray(found.points)
+        gaps = np.stack([[cat(None, x) for x in orbit] for orbit in points])
+        gaps -= np.roll(points, -1, axis=1)
+        np.testing.assert_allclose(gaps, np.round(gaps), atol=1e-10)
+
+
+def test_cuts_of_other_maps():
+    # Bernoulli's doubling has 2 orbits of period 3, the standard map its two fixed points at p = 0.
+    guesses = jnp.linspace(0.01, 0.99, 24)
+    found = find_periodic_orbits(lambda _, x: (2 * x) % 1.0, guesses, period=3, wrap=1.0)
+    sevenths = np.sort(np.asarray(found.points) * 7, axis=1)
+    np.testing.assert_allclose(sevenths[np.argsort(sevenths[:, 1])], [[1, 2, 4], [3, 5, 6]])
+
+    def standard(_, s):
+        momentum = (s[1] + 0.8 * jnp.sin(s[0])) % (2 * jnp.pi)
+        return jnp.stack([(s[0] + momentum) % (2 * jnp.pi), momentum])
+
+    grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(0.3, 6.1, 4)] * 2), axis=-1).reshape(-1, 2)
+    found = find_periodic_orbits(standard, grid, period=1, wrap=2 * np.pi)
+    np.testing.assert_allclose(np.cos(found.points[:, 0, 1]), 1)
+    np.testing.assert_allclose(np.sort(np.cos(found.points[:, 0, 0])), [-1, 1])
+
+
+def test_nothing_found_is_said():
+    with pytest.warns(UserWarning, match="none of 2 guesses led to an orbit of period 2. Take"):
+        find_periodic_orbits(Logistic(2.8), jnp.array([0.5, 0.6]), period=2)
 
 
 class Wrapped(lejax.VectorField):
@@ -149,6 +229,13 @@ def test_a_field_that_holds_a_function():
 
 
 def test_bad_input():
+    low = jnp.ones((1, 2), jnp.float16)
+    with pytest.raises(TypeError, match="needs states of float32 or float64, got float16"):
+        find_periodic_orbits(Henon(), low, period=2)
+    with pytest.raises(TypeError, match="needs states of float32 or float64, got float16"):
+        floquet_multipliers(Henon(), low[0], period=2)
+    with pytest.raises(ValueError, match="tol_q must be positive and finite, got nan"):
+        find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, tol_q=np.nan)
     with pytest.raises(ValueError, match="num_segments is for a Flow"):
         find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, num_segments=4)
     with pytest.raises(TypeError, match="period must be an integer"):
@@ -156,6 +243,10 @@ def test_bad_input():
     flow = Flow(VanDerPol(), dt=0.1)
     with pytest.raises(ValueError, match=r"at least one step of 0\.1, got 0\.05"):
         find_periodic_orbits(flow, jnp.ones((1, 2)), period=0.05)
+    with pytest.raises(ValueError, match="period must be positive and finite, got nan"):
+        find_periodic_orbits(flow, jnp.ones((1, 2)), period=np.nan)
+    with pytest.raises(TypeError, match="period must be a number, got None"):
+        find_periodic_orbits(flow, jnp.ones((1, 2)), period=None)
     with pytest.raises(TypeError, match="neither can be traced"):
         jax.jit(lambda t: search_periodic_orbits(flow, jnp.ones((1, 2)), period=t).q)(6.6)
     with pytest.raises(ValueError, match="num_steps is for a Flow"):

@@ -89,15 +89,15 @@ def _locate(kind, orbit, y, parameters, slope, monodromy, multipliers, i) -> Bif
     else:
         which = np.argmin(np.abs(values - target))
         angle = np.pi if kind == "flip" else 0.0
-    if kind != "branch point":
-        vector = vectors[:, which]
-        vector = vector / np.sqrt(np.sum(vector**2)) if kind != "Neimark-Sacker" else vector
-        located = _extended(kind, orbit, start, jnp.asarray(parameter), jnp.asarray(vector), angle)
-        moved, value, turned, q = (np.asarray(x) for x in located)
-        gap = np.linalg.norm(np.append(y[i + 1] - y[i], parameters[i + 1] - parameters[i]))
-        shift = np.linalg.norm(np.append(moved - start, value - parameter))
-        if q < default_tol_q(y) and shift <= gap:
-            start, parameter, angle = moved, float(value), float(turned)
+    vector = vectors[:, which]
+    if kind in ("fold", "flip"):
+        vector = vector / np.sqrt(np.sum(vector**2))
+    located = _extended(kind, orbit, start, jnp.asarray(parameter), jnp.asarray(vector), angle)
+    moved, value, turned, q = (np.asarray(x) for x in located)
+    gap = np.linalg.norm(np.append(y[i + 1] - y[i], parameters[i + 1] - parameters[i]))
+    shift = np.linalg.norm(np.append(moved - start, value - parameter))
+    if q < default_tol_q(y) and shift <= gap:
+        start, parameter, angle = moved, float(value), float(turned)
     return Bifurcation(
         kind, float(parameter), np.asarray(orbit.points(jnp.asarray(start))[0]), angle
     )
@@ -141,6 +141,24 @@ def _extended(kind, orbit, y, parameter, vector, angle):
             return jnp.concatenate([residual, pushed, (null @ v - 1)[None]])
 
         start = jnp.concatenate([y, parameter[None], null])
+    elif kind == "branch point":
+        # G + b w = 0, w G_y = 0, w G_p = 0, |w| = 1: where the range of the whole derivative lacks a direction w. With b,
+        # which vanishes there, the equations are as many as the unknowns, and regular.
+        jacobian = jax.jacfwd(lambda x: orbit.residual(x, parameter, y))(y)
+        left = jnp.linalg.svd(jacobian)[0][:, -1]
+
+        def equations(x):
+            w, b = x[count + 1 : -1], x[-1]
+            whole = lambda z: orbit.residual(z[:count], z[count], y)
+            return jnp.concatenate(
+                [
+                    whole(x[: count + 1]) + b * w,
+                    w @ jax.jacfwd(whole)(x[: count + 1]),
+                    (w @ w - 1)[None],
+                ]
+            )
+
+        start = jnp.concatenate([y, parameter[None], left, jnp.zeros_like(parameter)[None]])
     else:
         is_torus = kind == "Neimark-Sacker"
 
@@ -166,5 +184,7 @@ def _extended(kind, orbit, y, parameter, vector, angle):
         start = jnp.concatenate([y, parameter[None], *rest])
     found = newton(equations, start, 20)
     q = jnp.sum(equations(found) ** 2) / 2
+    if kind == "branch point":
+        q = q + found[-1] ** 2 / 2  # an imperfect one is none
     turned = found[-1] if kind == "Neimark-Sacker" else jnp.asarray(angle)
     return found[:count], found[count], turned, q

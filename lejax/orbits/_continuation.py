@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,16 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from .._cell import Cell, ravel
+from .._cell import Cell, name_of, ravel
 from .._check import check_count, check_positive, check_state, check_step
 from .._closures import compiled
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
-from ._shooting import MapShooting, Shooting, make_shooting
+from ._shooting import MapShooting, Shooting, check_precision, make_shooting
+from ._velocity import check_wrap
 
 
 Family = Callable[[Float[Array, ""]], Cell]
+_LONGEST = 4.0  # periods of the start: beyond it the flow's steps are too coarse, and most branches end in infinity
 
 
 class Branch(eqx.Module):
@@ -33,6 +35,8 @@ class Branch(eqx.Module):
     multipliers: Complex[np.ndarray, "n d"]
     """A flow's multiplier of 1 along the orbit is left out."""
     bifurcations: list[Bifurcation]
+    end: str
+    """Why it ends: `bounds`, `num_steps`, `period` (four times that of the start) or `stuck` (no smaller step leads on)."""
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " n"]:
@@ -51,6 +55,7 @@ def continue_orbit(
     max_step: float | None = None,
     num_steps: int = 200,
     bounds: tuple[float, float] | None = None,
+    wrap: PyTree = None,
 ) -> Branch:
     r"""A branch of fixed points or periodic orbits, and the bifurcations on it.
 
@@ -69,11 +74,13 @@ def continue_orbit(
     - `step`: the first s; negative to start toward smaller parameters.
     - `max_step`: the largest |s|; 10 |step| by default.
     - `num_steps`: attempts, of which some may fail.
+    - `wrap`: as for `find_fixed_points`.
     - `bounds`: the parameters between which to stay, all by default.
 
-    **Returns:** a `Branch`. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
+    **Returns:** a `Branch`, which says why it ends. That of a flow ends, with a warning, where its period has become four
+    times that at its start, as on the way to a homoclinic orbit: its steps are stretched as much. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
     `branch point` (transcritical or pitchfork), found by changes between neighbors on the branch: two within one step
-    can be missed. All but branch points are then located by Newton's method on the extended system. Runs on the host;
+    can be missed. All are then located by Newton's method on the extended system. Runs on the host;
     compiles one program for the branch and one for each kind of bifurcation.
 
     !!! example
@@ -87,22 +94,28 @@ def continue_orbit(
     Keller (1977); Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapter 10.
     """
     state = check_state(state)
+    check_precision("continue_orbit", state)
     count = check_count("num_steps", num_steps, 1)
+    parameter, step = _real("parameter", parameter), _real("step", step)
+    if step == 0:
+        raise ValueError("step must not be 0: its sign says where the branch goes.")
     largest = check_positive("max_step", 10 * abs(step) if max_step is None else max_step)
-    low, high = (-np.inf, np.inf) if bounds is None else bounds
+    low, high = _check_bounds(bounds)
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
     dtype = ravel(state)[0].dtype
-    start_cell = family(jnp.asarray(parameter, dtype))
+    start_cell = make_member(family, jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
     is_cycle = isinstance(start_cell, Flow) and period != 1
     if isinstance(start_cell, Flow) and not is_cycle:
-        shooting = MapShooting(1)
+        shooting = MapShooting(1, check_wrap(wrap, start_cell, state), start_cell.dt)
     else:
-        shooting = make_shooting(start_cell, period, num_segments)
+        shooting = make_shooting(
+            start_cell, period, num_segments, check_wrap(wrap, start_cell, state)
+        )
     orbit = Orbit(family, input, state, shooting)
     numbers = jnp.asarray([parameter, step, largest, low, high], dtype)
-    trace = _trace(orbit, numbers, count)
+    trace, is_long, is_at_bound, last_step = _trace(orbit, numbers, count)
     if not bool(trace.is_good[0]):
         raise RuntimeError(
             f"Newton's method found no orbit of period {period} at parameter {parameter} near the state given."
@@ -111,6 +124,19 @@ def continue_orbit(
     if len(good) == 1:
         warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=2)
     trace = jax.tree.map(lambda x: x[good], trace)
+    end = "num_steps"
+    if bool(is_long):
+        end = "period"
+        warnings.warn(
+            f"the branch ends at {float(trace.parameter[-1]):.8g}: its period has grown to {_LONGEST:.0f} times that at "
+            "the start, perhaps toward a homoclinic orbit, where it is infinite. Continue from its last point, with the "
+            "last period, to go on.",
+            stacklevel=2,
+        )
+    elif bool(is_at_bound):
+        end = "bounds"
+    elif abs(float(last_step)) < 1e-6 * abs(step):
+        end = "stuck"
     multipliers = _multipliers(np.asarray(trace.monodromy), is_cycle)
     points = jax.vmap(jax.vmap(ravel(state)[1]))(
         jax.vmap(lambda y: shooting.points(state, y))(trace.y)
@@ -124,7 +150,44 @@ def continue_orbit(
         bifurcations=find_bifurcations(
             orbit, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers
         ),
+        end=end,
     )
+
+
+def make_member(family: Family, parameter: Float[Array, ""]) -> Cell:
+    """The cell of a family at a parameter, or a sentence on what was given instead of a family."""
+    needed = "family must be a function from one parameter to a cell, such as lambda a: Henon(a)"
+    if not callable(family):
+        raise TypeError(f"{needed}, got {family!r}.")
+    try:
+        cell = family(parameter)
+    except TypeError as error:
+        raise TypeError(f"{needed}; {name_of(family)} failed. It said: {error}") from error
+    if not callable(cell):
+        raise TypeError(f"{needed}; {name_of(family)} returned {type(cell).__name__}.")
+    return cell
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be one real number, got {value!r}.") from None
+    if not np.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    return number
+
+
+def _check_bounds(bounds: Any) -> tuple[float, float]:
+    if bounds is None:
+        return -np.inf, np.inf
+    try:
+        low, high = (float(x) for x in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds must be two numbers, got {bounds!r}.") from None
+    if not low < high:
+        raise ValueError(f"bounds must be two numbers, the lower one first, got {bounds}.")
+    return bounds
 
 
 class Orbit(eqx.Module):
@@ -155,12 +218,13 @@ class _Trace(NamedTuple):
 
 
 @compiled
-def _trace(orbit: Orbit, numbers, count) -> _Trace:
+def _trace(orbit: Orbit, numbers, count) -> tuple[_Trace, Array, Array, Array]:
     parameter, step, largest, low, high = numbers
     y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
     tol = default_tol_q(y[None])
     start = newton(lambda x: orbit.residual(x, parameter, y), y, 50)
     place = jnp.append(start, parameter.astype(y.dtype))
+    longest = _LONGEST * orbit.shooting.period(start)
 
     def residual(place, reference):
         return orbit.residual(place[:-1], place[-1], reference)
@@ -173,7 +237,7 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
         return tangent / jnp.linalg.norm(tangent)
 
     def attempt(carry, _):
-        place, tangent, step, is_closing, is_done = carry
+        place, tangent, step, is_closing, is_long, is_done = carry
         ahead = place + step * tangent
 
         def equations(x):
@@ -185,7 +249,8 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
         inside = (found[-1] >= low) & (found[-1] <= high)
         # A large turn may have jumped to another branch.
         sound = (error < tol) & (following @ tangent > 0.9)
-        good = sound & inside & ~is_done
+        is_long = is_long | (sound & ~is_done & (orbit.shooting.period(found[:-1]) > longest))
+        good = sound & inside & ~is_done & ~is_long
         # The first step beyond a bound is cut so that it ends there, and that is the last one.
         share = (jnp.where(found[-1] > high, high, low) - place[-1]) / (found[-1] - place[-1])
         factor = jnp.where(good, 1.5, jnp.where(sound & ~inside, share * (1 - 1e-6), 0.5))
@@ -195,7 +260,8 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
             jnp.where(good, following, tangent),
             jnp.sign(step) * jnp.minimum(factor * jnp.abs(step), largest),
             is_closing,
-            is_done | (is_closing & (good | (jnp.abs(share) < 1e-3))),
+            is_long,
+            is_done | is_long | (is_closing & (good | (jnp.abs(share) < 1e-3))),
         )
         return carry, (found, following[-1], good)
 
@@ -203,18 +269,24 @@ def _trace(orbit: Orbit, numbers, count) -> _Trace:
     up = jnp.zeros_like(place).at[-1].set(1)
     tangent = tangent_at(place, up)
     no = jnp.asarray(False)
-    start = (place, tangent, step, no, no)
-    _, (places, slopes, good) = jax.lax.scan(attempt, start, length=count)
+    start = (place, tangent, step, no, no, no)
+
+    def unless_done(carry, _):
+        skip = lambda carry: (carry, (carry[0], carry[1][-1], no))
+        return jax.lax.cond(carry[-1], skip, lambda carry: attempt(carry, None), carry)
+
+    last, (places, slopes, good) = jax.lax.scan(unless_done, start, length=count)
     first = jnp.sum(residual(place, y) ** 2) / 2 < tol
     places = jnp.concatenate([place[None], places])
     monodromy = jax.lax.map(lambda x: orbit.monodromy(x[:-1], x[-1]), places)
-    return _Trace(
+    trace = _Trace(
         places[:, :-1],
         places[:, -1],
         jnp.append(tangent[-1], slopes),
         monodromy,
         jnp.append(first, good & first),
     )
+    return trace, last[4], last[3] & last[5], last[2]
 
 
 def _multipliers(monodromy: np.ndarray, is_cycle: bool) -> np.ndarray:

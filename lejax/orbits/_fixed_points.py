@@ -1,7 +1,7 @@
 """Fixed and slow points of a cell under a constant input."""
 
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
-from .._check import check_count, check_state, check_step
-from .._closures import close, compiled
+from .._check import check_count, check_positive, check_state, check_step
+from .._closures import compiled
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
     component_size,
@@ -24,19 +24,20 @@ from ._roots import (
     unique,
 )
 from ._stability import Stability, linear_stability
+from ._velocity import Velocity, check_wrap, close_flow, shortest
 
 
 class SpeedMinimization(eqx.Module):
     """What to do from guesses where Newton's method finds no fixed point: minimize the speed, by L-BFGS.
 
-    **Arguments:** `max_iters`, steps of L-BFGS for each guess; `tol_q`, the speed $q = |F(x) - x|^2 / 2$ up to which a
-    minimum is reported as a slow point.
+    **Arguments:** `max_iters`, steps of L-BFGS for each guess; `tol_q`, the speed q up to which a minimum is reported as
+    a slow point, per unit of time as that of `find_fixed_points`.
     """
 
     max_iters: int = eqx.field(
         static=True, converter=lambda n: check_count("max_iters", n, 1), default=200
     )
-    tol_q: float = 1e-6
+    tol_q: float = eqx.field(converter=lambda q: check_positive("tol_q", q), default=1e-6)
 
 
 class FixedPoints(eqx.Module):
@@ -45,13 +46,13 @@ class FixedPoints(eqx.Module):
     points: PyTree
     """The states, with leading axis n."""
     q: Float[Array, " n"]
-    """Their speeds |F(x) - x|^2 / 2."""
+    """Their speeds |v|^2 / 2 per unit of time, v = (F(x) - x) / dt, or the field of a `Flow`."""
     is_slow: Bool[Array, " n"]
     """Whether this is no fixed point but a minimum of the speed."""
     count: Int[Array, " n"]
     """How many guesses led there."""
     jacobians: Float[Array, "n d d"]
-    """Of one step at each point."""
+    """Of one step at each point, which lasts `dt`."""
     found: Bool[Array, " n"]
     """Where False, the row holds nothing: what `search_fixed_points` returns has rows to spare."""
     left_out: Int[Array, ""]
@@ -61,7 +62,7 @@ class FixedPoints(eqx.Module):
     @property
     def stability(self) -> Stability:
         """Multipliers, kinds, time constants; on the host. Of a slow point those of the drifting neighborhood."""
-        return linear_stability(self.jacobians, dt=float(self.dt))
+        return linear_stability(self.jacobians, dt=self.dt)
 
 
 def find_fixed_points(
@@ -75,6 +76,7 @@ def find_fixed_points(
     tol_unique: float = 1e-3,
     max_n_unique: int = 100,
     outlier_distance_scale: float = 10.0,
+    wrap: PyTree = None,
 ) -> FixedPoints:
     r"""The fixed points of a cell under a constant input, from many guesses.
 
@@ -87,16 +89,21 @@ def find_fixed_points(
     - `cell`, and `guesses`: states with a leading axis, best taken from trajectories and mixtures of them; a warning
         says if none led anywhere.
     - `input`: the constant input u of one step, `jnp.zeros(i)`; `None` for an autonomous cell.
-    - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed $q = |F(u, x) - x|^2 / 2$, from
-        the guesses that Newton's method leads to no fixed point. Takes most of the time.
+    - `fallback`: `SpeedMinimization()` also looks for slow points, minima of the speed q, from the guesses that Newton's
+        method leads to no fixed point. Takes most of the time.
     - `max_iters`: Newton steps from each guess.
-    - `tol_q`: points with a speed below it are fixed; by default 1e-20, or 1e-12 in float32, times the median squared
-        norm of the guesses where that is above 1.
+    - `tol_q`: points with a speed $q = |F(u, x) - x|^2 / (2\, dt^2)$ up to it are fixed, where a step of a `TimedCell`
+        lasts dt, and 1 else; of a `Flow` q is |field|^2 / 2. By default 1e-20, or 1e-12 in float32, times the median
+        squared norm of the guesses where that is above 1; or what rounding of the state leaves of q where that is more.
     - `tol_unique`: points that differ by less in every component are the same, in units of the median root mean
         square of the guesses' components.
     - `max_n_unique`: at most as many distinct points, those of the first guesses; a warning says if there were more.
     - `outlier_distance_scale`: points farther from the median guess than this many times the largest of the median
         distance of guesses from it, their median norm and 1 are left out.
+    - `wrap`: the length of the circle on which the state lies, 1 for a map `mod 1`, 2 pi for angles; one number for all,
+        or numbers in the structure of the state, infinite where there is no circle; by default what the attribute
+        `wrap` of the cell says, if there is one. Without it the cut is a jump to Newton's method: points on it are
+        found by chance only, and 0 and 1 are two points.
 
     **Returns:** a `FixedPoints`, those first that most guesses led to. This function runs on the host;
     `search_fixed_points` is what it calls, for use under `jit`, `vmap` and `grad`.
@@ -124,6 +131,7 @@ def find_fixed_points(
         tol_unique=tol_unique,
         max_n_unique=max_n_unique,
         outlier_distance_scale=outlier_distance_scale,
+        wrap=wrap,
     )
     if is_traced(found):
         raise TypeError(
@@ -166,6 +174,7 @@ def search_fixed_points(
     tol_unique: float = 1e-3,
     max_n_unique: int = 100,
     outlier_distance_scale: float = 10.0,
+    wrap: PyTree = None,
 ) -> FixedPoints:
     r"""`find_fixed_points` with rows to spare, for use under `jit`, `vmap` and `grad`.
 
@@ -188,12 +197,20 @@ def search_fixed_points(
     max_iters = check_count("max_iters", max_iters, 1)
     if fallback is not None and not isinstance(fallback, SpeedMinimization):
         raise TypeError(f"fallback must be a SpeedMinimization or None, got {fallback!r}.")
-    numbers = (tol_q, float(tol_unique), float(outlier_distance_scale))
-    return _search(cell, guesses, input, time_step(cell), fallback, max_iters, most, *numbers)
+    scale = check_positive("outlier_distance_scale", outlier_distance_scale)
+    numbers = (*check_tolerances(tol_q, tol_unique), scale)
+    wrap = check_wrap(wrap, cell, jax.tree.map(lambda x: x[0], guesses))
+    return _search(cell, guesses, input, time_step(cell), wrap, fallback, max_iters, most, *numbers)
+
+
+def check_tolerances(tol_q: Any, tol_unique: Any) -> tuple[Any, Any]:
+    tol_q = None if tol_q is None else check_positive("tol_q", tol_q)
+    return tol_q, check_positive("tol_unique", tol_unique)
 
 
 def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
     """The guesses as arrays, and how many there are."""
+    guesses = check_state(guesses)
     leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(guesses)}
     if leading == {(0,)}:
         raise ValueError("guesses must hold at least one state, got none.")
@@ -201,7 +218,7 @@ def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
         raise ValueError(
             "guesses must be states with one more axis in front, equally long in all leaves."
         )
-    return check_state(guesses), next(iter(leading))[0]
+    return guesses, next(iter(leading))[0]
 
 
 def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTree:
@@ -223,61 +240,56 @@ def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTre
         0.6 0.16
     """
     state = check_state(state)
-    return _refine(cell, state, input)
+    return _refine(cell, state, input, time_step(cell))
 
 
 @compiled
-def _refine(cell, state, input):
+def _refine(cell, state, input, dt):
     check_step(cell, input, state)
     vector, unravel = ravel(vary_with(state, (cell, input)))
-    return unravel(implicit_root(_displacement(cell, state, input), vector))
-
-
-def _displacement(cell, state, input):
-    push = make_push(cell, state)
-    return lambda vector: push.step(input, vector) - vector
+    velocity = Velocity(cell, input, state, dt, None)
+    root = implicit_root(velocity, vector.astype(tangent_dtype(vector.dtype)))
+    return unravel(root.astype(vector.dtype))
 
 
 @compiled
-def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_unique, outlier_scale):
+def _search(
+    cell, guesses, input, dt, wrap, fallback, max_iters, most, tol_q, tol_unique, outlier_scale
+):
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
-    cell = close(cell, input, state)
+    cell = close_flow(cell, input, state)
     guesses = vary_with(guesses, (cell, input))
+    state = jax.tree.map(lambda x: x[0], guesses)
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
     dtype = tangent_dtype(vectors.dtype)
     vectors, unravel = vectors.astype(dtype), ravel(state)[1]
+    velocity = Velocity(cell, input, state, dt, wrap)
+    still = without_gradient(velocity)
+    least_q = default_tol_q(vectors) if tol_q is None else tol_q
 
-    def make_displacement(cell, input):
-        move = make_push(cell, state)
-
-        def displacement(vector):
-            return move.step(input, vector.astype(ravel(state)[0].dtype)).astype(dtype) - vector
-
-        return displacement
-
-    displacement, still = (
-        make_displacement(cell, input),
-        make_displacement(*without_gradient((cell, input))),
-    )
-    tol_q = default_tol_q(vectors) if tol_q is None else tol_q
+    def is_root(root):
+        limit = least_q if tol_q is not None else jnp.maximum(least_q, still.rounding(root))
+        return speed(still, root) <= limit
 
     def search(guess):
         root = newton(still, guess, max_iters)
-        is_slow = jnp.zeros_like(root, bool, shape=())
+        is_fixed = is_root(root)
+        is_minimum = jnp.zeros_like(root, bool, shape=())
         if fallback is not None:
-            failed = ~(speed(still, root) < tol_q)
 
             def minimize(guess):
-                slow, is_minimum = least_speed(still, guess, fallback.max_iters, tol_q)
+                slow, is_minimum = least_speed(still, guess, fallback.max_iters, least_q)
                 close = newton(still, slow, max_iters)
-                better = speed(still, close) < tol_q
-                return jnp.where(better, close, slow), is_minimum & ~better
+                better = is_root(close)
+                return jnp.where(better, close, slow), better, is_minimum & ~better
 
-            root, is_slow = jax.lax.cond(failed, minimize, lambda _: (root, is_slow), guess)
-        return root, speed(still, root), is_slow
+            root, is_fixed, is_minimum = jax.lax.cond(
+                is_fixed, lambda _: (root, is_fixed, is_minimum), minimize, guess
+            )
+        return root + velocity.turns(root), speed(still, root), is_fixed, is_minimum
 
-    roots, q, is_minimum = from_each(search, without_gradient(vectors))
+    roots, q, is_fixed, is_minimum = from_each(search, without_gradient(vectors))
     # Medians, since a guess may have left the floats.
     finite = jnp.where(jnp.all(jnp.isfinite(vectors), axis=1)[:, None], vectors, jnp.nan)
     center = jnp.nanmedian(finite, axis=0)
@@ -287,32 +299,37 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
     spread = jnp.maximum(spread, jnp.maximum(size * vectors.shape[1] ** 0.5, 1))
     is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
     tolerance = tol_unique * size
-    slow_limit = tol_q if fallback is None else fallback.tol_q
-    valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & is_near
+    slow_limit = 0 if fallback is None else fallback.tol_q
+    valid = (is_fixed | (is_minimum & (q < slow_limit))) & is_near
     # Fixed points before slow ones, each in the order of the guesses.
-    rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
+    rank = jnp.arange(q.size) + q.size * ~is_fixed
     distinct = unique(
-        lambda i: jnp.max(jnp.abs(roots - roots[i]), axis=1) < tolerance, valid, rank, most
+        lambda i: jnp.max(jnp.abs(shortest(roots - roots[i], wrap)), axis=1) < tolerance,
+        valid,
+        rank,
+        most,
     )
-    is_slow = ~(q[distinct.row] < tol_q)
+    is_slow = ~is_fixed[distinct.row] & distinct.found
 
     def polish(arguments):
         root, is_fixed = arguments
         root = jax.lax.cond(
-            is_fixed, lambda root: implicit_root(displacement, root), lambda root: root, root
+            is_fixed, lambda root: implicit_root(velocity, root), lambda root: root, root
         )
-        return root, jax.jacfwd(displacement)(root) + jnp.eye(root.size, dtype=dtype)
+        vector = root.astype(ravel(state)[0].dtype)
+        jacobian = make_push(cell, state)(input, vector, jnp.eye(root.size, dtype=dtype))[1]
+        return root, jacobian, speed(velocity, root), is_root(root)
 
     # Rows that hold nothing must not bring a NaN into the derivatives of the others.
     roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[0])
-    roots, jacobians = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
+    roots, jacobians, q, is_fixed = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
     return FixedPoints(
         points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),
-        q=jax.vmap(lambda root: speed(displacement, root))(roots),
-        is_slow=is_slow & distinct.found,
+        q=q,
+        is_slow=is_slow,
         count=distinct.hits,
         jacobians=jacobians,
-        found=distinct.found,
+        found=distinct.found & (is_fixed | is_slow),
         left_out=distinct.left_out,
         dt=jnp.asarray(dt, dtype),
     )

@@ -1,5 +1,7 @@
 """Periodic orbits of maps and flows, and their Floquet multipliers."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,20 @@ from .._cell import Cell, is_traced, ravel, vary_with, without_gradient
 from .._check import check_count, check_positive, check_state, check_step
 from .._closures import compiled
 from ..systems import Flow
-from ._fixed_points import check_guesses, compact
-from ._roots import component_size, default_tol_q, from_each, implicit_root, newton, speed, unique
-from ._shooting import FlowShooting, MapShooting, close_cell, make_shooting
+from ._fixed_points import check_guesses, check_tolerances, compact
+from ._roots import (
+    component_size,
+    default_tol_q,
+    from_each,
+    implicit_root,
+    newton,
+    rounding_q,
+    speed,
+    unique,
+)
+from ._shooting import FlowShooting, MapShooting, check_precision, make_shooting
 from ._stability import Stability, linear_stability
+from ._velocity import check_wrap, close_flow, shortest
 
 
 _MOST_TURNS = 8
@@ -27,7 +39,7 @@ class PeriodicOrbits(eqx.Module):
     period: Float[Array, " n"]
     """In steps for a map, in time for a flow; the shortest one."""
     q: Float[Array, " n"]
-    """Half the squared norm of all gaps."""
+    """Half the squared norm of all gaps, per unit of time where a map's step has one."""
     count: Int[Array, " n"]
     """How many guesses led there."""
     monodromy: Float[Array, "n d d"]
@@ -68,6 +80,7 @@ def find_periodic_orbits(
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
     max_n_unique: int = 100,
+    wrap: PyTree = None,
 ) -> PeriodicOrbits:
     r"""The periodic orbits of a map or a flow under a constant input, from many guesses.
 
@@ -82,13 +95,14 @@ def find_periodic_orbits(
     - `guesses`: states with a leading axis, one point near each orbit.
     - `input`: the constant input, `None` for an autonomous cell.
     - `period`: the steps p of a map's orbits; orbits of which p is not the shortest period are left out. For a flow the
-        period T to start from; what turns up to 8 times in the period found is left out. A flow's steps are
-        stretched so that T is a whole number of them.
+        period T to start from; of an orbit found with a multiple of its period, up to 8 times, one turn is returned.
+        A flow's steps are stretched so that T is a whole number of them.
     - `num_segments`: m, for flows; 8 by default. More of them for long and unstable orbits.
-    - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`: as for `find_fixed_points`. Orbits that differ only in the
-        phase are the same.
+    - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`, `wrap`: as for `find_fixed_points`. Orbits that differ only in
+        the phase are the same.
 
-    **Returns:** a `PeriodicOrbits`, those first that most guesses led to. Runs on the host; `search_periodic_orbits` is
+    **Returns:** a `PeriodicOrbits`, those first that most guesses led to; a warning says if none led to any. Runs on
+    the host; `search_periodic_orbits` is
     what it calls, for use under `jit`, `vmap` and `grad`.
 
     **Numerics:** each Newton step costs the Jacobian of m segments and a solve, O((m d)^3). A flow's orbits are those of
@@ -115,11 +129,23 @@ def find_periodic_orbits(
         tol_q=tol_q,
         tol_unique=tol_unique,
         max_n_unique=max_n_unique,
+        wrap=wrap,
     )
     if is_traced(found):
         raise TypeError(
             "find_periodic_orbits returns as many orbits as there are and cannot be traced; "
             "use search_periodic_orbits under jit, vmap and grad."
+        )
+    if not np.any(found.found):
+        remedy = (
+            "Take guesses on the orbit, from a trajectory that has settled there, and a closer period; or raise "
+            "num_segments or max_iters."
+            if isinstance(cell, Flow)
+            else "Take guesses from trajectories, or raise max_iters."
+        )
+        warnings.warn(
+            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to an orbit of period {period}. {remedy}",
+            stacklevel=2,
         )
     return compact(found)
 
@@ -135,6 +161,7 @@ def search_periodic_orbits(
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
     max_n_unique: int = 100,
+    wrap: PyTree = None,
 ) -> PeriodicOrbits:
     r"""`find_periodic_orbits` with rows to spare, for use under `jit`, `vmap` and `grad`.
 
@@ -156,8 +183,11 @@ def search_periodic_orbits(
     guesses, num_guesses = check_guesses(guesses)
     most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
-    shooting = make_shooting(cell, period, num_segments)
-    return _search(cell, guesses, input, shooting, max_iters, most, tol_q, float(tol_unique))
+    tolerances = check_tolerances(tol_q, tol_unique)
+    state = jax.tree.map(lambda x: x[0], guesses)
+    check_precision("search_periodic_orbits", state)
+    shooting = make_shooting(cell, period, num_segments, check_wrap(wrap, cell, state))
+    return _search(cell, guesses, input, shooting, max_iters, most, *tolerances)
 
 
 @compiled
@@ -165,40 +195,64 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
     guesses = vary_with(guesses, (cell, input))
     state = jax.tree.map(lambda x: x[0], guesses)
     check_step(cell, input, state)
-    cell = close_cell(cell, input, state)
+    cell = close_flow(cell, input, state)
     unravel = ravel(state)[1]
     vectors = jax.vmap(lambda x: ravel(x)[0])(guesses)
-    tol_q = default_tol_q(vectors) if tol_q is None else tol_q
-
     still = without_gradient((cell, input, state))
+    calm = without_gradient(shooting)
+    is_flow = isinstance(shooting, FlowShooting)
+    wrap = shooting.wrap
+    tolerance = tol_unique * component_size(without_gradient(vectors))
+    least_q = default_tol_q(vectors) if tol_q is None else tol_q
+
+    def solve(start):
+        residual = lambda y: calm.residual(*still, y, start)
+        return newton(residual, start, max_iters, damped=is_flow)
+
+    def is_root(y):
+        residual = lambda x: calm.residual(*still, x, y)
+        eps = float(jnp.finfo(y.dtype).eps)
+        limit = least_q if tol_q is not None else jnp.maximum(least_q, rounding_q(residual, y, eps))
+        return (speed(residual, y) <= limit) & (calm.period(y) > 0)
+
+    def most_turns(y):
+        """In how many turns at most the orbit comes back to its first point; 1 if in no fraction of the period."""
+        path = calm.path(*still, y)
+        length = path.shape[0]
+        most = _MOST_TURNS if is_flow else length
+        turns = np.array([n for n in range(1, most + 1) if length % n == 0], np.int32)
+        moved = jnp.max(jnp.abs(shortest(path[length // turns % length] - path[0], wrap)), axis=1)
+        return jnp.max(jnp.where(moved > tolerance, 1, turns))
 
     def search(guess):
-        start = shooting.guess(*still[:2], guess)
-        root = newton(lambda y: shooting.residual(*still, y, start), start, max_iters)
-        return root, speed(lambda y: shooting.residual(*still, y, root), root)
+        start = calm.guess(*still[:2], guess)
 
-    roots, q = from_each(search, without_gradient(guesses))
+        def shorten(carry):
+            y, turns, tries = carry
+            y = solve(jnp.where(tries == 0, y, calm.one_of(*still, y, turns)))
+            return y, most_turns(y), tries + 1
+
+        if is_flow:
+            # Twelve turns are six of two.
+            one = jnp.ones_like(start, jnp.int32, shape=())
+            first = start, one + 1, one - 1
+            root, turns, _ = jax.lax.while_loop(lambda c: (c[1] > 1) & (c[2] < 3), shorten, first)
+        else:
+            root = solve(start)
+            turns = most_turns(root)
+        root = calm.in_chart(*still, root)
+        return root, is_root(root) & (turns == 1)
+
+    roots, valid = from_each(search, without_gradient(guesses))
     points = jax.vmap(lambda y: shooting.points(state, y))(roots)
     periods = jax.vmap(shooting.period)(roots)
-    tolerance = tol_unique * component_size(vectors)
-
-    def is_shortest(y):
-        """Whether the orbit does not come back to its first point in a fraction of the period."""
-        path = shooting.path(cell, input, state, y)
-        length = path.shape[0]
-        most = _MOST_TURNS if isinstance(shooting, FlowShooting) else length
-        again = [length // turns for turns in range(2, most + 1) if length % turns == 0]
-        moved = jnp.max(jnp.abs(path[np.array(again, int)] - path[0]), axis=1)
-        return jnp.all(moved > tolerance)
-
-    valid = (q < tol_q) & (periods > 0) & jax.lax.map(is_shortest, roots)
 
     def same(index):
-        path = shooting.path(cell, input, state, roots[index])
+        path = calm.path(*still, roots[index])
         gap = jax.vmap(lambda point: _distance(point, path, shooting))(points[:, 0])
         return (gap < tolerance) & (jnp.abs(periods / periods[index] - 1) < tol_unique)
 
-    distinct = unique(same, valid, jnp.arange(q.size), most)
+    distinct = unique(same, valid, jnp.arange(valid.size), most)
 
     def polish(arguments):
         y, found = arguments
@@ -208,20 +262,19 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
             return implicit_root(lambda y: shooting.residual(cell, input, state, y, reference), y)
 
         y = jax.lax.cond(found, root, lambda y: y, y)
-        return y, shooting.monodromy(cell, input, state, y)
+        q = speed(lambda x: shooting.residual(cell, input, state, x, y), y)
+        return y, shooting.monodromy(cell, input, state, y), q, is_root(y)
 
     # Rows that hold nothing must not bring a NaN into the derivatives of the others.
     roots = jnp.where(distinct.found[:, None], roots[distinct.row], 1)
-    roots, monodromy = jax.lax.map(polish, (roots, distinct.found))
+    roots, monodromy, q, is_found = jax.lax.map(polish, (roots, distinct.found))
     return PeriodicOrbits(
         points=jax.vmap(jax.vmap(unravel))(jax.vmap(lambda y: shooting.points(state, y))(roots)),
         period=jax.vmap(shooting.period)(roots),
-        q=jax.vmap(lambda y: speed(lambda y: shooting.residual(cell, input, state, y, y), y))(
-            roots
-        ),
+        q=q,
         count=distinct.hits,
         monodromy=monodromy,
-        found=distinct.found,
+        found=distinct.found & is_found,
         left_out=distinct.left_out,
         is_flow=isinstance(shooting, FlowShooting),
     )
@@ -229,9 +282,9 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
 
 def _distance(point, path, shooting):
     """From a point to the points of a map's orbit, or to the polygon of a flow's."""
-    offset = point - path
+    offset = shortest(point - path, shooting.wrap)
     if isinstance(shooting, FlowShooting):
-        edge = jnp.roll(path, -1, axis=0) - path
+        edge = shortest(jnp.roll(path, -1, axis=0) - path, shooting.wrap)
         length = jnp.sum(edge**2, axis=1)
         share = jnp.sum(offset * edge, axis=1) / jnp.where(length > 0, length, 1)
         offset = offset - jnp.clip(share, 0, 1)[:, None] * edge
@@ -270,6 +323,7 @@ def floquet_multipliers(
     Floquet, Ann. Sci. Ecole Norm. Sup. 12 (1883).
     """
     state = check_state(state)
+    check_precision("floquet_multipliers", state)
     if isinstance(cell, Flow):
         if num_steps is None:
             if is_traced((period, cell.dt)):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Function = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 _SIDE_BY_SIDE = 256  # searches at a time on a GPU
+_SHORTEST = 1 / 256  # of a damped step
 
 
 def default_tol_q(points: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -31,15 +32,37 @@ def speed(function: Function, x: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.sum(function(x) ** 2) / 2
 
 
-def newton(function: Function, guess: Float[Array, " n"], max_iters: int) -> Float[Array, " n"]:
-    """Where Newton's method ends after at most `max_iters` steps: at a root, or anywhere."""
+def rounding_q(function: Function, root: Float[Array, " n"], eps: float) -> Float[Array, ""]:
+    """The speed that rounding of a root itself leaves."""
+    change = jnp.abs(jax.jacfwd(function)(root)) @ jnp.abs(root)
+    return jnp.sum((2 * eps * change) ** 2) / 2
+
+
+def newton(
+    function: Function, guess: Float[Array, " n"], max_iters: int, *, damped: bool = False
+) -> Float[Array, " n"]:
+    """Where Newton's method ends after at most `max_iters` steps: at a root, or anywhere. A damped step is halved until
+    it lowers the speed, which keeps to roots near by where the derivative holds on a small scale only."""
     # Not that of optimistix: the linear operators in it are refused under shard_map, and so in a sweep.
     # The step after one of this length is below rounding.
     tolerance = float(jnp.finfo(guess.dtype).eps) ** 0.6
 
+    def shorten(x, change, value):
+        height = jnp.sum(value**2)
+
+        def is_too_long(share):
+            lower = jnp.sum(function(x - share * change) ** 2) <= (1 - share / 2) * height
+            return ~lower & (share > _SHORTEST)
+
+        return jax.lax.while_loop(is_too_long, lambda share: share / 2, jnp.ones_like(height))
+
     def step(carry):
         x, taken, _ = carry
-        following = x - jnp.linalg.solve(jax.jacfwd(function)(x), function(x))
+        value = function(x)
+        change = jnp.linalg.solve(jax.jacfwd(function)(x), value)
+        if damped:
+            change = shorten(x, change, value) * change
+        following = x - change
         is_finite = jnp.all(jnp.isfinite(following))
         moves = jnp.any(jnp.abs(following - x) > tolerance * (1 + jnp.abs(x)))
         return jnp.where(is_finite, following, x), taken + 1, is_finite & moves
@@ -81,18 +104,23 @@ def from_each(search: Callable[[PyTree], PyTree], guesses: PyTree) -> PyTree:
 
 
 def implicit_root(function: Function, root: Float[Array, " n"]) -> Float[Array, " n"]:
-    """A known root, polished by two Newton steps, with the derivatives of the implicit function theorem."""
+    """A known root, polished by two Newton steps, with the derivatives of the implicit function theorem. A step that
+    would raise the speed is not taken."""
 
     def solve(function, x):
         for _ in range(2):
-            step = jnp.linalg.solve(jax.jacfwd(function)(x), function(x))
-            x = x - jnp.where(jnp.all(jnp.isfinite(step)), step, 0)
+            value = function(x)
+            following = x - jnp.linalg.solve(jax.jacfwd(function)(x), value)
+            is_better = jnp.sum(function(following) ** 2) <= jnp.sum(value**2)
+            x = jnp.where(is_better, following, x)
         return x
 
     def tangent_solve(linear, y):
         return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(y)), y)
 
-    return jax.lax.custom_root(function, jax.lax.stop_gradient(root), solve, tangent_solve)
+    return jax.lax.custom_root(
+        lambda x: function(x), jax.lax.stop_gradient(root), solve, tangent_solve
+    )
 
 
 class Unique(NamedTuple):

@@ -7,14 +7,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, is_traced, name_of, ravel
-from .._check import check_count
-from .._closures import close
+from .._cell import Cell, is_traced, name_of, ravel, time_step
+from .._check import check_count, check_positive
 from .._tangent import make_push
 from ..systems import Flow
+from ._velocity import Velocity, shortest, turns
 
 
 FINE = 840  # a multiple of it are the points on a flow's path: of 2 to 8 turns each begins at one
@@ -24,6 +23,8 @@ class Shooting(eqx.Module):
     """A periodic orbit as the root of a function of one vector y: m points, and the period of a flow behind them."""
 
     num_segments: eqx.AbstractVar[int]
+    wrap: eqx.AbstractVar[Float[Array, " d"] | None]
+    """The lengths of the circles on which the state lies."""
 
     @abc.abstractmethod
     def residual(
@@ -65,6 +66,15 @@ class Shooting(eqx.Module):
         """One turn from the first point on: all points of a map's orbit, many of a flow's."""
         raise NotImplementedError
 
+    def in_chart(self, cell, input, state, y) -> Array:
+        """y, where a map's own cut decides between points that are the same on a circle."""
+        if self.wrap is None:
+            return y
+        points = self.points(state, y)
+        ahead = turns(self.follow(cell, input, state, y) - jnp.roll(points, -1, axis=0), self.wrap)
+        points = points + jnp.roll(ahead, 1, axis=0)
+        return jnp.concatenate([points.ravel(), y[points.size :]])
+
     def monodromy(self, cell, input, state, y) -> Float[Array, "d d"]:
         """The product of the Jacobians along one turn."""
         moving, steps = self.segment(cell, y)
@@ -86,10 +96,16 @@ class MapShooting(Shooting):
     """x_{i+1} = F(x_i) around a cycle of `num_segments` points."""
 
     num_segments: int = eqx.field(static=True)
+    wrap: Float[Array, " d"] | None = None
+    dt: float | Array = 1.0
+    """How long a step lasts: gaps are per unit of time."""
 
     def residual(self, cell, input, state, y, reference):
+        if self.num_segments == 1:
+            return Velocity(cell, input, state, self.dt, self.wrap)(y)
         ends = self.follow(cell, input, state, y)
-        return (ends - jnp.roll(self.points(state, y), -1, axis=0)).ravel()
+        gaps = shortest(ends - jnp.roll(self.points(state, y), -1, axis=0), self.wrap)
+        return gaps.ravel() / self.dt
 
     def guess(self, cell, input, state):
         push = make_push(cell, state)
@@ -118,6 +134,7 @@ class FlowShooting(Shooting):
     """Of the flow in each segment; T decides how long one lasts."""
     start: float = eqx.field(static=True)
     """The period to start from."""
+    wrap: Float[Array, " d"] | None = None
 
     def residual(self, cell, input, state, y, reference):
         points, unravel = self.points(state, y), ravel(state)[1]
@@ -125,7 +142,7 @@ class FlowShooting(Shooting):
         first = self.points(state, reference)[0]
         assert isinstance(cell, Flow)
         normal = ravel(cell.vector_field(input, unravel(first)))[0]
-        return jnp.append(gaps.ravel(), normal @ (points[0] - first))
+        return jnp.append(shortest(gaps, self.wrap).ravel(), normal @ (points[0] - first))
 
     def guess(self, cell, input, state):
         first = ravel(state)[0]
@@ -159,33 +176,51 @@ class FlowShooting(Shooting):
     def period(self, y):
         return y[-1]
 
+    def one_of(self, cell, input, state, y, turns) -> Array:
+        """The first of the equal turns of an orbit: its points, a fraction of a segment behind those of y."""
+        assert isinstance(cell, Flow)
+        points, index = self.points(state, y), jnp.arange(self.num_segments)
+        length = y[-1] / (self.num_segments * turns)
+
+        def along(start, share):
+            moving = Flow(cell.vector_field, length * share / self.steps, cell.substeps)
+            push = make_push(moving, state)
+            return jax.lax.fori_loop(0, self.steps, lambda _, x: push.step(input, x), start)
+
+        shares = (index % turns).astype(y.dtype)
+        return jnp.append(jax.vmap(along)(points[index // turns], shares).ravel(), y[-1] / turns)
+
     def segment(self, cell, y):
         assert isinstance(cell, Flow)
         duration = y[-1] / (self.num_segments * self.steps)
         return Flow(cell.vector_field, duration, cell.substeps), self.steps
 
 
-def close_cell(cell: Cell, input: PyTree, state: PyTree) -> Cell:
-    """`close`, of which a `Flow` stays one: its time and field are used apart."""
-    if not isinstance(cell, Flow):
-        return close(cell, input, state)
-    return Flow(close(cell.vector_field, input, state), cell.dt, cell.substeps)
-
-
-def make_shooting(cell: Cell, period: Any, num_segments: int | None) -> Shooting:
+def make_shooting(
+    cell: Cell, period: Any, num_segments: int | None, wrap: Array | None = None
+) -> Shooting:
     """Shooting for a map with an integer period, or for a `Flow` with a period in time to start from."""
     if not isinstance(cell, Flow):
         if num_segments is not None:
             raise ValueError(
                 f"num_segments is for a Flow; a cycle of {name_of(cell)} has one segment a step."
             )
-        return MapShooting(check_count("period", period, 1))
+        return MapShooting(check_count("period", period, 1), wrap, time_step(cell))
     if is_traced((cell.dt, period)):
         raise TypeError(
             "the dt of a Flow and the period decide the number of steps: neither can be traced."
         )
-    period, dt = float(period), float(cell.dt)
-    if not dt <= period < np.inf:
+    period, dt = float(check_positive("period", period)), float(cell.dt)
+    if not dt <= period:
         raise ValueError(f"period must be finite and at least one step of {dt}, got {period}.")
     segments = check_count("num_segments", 8 if num_segments is None else num_segments, 2)
-    return FlowShooting(segments, max(1, round(period / dt / segments)), period)
+    return FlowShooting(segments, max(1, round(period / dt / segments)), period, wrap)
+
+
+def check_precision(name: str, state: PyTree) -> None:
+    """Equations of a whole orbit are solved in the precision of the state."""
+    dtype = ravel(state)[0].dtype
+    if jnp.finfo(dtype).bits < 32:
+        raise TypeError(
+            f"{name} needs states of float32 or float64, got {dtype}; convert the cell and its states first."
+        )

@@ -92,6 +92,8 @@ class Cat(eqx.Module):
     Arnold & Avez, Ergodic Problems of Classical Mechanics (1968).
     """
 
+    wrap = 1.0  # the length of the circle on which each number lies
+
     def __call__(self, input: None, state: Float[Array, " 2"]) -> Float[Array, " 2"]:
         x, y = state
         return jnp.stack([2 * x + y, x + y]) % 1.0
