@@ -93,6 +93,7 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
     if not jtu.tree_leaves(inputs):
         if counted is None:
             raise ValueError("num_steps is required when inputs is None.")
+        check_count("transient + num_steps", transient + counted, 1)
         return None, counted
     try:
         inputs = jtu.tree_map(jnp.asarray, inputs)
