@@ -51,7 +51,9 @@ class LyapunovSpectrum(eqx.Module):
     """The number of steps in each block; blocks differ by at most one step until runs are combined."""
     unresolved: Int[Array, " k"]
     """Orthonormalizations at which the direction was below floating-point resolution. From the first one where
-    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero)."""
+    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero). Columns are
+    compared with each other; the slope of a state of one number, which has none to compare with, with its change over 4
+    units in the last place of the state (not by `ParallelQR`): so superstable cycles are found."""
     rounding_error: Float[Array, " k"]
     """The exponents' error from floating point, estimated from the R factors: the mean over the run of
     eps max_j |z_j| / R_ii, in the units of the exponents."""

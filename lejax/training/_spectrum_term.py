@@ -26,7 +26,8 @@ class SpectrumTerm(eqx.Module):
     - `num_starts` B, sequences of the batch from the starts of which the network runs free; `num_steps` counted of
         each run, after `transient` that are not. The states that a run passes are those a network would come to by
         itself; gradients go back through all of them.
-    - `dt`: the duration of a step; exponents are per unit of it.
+    - `dt`: the duration of a step; exponents are per unit of it. Default: the model's own if it is a `TimedCell`, else 1,
+        as for `lyapunov_spectrum` and `spectrum_penalty`.
     - `adjoint`: as for `lyapunov_spectrum`; a `WindowedAdjoint` where a run lasts several Lyapunov times.
 
     **Numerics:** exponents of short runs, from a random frame that has had only the transient to turn: for sums of all
@@ -54,7 +55,9 @@ class SpectrumTerm(eqx.Module):
     transient: int = eqx.field(
         static=True, converter=lambda count: check_count("transient", count, 0), default=20
     )
-    dt: float | Array = eqx.field(converter=lambda dt: check_positive("dt", dt), default=1.0)
+    dt: float | Array | None = eqx.field(
+        converter=lambda dt: None if dt is None else check_positive("dt", dt), default=None
+    )
     adjoint: Adjoint = CheckpointedAdjoint()
 
     def __call__(
