@@ -58,7 +58,9 @@ class _Point(NamedTuple):
     vector: Float[Array, " d"]
     frames: Frames
     first_bad_step: Int[Array, ""]
-    hidden: Float[Array, ""] | None  # steps since the last orthonormalization whose slope is rounding, of a scalar state
+    hidden: (
+        Float[Array, ""] | None
+    )  # steps since the last orthonormalization whose slope is rounding, of a scalar state
 
 
 class _Carry(NamedTuple):

@@ -150,6 +150,8 @@ def lyapunov_spectrum(
     """
     if not isinstance(method, Method):
         raise TypeError(f"method must be a SequentialQR or a ParallelQR, got {method!r}.")
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint must be an Adjoint, e.g. CheckpointedAdjoint(), got {adjoint!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._check import check_count, check_positive
+from .._check import check_count, check_finite, check_positive
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
@@ -59,6 +59,15 @@ class SpectrumTerm(eqx.Module):
         converter=lambda dt: None if dt is None else check_positive("dt", dt), default=None
     )
     adjoint: Adjoint = CheckpointedAdjoint()
+
+    def __check_init__(self):
+        if not callable(self.function):
+            raise TypeError(f"function must be a function of the exponents, got {self.function!r}.")
+        if not isinstance(self.adjoint, Adjoint):
+            raise TypeError(f"adjoint must be an Adjoint, got {self.adjoint!r}.")
+        check_finite("weight", self.weight)
+        if self.num_exponents is not None:
+            check_count("num_exponents", self.num_exponents, 1)
 
     def __call__(
         self, model: ObservedCell, starts: Float[Array, "b m"], inputs: PyTree = None
