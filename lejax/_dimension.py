@@ -24,7 +24,8 @@ def kaplan_yorke_dimension(
         `state_size` is not given, only a lower bound is known then and the result is NaN, unless the sum of all k is 0: then
         D = k.
     - `tolerance`: exponents within it of zero count as zero, since D jumps from 0 to 1 when lambda_1
-        changes sign, and so does the sum of all. One number or one an exponent, e.g. twice the standard errors.
+        changes sign, and so does the sum of all within the least of them. One number or one an exponent, e.g. twice the
+        standard errors.
 
     A sum of all within rounding of 0, $\sqrt{\epsilon}$ of that of the absolute values, is 0: it is that of a map
     or flow that preserves volumes. D differs by no more than twice as much.
@@ -52,7 +53,7 @@ def kaplan_yorke_dimension(
     sums = jnp.cumsum(exponents)
     rounding = float(jnp.finfo(exponents.dtype).eps) ** 0.5 * jnp.sum(jnp.abs(exponents))
     total = jnp.abs(sums[-1])
-    closes = jnp.isfinite(total) & ((total <= rounding) | (total < jnp.max(jnp.asarray(tolerance))))
+    closes = jnp.isfinite(total) & ((total <= rounding) | (total < jnp.min(jnp.asarray(tolerance))))
     index = jnp.sum(jnp.cumprod(sums >= 0))
     beyond = index == num_exponents
     total = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
