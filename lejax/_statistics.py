@@ -56,7 +56,7 @@ class Level(NamedTuple):
     """Blocks of one length: each one's part in the error of the mean, whose square is the sum of squares / (n - 1)."""
 
     parts: Float[Array, "b k"]
-    count: Int[Array, ""] | int
+    num_blocks: Int[Array, ""] | int
     """n, the blocks that hold something."""
 
 
@@ -115,7 +115,7 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
     grows = jnp.zeros(error.shape, bool)
     expected = jnp.zeros_like(error)
     for index, level in enumerate(levels):
-        count = jnp.asarray(level.count, error.dtype)
+        count = jnp.asarray(level.num_blocks, error.dtype)
         joined = _error_of(level)
         if index:
             enough = count >= _LEAST_BLOCKS
@@ -131,9 +131,9 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
 
 def _error_of(level: Level) -> Float[Array, " k"]:
     variance = jnp.sum(level.parts**2, axis=0)
-    positive = (variance > 0) & (level.count > 1)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(level.count - 1, 1))
-    none = jnp.where((level.count > 1) & jnp.isfinite(variance), 0, jnp.nan)
+    positive = (variance > 0) & (level.num_blocks > 1)
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(level.num_blocks - 1, 1))
+    none = jnp.where((level.num_blocks > 1) & jnp.isfinite(variance), 0, jnp.nan)
     return jnp.where(positive, root, none)
 
 

@@ -210,6 +210,20 @@ def test_counts_beyond_32_bits():
     assert int(traced.num_steps) == 3_400_000_000
 
 
+def test_what_rounding_cost_two_runs_is_weighted_by_their_steps():
+    henon = lejax.systems.Henon()
+    first = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=40)
+    second = lejax.lyapunov_spectrum(henon, first.state, num_steps=160, frame=first.frame)
+    second = eqx.tree_at(
+        lambda s: (s.rounding_error, s.overlap_bias),
+        second,
+        (3 * first.rounding_error, jnp.array([0.5, 1.5])),
+    )
+    both = lejax.combine(first, second)
+    np.testing.assert_allclose(both.rounding_error, 2.6 * first.rounding_error, rtol=1e-12)
+    np.testing.assert_allclose(both.overlap_bias, [0.4, 1.2], rtol=1e-12)
+
+
 def test_counts_that_have_no_room_are_refused():
     with jax.enable_x64(False):
         run = long_spectrum(1_700_000_000)
