@@ -280,5 +280,5 @@ def test_rows_that_are_not_used_may_be_no_number():
 
 
 def test_the_validation_set_of_a_fold_is_the_test_set_of_the_next():
-    splits = lejax.embedding.folds(jax.random.key(3), 23, num_folds=4)
+    splits = embedding.folds(jr.key(3), 23, num_folds=4)
     np.testing.assert_array_equal(splits.validation, np.roll(splits.test, -1, axis=0))
