@@ -14,6 +14,11 @@ error would pass any check. Where the error is too large the run is repeated wit
 out by name: their derivatives lack what a jump does to the tangent. Two systems are measured at a time, each in a thread; times
 include compilation.
 
+With `--second` nothing of that is measured again: each system that `--json` holds gets a second run, from its start moved by half
+of the spread of its motion in a random direction (less if that diverges), or from where others started, with the same step, a transient as long as what counts, and a
+sixteenth to a quarter of the steps. The starts agree if all exponents do within 4 joint standard errors and what the ends of the
+runs may add, 2 nats over the length of the second one; where not, the system has more than one motion, or changes slowly.
+
 A run that is cut off leaves the systems done so far in the JSON. `--table` writes the results as `lejax/systems/gallery.json`,
 which `lejax.systems.gallery` reads.
 """
@@ -45,6 +50,7 @@ import jax.random as jr
 import numpy as np
 
 import lejax
+from lejax._statistics import standard_error
 from lejax.interop import DystsField, from_dysts
 from lejax.systems import Flow
 
@@ -57,6 +63,11 @@ MOST_HALVINGS = 8
 MOST_RUNS = 5
 WORKERS = 2
 CHECK = 1e-3
+OFFSET = 0.5  # of the spread
+MOST_OFFSETS = 5
+# Where others started from: J. C. Sprott, Phys. Rev. E 50 (1994), for his exponent .014 of case A.
+# With a longer step than that which an exponent of 0 needed for its error.
+SECOND = {"SprottA": ((0.0, 5.0, 0.0), 0.016)}
 UNRESOLVED = "the exponent nearest to 0 is not resolved"
 # The field itself is discontinuous there, so that a perturbation jumps too, which no derivative of the field shows.
 JUMPS = ("FluidTrampoline", "SprottMore", "StickSlipOscillator")
@@ -199,6 +210,47 @@ def measure(equations, toy):
     return row
 
 
+def measure_second(equations, row):
+    """The exponents from another start, shorter, and whether they agree with those of the row."""
+    cell = from_dysts(equations())
+    start = cell.initial_state()
+    row = row | {"start": start, "starts_agree": None}
+    stepper = Flow(cell, jnp.asarray(row["dt"])) if row["kind"] == "flow" else cell
+    steps = row["duration"] / row["dt"] / NUM_BLOCKS / 16
+    run = Run(stepper, start, max(int(steps), 2 ** (14 if start.size <= 4 else 12)))
+    points = []
+    for _ in range(NUM_BLOCKS):
+        run.chunk()
+        points.append(run.point)
+    spread = np.std(points, axis=0)
+    direction = np.asarray(jr.normal(jr.key(1), (start.size,)))
+    for halvings in range(MOST_OFFSETS):
+        other = start + OFFSET / 2**halvings * spread * direction
+        if equations.__name__ in SECOND:
+            known, dt = SECOND[equations.__name__]
+            other, stepper = jnp.asarray(known), Flow(cell, jnp.asarray(dt))
+        run = Run(stepper, other, run.chunk_steps)
+        run.chunks(NUM_BLOCKS)
+        blocks, _ = run.chunks(NUM_BLOCKS)
+        if np.isfinite(blocks).all():
+            break
+    else:
+        return row
+    blocks = blocks[:, np.argsort(-blocks.mean(axis=0))]
+    duration = float(run.dt) * run.chunk_steps * NUM_BLOCKS
+    exponents = blocks.mean(axis=0)
+    errors = np.asarray(standard_error(jnp.asarray(blocks), jnp.ones(NUM_BLOCKS)))
+    allowed = 4 * np.hypot(errors, np.asarray(row["standard_error"])) + 2 / duration
+    agree = np.all(np.abs(exponents - np.asarray(row["exponents"])) <= allowed)
+    return row | {
+        "second_start": other,
+        "second_exponents": exponents,
+        "second_error": errors,
+        "second_duration": duration,
+        "starts_agree": bool(agree),
+    }
+
+
 @eqx.filter_jit
 def dimensions(spectra, tolerance):
     """Kaplan-Yorke dimensions of spectra (n, d)."""
@@ -265,7 +317,8 @@ def write_table(rows):
 
     names = lejax.systems.MeasuredSystem._fields
     blank = dict.fromkeys(names, math.nan) | {"dimension": 0, "method": ""}
-    blank |= {"exponents": [], "standard_error": []}
+    blank |= {field: [] for field in names if field.endswith(("start", "exponents", "error"))}
+    blank |= {"kaplan_yorke_error": math.nan, "starts_agree": None}
     table = {
         name: {field: shorten((blank | row | {"name": name})[field]) for field in names}
         for name, row in rows.items()
@@ -301,12 +354,14 @@ def main():
         __doc__,
         table="also write the table that ships with lejax",
         resume="keep the systems that the file of --json holds",
+        second="measure those that the file of --json holds from a second start, where that is not done",
     )
     if arguments.toy and arguments.table:
         raise SystemExit("--table ships what it measures: not with --toy.")
     rows = {}
     systems = find_systems() if dysts is not None else {}
-    if arguments.resume and arguments.json is not None and arguments.json.exists():
+    keeps = arguments.resume or arguments.second
+    if keeps and arguments.json is not None and arguments.json.exists():
         rows = json.loads(arguments.json.read_text())["rows"]
     names = TOY if arguments.toy and systems else systems
     begin = time.perf_counter()
@@ -314,6 +369,8 @@ def main():
     def measured(name):
         """The row of a system, with the time of its thread; that of compiling is spent in others."""
         start = time.perf_counter()
+        if arguments.second:
+            return measure_second(systems[name], rows[name])
         try:
             row = measure(systems[name], arguments.toy)
         except ValueError as error:  # a delay equation, or one that does not trace
@@ -321,12 +378,18 @@ def main():
             row = {"kind": kind, "status": str(error)}
         return row | {"seconds": time.perf_counter() - start}
 
+    if arguments.second:
+        names = [n for n, row in rows.items() if "exponents" in row and "starts_agree" not in row]
+    else:
+        names = [name for name in names if name not in rows]
     with ThreadPoolExecutor(WORKERS) as workers:
-        jobs = {workers.submit(measured, name): name for name in names if name not in rows}
+        jobs = {workers.submit(measured, name): name for name in names}
         for job in as_completed(jobs):
             name = jobs[job]
             rows[name] = job.result()
             print(f"done: {name}: {rows[name]['status']}", flush=True)
+            if arguments.second:
+                print(f"  starts agree: {rows[name]['starts_agree']}", flush=True)
             spent = {"wall_seconds": time.perf_counter() - begin, "systems_of_this_run": len(jobs)}
             ordered = {name: rows[name] for name in systems if name in rows}
             _harness.write_json(

@@ -35,6 +35,14 @@ def check_not_negative(name: str, value: float | Array) -> float | Array:
     return value
 
 
+def check_finite(name: str, value: float | Array) -> float | Array:
+    """A finite number of any sign: a float stays static, an array stays traced."""
+    _check_number(name, value)
+    if not is_traced(value) and not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    return value
+
+
 def check_count(name: str, value: Any, minimum: int) -> int:
     """`value` as a Python int of at least `minimum`; it decides shapes, so it cannot be traced."""
     if is_traced(value):
@@ -93,6 +101,7 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
     if not jtu.tree_leaves(inputs):
         if counted is None:
             raise ValueError("num_steps is required when inputs is None.")
+        check_count("transient + num_steps", transient + counted, 1)
         return None, counted
     try:
         inputs = jtu.tree_map(jnp.asarray, inputs)

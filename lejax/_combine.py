@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from ._cell import is_traced
 from ._check import check_vector
 from ._spectrum import LyapunovSpectrum, judge
-from ._statistics import standard_error, weighted_mean
+from ._statistics import estimate_error, weighted_mean
 
 
 def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
@@ -18,6 +19,12 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
     up to rounding. Its blocks are those of both runs, its result is judged anew from both, and a
     `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
+
+    **Numerics:** counts are 64-bit integers with `jax_enable_x64`. Without it they end at 2**31 - 1, where a trace keeps
+    that number; exponents and errors are right all the same.
+
+    **Raises:** `ValueError` for runs that do not belong together, and outside a trace for counts beyond 2**31 - 1 without
+    `jax_enable_x64`.
 
     !!! example
 
@@ -42,22 +49,25 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
     block_steps = jnp.concatenate([first.block_steps, second.block_steps])
     weights = block_steps.astype(block_exponents.dtype)
-    num_steps = first.num_steps + second.num_steps
-    share = (first.num_steps / num_steps).astype(first.dt.dtype)
-    late = jnp.where(second.first_bad_step < 0, -1, first.num_steps + second.first_bad_step)
+    num_steps = _add("num_steps", first.num_steps, second.num_steps)
+    steps = [x.num_steps.astype(first.dt.dtype) for x in (first, second)]
+    share = steps[0] / (steps[0] + steps[1])
+    bad = jnp.maximum(second.first_bad_step, 0)
+    late = jnp.where(second.first_bad_step < 0, -1, _add("first_bad_step", first.num_steps, bad))
     first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
     parts = share * first.rounding_error, (1 - share) * second.rounding_error
     # What rounding costs a run with an interval of 1 no shorter one would spare.
     avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
     every = jnp.maximum(first.every, second.every)
     overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
-    errors = standard_error(block_exponents, weights)
+    errors, grows = estimate_error(block_exponents, weights)
     return LyapunovSpectrum(
         exponents=weighted_mean(block_exponents, weights),
         standard_error=errors,
+        error_grows=grows,
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=first.unresolved + second.unresolved,
+        unresolved=_add("unresolved", first.unresolved, second.unresolved),
         rounding_error=parts[0] + parts[1],
         state=second.state,
         frame=second.frame,
@@ -68,3 +78,16 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         first_bad_step=first_bad_step,
         result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors),
     )
+
+
+def _add(name: str, first: Int[Array, "..."], second: Int[Array, "..."]) -> Int[Array, "..."]:
+    """The sum of two counts, 64 bits wide where JAX has them."""
+    widest = jnp.result_type(int)
+    first, second = first.astype(widest), second.astype(widest)
+    most = jnp.iinfo(widest).max
+    fits = first <= most - second
+    if not is_traced(fits) and not np.all(fits):
+        raise ValueError(
+            f"the sum of {name} of both runs, {first} + {second}, is beyond 2**31 - 1: turn on jax_enable_x64."
+        )
+    return jnp.where(fits, first + second, most)

@@ -21,9 +21,14 @@ def kaplan_yorke_dimension(
 
     - `exponents`: (k,), any order; finite or -inf.
     - `state_size`: d, the size of the state. With k = d a sum that stays >= 0 means D = d; with k < d, or if
-        `state_size` is not given, only a lower bound is known then and the result is NaN.
+        `state_size` is not given, only a lower bound is known then and the result is NaN, unless the sum of all k is 0: then
+        D = k.
     - `tolerance`: exponents within it of zero count as zero, since D jumps from 0 to 1 when lambda_1
-        changes sign. One number or one an exponent, e.g. twice the standard errors.
+        changes sign, and so does the sum of all within the least of them. One number or one an exponent, e.g. twice the
+        standard errors.
+
+    A sum of all within rounding of 0, $\sqrt{\epsilon}$ of that of the absolute values, is 0: it is that of a map
+    or flow that preserves volumes. D differs by no more than twice as much.
 
     **Returns:** a scalar, 0 if all exponents are negative.
 
@@ -46,6 +51,9 @@ def kaplan_yorke_dimension(
     exponents = jnp.where(jnp.abs(exponents) < tolerance, 0, exponents)
     exponents = -jnp.sort(-exponents)
     sums = jnp.cumsum(exponents)
+    rounding = float(jnp.finfo(exponents.dtype).eps) ** 0.5 * jnp.sum(jnp.abs(exponents))
+    total = jnp.abs(sums[-1])
+    closes = jnp.isfinite(total) & ((total <= rounding) | (total < jnp.min(jnp.asarray(tolerance))))
     index = jnp.sum(jnp.cumprod(sums >= 0))
     beyond = index == num_exponents
     total = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
@@ -53,6 +61,9 @@ def kaplan_yorke_dimension(
     dimension = jnp.where(index == 0, 0, index + total / jnp.abs(following))
     largest = jnp.nan if state_size != num_exponents else float(num_exponents)
     dimension = jnp.where(beyond, largest, dimension)
+    # The next exponent is below 0 then, if there is one, unless all of these are 0.
+    whole = state_size == num_exponents
+    dimension = jnp.where(closes & (whole | (exponents[-1] < 0)), num_exponents, dimension)
     return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
 
 

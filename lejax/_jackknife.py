@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._check import check_vector
 from ._spectrum import LyapunovSpectrum
-from ._statistics import weighted_mean
+from ._statistics import Level, joinings, largest_error, weighted_mean
 
 
 def jackknife(
@@ -19,7 +20,9 @@ def jackknife(
     $$\hat\theta = f(\bar\lambda), \qquad
       \mathrm{se}^2 = \frac{B-1}{B} \sum_b \left(f(\bar\lambda_{-b}) - \overline{f(\bar\lambda_{-\cdot})}\right)^2$$
 
-    **Arguments:** `spectrum`, whose B blocks are taken as independent, and `function`, from exponents (k,) to an
+    where neighboring blocks are joined as for the errors of the spectrum itself, if that makes the error larger.
+
+    **Arguments:** `spectrum`, of B blocks, whose `error_grows` says whether they are long enough; and `function`, from exponents (k,) to an
     array or a pytree of arrays. Correlations between exponents are accounted for, since a block carries all of them.
 
     **Returns:** `(value, standard_error)`. The error is NaN with fewer than 2 blocks and where a value is infinite.
@@ -42,17 +45,23 @@ def jackknife(
     if num_blocks < 2:
         return value, jax.tree_util.tree_map(lambda x: jnp.full_like(x, jnp.nan), value)
 
-    def without(index):
-        return function(
-            weighted_mean(blocks, jnp.where(jnp.arange(num_blocks) == index, 0, weights))
-        )
+    # The blocks of each length that joining makes: the number of a block, and how often its length was doubled.
+    counts = {level: -(-num_blocks // 2**level) for level in joinings(num_blocks)}
+    doublings = jnp.concatenate([jnp.full(count, level) for level, count in counts.items()])
+    numbers = jnp.concatenate([jnp.arange(count) for count in counts.values()])
 
-    left_out = jax.vmap(without)(jnp.arange(num_blocks))
+    def without(number, doubling):
+        is_out = jnp.arange(num_blocks) >> doubling == number
+        return function(weighted_mean(blocks, jnp.where(is_out, 0, weights)))
+
+    left_out = jax.vmap(without)(numbers, doublings)
 
     def error(values):
-        spread = jnp.mean((values - jnp.mean(values, axis=0)) ** 2, axis=0)
-        positive = spread > 0
-        root = jnp.sqrt((num_blocks - 1) * jnp.where(positive, spread, 1))
-        return jnp.where(positive, root, jnp.where(jnp.isfinite(spread), 0, jnp.nan))
+        levels, ends = [], np.cumsum(list(counts.values()))
+        for rows in jnp.split(values, ends[:-1]):
+            count = rows.shape[0]
+            deviations = rows - jnp.mean(rows, axis=0)
+            levels.append(Level((count - 1) / count**0.5 * deviations, count))
+        return largest_error(levels).error
 
     return value, jax.tree_util.tree_map(error, left_out)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._adjoint import Adjoint
 from ._batch import alike, batch_all, call_in_cache
 from ._blocks import Frames
+from ._cell import without_gradient
 from ._orthonormalize import Orthonormalizer, default_orthonormalizer, lost, orthonormalize
 from ._statistics import add_compensated
 
@@ -57,6 +58,9 @@ class _Point(NamedTuple):
     vector: Float[Array, " d"]
     frames: Frames
     first_bad_step: Int[Array, ""]
+    hidden: (
+        Float[Array, ""] | None
+    )  # steps since the last orthonormalization whose slope is rounding, of a scalar state
 
 
 class _Carry(NamedTuple):
@@ -86,6 +90,20 @@ def orthonormalizer_of(
     return orthonormalizer or default_orthonormalizer(frame.shape[1])
 
 
+def is_hidden(
+    push: Push, vector: Float[Array, " 1"], frames: Frames, input: PyTree, pushed: Frames
+) -> Float[Array, ""]:
+    """1 where the slope of a scalar map is rounding: 4 units in the last place of the state change it by as much as it
+    is. In a state of more numbers the columns of a step are compared with each other, at no cost."""
+    push, vector, frames, input, pushed = without_gradient((push, vector, frames, input, pushed))
+    nudged = vector * (1 + 4 * float(jnp.finfo(vector.dtype).eps))
+    _, others = push(input, nudged, frames)
+    (slope,), (other,) = pushed, others
+    if slope.ndim == 1:  # the logarithms of a diagonal block
+        slope, other = (jnp.exp(new - old) for new, old in ((slope, frames[0]), (other, frames[0])))
+    return jnp.all(jnp.abs(other - slope) >= jnp.abs(slope)).astype(slope.dtype)
+
+
 class Loop(eqx.Module):
     """A run from a state and orthonormal frames of its blocks, with an orthonormalization after every `every` steps and at
     the end of each block.
@@ -112,7 +130,7 @@ class Loop(eqx.Module):
         carry, used = _run((push, start, inputs, every), loop=self)
         blocks = jax.tree.map(lambda rows: rows[1:], carry.blocks)
         nothing = jnp.zeros_like(carry.spent)
-        _, vector, frames, bad = carry.point
+        _, vector, frames, bad, _ = carry.point
         return Growth(vector, frames, blocks, bad, used, overlap_bias=nothing)
 
     def _start(self, vector, frames) -> _Carry:
@@ -123,7 +141,7 @@ class Loop(eqx.Module):
         is_good = [jnp.all(jnp.isfinite(x)) for x in (vector, *frames)]
         bad = jnp.where(jnp.all(jnp.stack(is_good)), -1, 0).astype(jnp.int32)
         return _Carry(
-            point=_Point(zero, vector, frames, bad),
+            point=_Point(zero, vector, frames, bad, zeros[0] if vector.size == 1 else None),
             block=zero if self.plan.transient else zero + 1,
             place=zero,
             tally=nothing,
@@ -146,7 +164,10 @@ class Loop(eqx.Module):
         vector, frames = push(input, point.vector, point.frames)
         step = point.step + 1
         bad = ~jnp.all(jnp.isfinite(vector)) & (point.first_bad_step < 0)
-        return _Point(step, vector, frames, jnp.where(bad, step, point.first_bad_step))
+        hidden = point.hidden
+        if hidden is not None:
+            hidden = hidden + is_hidden(push, point.vector, point.frames, input, frames)
+        return _Point(step, vector, frames, jnp.where(bad, step, point.first_bad_step), hidden)
 
     def divide_out(self, frames: Frames, every, last) -> tuple[Frames, Tally]:
         """One orthonormalization of every block and what it adds."""
@@ -166,6 +187,11 @@ class Loop(eqx.Module):
 
     def record(self, carry: _Carry, point: _Point, place: Array, term: Tally, last) -> _Carry:
         """Add what was divided out at a point to the sums; the block is complete if it is the `last`."""
+        if point.hidden is not None:
+            # What is exactly zero is not hidden.
+            counted = jnp.where(jnp.isneginf(term.log_growth), term.unresolved, point.hidden)
+            term = term._replace(unresolved=counted)
+            point = point._replace(hidden=jnp.zeros_like(point.hidden))
         tally, compensation = add_compensated(
             carry.tally, carry.compensation, term, restart=carry.place == 0
         )

@@ -1,9 +1,12 @@
 """Block means: the lengths of blocks, sums that do not drift, standard errors."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 def block_lengths(num_steps: int, num_blocks: int) -> np.ndarray:
@@ -41,17 +44,114 @@ def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> F
     return jnp.sum(jnp.where(share > 0, values * share, 0), axis=0)
 
 
-def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
-    """Standard error of the weighted mean of independent blocks whose variance falls as 1/length.
+class BlockError(NamedTuple):
+    """The standard error of a mean over blocks, and whether it says too little."""
 
-    Blocks of weight 0 do not count. NaN with fewer than 2 blocks and where the mean is infinite.
+    error: Float[Array, " k"]
+    grows: Bool[Array, " k"]
+    """Whether it had not stopped growing when too few blocks were left to join: then the error is a lower bound."""
+
+
+class Level(NamedTuple):
+    """Blocks of one length: each one's part in the error of the mean, whose square is the sum of squares / (n - 1)."""
+
+    parts: Float[Array, "b k"]
+    num_blocks: Int[Array, ""] | int
+    """n, the blocks that hold something."""
+
+
+_LEAST_BLOCKS = 4  # of fewer an error is hardly one
+
+
+def joinings(num_blocks: int) -> list[int]:
+    """How often blocks are joined in pairs: not at all, then down to 64 at once, then one by one as long as 4 are left."""
+    levels, doublings = [0], 1
+    while -(-num_blocks // 2**doublings) >= _LEAST_BLOCKS:
+        if -(-num_blocks // 2**doublings) <= 64:
+            levels.append(doublings)
+        doublings += 1
+    return levels
+
+
+def estimate_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> BlockError:
+    """Standard error of the weighted mean of blocks whose variance falls as 1/length, joined in pairs as `largest_error` says.
+
+    Blocks of weight 0 do not count; they stand last. The error is NaN with fewer than 2 blocks and where the mean is
+    infinite.
     """
-    num_blocks = jnp.sum(weights > 0)
     mean = weighted_mean(values, weights)
-    finite = jnp.isfinite(mean) & (num_blocks > 1)
-    variance = weighted_mean(
-        jnp.where(finite, values - jnp.where(finite, mean, 0), 0) ** 2, weights
-    )
-    positive = finite & (variance > 0)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(num_blocks - 1, 1))
-    return jnp.where(positive, root, jnp.where(finite, 0, jnp.nan))
+    finite = jnp.isfinite(mean)
+    deviations = jnp.where(finite, values - jnp.where(finite, mean, 0), 0)
+    shares = weights / jnp.sum(weights)
+    weighted = shares[:, None] * deviations
+
+    def level(doublings):
+        sums, parts = _join(weighted, 2**doublings), _join(shares, 2**doublings)
+        # The mean deviation of a block times the root of its share.
+        return Level(sums / jnp.sqrt(jnp.where(parts > 0, parts, 1))[:, None], jnp.sum(parts > 0))
+
+    error, grows = largest_error([level(doublings) for doublings in joinings(values.shape[0])])
+    return BlockError(jnp.where(finite, error, jnp.nan), grows & finite)
+
+
+def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:
+    """The error of `estimate_error`."""
+    return estimate_error(values, weights).error
+
+
+def largest_error(levels: Sequence[Level]) -> BlockError:
+    r"""The error to which that of shorter blocks grows when neighbors are joined, as long as 4 blocks are left.
+
+    Blocks shorter than the memory of the dynamics make errors too small. Where joining makes the error e of n blocks larger
+    by 1.8 of its own standard deviations, $e / \sqrt{2(n-1)}$, it replaces that of the shorter ones. It has not stopped
+    growing if the last joining did so, or if neighbors resemble each other more than by chance (a correlation r above
+    $2 / \sqrt{n}$ of 8 blocks or more) and so much that the error of longer blocks, $e \sqrt{(1+r)/(1-r)}$ if
+    they forget exponentially, would be larger by 30 %: then the largest of all is the best bound. Of 20 independent
+    normal blocks 3 % grow by chance, and the root mean square of the error is 1.02 of the true one.
+
+    Flyvbjerg & Petersen, J. Chem. Phys. 91 (1989).
+    """
+    error = largest = _error_of(levels[0])
+    grows = jnp.zeros(error.shape, bool)
+    expected = jnp.zeros_like(error)
+    for index, level in enumerate(levels):
+        count = jnp.asarray(level.num_blocks, error.dtype)
+        joined = _error_of(level)
+        if index:
+            enough = count >= _LEAST_BLOCKS
+            grown = joined > error * (1 + 1.8 / jnp.sqrt(2 * jnp.maximum(count - 1, 1)))
+            grows = jnp.where(enough, grown, grows)
+            error = jnp.where(enough & grown, joined, error)
+            largest = jnp.where(enough & (joined > largest), joined, largest)
+        if level.parts.shape[0] >= 2 * _LEAST_BLOCKS:
+            expected = jnp.maximum(expected, _expected_error(level, joined, count))
+    grows = grows | (expected > 1.3 * error)
+    return BlockError(jnp.where(grows, largest, error), grows)
+
+
+def _error_of(level: Level) -> Float[Array, " k"]:
+    variance = jnp.sum(level.parts**2, axis=0)
+    positive = (variance > 0) & (level.num_blocks > 1)
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(level.num_blocks - 1, 1))
+    none = jnp.where((level.num_blocks > 1) & jnp.isfinite(variance), 0, jnp.nan)
+    return jnp.where(positive, root, none)
+
+
+def _expected_error(level: Level, error, count) -> Float[Array, " k"]:
+    """What the correlation of neighbors lets expect of longer blocks, 0 where it may be chance."""
+    parts = jax.lax.stop_gradient(level.parts)
+    squares = jnp.sum(parts**2, axis=0)
+    products = jnp.sum(parts[1:] * parts[:-1], axis=0)
+    count = jnp.maximum(count, 1)
+    # Deviations from a mean of their own are a little opposed to each other.
+    correlation = products / jnp.where(squares > 0, squares, 1) + 1 / count
+    known = (correlation**2 * count > 4) & (correlation > 0) & (count >= 2 * _LEAST_BLOCKS)
+    correlation = jnp.clip(correlation, 0, 0.98)
+    growth = jnp.sqrt((1 + correlation) / (1 - correlation))
+    return jnp.where(known, jax.lax.stop_gradient(error) * growth, 0)
+
+
+def _join(rows: Float[Array, "b ..."], number: int) -> Float[Array, "c ..."]:
+    """Sums of so many neighbors; fewer are left for the last."""
+    missing = jnp.zeros_like(rows, shape=(-rows.shape[0] % number, *rows.shape[1:]))
+    return jnp.sum(jnp.concatenate([rows, missing]).reshape(-1, number, *rows.shape[1:]), axis=1)

@@ -387,6 +387,7 @@ def test_a_long_table_shows_both_ends():
     spectrum = lejax.LyapunovSpectrum(
         exponents=-jnp.arange(1.0, 201.0),
         standard_error=jnp.full(200, jnp.nan),
+        error_grows=jnp.zeros(200, bool),
         block_exponents=jnp.zeros((1, 200)),
         block_steps=jnp.ones(1, jnp.int32),
         unresolved=jnp.zeros(200, jnp.int32),

@@ -277,3 +277,8 @@ def test_rows_that_are_not_used_may_be_no_number():
     is_used = jnp.isfinite(codes[:, 0])
     classifier = embedding.fit_classifier(codes, codes[:, 0] > 0, is_used=is_used)
     assert classifier(jnp.array([0.5])) > 0.9
+
+
+def test_the_validation_set_of_a_fold_is_the_test_set_of_the_next():
+    splits = embedding.folds(jr.key(3), 23, num_folds=4)
+    np.testing.assert_array_equal(splits.validation, np.roll(splits.test, -1, axis=0))

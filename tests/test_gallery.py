@@ -103,6 +103,39 @@ def test_numbers_that_others_know(name):
     assert within(TABLE[name], index, value, rounding)
 
 
+AGREEING = [system for system in MEASURED if system.starts_agree is not None]
+
+
+def test_starts_are_those_of_the_systems():
+    for system in MEASURED:
+        assert system.start.shape == (system.dimension,)
+        has_second = system.starts_agree is not None
+        assert system.second_start.size == has_second * system.dimension
+        assert np.isfinite(system.second_duration) == has_second
+    assert len(AGREEING) >= 25
+
+
+@pytest.mark.parametrize("system", AGREEING, ids=lambda system: system.name)
+def test_a_second_start_agrees_or_says_so(system):
+    assert np.abs(system.second_start - system.start).max() > 0
+    assert (np.diff(system.second_exponents) <= 0).all()
+    error = np.hypot(system.standard_error, system.second_error)
+    near = (
+        np.abs(system.exponents - system.second_exponents) <= 4 * error + 2 / system.second_duration
+    )
+    assert near.all() == system.starts_agree
+
+
+def test_the_chaos_of_a_conservative_flow_is_beside_its_tori():
+    # Case A of Sprott (1994), exponent .014 from (0, 5, 0); and Henon-Heiles.
+    system = TABLE["SprottA"]
+    assert not system.starts_agree
+    assert within(system, 0, 0.0)
+    np.testing.assert_array_equal(system.second_start, [0.0, 5.0, 0.0])
+    assert abs(system.second_exponents[0] - 0.014) < 3 * system.second_error[0]
+    assert not TABLE["HenonHeiles"].starts_agree
+
+
 def test_a_flow_and_a_map_of_one_name_are_told_apart():
     assert TABLE["Duffing"].kind == "flow"
     assert TABLE["DuffingMap"].kind == "map"

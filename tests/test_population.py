@@ -317,3 +317,102 @@ def test_bad_input(trained):
         train(trained, 2)
     with pytest.raises(ValueError, match="numbers or vectors of one length"):
         training.Hyperparameters(scale=jnp.ones(2), dropout=jnp.ones(3))
+
+
+SCALED = {  # a cell, its weight matrices, and what has axes without being one
+    "S6": (lejax.cells.S6Cell, ("weight_step", "weight_B", "weight_C"), ("log_A",)),
+    "S4D": (lejax.cells.S4DCell, ("C",), ("log_decay", "frequency", "log_dt")),
+    "LRU": (lejax.cells.LRUCell, ("B", "C"), ("log_decay", "log_phase", "log_gamma")),
+    "GRU": (lejax.cells.GRUCell, ("weight_ih", "weight_hh"), ("bias",)),
+}
+
+
+def scaled_pair(make, scale):
+    cells = training.initialize_population(
+        make, training.Hyperparameters(scale=jnp.array([1.0, scale])), 1, key=jr.key(4)
+    ).networks.cell
+    alone = training.initialize_population(
+        make, training.Hyperparameters(scale=jnp.ones(2)), 1, key=jr.key(4)
+    ).networks.cell
+    return alone, cells
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scale_leaves_logarithms_and_times_alone(name):
+    kind, weights, others = SCALED[name]
+    plain, scaled = scaled_pair(lambda key: kind(3, 4, key=key), 2.5)
+    for field in weights:
+        right = getattr(plain, field)[1] * 2.5
+        np.testing.assert_allclose(getattr(scaled, field)[1], right, rtol=1e-14)
+    for field in others:
+        np.testing.assert_array_equal(getattr(scaled, field), getattr(plain, field))
+
+
+def test_scale_reaches_cells_within_cells():
+    def make(key):
+        layers = lejax.cells.S4DCell(2, 3, key=key), lejax.cells.RNNCell(2, 3, key=key)
+        return lejax.cells.Stack(layers)
+
+    plain, scaled = scaled_pair(make, 3.0)
+    (s4d, rnn), (scaled_s4d, scaled_rnn) = plain.layers, scaled.layers
+    np.testing.assert_array_equal(scaled_s4d.frequency, s4d.frequency)
+    np.testing.assert_allclose(scaled_rnn.weight_hh[1], 3 * rnn.weight_hh[1], rtol=1e-14)
+
+
+def test_a_file_knows_what_the_networks_compute(tmp_path):
+    def draw(activation):
+        def make(key):
+            return lejax.cells.RNNCell(1, 4, activation=activation, key=key)
+
+        return training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+
+    path = tmp_path / "population.npz"
+    options = {"spectrum_epochs": (), "stream": None, "file": path}
+    train(draw(jnp.tanh), 1, **options)
+    with pytest.raises(ValueError, match="belongs to another run: its kind of networks"):
+        train(draw(jax.nn.relu), 1, **options)
+    with pytest.raises(ValueError, match="belongs to another run: its kind of networks"):
+        training.load_population(path, draw(jax.nn.relu))
+    assert train(draw(jnp.tanh), 1, **options).epoch == 1
+
+    # Functions of one name are told apart by the program.
+    half, third = lambda x: jnp.tanh(x / 2), lambda x: jnp.tanh(x / 3)
+    options["file"] = tmp_path / "other.npz"
+    train(draw(half), 1, **options)
+    with pytest.raises(ValueError, match="belongs to another run: its loss is"):
+        train(draw(third), 1, **options)
+    assert train(draw(half), 1, **options).epoch == 1
+
+
+def test_inputs_wider_than_the_networks_are_refused():
+    def make(key):
+        return lejax.cells.RNNCell(1, 4, dtype=jnp.float32, key=key)
+
+    population = training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+    with pytest.raises(
+        TypeError, match=r"training.inputs are float64, but the networks are float32"
+    ):
+        train(population, 1)
+
+
+BAD_SETTINGS = [
+    ({"learning_rate": -1e-3}, "learning_rate must not be negative"),
+    ({"learning_rate": jnp.array([1e-3, jnp.nan])}, "learning_rate must not be negative"),
+    ({"learning_rate": float("inf")}, "learning_rate must not be negative and must be finite"),
+    ({"dropout": float("nan")}, "dropout must be at least 0 and below 1"),
+    ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+    ({"scale": float("nan")}, "scale must be numbers"),
+]
+
+
+@pytest.mark.parametrize(("setting", "message"), BAD_SETTINGS)
+def test_hyperparameters_must_make_sense(setting, message):
+    with pytest.raises(ValueError, match=message):
+        training.Hyperparameters(**setting)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_dropout_of_the_loss_must_make_sense(dropout):
+    network = training.Network(make_cell(jr.key(0)), 2, key=jr.key(1))
+    with pytest.raises(ValueError, match="dropout must"):
+        training.mean_loss(network, VALIDATION, dropout=dropout, key=jr.key(2))

@@ -7,10 +7,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from jax.test_util import check_grads
 from networks import driven_gru
 
 import lejax
-from lejax._statistics import add_compensated, block_lengths, standard_error
+from lejax._statistics import add_compensated, block_lengths, estimate_error, standard_error
 
 
 @settings(max_examples=60, deadline=None)
@@ -128,6 +129,43 @@ def test_kaplan_yorke_tolerance_may_differ_between_exponents():
     np.testing.assert_allclose(dimension, 2 + 0.3 / 0.8)
 
 
+@pytest.mark.parametrize("size", [None, 3])
+@pytest.mark.parametrize("rounding", [-3e-15, 0.0, 3e-15])
+def test_volume_preserving_spectra_have_their_full_dimension(size, rounding):
+    exponents = jnp.array([0.7, 0.1, -0.8]) + jnp.array([0.0, rounding, 0.0])
+    assert lejax.kaplan_yorke_dimension(exponents, size) == 3
+
+
+def test_a_sum_within_the_tolerance_is_zero():
+    exponents = jnp.array([0.7, -0.695])
+    assert lejax.kaplan_yorke_dimension(exponents, tolerance=0.02) == 2
+    assert np.isnan(lejax.kaplan_yorke_dimension(exponents, tolerance=0.002))
+    np.testing.assert_allclose(
+        lejax.kaplan_yorke_dimension(-exponents, tolerance=jnp.array([0.2, 0.001])),
+        1 + 0.695 / 0.7,
+    )
+    # Zeros alone say nothing of a further exponent, nor do lost directions of the sum.
+    assert np.isnan(lejax.kaplan_yorke_dimension(jnp.zeros(2)))
+    assert lejax.kaplan_yorke_dimension(jnp.array([0.0, -jnp.inf]), tolerance=1.0) == 1
+
+
+def test_the_dimension_of_a_map_that_preserves_areas_through_the_jackknife():
+    class Standard(eqx.Module):
+        def __call__(self, input, state):
+            angle, momentum = state
+            momentum = momentum + 7.3 * jnp.sin(angle)
+            return jnp.stack([angle + momentum, momentum]) % (2 * jnp.pi)
+
+    def run(key):
+        start = jr.uniform(key, (2,), maxval=6.28)
+        spectrum = lejax.lyapunov_spectrum(Standard(), start, num_steps=700)
+        return lejax.jackknife(spectrum, lejax.kaplan_yorke_dimension)
+
+    dimension, error = jax.vmap(run)(jr.split(jr.key(5), 12))
+    np.testing.assert_array_equal(dimension, 2)
+    np.testing.assert_array_equal(error, 0)
+
+
 def test_kaplan_yorke_gradient():
     gradient = jax.grad(lejax.kaplan_yorke_dimension)(jnp.array([0.9, 0.0, -14.5]), 3)
     np.testing.assert_allclose(gradient, [1 / 14.5, 1 / 14.5, 0.9 / 14.5**2])
@@ -151,12 +189,62 @@ def test_combining_keeps_the_first_failure(spectrum):
     del spectrum
 
 
+def long_spectrum(num_steps, bad=-1):
+    """A report of a run too long to make here."""
+    short = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.array([0.1, 0.2]), num_steps=60)
+    where = lambda s: (s.num_steps, s.block_steps, s.unresolved, s.first_bad_step)
+    blocks = jnp.asarray(block_lengths(num_steps, 20), jnp.int32)
+    counts = (jnp.asarray(num_steps, jnp.int32), blocks, jnp.full(2, num_steps, jnp.int32))
+    return eqx.tree_at(where, short, (*counts, jnp.asarray(bad, jnp.int32)))
+
+
+def test_counts_beyond_32_bits():
+    run = long_spectrum(1_700_000_000)
+    both = lejax.combine(run, lejax.combine(run, long_spectrum(1_700_000_000, bad=123)))
+    assert int(both.num_steps) == int(jnp.sum(both.block_steps.astype(int))) == 5_100_000_000
+    assert both.unresolved.tolist() == [5_100_000_000] * 2
+    assert int(both.first_bad_step) == 3_400_000_123
+    np.testing.assert_allclose(both.exponents, run.exponents)
+    np.testing.assert_allclose(both.rounding_error, run.rounding_error)
+    traced = jax.jit(lejax.combine)(run, run)
+    assert int(traced.num_steps) == 3_400_000_000
+
+
+def test_what_rounding_cost_two_runs_is_weighted_by_their_steps():
+    henon = lejax.systems.Henon()
+    first = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=40)
+    second = lejax.lyapunov_spectrum(henon, first.state, num_steps=160, frame=first.frame)
+    second = eqx.tree_at(
+        lambda s: (s.rounding_error, s.overlap_bias),
+        second,
+        (3 * first.rounding_error, jnp.array([0.5, 1.5])),
+    )
+    both = lejax.combine(first, second)
+    np.testing.assert_allclose(both.rounding_error, 2.6 * first.rounding_error, rtol=1e-12)
+    np.testing.assert_allclose(both.overlap_bias, [0.4, 1.2], rtol=1e-12)
+
+
+def test_counts_that_have_no_room_are_refused():
+    with jax.enable_x64(False):
+        run = long_spectrum(1_700_000_000)
+        assert int(lejax.combine(run, long_spectrum(300_000_000)).num_steps) == 2_000_000_000
+        with pytest.raises(ValueError, match=r"num_steps of both runs.*turn on jax_enable_x64"):
+            lejax.combine(run, run)
+        traced = jax.jit(lejax.combine)(run, run)
+        assert int(traced.num_steps) == 2**31 - 1
+        np.testing.assert_allclose(traced.rounding_error, run.rounding_error, rtol=1e-6)
+        np.testing.assert_allclose(traced.exponents, run.exponents, rtol=1e-6)
+
+
+def test_a_transient_counts_among_the_steps_of_a_run():
+    with pytest.raises(ValueError, match=r"transient \+ num_steps must be below"):
+        lejax.lyapunov_spectrum(
+            lejax.systems.Henon(), jnp.zeros(2), num_steps=2**30, transient=2**30 + 5
+        )
+
+
 def test_errors_cover_the_truth_for_a_random_walk_of_rates():
     # log|a_t| iid normal: the exponent's error is known exactly.
-    class Scalar(eqx.Module):
-        def __call__(self, input, state):
-            return jnp.exp(input) * state
-
     inputs = 0.3 * jr.normal(jr.key(0), (400, 500))
 
     def run(inputs):
@@ -167,3 +255,155 @@ def test_errors_cover_the_truth_for_a_random_walk_of_rates():
     np.testing.assert_allclose(np.sqrt(np.mean(error**2)), 0.3 / np.sqrt(500), rtol=0.03)
     covered = np.mean(np.abs(exponent) < 2 * error)
     assert 0.90 <= covered <= 0.97  # Student's t with 19 degrees of freedom: .94 +- .012
+
+
+class Scalar(eqx.Module):
+    """log|a_t| is the input: the error of the exponent is that of the mean of the inputs."""
+
+    def __call__(self, input, state):
+        return jnp.exp(input) * state
+
+
+def remembered_noise(memory, num_runs, num_steps):
+    """Unit variance, forgotten by a factor a step; and the standard deviation of its mean."""
+    noise = np.random.default_rng(3).normal(size=(num_runs, num_steps))
+    noise[:, 1:] *= (1 - memory**2) ** 0.5
+    for t in range(1, num_steps):
+        noise[:, t] += memory * noise[:, t - 1]
+    lags = np.arange(1, num_steps)
+    variance = (1 + 2 * np.sum((1 - lags / num_steps) * memory**lags)) / num_steps
+    return jnp.asarray(noise), variance**0.5
+
+
+def errors_of_remembered_rates(memory, num_steps, num_runs, num_blocks=20):
+    """Errors, whether they grow, those of the blocks alone, and what is right."""
+    inputs, truth = remembered_noise(memory, num_runs, num_steps)
+
+    def run(inputs):
+        spectrum = lejax.lyapunov_spectrum(Scalar(), jnp.array(0.0), inputs, num_blocks=num_blocks)
+        plain = jnp.std(spectrum.block_exponents[:, 0], ddof=1) / num_blocks**0.5
+        return spectrum.standard_error[0], spectrum.error_grows[0], plain
+
+    return *map(np.asarray, jax.jit(jax.vmap(run))(inputs)), truth
+
+
+def test_errors_of_independent_blocks_hardly_ever_grow():
+    error, grows, plain, truth = errors_of_remembered_rates(0.0, 400, 600)
+    assert np.mean(grows) < 0.05
+    assert np.mean(error > 1.001 * plain) < 0.06
+    np.testing.assert_allclose(np.sqrt(np.mean(error**2)), truth, rtol=0.04)
+
+
+@pytest.mark.parametrize("num_blocks", [20, 50])
+def test_errors_of_sticky_rates_grow_or_say_so(num_blocks):
+    # Remembered for a sixth of the run: errors from blocks alone are 3 times too small.
+    error, grows, plain, truth = errors_of_remembered_rates(0.99, 600, 300, num_blocks)
+    assert np.median(plain) < truth / 2
+    assert np.mean(grows | (error > truth / 1.3)) > 0.9
+    assert np.median(error) > 1.3 * np.median(plain)
+
+
+def test_joined_blocks_see_what_short_ones_do_not():
+    # Remembered for longer than one of 60 blocks, but not for long beside the run.
+    error, _, plain, truth = errors_of_remembered_rates(0.9, 1200, 300, 60)
+    assert np.sqrt(np.mean(plain**2)) < truth / 1.3
+    assert np.sqrt(np.mean(error**2)) > truth / 1.15
+
+
+def test_an_orbit_that_sticks_to_islands():
+    class Standard(eqx.Module):
+        def __call__(self, input, state):
+            angle, momentum = state
+            momentum = (momentum + 1.2 * jnp.sin(angle)) % (2 * jnp.pi)
+            return jnp.stack([(angle + momentum) % (2 * jnp.pi), momentum])
+
+    def run(start):
+        spectrum = lejax.lyapunov_spectrum(
+            Standard(), start, num_steps=4000, num_exponents=1, throw=False
+        )
+        plain = jnp.std(spectrum.block_exponents[:, 0], ddof=1) / 20**0.5
+        return spectrum.exponents[0], spectrum.standard_error[0], spectrum.error_grows[0], plain
+
+    starts = jnp.array([0.1, 0.1]) + 0.01 * jr.normal(jr.key(0), (200, 2))
+    exponents, error, grows, plain = map(np.asarray, jax.jit(jax.vmap(run))(starts))
+    spread = np.std(exponents)
+    print(spread, np.median(plain), np.median(error), grows.mean())
+    assert np.sqrt(np.mean(plain**2)) < spread / 1.5
+    assert np.mean(grows) > 0.25
+    assert np.sqrt(np.mean(error**2)) > 1.25 * np.sqrt(np.mean(plain**2))
+
+
+@pytest.fixture(scope="module")
+def sticky_inputs():
+    return remembered_noise(0.99, 8, 640)[0][3]
+
+
+def test_the_jackknife_joins_blocks_too(sticky_inputs):
+    spectrum = lejax.lyapunov_spectrum(Scalar(), jnp.array(0.0), sticky_inputs)
+    assert bool(spectrum.error_grows[0])
+    plain = jnp.std(spectrum.block_exponents, ddof=1) / 20**0.5
+    assert spectrum.standard_error[0] > 1.5 * plain
+    error = lejax.jackknife(spectrum, lambda exponents: exponents)[1]
+    np.testing.assert_allclose(error[0], spectrum.standard_error[0], rtol=1e-9)
+    curved = lejax.jackknife(spectrum, lambda exponents: {"exp": jnp.exp(exponents / 10)})[1]
+    linear = spectrum.standard_error * np.exp(spectrum.exponents / 10) / 10
+    np.testing.assert_allclose(curved["exp"], linear, rtol=0.1)
+
+
+def test_a_long_run_and_combined_runs_join_blocks(sticky_inputs):
+    state, inputs = jnp.array(0.0), sticky_inputs
+    whole = lejax.lyapunov_spectrum(Scalar(), state, inputs)
+    long = lejax.run.long_run(Scalar(), state, inputs, chunk_steps=128)
+    np.testing.assert_allclose(long.standard_error, whole.standard_error, rtol=1e-9)
+    assert bool(long.error_grows[0])
+    first = lejax.lyapunov_spectrum(Scalar(), state, inputs[:320], num_blocks=10)
+    rest = {"frame": first.frame, "num_blocks": 10}
+    second = lejax.lyapunov_spectrum(Scalar(), first.state, inputs[320:], **rest)
+    both = lejax.combine(first, second)
+    np.testing.assert_allclose(both.standard_error, whole.standard_error, rtol=1e-9)
+    assert bool(both.error_grows[0])
+
+
+def plain_errors(values, lengths, sizes):
+    """A loop over lengths of blocks and the blocks of each."""
+    errors = []
+    for size in sizes:
+        groups = [slice(i, i + size) for i in range(0, len(values), size)]
+        weights = np.array([lengths[group].sum() for group in groups])
+        means = np.array([np.average(values[g], weights=lengths[g]) for g in groups])
+        mean = np.average(means, weights=weights)
+        variance = np.average((means - mean) ** 2, weights=weights)
+        errors.append(np.sqrt(variance / (len(groups) - 1)))
+    return errors
+
+
+@pytest.mark.parametrize("number", [23, 150])
+def test_joined_blocks_are_means_of_neighbors(number):
+    # For a number of blocks that halves unevenly; from 150 on the first joining goes to less than 64.
+    rng = np.random.default_rng(4)
+    values = np.cumsum(rng.normal(size=number))
+    lengths = rng.integers(3, 9, number).astype(float)
+    sizes = {23: (1, 2, 4), 150: (1, 4, 8, 16, 32)}[number]
+    expected = plain_errors(values, lengths, sizes)
+    assert max(expected) == expected[-1] > 1.5 * expected[0]
+    error, grows = estimate_error(jnp.asarray(values)[:, None], jnp.asarray(lengths))
+    np.testing.assert_allclose(error, expected[-1], rtol=1e-12)
+    assert bool(grows[0])
+    # Empty blocks at the end, of a run that may become longer, change nothing.
+    values, lengths = (jnp.asarray(np.append(x, np.zeros(9))) for x in (values, lengths))
+    padded = estimate_error(values[:, None], lengths)
+    if number == 23:
+        np.testing.assert_allclose(padded.error, error, rtol=1e-12)
+    assert bool(padded.grows[0])
+
+
+def test_few_blocks_are_not_joined():
+    values, lengths = np.cumsum(np.arange(6.0)), np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    error, grows = estimate_error(jnp.asarray(values)[:, None], jnp.asarray(lengths))
+    np.testing.assert_allclose(error, plain_errors(values, lengths, [1])[0], rtol=1e-12)
+    assert not grows[0]
+
+
+def test_joined_errors_have_gradients():
+    values = jnp.cumsum(jr.normal(jr.key(0), (20, 2)), axis=0)
+    check_grads(lambda v: standard_error(v, jnp.ones(20)), (values,), order=1)

@@ -184,3 +184,41 @@ def test_the_window_follows_the_largest_exponent():
         lejax.suggest_window(henon, 0.0)
     with pytest.raises(TypeError, match="suggest_window needs values"):
         jax.jit(lejax.suggest_window)(henon)
+
+
+@pytest.mark.parametrize("adjoint", [None, "direct", lejax.DirectAdjoint])
+def test_an_adjoint_must_be_one(adjoint):
+    cell = lejax.cells.RNNCell(0, 3, key=jax.random.key(0))
+    calls = (
+        lambda: lejax.training.flossing_penalty(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
+        lambda: lejax.lyapunov_spectrum(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
+        lambda: lejax.training.SpectrumTerm(jnp.sum, adjoint=adjoint),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match="adjoint must be an Adjoint"):
+            call()
+
+
+def test_a_spectrum_term_must_make_sense():
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="weight must be finite"):
+            lejax.training.SpectrumTerm(jnp.sum, weight=weight)
+    with pytest.raises(TypeError, match="function must be a function"):
+        lejax.training.SpectrumTerm(3.0)
+    with pytest.raises(ValueError, match="num_exponents must be an integer of at least 1"):
+        lejax.training.SpectrumTerm(jnp.sum, num_exponents=0)
+
+
+@pytest.mark.parametrize("dt", [None, 0.05])
+def test_a_spectrum_term_counts_in_the_time_of_the_penalty(dt):
+    cell = lejax.cells.LeakyRNNCell(0, 3, dt=0.2, gain=1.5, key=jax.random.key(0))
+    model = lejax.training.ObservedCell(cell, lejax.training.IdentityObservation(3, 3))
+    start = jnp.array([0.3, -0.2, 0.7])
+    term = lejax.training.SpectrumTerm(jnp.sum, num_starts=1, num_steps=30, transient=5, dt=dt)
+    penalty = lejax.training.spectrum_penalty(
+        model, start, function=jnp.sum, num_steps=30, transient=5
+    )
+    scale = 1 if dt is None else 0.2 / dt
+    np.testing.assert_allclose(term(model, start[None]), scale * penalty, rtol=1e-12)
+    rates = jnp.linalg.slogdet(lejax.jacobian(cell, start))[1] / 0.2
+    assert abs(penalty - rates) < 5  # in units of time, where it is of order -15

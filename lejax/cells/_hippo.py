@@ -1,5 +1,7 @@
 r"""HiPPO: the linear equation whose state holds the coefficients of a signal's past in Legendre polynomials."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -96,6 +98,8 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
 
     Gu, Dao, Ermon, Rudra & Ré, NeurIPS 33 (2020).
     """
+
+    not_weights: ClassVar[tuple[str, ...]] = ("transition", "gain")
 
     transition: Float[Array, "n n"]
     gain: Float[Array, "n 1"]

@@ -1,5 +1,7 @@
 """Linear recurrences with a diagonal of complex numbers, real pairs (.., 2): the linear recurrent unit and S4D."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -140,6 +142,8 @@ class S4DCell(MemoryCell):
 
     Gu, Gupta, Goel & Ré, NeurIPS 35 (2022).
     """
+
+    not_weights: ClassVar[tuple[str, ...]] = ("frequency",)
 
     log_decay: Float[Array, "d n"]
     frequency: Float[Array, "d n"]

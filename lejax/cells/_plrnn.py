@@ -1,6 +1,7 @@
 """Piecewise-linear recurrent networks: the networks of dynamical systems reconstruction."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -260,6 +261,8 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
 
     Brenner et al., ICML (2022).
     """
+
+    not_weights: ClassVar[tuple[str, ...]] = ("theta",)
 
     a: Float[Array, " m"]
     W: Float[Array, "m m"]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._spectrum import LyapunovSpectrum, judge
-from .._statistics import block_lengths, standard_error, weighted_mean
+from .._statistics import block_lengths, estimate_error, weighted_mean
 
 
 class Tally(NamedTuple):
@@ -114,13 +114,14 @@ def is_precise(tally: Tally, tolerance: float) -> bool:
 
 def report(tally: Tally, state: PyTree, frame: Float[Array, "d k"]) -> LyapunovSpectrum:
     """The spectrum of all that was counted."""
-    exponents, errors, result = _statistics(tally)
+    exponents, errors, grows, result = _statistics(tally)
     begun = tally.lengths > 0
     num_steps = int(tally.lengths.sum())
     dtype = tally.dt.dtype
     return LyapunovSpectrum(
         exponents=exponents,
         standard_error=errors,
+        error_grows=grows,
         block_exponents=jnp.asarray(_block_exponents(tally)[begun], dtype),
         block_steps=jnp.asarray(tally.lengths[begun], jnp.int32),
         unresolved=jnp.asarray(tally.unresolved),
@@ -141,7 +142,7 @@ def _block_exponents(tally: Tally) -> Float[np.ndarray, "b k"]:
 
 
 def _statistics(tally: Tally):
-    """Exponents, their errors and the status, of as many rows whatever was done: compiled once."""
+    """Exponents, their errors, whether these grow, and the status, of as many rows whatever was done: compiled once."""
     dtype = tally.dt.dtype
     per_step = tally.avoidable_error / tally.lengths.sum() * tally.dt
     return _judged(
@@ -155,7 +156,7 @@ def _statistics(tally: Tally):
 
 @eqx.filter_jit
 def _judged(block_exponents, weights, error_per_step, every, first_bad_step):
-    errors = standard_error(block_exponents, weights)
+    errors, grows = estimate_error(block_exponents, weights)
     unbiased = jnp.zeros_like(errors)
     result = judge(first_bad_step, every, error_per_step, unbiased, errors)
-    return weighted_mean(block_exponents, weights), errors, result
+    return weighted_mean(block_exponents, weights), errors, grows, result

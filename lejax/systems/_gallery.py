@@ -41,6 +41,20 @@ class MeasuredSystem(NamedTuple):
     """`"RK4"`, the classical Runge-Kutta method, or `""` of a map."""
     status: str
     """`"passed"`, or what is wrong, in a sentence."""
+    start: Float[np.ndarray, " d"]
+    """The state the run started from, dysts' own; empty where it was not written down."""
+    second_start: Float[np.ndarray, " d"]
+    """Where a second, shorter run started from: the start moved by half of the spread of the motion, or less where that diverged."""
+    second_exponents: Float[np.ndarray, " d"]
+    """Its exponents, in descending order; empty if there is no second run."""
+    second_error: Float[np.ndarray, " d"]
+    """Their standard errors."""
+    second_duration: float
+    """The length of its counted part, after a transient as long."""
+    starts_agree: bool | None
+    """Whether all exponents of both runs agree within 4 joint standard errors and 2 / `second_duration`. False says
+    that the motion depends on the start, as among the tori of a conservative flow, or changes over times longer than a run.
+    `None` if there is no second run."""
 
 
 def gallery() -> dict[str, MeasuredSystem]:
@@ -74,6 +88,8 @@ def gallery() -> dict[str, MeasuredSystem]:
 
 def _read(row: dict[str, Any]) -> MeasuredSystem:
     fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in row.items()}
-    for name in ("exponents", "standard_error"):
-        fields[name] = np.asarray(row[name], float)
+    for name, value in row.items():
+        if isinstance(value, list):
+            fields[name] = np.asarray(value, float)
+    fields["starts_agree"] = row["starts_agree"]
     return MeasuredSystem(**fields)

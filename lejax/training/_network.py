@@ -9,6 +9,8 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._cell import is_traced
+from .._check import check_not_negative
 from ..cells._wrappers import initial_state, output
 from ._examples import Examples
 
@@ -62,6 +64,8 @@ def mean_loss(
         >>> print(f"{lejax.training.mean_loss(network, examples):.1f}")  # log 2 is chance
         0.7
     """
+    if not is_traced(dropout) and not 0 <= check_not_negative("dropout", dropout) < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
     if key is None:
         outputs = jax.vmap(network)(examples.inputs)
     else:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
@@ -46,6 +47,13 @@ class Hyperparameters(eqx.Module):
             (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)
         ):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+        rates = np.zeros(1) if is_traced(learning_rate) else np.asarray(learning_rate)
+        if not np.all((rates >= 0) & np.isfinite(rates)):
+            raise ValueError(
+                f"learning_rate must not be negative and must be finite, got {learning_rate}."
+            )
+        if not is_traced(scale) and np.any(np.isnan(np.asarray(scale))):
+            raise ValueError(f"scale must be numbers, got {scale}.")
         size = sizes.pop() if sizes else (1,)
         for name, value in values.items():
             setattr(self, name, jnp.broadcast_to(jnp.asarray(value, float), size))
@@ -98,7 +106,9 @@ def initialize_population(
 
     **Arguments:**
 
-    - `make_cell`: a cell from a key. Its weight matrices are then multiplied by the network's `scale`.
+    - `make_cell`: a cell from a key. Its weight matrices are then multiplied by the network's `scale`: arrays of two and more
+        axes, but for logarithms, whose names begin with `log_`, and what a cell's class lists in `not_weights` (the
+        frequencies of an `S4DCell`).
     - `hyperparameters`: vectors of length n.
     - `num_outputs`: of the readout; `examples.num_outputs`.
     - `optimizer`: as in `train_population`.
@@ -180,6 +190,7 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
 def identity_of(population: Population) -> Identity:
     """What training does not change."""
     return {
+        "kind of networks": " ".join(eqx.tree_pformat(population.networks).split()),
         **shapes("networks", population.networks),
         **shapes("memory", population.memory),
         **identify("hyperparameters", population.hyperparameters),
@@ -188,14 +199,30 @@ def identity_of(population: Population) -> Identity:
     }
 
 
+def _scaled(cell, scale):
+    """The cell with its weight matrices multiplied."""
+    kept = getattr(type(cell), "not_weights", ())
+
+    def multiply(path, leaf):
+        if isinstance(leaf, eqx.Module):
+            return _scaled(leaf, scale)
+        name = getattr(path[0], "name", "") if path else ""
+        is_weight = eqx.is_inexact_array(leaf) and leaf.ndim > 1
+        if not is_weight or name in kept or name.startswith("log_"):
+            return leaf
+        return (scale * leaf).astype(leaf.dtype)
+
+    def is_part(node):
+        return node is not cell and isinstance(node, eqx.Module)
+
+    return jtu.tree_map_with_path(multiply, cell, is_leaf=is_part)
+
+
 @eqx.filter_jit
 def _initialize(keys, scales, make_cell, num_outputs, optimizer):
     def make(key, scale):
         key_cell, key_readout, key_training = jr.split(key, 3)
-        cell = jax.tree.map(
-            lambda x: (scale * x).astype(x.dtype) if eqx.is_inexact_array(x) and x.ndim > 1 else x,
-            make_cell(key_cell),
-        )
+        cell = _scaled(make_cell(key_cell), scale)
         network = Network(cell, num_outputs, key=key_readout)
         weights = eqx.filter(network, eqx.is_inexact_array)
         origin = sum(jnp.sum(x.astype(float) ** 2) for x in jax.tree.leaves(weights))

@@ -59,7 +59,8 @@ def train_population(
     there is faster; elsewhere under `vmap`. A network that diverges holds NaN from then on and disturbs no other.
 
     **Raises:** `ValueError` for a batch larger than the data, spectra without a stream, a spectrum of an epoch
-    that is past, or a file that holds another population.
+    that is past, or a file that holds another population; `TypeError` for
+    inputs in a wider dtype than the networks.
 
     !!! example
 
@@ -80,6 +81,8 @@ def train_population(
         raise ValueError(
             f"batch_size is {batch_size}, but there are {training.inputs.shape[0]} training examples."
         )
+    for name, examples in (("training", training), ("validation", validation)):
+        _check_dtype(name, examples, population)
     chosen = {operator.index(epoch) for epoch in spectrum_epochs}
     if chosen and stream is None:
         raise ValueError("spectrum_epochs needs a stream of inputs to drive the cells.")
@@ -88,6 +91,7 @@ def train_population(
         settings = {
             "batch_size": batch_size,
             "optimizer": _program(optimizer, population),
+            "loss": _loss_program(population, training, batch_size),
             "transient": transient,
             **identify("training", training),
             **identify("validation", validation),
@@ -177,6 +181,27 @@ def _program(optimizer: optax.GradientTransformation, population: Population) ->
     weights = eqx.filter(population.networks, eqx.is_inexact_array)
     lowered = jax.jit(jax.vmap(optimizer.update)).lower(weights, population.memory, weights)
     return fingerprint(lowered.as_text())
+
+
+def _loss_program(population: Population, examples: Examples, batch_size: int) -> str:
+    """What one network computes of a batch: two cells may differ in a function alone."""
+    arrays, rest = eqx.partition(population.networks, eqx.is_array)
+    first = jax.tree.map(lambda x: x[0], arrays)
+
+    @jax.jit
+    def loss(arrays, batch):
+        return mean_loss(eqx.combine(arrays, rest), batch)
+
+    return fingerprint(loss.lower(first, examples[jnp.arange(batch_size)]).as_text())
+
+
+def _check_dtype(name: str, examples: Examples, population: Population) -> None:
+    dtype, data = population.networks.readout.weight.dtype, examples.inputs.dtype
+    if jnp.promote_types(data, dtype) != dtype:
+        raise TypeError(
+            f"{name}.inputs are {data}, but the networks are {dtype}: cast the inputs, {name}.inputs.astype({str(dtype)!r}), "
+            f"or draw the networks in {data}."
+        )
 
 
 def _append(population: Population, name: str, values: Array) -> Population:

@@ -135,7 +135,7 @@ def reconstruct(
     batch_size = check_count("batch_size", batch_size, 1)
     num_steps = check_count("num_steps", num_steps, 1)
     score_every = check_count("score_every", score_every, 1)
-    if not noise >= 0:
+    if not 0 <= noise < np.inf:
         raise ValueError(f"noise must not be negative, got {noise}.")
     if optimizer is None:
         if isinstance(models, Reconstruction):

@@ -42,7 +42,11 @@ class FlossingSchedule(eqx.Module):
     updates: int = eqx.field(
         static=True, converter=lambda count: check_count("updates", count, 0), default=30
     )
-    until: int | None = eqx.field(static=True, default=1100)
+    until: int | None = eqx.field(
+        static=True,
+        converter=lambda count: None if count is None else check_count("until", count, 0),
+        default=1100,
+    )
 
     def __call__(self, step: int) -> int:
         if step == 0:

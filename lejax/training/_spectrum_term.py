@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._check import check_count, check_positive
+from .._check import check_count, check_finite, check_positive
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
@@ -26,7 +26,8 @@ class SpectrumTerm(eqx.Module):
     - `num_starts` B, sequences of the batch from the starts of which the network runs free; `num_steps` counted of
         each run, after `transient` that are not. The states that a run passes are those a network would come to by
         itself; gradients go back through all of them.
-    - `dt`: the duration of a step; exponents are per unit of it.
+    - `dt`: the duration of a step; exponents are per unit of it. Default: the model's own if it is a `TimedCell`, else 1,
+        as for `lyapunov_spectrum` and `spectrum_penalty`.
     - `adjoint`: as for `lyapunov_spectrum`; a `WindowedAdjoint` where a run lasts several Lyapunov times.
 
     **Numerics:** exponents of short runs, from a random frame that has had only the transient to turn: for sums of all
@@ -54,8 +55,19 @@ class SpectrumTerm(eqx.Module):
     transient: int = eqx.field(
         static=True, converter=lambda count: check_count("transient", count, 0), default=20
     )
-    dt: float | Array = eqx.field(converter=lambda dt: check_positive("dt", dt), default=1.0)
+    dt: float | Array | None = eqx.field(
+        converter=lambda dt: None if dt is None else check_positive("dt", dt), default=None
+    )
     adjoint: Adjoint = CheckpointedAdjoint()
+
+    def __check_init__(self):
+        if not callable(self.function):
+            raise TypeError(f"function must be a function of the exponents, got {self.function!r}.")
+        if not isinstance(self.adjoint, Adjoint):
+            raise TypeError(f"adjoint must be an Adjoint, got {self.adjoint!r}.")
+        check_finite("weight", self.weight)
+        if self.num_exponents is not None:
+            check_count("num_exponents", self.num_exponents, 1)
 
     def __call__(
         self, model: ObservedCell, starts: Float[Array, "b m"], inputs: PyTree = None
