@@ -13,7 +13,7 @@ import lejax
 PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
-    {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
+    {"_array_files", "_batch", "_cell", "_fingerprint", "_results", "_statistics", "_units"},
     {"_check"},
     {"_hoist"},
     {"_unroll"},

@@ -1,9 +1,8 @@
 """Checkpoints: one `.npz` file that is either whole or absent, and that knows which run it belongs to."""
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .._array_files import load_arrays
+from .._fingerprint import fingerprint_array
 
 
 _FORMAT = "lejax checkpoint 1"
@@ -48,11 +48,6 @@ def identify(name: str, tree: PyTree) -> Identity:
         for path, leaf in jtu.tree_leaves_with_path(tree)
         if eqx.is_array(leaf) or not callable(leaf)  # functions are part of the program
     }
-
-
-def fingerprint(text: str) -> str:
-    """A few letters that stand for a long text."""
-    return f"with fingerprint {_short(hashlib.blake2b(text.encode()))}"
 
 
 def save(path: Path, identity: Identity, arrays: dict[str, np.ndarray]) -> None:
@@ -130,21 +125,4 @@ def _describe(leaf: Any) -> Any:
     kind = f"{leaf.dtype}{list(leaf.shape)}"
     if leaf.size <= _FEW:
         return f"{kind} {np.asarray(leaf).tolist()}"
-    digest = hashlib.blake2b()
-    for part in _parts(leaf):
-        digest.update(part.tobytes())
-    return f"{kind} with fingerprint {_short(digest)}"
-
-
-def _parts(array: Array | np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of some MiB together: inputs may be larger than the memory that is left."""
-    if array.nbytes <= 2**24 or array.ndim == 0:
-        yield np.asarray(array)
-        return
-    rows = max(1, 2**24 * len(array) // array.nbytes)
-    for start in range(0, len(array), rows):
-        yield np.asarray(array[start : start + rows])
-
-
-def _short(digest: Any) -> str:
-    return digest.hexdigest()[:16]
+    return f"{kind} with fingerprint {fingerprint_array(leaf)}"

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .._blocks import has_blocks
-from .._cell import Cell, first_input, name_of, ravel, time_step
+from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
+from .._fingerprint import fingerprint_program
 from .._hoist import hoist
 from .._method import SequentialQR
 from .._results import RESULTS
@@ -254,22 +255,17 @@ def _identity(
         **checkpoints.identify("state", state),
         **checkpoints.identify("frame", frame),
         **checkpoints.identify("key", key),
-        "cell": f"{name_of(cell)} {checkpoints.fingerprint(_program(cell, first_input(inputs), state))}",
+        "cell": f"{name_of(cell)} with fingerprint {fingerprint_program(_tangent_step, cell, first_input(inputs), state)}",
         **checkpoints.identify("cell", cell),
         **checkpoints.identify("inputs", inputs),
     }
 
 
-def _program(cell: Cell, input: PyTree, state: PyTree) -> str:
-    """The program of one step, which does not depend on the values of arrays."""
-    arrays, rest = eqx.partition((cell, input, state), eqx.is_array)
-
-    @jax.jit
-    def step(arrays):
-        cell, input, state = eqx.combine(arrays, rest)
-        return cell(input, state)
-
-    return step.lower(arrays).as_text()
+def _tangent_step(cell: Cell, input: PyTree, state: PyTree) -> PyTree:
+    """One step and what it does to one tangent, by the cell's own rule where it has one."""
+    if isinstance(cell, TangentCell):
+        return cell.push_forward(input, state, jax.tree.map(lambda x: x[..., None], state))
+    return jax.jvp(lambda state: cell(input, state), (state,), (state,))
 
 
 def _to_arrays(now: _Position) -> dict[str, np.ndarray]:
