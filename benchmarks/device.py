@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,18 @@ def room() -> float:
     """Bytes that arrays may take."""
     stats = jax.devices()[0].memory_stats() or {}
     return 0.8 * stats.get("bytes_limit", 4 * 2**30)
+
+
+def attempt(call: Callable[[], Any], clock: Clock) -> Row:
+    """`measure`, or what failed: the next row may have room."""
+    try:
+        return measure(call, clock)
+    except Exception as error:
+        return {"failed": describe(error)}
+
+
+def describe(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300)
 
 
 def measure(call: Callable[[], Any], clock: Clock) -> Row:
@@ -120,7 +133,10 @@ def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Ro
                         make(weight), start, num_steps=steps, method=EVERY_STEP, throw=False
                     ).exponents
 
-                timing = measure(lambda f=jax.jit(jax.vmap(spectrum)), x=arrays: f(*x), clock)
+                timing = attempt(lambda f=jax.jit(jax.vmap(spectrum)), x=arrays: f(*x), clock)
+                if "failed" in timing:
+                    yield row | timing
+                    continue
                 per_network = timing["seconds"] / (count * steps)
                 yield row | {"steps": steps, "network_steps_a_second": 1 / per_network} | timing
 
@@ -145,7 +161,10 @@ def single(cases: list[tuple[int, int]], chunk_counts: list[int], clock: Clock) 
                         cell, start, num_steps=steps, transient=overlap, method=method, throw=False
                     )
 
-                timing = measure(run, clock)
+                timing = attempt(run, clock)
+                if "failed" in timing:
+                    yield row | timing
+                    continue
                 spectrum, expected = run(), timing["seconds"]
                 yield row | {
                     "microseconds_a_step": 1e6 * expected / (steps + overlap),
@@ -178,17 +197,18 @@ def penalty(sizes: list[int], count: int, steps: int, k: int, clock: Clock) -> I
                 "gradient": eqx.filter_jit(jax.value_and_grad(loss)),
             }
             for name, verb in verbs.items():
-                timing = measure(lambda f=verb, c=cell, u=inputs: f(c, u), clock)
-                yield {
+                timing = attempt(lambda f=verb, c=cell, u=inputs: f(c, u), clock)
+                row = {
                     "verb": name,
                     "size": size,
                     "sequences": count,
                     "steps": steps,
                     "exponents": k,
                     "dtype": np.dtype(dtype).name,
-                    "sequences_a_second": count / timing["seconds"],
-                    **timing,
                 }
+                if "failed" not in timing:
+                    timing["sequences_a_second"] = count / timing["seconds"]
+                yield row | timing
 
 
 def lorenz(count: int, steps: int, clock: Clock) -> Iterator[Row]:
@@ -339,7 +359,7 @@ def beside_the_host(host: Row, rows: dict[str, list[Row]]) -> Row:
     """A row of the host with what the device did with the same case."""
     names = {"a": ("size", "networks", "dtype"), "f": ("system", "dtype")}[host["part"]]
     same = [r for r in rows[host["part"]] if all(r.get(n) == host.get(n) for n in names)]
-    if "left_out" in host or not same or "left_out" in same[0]:
+    if not same or any({"left_out", "failed"} & row.keys() for row in (host, *same)):
         return host
     if host["part"] == "f":
         return host | compare(same[0], host)
@@ -419,10 +439,12 @@ def main():
         try:
             for row in rows:
                 results[part].append(row)
+                if "failed" in row:
+                    failures.setdefault(part, row["failed"])
                 show(part, row)
                 write()
         except Exception as error:  # of whatever kind: the other parts have their turn
-            failures[part] = f"{type(error).__name__}: {error}"
+            failures[part] = describe(error)
             print(f"({part}) failed: {failures[part]}", flush=True)
             write()
 
