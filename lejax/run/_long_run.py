@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
+from .. import __version__
 from .._blocks import has_blocks
 from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
@@ -23,6 +23,7 @@ from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
+from ._position import Position, from_arrays, to_arrays
 from ._tally import (
     Tally,
     add,
@@ -149,7 +150,7 @@ def long_run(
     follows_all = has_blocks(cell) and frame is None
     followed = None if follows_all else num_exponents
 
-    def reported(now: _Position) -> tuple[Tally, Array]:
+    def reported(now: Position) -> tuple[Tally, Array]:
         """What was counted and the frame, in the order and number of the report."""
         assert now.tally is not None
         assert now.frame is not None
@@ -160,18 +161,21 @@ def long_run(
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 
-    def is_done(now: _Position) -> bool:
+    def is_done(now: Position) -> bool:
         if now.tally is None:
             return False
         if now.tally.first_bad_step >= 0:
             return True
         return tolerance is not None and is_precise(reported(now)[0], tolerance)
 
-    now, identity = _Position(0, state, frame, None), {}
+    now, identity = Position(0, state, frame, None), {}
     if path is not None:
         identity = _identity(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
         arrays = checkpoints.load(path, identity)
-        now = now if arrays is None else _from_arrays(arrays, state)
+        if arrays is not None:
+            size = ravel(state)[0].size
+            directions = (followed or size) if frame is None else frame.shape[1]
+            now = from_arrays(path, arrays, state, directions, layout, ends)
 
     with tqdm(
         total=None if num_steps + transient == _MOST_STEPS else transient + num_steps,
@@ -205,11 +209,11 @@ def long_run(
             if counted or bool(chunk.result == RESULTS.nonfinite):
                 tally = add(begin(ends, chunk) if tally is None else tally, chunk, now.step)
                 tally = tally if tolerance is None else merge_full(tally)
-            now = _Position(stop, chunk.state, chunk.frame, tally)
+            now = Position(stop, chunk.state, chunk.frame, tally)
             bar.update(steps)
             done = stop == transient + num_steps or is_done(now)
             if path is not None and (done or time.monotonic() - saved >= checkpoint_seconds):
-                checkpoints.save(path, identity, _to_arrays(now))
+                checkpoints.save(path, identity, to_arrays(now))
                 saved = time.monotonic()
 
     tally, frame = reported(now)  # at least one step counts
@@ -217,15 +221,6 @@ def long_run(
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
-
-
-class _Position(NamedTuple):
-    """Where a run stands: all that the next chunk needs to know."""
-
-    step: int
-    state: PyTree
-    frame: Array | None
-    tally: Tally | None
 
 
 def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
@@ -247,6 +242,7 @@ def _identity(
     has_tolerance = numbers.pop("together")
     return {
         "kind": "a long run" + (" with a tolerance" if has_tolerance else ""),
+        "version of lejax": __version__,
         "version of JAX": jax.__version__,
         **numbers,
         "num_exponents": num_exponents,
@@ -266,22 +262,3 @@ def _tangent_step(cell: Cell, input: PyTree, state: PyTree) -> PyTree:
     if isinstance(cell, TangentCell):
         return cell.push_forward(input, state, jax.tree.map(lambda x: x[..., None], state))
     return jax.jvp(lambda state: cell(input, state), (state,), (state,))
-
-
-def _to_arrays(now: _Position) -> dict[str, np.ndarray]:
-    leaves = jax.tree.leaves(now.state)
-    tally = {} if now.tally is None else now.tally._asdict()
-    arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves)}
-    arrays |= {f"tally.{name}": array for name, array in tally.items()}
-    arrays |= {"step": now.step, "frame": now.frame}
-    return {name: np.asarray(array) for name, array in arrays.items()}
-
-
-def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> _Position:
-    leaves, structure = jax.tree.flatten(like)
-    now = [jnp.asarray(arrays[f"state.{i}"]) for i in range(len(leaves))]
-    tally = None
-    if "tally.growth" in arrays:
-        tally = Tally(*(arrays[f"tally.{name}"] for name in Tally._fields))
-    state, frame = jax.tree.unflatten(structure, now), jnp.asarray(arrays["frame"])
-    return _Position(int(arrays["step"]), state, frame, tally)
