@@ -530,3 +530,74 @@ def test_low_precision_states_resume(tmp_path):
     resumed = long_run(cell, jnp.zeros(3, jnp.bfloat16), inputs, checkpoint=path, **run)
     assert resumed.state.dtype == jnp.bfloat16
     assert_equal(resumed, whole)
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory):
+    """Two networks that remember four epochs and two spectra, and their file."""
+    fresh = lejax.training.initialize_population(
+        lambda key: lejax.cells.RNNCell(1, 3, key=key),
+        lejax.training.Hyperparameters(scale=jnp.ones(2)),
+        2,
+        key=jr.key(0),
+    )
+    histories = lambda p: (
+        p.training_loss,
+        p.validation_loss,
+        p.exponents,
+        p.standard_error,
+        p.unresolved,
+        p.spectrum_epochs,
+    )
+    losses, spectra = jnp.ones((2, 5)), jnp.zeros((2, 2, 3))
+    history = (losses[:, 1:], losses, spectra, spectra, spectra.astype(jnp.int32))
+    trained = eqx.tree_at(histories, fresh, (*history, jnp.array([0, 4], jnp.int32)))
+    path = tmp_path_factory.mktemp("population") / "population.npz"
+    lejax.training.save_population(path, trained)
+    return fresh, trained, _checkpoint.read(path)
+
+
+def test_a_population_comes_back_with_its_history(population, tmp_path):
+    fresh, trained, content = population
+    path = tmp_path / "population.npz"
+    _checkpoint.save(path, *content)
+    for like in (fresh, trained):
+        loaded = lejax.training.load_population(path, like)
+        weights = [eqx.filter(p.networks, eqx.is_inexact_array) for p in (loaded, trained)]
+        assert_equal(*weights)
+        assert_equal(jr.key_data(loaded.key), jr.key_data(trained.key))
+        assert (loaded.epoch, loaded.exponents.shape) == (4, (2, 2, 3))
+        assert loaded.spectrum_epochs.tolist() == [0, 4]
+    (tmp_path / "link.npz").symlink_to(path)  # to read through a link does no harm
+    assert lejax.training.load_population(tmp_path / "link.npz", fresh).epoch == 4
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        lejax.training.save_population(tmp_path / "link.npz", fresh)
+
+
+POPULATIONS = {
+    "one network less": {".networks.cell.weight_hh": np.zeros((1, 3, 3))},
+    "another dtype": {".networks.cell.weight_hh": np.zeros((2, 3, 3), np.float32)},
+    "no weights": {".networks.cell.weight_hh": None},
+    "a leaf too many": {".networks.cell.more": np.zeros(2)},
+    "keys of another kind": {".key": np.zeros((2, 4), np.uint32)},
+    "more evaluations than epochs": {".validation_loss": np.ones((2, 7))},
+    "fewer evaluations than epochs": {".validation_loss": np.ones((2, 3))},
+    "losses of one network": {".training_loss": np.ones((1, 4))},
+    "losses without epochs": {".training_loss": np.ones(2)},
+    "a spectrum too many": {".exponents": np.zeros((2, 3, 3))},
+    "spectra of another size": {".exponents": np.zeros((2, 2, 4))},
+    "spectra to come": {".spectrum_epochs": np.array([0, 5], np.int32)},
+    "spectra twice": {".spectrum_epochs": np.array([4, 4], np.int32)},
+    "spectra before the start": {".spectrum_epochs": np.array([-1, 4], np.int32)},
+}
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_a_population_that_makes_no_sense_is_refused(population, tmp_path, name):
+    fresh, _, (identity, arrays) = population
+    path = tmp_path / "population.npz"
+    arrays = {n: a for n, a in (arrays | POPULATIONS[name]).items() if a is not None}
+    _checkpoint.save(path, identity, arrays)
+    with pytest.raises(ValueError, match=r"population\.npz' is damaged: it") as caught:
+        lejax.training.load_population(path, fresh)
+    assert "\n" not in str(caught.value)

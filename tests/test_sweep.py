@@ -405,6 +405,14 @@ def test_to_xarray(swept):
     plain = to_xarray({"x": (np.zeros((3, 2)), np.ones(3))}, np.zeros((3, 5)))
     assert dict(plain.sizes) == {"member": 3, "x.0_0": 2}
     assert to_xarray(np.ones(3), np.zeros(3))["value"].dims == ("member",)
+    alone = to_xarray({"x": np.zeros((3, 2)), "y": np.arange(3)})
+    assert dict(alone.sizes) == {"member": 3, "x_0": 2}
+    np.testing.assert_array_equal(alone.member, [0, 1, 2])
+    np.testing.assert_array_equal(alone.y, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"results differ in length: .*has 3, .*has 2"):
+        to_xarray({"x": np.zeros(3), "y": np.zeros(2)})
+    with pytest.raises(TypeError, match="results holds no array"):
+        to_xarray({})
     with pytest.raises(ValueError, match=r"x of the results has shape \(4,\), but the members"):
         to_xarray({"x": np.zeros(4)}, np.zeros(3))
     with pytest.raises(ValueError, match="dt is both an axis of the members and a result"):

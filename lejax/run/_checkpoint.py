@@ -24,7 +24,7 @@ from jaxtyping import PyTree
 
 from .. import __version__
 from .._array_files import load_arrays
-from .._fingerprint import fingerprint_array
+from .._fingerprint import fingerprint_array, fingerprint_text
 
 
 _FORMAT = "lejax checkpoint 1"
@@ -83,6 +83,11 @@ def identify(name: str, tree: PyTree) -> Identity:
         for path, leaf in jtu.tree_leaves_with_path(tree)
         if eqx.is_array(leaf) or not callable(leaf)  # functions are part of the program
     }
+
+
+def fingerprint(text: str) -> str:
+    """A few letters that stand for a long text."""
+    return f"with fingerprint {fingerprint_text(text)}"
 
 
 def save(path: Path, identity: Identity, arrays: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from .. import __version__
 from .._cell import name_of
 from .._check import check_count
-from .._fingerprint import fingerprint_text
 from . import _checkpoint as checkpoints
 from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
 from ._processes import exchange
@@ -112,7 +111,7 @@ def sweep(
             "shape": list(shape),
             "batch_size": batch_size,
             "number of devices": mesh.size,
-            "function": f"{name} with fingerprint {fingerprint_text(lowered.as_text())}",
+            "function": f"{name} {checkpoints.fingerprint(lowered.as_text())}",
             **checkpoints.identify("function", function),
             **checkpoints.identify("members", host),
         }

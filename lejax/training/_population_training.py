@@ -14,10 +14,9 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
-from .._fingerprint import fingerprint_text
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
-from ..run._checkpoint import identify
+from ..run._checkpoint import fingerprint, identify
 from ._examples import Examples
 from ._network import mean_loss
 from ._population import OPTIMIZER, Population, identity_of
@@ -177,7 +176,7 @@ def _program(optimizer: optax.GradientTransformation, population: Population) ->
     """What the optimizer computes, its numbers included: constants stand in the lowered program."""
     weights = eqx.filter(population.networks, eqx.is_inexact_array)
     lowered = jax.jit(jax.vmap(optimizer.update)).lower(weights, population.memory, weights)
-    return f"with fingerprint {fingerprint_text(lowered.as_text())}"
+    return fingerprint(lowered.as_text())
 
 
 def _append(population: Population, name: str, values: Array) -> Population:
