@@ -54,10 +54,8 @@ def _constants(node: Any) -> Iterator[Any]:
     if isinstance(node, list | tuple):
         for item in node:
             yield from _constants(item)
-    elif hasattr(node, "consts") and hasattr(node, "jaxpr"):  # closed
-        yield from node.consts
-        yield from _constants(node.jaxpr)
     elif hasattr(node, "eqns"):
+        yield from getattr(node, "consts", ())  # where it is closed
         for equation in node.eqns:
             yield from _constants(list(equation.params.values()))
 

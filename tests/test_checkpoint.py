@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -249,6 +250,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         _checkpoint.save(path, {"a": 1}, {"x": np.arange(4)})
     np.testing.assert_array_equal(_checkpoint.load(path, {"a": 1})["x"], np.arange(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened")
+def test_content_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def spy(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    monkeypatch.setattr(os, "replace", lambda *args: (done.append("name"), replace(*args)))
+    _checkpoint.save(tmp_path / "a.npz", {}, {"x": np.arange(3)})
+    assert done == ["content", "name", "folder"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, bool, np.int64])

@@ -203,6 +203,33 @@ def test_float32_and_an_interval_that_is_found(run, tmp_path):
         assert arrays["exponents"].dtype == np.float32
 
 
+def test_each_derived_number_has_its_own_error():
+    henon = lejax.systems.Henon()
+    spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=600, transient=50)
+    report = _report.make_report(spectrum, {}, {}, {})
+    dimension = lejax.jackknife(spectrum, lambda e: lejax.kaplan_yorke_dimension(e, 2))
+    entropy = lejax.jackknife(spectrum, lejax.kolmogorov_sinai_entropy)
+    np.testing.assert_allclose(report.dimension, dimension, rtol=1e-9)
+    np.testing.assert_allclose(report.entropy, entropy, rtol=1e-9)
+    assert report.dimension[1] != pytest.approx(report.entropy[1], rel=0.1)
+
+
+def test_the_interval_is_found_along_the_run_that_follows(run, linear, monkeypatch):
+    asked = []
+
+    def spy(cell, state, inputs, *, transient, key, num_exponents):
+        asked.append((np.asarray(inputs), transient, jr.key_data(key).tolist(), num_exponents))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(_command, "suggest_qr_interval", spy)
+    line = ("--inputs", "inputs.npy", "--qr-every", "auto", "--transient", 20, "--seed", 7)
+    assert run(*linear, *line)[0] == 2
+    ((inputs, transient, key, num_exponents),) = asked
+    np.testing.assert_array_equal(inputs, np.load("inputs.npy")[:276])
+    assert (transient, num_exponents) == (20, 3)
+    assert key == jr.key_data(jr.key(7)).tolist()
+
+
 def test_info(run):
     status, out, err = run("info")
     assert (status, err) == (0, "")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -363,6 +364,15 @@ def test_batches_fit_memory(monkeypatch):
     assert _program._bytes_needed(compiled) <= whole // 4
     monkeypatch.setattr(_program, "_ROOM", 1)
     assert _program.lower_what_fits(greedy, members, mesh, 64)[0] == 1
+
+
+def test_room_is_half_of_the_smallest_device_or_a_gibibyte():
+    def room(*stats):
+        devices = np.array([SimpleNamespace(memory_stats=lambda s=s: s) for s in stats])
+        return _program._room(SimpleNamespace(devices=devices))
+
+    assert room({"bytes_limit": 800}, {"bytes_limit": 600}) == 300
+    assert room({"bytes_limit": 2**40}, None) == room({}, None) == 2**30
 
 
 @pytest.mark.parametrize(
