@@ -61,6 +61,8 @@ def _constants(node: Any) -> Iterator[Any]:
 
 
 def _add(digest: Any, array: Any) -> None:
+    if not eqx.is_array(array):  # a literal, which JAX wraps
+        array = np.asarray(array)
     if jnp.issubdtype(array.dtype, prng_key):
         array = jr.key_data(array)
     digest.update(f"{array.dtype}{list(array.shape)}".encode())
