@@ -61,7 +61,7 @@ def _constants(node: Any) -> Iterator[Any]:
 
 
 def _add(digest: Any, array: Any) -> None:
-    if not eqx.is_array(array):  # a literal, which JAX wraps
+    if not hasattr(array, "nbytes"):  # a literal, as JAX 0.7 wraps it
         array = np.asarray(array)
     if jnp.issubdtype(array.dtype, prng_key):
         array = jr.key_data(array)
