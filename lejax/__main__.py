@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import TextIO, cast
 
 from . import __version__
 
@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message, file=None):
         try:
-            print(message or "", end="", file=file or sys.stderr, flush=True)
+            print(message or "", end="", file=cast(TextIO, file or sys.stderr), flush=True)
         except OSError:
             if file is sys.stdout:  # the help is lost; the exit status says what an error is
                 raise
@@ -196,11 +196,12 @@ def _fail(program: str, sentence: str, status: int) -> int:
     return status
 
 
-def _drop_unwritten(stream: IO[str] | None) -> None:
+def _drop_unwritten(stream: TextIO | None) -> None:
     """What a stream still holds but cannot write goes nowhere, or Python would try once more and complain."""
+    if stream is None:
+        return
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,7 +157,7 @@ def read(path: Path) -> Content:
 def check_arrays(
     path: Path,
     arrays: dict[str, np.ndarray],
-    expected: dict[str, tuple[np.dtype | type[np.generic], tuple[int, ...]]],
+    expected: Mapping[str, tuple[Any, tuple[int, ...]]],
 ) -> None:
     """Refuse contents other than these: by name a dtype or a kind of dtypes, and a shape."""
     if arrays.keys() != expected.keys():

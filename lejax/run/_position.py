@@ -1,7 +1,7 @@
 """Where a long run stands, in a checkpoint and out of it."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,9 @@ def from_arrays(
     """
     leaves, structure = jax.tree.flatten(like)
     size, counts = ravel(like)[0].size, "tally.growth" in arrays
-    expected = {f"state.{i}": (jnp.floating, leaf.shape) for i, leaf in enumerate(leaves)}
+    expected: dict[str, Any] = {
+        f"state.{i}": (jnp.floating, leaf.shape) for i, leaf in enumerate(leaves)
+    }
     expected |= {"step": (np.integer, ()), "frame": (jnp.floating, (size, num_directions))}
     if counts:
         expected |= {f"tally.{n}": kind for n, kind in _kinds(len(ends), num_directions).items()}

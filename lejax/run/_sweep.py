@@ -136,10 +136,10 @@ def sweep(
             path = None if folder is None else folder / f"batch-{number:06d}.npz"
             own = identity | {"batch": number}
             arrays = None if path is None else checkpoints.load(path, own)
-            if arrays is not None:
+            if path is not None and arrays is not None:
                 shapes = {f"{i}": (x.dtype, (len(batch), *x.shape)) for i, x in enumerate(leaves)}
                 checkpoints.check_arrays(path, arrays, shapes)
-            else:
+            if arrays is None:
                 compiled = lowered.compile() if compiled is None else compiled
                 # The last one is filled up with its last member, so that it has the shape of the others.
                 indices = np.minimum(np.arange(batch_size) + batch.start, batch[-1])
