@@ -78,7 +78,7 @@ def long_run(
         blocks grow with the run: the result holds between `num_blocks` and 2 `num_blocks` of them.
     - `chunk_steps`: about how many steps between two looks of the host; 256 to 10 000, fewer for larger
         states, if `None`. A chunk is a run of whole blocks, or part of a block longer than a chunk.
-    - `checkpoint`: a path that ends in `.npz`. After each chunk all that is needed to go on is written there, by
+    - `checkpoint`: a path that ends in `.npz` and is no symbolic link. After each chunk all that is needed to go on is written there, by
         replacing the file at once. The same call finds it and goes on; it returns immediately if the run was complete.
     - `checkpoint_seconds`: the least time between two writes, for chunks that take less.
     - `progress`: whether to show a bar on stderr; if `None`, only on a terminal and once a second has passed.
@@ -96,7 +96,7 @@ def long_run(
     there is a `frame`: which blocks the leading ones belong to is known only at the end. With an interval above 1
     there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
-    of JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
+    of lejax and JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
     tolerance favors looks at which the error is underestimated, by a fraction of it; blocks shorter than the memory
     of the dynamics do so too, so give slow systems longer chunks. Ctrl-C is heard between chunks. A function of the
     host: it cannot be traced.
