@@ -154,11 +154,13 @@ def to_json(value: Any) -> Any:
 
 
 def write_json(path: Path | None, **results: Any) -> None:
-    """Results and the machine they come from as one JSON object; nothing if `path` is None."""
+    """Results and the machine they come from as one JSON object, whole or not at all; nothing if `path` is None."""
     if path is None:
         return
     content = to_json({"machine": describe_machine(), **results})
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(beside, path)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

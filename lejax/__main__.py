@@ -2,10 +2,13 @@
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO, cast
 
 from . import __version__
 
@@ -15,6 +18,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}. Try {self.prog} --help.\n")
+
+    def _print_message(self, message, file=None):
+        try:
+            print(message or "", end="", file=cast(TextIO, file or sys.stderr), flush=True)
+        except OSError:
+            if file is sys.stdout:  # the help is lost; the exit status says what an error is
+                raise
+            _drop_unwritten(sys.stderr)
 
 
 _LARGEST = 2**31 - 1  # steps are counted in 32 bits
@@ -39,6 +50,12 @@ def _interval(text: str) -> int | str:
     return text if text == "auto" else _whole(1)(text)
 
 
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, which holds no NUL, got {text!r}")
+    return Path(text)
+
+
 def _duration(text: str) -> float:
     try:
         value = float(text)
@@ -60,21 +77,21 @@ def _parser() -> argparse.ArgumentParser:
         description="The Lyapunov spectrum of a trained recurrent network along its inputs, with standard errors. "
         "Without MODEL: a GRU that ships with lejax, reading handwritten digits row by row.",
         epilog="Writes spectrum.json, spectrum.npz and spectrum.png. JSON has no NaN or infinity: such a number is "
-        "null there, and 'nonfinite' says which it was. Exit status: 0, 2 for unusable input or a run that "
-        "diverged, 130 after Ctrl-C.",
+        "null there, and 'nonfinite' says which it was. Exit status: 0, 1 if the table could not be printed (the "
+        "files are there), 2 for unusable input or a run that diverged, 130 after Ctrl-C.",
     )
     add = spectrum.add_argument
     add(
         "model",
         metavar="MODEL",
         nargs="?",
-        type=Path,
+        type=_path,
         help="nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz",
     )
     add(
         "--inputs",
         metavar="FILE",
-        type=Path,
+        type=_path,
         help="(T, I) array, .npy, .npz or .csv; a MODEL without it is driven by zeros",
     )
     add("-k", metavar="K", type=_whole(1), help="leading exponents to compute (default: all)")
@@ -132,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=_path,
         default=Path("lejax-spectrum"),
         help="folder for the results (default: lejax-spectrum)",
     )
@@ -149,7 +166,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process if `None`) and return the exit status."""
     started = time.perf_counter()
-    args = _parser().parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except OSError as error:  # the help could not be printed
+        return _fail("lejax", f"cannot print: {error.strerror}.", 1)
     try:
         from . import _command
 
@@ -159,12 +179,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 _command.spectrum(args, started)
         except _command.BadInput as error:
-            print(f"lejax {args.command}: {error}", file=sys.stderr)
-            return 2
+            return _fail(f"lejax {args.command}", str(error), 2)
+        except _command.NotPrinted as error:
+            return _fail(f"lejax {args.command}", str(error), 1)
     except KeyboardInterrupt:
-        print("lejax: interrupted.", file=sys.stderr)
-        return 130
+        return _fail("lejax", "interrupted.", 130)
     return 0
+
+
+def _fail(program: str, sentence: str, status: int) -> int:
+    """Say why, if anybody listens."""
+    with suppress(OSError):
+        print(f"{program}: {sentence}", file=sys.stderr, flush=True)
+    _drop_unwritten(sys.stdout)
+    _drop_unwritten(sys.stderr)
+    return status
+
+
+def _drop_unwritten(stream: TextIO | None) -> None:
+    """What a stream still holds but cannot write goes nowhere, or Python would try once more and complain."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`.
 
-Nothing here unpickles, and no memory is taken on the word of a header: an archive may declare at
-most `MAX_BYTES`, decompression stops at what was declared, and the array must fill it exactly.
+Nothing here unpickles, and no memory is taken on the word of a header: an archive may declare at most `MAX_BYTES`, and
+`MAX_RATIO` times its own size; decompression stops at what was declared, and the array must fill it exactly.
 """
 
 import io
@@ -19,6 +19,10 @@ import safetensors
 
 
 MAX_BYTES = 4 * 2**30
+MAX_RATIO = (
+    200  # by which an archive of more than `SMALL` bytes may unpack: real numbers have 1 to 20
+)
+SMALL = 256 * 2**20
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 # What zipfile and numpy's header parser raise on damaged bytes.
@@ -53,7 +57,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     `.safetensors`) is that of `ml_dtypes`, which JAX shares.
 
     **Raises:** `FileNotFoundError` if there is no such file; `ValueError` for a file of another
-    kind, one that is damaged, that declares more than 4 GiB, or that holds Python objects.
+    kind, one that is damaged, that declares more than 4 GiB or unpacks to 256 MiB that are over 200 times its size,
+    or that holds Python objects.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -116,7 +121,13 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         members = archive.infolist()
-        _check_size(path, sum(member.file_size for member in members))
+        declared, size = sum(member.file_size for member in members), path.stat().st_size
+        _check_size(path, declared)
+        if declared > max(SMALL, MAX_RATIO * size):
+            raise ValueError(
+                f"{str(path)!r} has {size} bytes and would unpack to {declared}, more than {MAX_RATIO} times as many; "
+                "if it can be trusted, load it and save it again with numpy.savez, without compression."
+            )
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name in arrays:

@@ -1,6 +1,8 @@
 """What the subcommands do. Imported when there is work: JAX starts here."""
 
+import os
 import platform
+import sys
 import time
 import warnings
 from argparse import Namespace
@@ -37,6 +39,10 @@ class BadInput(Exception):
     """What the user gave cannot be used; the message is one sentence for them."""
 
 
+class NotPrinted(Exception):
+    """The output could not be written; the message is one sentence."""
+
+
 class _Problem(NamedTuple):
     """What to run, checked and in the precision of the run."""
 
@@ -51,19 +57,21 @@ class _Problem(NamedTuple):
 
 def info() -> None:
     """Print versions and devices."""
+    _check_devices()
     lines = _versions() | {
         "devices": ", ".join(map(str, jax.devices())),
         "x64": f"{'on' if jnp.result_type(float) == jnp.float64 else 'off'} (lejax spectrum turns it on for float64)",
     }
-    for name, line in lines.items():
-        print(f"{name:9} {line}")
+    _say("\n".join(f"{name:9} {line}" for name, line in lines.items()))
 
 
 def spectrum(args: Namespace, started: float) -> None:
     """Load, run, print and write; `started` is when the command began."""
     if args.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    problem = _load_problem(args)
+    _check_devices()
+    with _within_memory():
+        problem = _load_problem(args)
     with _writing_to(args.out):
         _report.prepare_folder(args.out)
     loaded = time.perf_counter()
@@ -79,15 +87,43 @@ def spectrum(args: Namespace, started: float) -> None:
             "dtype": args.dtype,
             "seed": args.seed,
             "activation": args.activation,
-            "prefix": args.prefix,
+            "prefix": args.prefix and _printable(args.prefix),
         },
         versions=_versions(),
         seconds={"load": loaded - started, "compile_and_run": time.perf_counter() - loaded},
     )
-    print(_report.text(report))
     with _writing_to(args.out):
         paths = _report.write(report, args.out, plot=not args.no_plot)
-    print(f"Wrote {', '.join(map(str, paths))}.")
+    # The files come first: a pipe that is closed loses nothing.
+    wrote = f"Wrote {', '.join(_printable(path) for path in paths)}."
+    _say(f"{_report.text(report)}\n{wrote}", f", but the results are in {_printable(args.out)}")
+
+
+def _say(text: str, besides: str = "") -> None:
+    """Print, with escapes for what the terminal's encoding lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        raise NotPrinted(f"cannot print: {error.strerror}{besides}.") from error
+
+
+def _printable(name: str | Path) -> str:
+    """A file name as text: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _check_devices() -> None:
+    try:
+        jax.devices()
+    except (
+        AssertionError,
+        RuntimeError,
+    ) as error:  # the former for one that is known but not installed
+        asked = os.environ.get("JAX_PLATFORMS")
+        of = f" of JAX_PLATFORMS={asked!r}, which is unknown or not installed" if asked else ""
+        reason = str(error).partition(". ")[0].partition("\n")[0].rstrip(".")
+        raise BadInput(f"JAX finds no device{of}{reason and ': '}{reason}.") from error
 
 
 @contextmanager
@@ -129,7 +165,7 @@ def _load_problem(args: Namespace) -> _Problem:
 
     transient = args.transient or 0
     if args.inputs is not None:
-        inputs, inputs_name = _load_inputs(args.inputs, args.dtype), str(args.inputs)
+        inputs, inputs_name = _load_inputs(args.inputs, args.dtype), _printable(args.inputs)
     elif args.model is None:
         inputs, inputs_name = np.asarray(data.digits_inputs(args.dtype)), "397 handwritten digits"
         transient = _DIGITS_TRANSIENT if args.transient is None else args.transient
@@ -200,7 +236,7 @@ def _load_cell(args: Namespace) -> tuple[_Network, str]:
         cell = from_torch(args.model, prefix=args.prefix, activation=activation)
     except (OSError, TypeError, ValueError) as error:
         raise BadInput(str(error)) from error
-    return jax.tree.map(lambda weight: weight.astype(args.dtype), cell), str(args.model)
+    return jax.tree.map(lambda weight: weight.astype(args.dtype), cell), _printable(args.model)
 
 
 def _load_inputs(path: Path, dtype: str) -> Float[np.ndarray, "t i"]:
@@ -234,7 +270,7 @@ def _load_csv(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            array = np.loadtxt(path, delimiter=",", ndmin=2)
+            array = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = str(error).partition(";")[0].rstrip(".")  # what follows is advice on loadtxt
         raise BadInput(

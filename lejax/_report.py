@@ -2,9 +2,11 @@
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -151,16 +153,34 @@ def write(report: Report, folder: Path, plot: bool) -> list[Path]:
 
 
 def _write_whole(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
-    """All of the files or none: only once every writer is done do they take their names."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in writers}
+    """All of the files or none: only once every writer is done do they take their names, and what had these
+    names comes back if one of them cannot be taken."""
+    mark = secrets.token_hex(
+        8
+    )  # names of this call alone, in new files: nothing is written through a link
+    new, old = (
+        {path: path.with_name(f".{path.name}.{mark}.{x}") for path in writers} for x in "no"
+    )
+    moved: list[Path] = []
     try:
         for path, writer in writers.items():
-            with open(temporary[path], "wb") as file:
+            with open(new[path], "xb") as file:
                 writer(file)
         for path in writers:
-            os.replace(temporary[path], path)
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(f"{path.name} is a directory")
+            with suppress(FileNotFoundError):
+                os.replace(path, old[path])
+            moved.append(path)
+            os.replace(new[path], path)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.replace(old[path], path)
+        raise
     finally:
-        for leftover in temporary.values():
+        for leftover in (*new.values(), *old.values()):
             leftover.unlink(missing_ok=True)
 
 

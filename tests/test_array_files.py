@@ -220,6 +220,26 @@ def test_bomb_takes_no_memory(tmp_path):
         tracemalloc.stop()
 
 
+def test_an_honest_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    """64 MB of zeros in 64 kB that say so: fine in a small archive, refused in what counts as a large one."""
+    path = tmp_path / "m.npz"
+    zeros = npy(np.zeros(8_000_000))
+    path.write_bytes(zipped(("a.npy", zeros), method=zipfile.ZIP_DEFLATED))
+    assert load_arrays(path)["a"].shape == (8_000_000,)
+    monkeypatch.setattr(_array_files, "SMALL", 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            ValueError, match=r"would unpack to 64000128, more than 200 times as many"
+        ):
+            load_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    path.write_bytes(zipped(("a.npy", zeros)))  # stored: what it declares is there
+    assert load_arrays(path)["a"].shape == (8_000_000,)
+
+
 def test_names_are_only_keys(tmp_path):
     names = ["../../escape", "/etc/escape", "C:\\escape", "a/../b"]
     (tmp_path / "m.npz").write_bytes(zipped(*((f"{name}.npy", ONES) for name in names)))

@@ -61,6 +61,46 @@ calibration.main()
     assert ("NOT in 90% to 99%" in done.stdout) == (not calibrated and not option)
 
 
+def test_a_part_that_fails_on_the_device_leaves_the_others(tmp_path):
+    report = tmp_path / "report.json"
+    script = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+sys.argv = ["device.py", "--toy", "--json", {str(report)!r}]
+import device
+
+def breaks(*arguments):
+    yield {{"first": 1.0}}
+    raise IndexError("no room")
+
+def lasts(*arguments):
+    yield {{"system": "x", "dtype": "float32", "exponents": [0.3, -1.0], "standard_error": [0.1, 0.1]}}
+
+def host(*arguments):
+    row = {{"part": "f", "system": "x", "dtype": "float32"}}
+    yield row | {{"exponents": [0.0, -1.0], "standard_error": [0.0, 0.1]}}
+    yield {{"part": "a", "size": 3, "networks": 1, "dtype": "float32"}}
+
+device.PARTS = {{"a": breaks, "f": lasts}}
+device.on_the_host = host
+device.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Parts that failed: a.\n"
+    content = json.loads(report.read_text())
+    assert content["a"] == [{"first": 1.0}]
+    assert content["failures"] == {"a": "IndexError: no room"}
+    compared, alone = content["host"]
+    assert abs(compared["largest_in_joint_errors"] - 3) < 1e-12
+    assert abs(compared["largest_difference"] - 0.3) < 1e-12
+    assert compared["agrees"]
+    assert alone["size"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
 def test_missing_folder_is_refused_before_the_run(tmp_path):
     command = [sys.executable, str(FOLDER / "peers.py"), "--json", str(tmp_path / "no" / "x.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

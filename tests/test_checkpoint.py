@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -247,6 +249,21 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         _checkpoint.save(path, {"a": 1}, {"x": np.arange(4)})
     np.testing.assert_array_equal(_checkpoint.load(path, {"a": 1})["x"], np.arange(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened")
+def test_content_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def spy(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    monkeypatch.setattr(os, "replace", lambda *args: (done.append("name"), replace(*args)))
+    _checkpoint.save(tmp_path / "a.npz", {}, {"x": np.arange(3)})
+    assert done == ["content", "name", "folder"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, bool, np.int64])
@@ -256,6 +273,248 @@ def test_every_dtype_survives(tmp_path, dtype):
     _checkpoint.save(path, {}, arrays)
     loaded = _checkpoint.load(path, {})
     assert_equal(loaded, arrays)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+    """A run that was stopped after 60 skipped and 320 counted steps."""
+    path = tmp_path_factory.mktemp("halfway") / "run.npz"
+    run_and_stop(3, CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+    content = _checkpoint.read(path)
+    assert int(content.arrays["step"]) == 380
+    return content
+
+
+NONSENSE = {
+    "before the start": {"step": np.asarray(-60)},
+    "at the start": {"step": np.asarray(0)},
+    "far away": {"step": np.asarray(10**15)},
+    "inside a chunk": {"step": np.asarray(381)},
+    "another chunk": {"step": np.asarray(540)},
+    "half a step": {"step": np.asarray(380.0)},
+    "two steps": {"step": np.asarray([380, 380])},
+    "a state of another size": {"state.0": np.zeros(4)},
+    "a whole state": {"state.0": np.zeros(3, int)},
+    "a state that left the numbers": {"state.0": np.array([0.0, np.nan, 0.0])},
+    "no state": {"state.0": None},
+    "two states": {"state.1": np.zeros(3)},
+    "a narrow frame": {"frame": np.eye(3, 2)},
+    "an infinite frame": {"frame": np.full((3, 3), np.inf)},
+    "part of a tally": {"tally.every": None},
+    "other blocks": {"tally.ends": np.array([100, 320, 480, 640])},
+    "fewer blocks": {"tally.lengths": np.array([160, 160])},
+    "negative lengths": {"tally.lengths": np.array([480, -160, 0, 0])},
+    "steps that were not counted": {"tally.lengths": np.array([160, 0, 0, 0])},
+    "growth without a value": {"tally.growth": np.full((4, 3), np.nan)},
+    "too many lost": {"tally.unresolved": np.array([0, 0, 321])},
+    "an interval of nothing": {"tally.every": np.asarray(0)},
+    "a failure to come": {"tally.first_bad_step": np.asarray(381)},
+    "no time": {"tally.dt": np.asarray(0.0)},
+    "no number of time": {"tally.dt": np.asarray(np.nan)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_contents_that_make_no_sense_are_refused(halfway, tmp_path, name):
+    path = tmp_path / "run.npz"
+    arrays = halfway.arrays | NONSENSE[name]
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    _checkpoint.save(path, halfway.identity, arrays)
+    before = path.read_bytes()
+    (key,) = NONSENSE[name]
+    # Where lengths do not add up, the step may be what is wrong.
+    named = key if name != "another chunk" else r"tally\.lengths"
+    with pytest.raises(ValueError, match=rf"run\.npz' is damaged: i.*{named}.*\.$") as caught:
+        long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_contents_as_they_were_go_on(halfway, tmp_path):
+    path = tmp_path / "run.npz"
+    _checkpoint.save(path, halfway.identity, halfway.arrays)
+    resumed = long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+    assert_equal(resumed, long_run(CELL, jnp.zeros(3), INPUTS, **RUN))
+
+
+@pytest.mark.parametrize("ends", [[500, 1000, 1500, 2000], [1200, 2400, 3600, 4800]])
+def test_blocks_that_joined_are_powers_of_two_of_the_first(tmp_path, ends):
+    henon = lejax.systems.Henon()
+    run = {"tolerance": 1e-9, "num_blocks": 2, "chunk_steps": 200}
+    path = tmp_path / "run.npz"
+    run_and_stop(12, henon, jnp.zeros(2), checkpoint=path, **run)
+    content = _checkpoint.read(path)
+    assert content.arrays["tally.ends"].tolist() == [800, 1600, 2400, 3200]
+    arrays = content.arrays | {"tally.ends": np.array(ends)}
+    _checkpoint.save(path, content.identity, arrays)
+    with pytest.raises(ValueError, match=r"is damaged: its tally\.(ends|lengths)"):
+        long_run(henon, jnp.zeros(2), checkpoint=path, **run)
+
+
+HEADERS = {
+    "deep": b"[" * 100_000,
+    "list": b"[]",
+    "number": b"7",
+    "text": b'"lejax checkpoint 1"',
+    "no text": b"\xff\xfe\x00",
+    "nothing": b"",
+    "no dtypes": b'{"format": "lejax checkpoint 1", "identity": {}}',
+    "odd dtypes": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": ["float64"]}',
+    "unknown dtype": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": {"x": "float7"}}',
+    "odd identity": b'{"format": "lejax checkpoint 1", "identity": 3, "dtypes": {"x": "float64"}}',
+    "missing": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": {"x": "float64", "y": "bool"}}',
+    "not in its header": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": {}}',
+    "another size": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": {"x": "bfloat16"}}',
+    "another kind": b'{"format": "lejax checkpoint 1", "identity": {}, "dtypes": {"x": "int64"}}',
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_another_kind_is_refused(tmp_path, name):
+    path = tmp_path / "run.npz"
+    np.savez(path, x=np.ones(2), header=np.frombuffer(HEADERS[name], np.uint8))
+    with pytest.raises(ValueError, match=r"run\.npz' is (damaged: its [xy] |not a lejax)"):
+        long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+
+
+def test_corrupted_files_never_escape_as_another_error(halfway, tmp_path):
+    path = tmp_path / "run.npz"
+    _checkpoint.save(path, halfway.identity, halfway.arrays)
+    original, rng = path.read_bytes(), np.random.default_rng(0)
+    sentences = []
+    for _ in range(300):
+        content = bytearray(original)
+        for _ in range(rng.integers(1, 5)):
+            content[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(1, 2 * len(content))])
+        try:
+            _checkpoint.read(path)
+        except ValueError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 200
+    assert all("run.npz'" in sentence and "\n" not in sentence for sentence in sentences)
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    path = tmp_path / "run.npz"
+    for target in ("mine", "nowhere", "run.npz"):
+        path.symlink_to(target)
+        with pytest.raises(ValueError, match=r"run\.npz' is a symbolic link, which would be rep"):
+            long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+        with pytest.raises(ValueError, match="is a symbolic link"):
+            _checkpoint.save(path, {}, {})
+        path.unlink()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("x" * 252 + ".npz", ValueError, r"has 256 bytes, more than 255\."),
+        ("\N{SNOWMAN}" * 84 + ".npz", ValueError, r"has 256 bytes, more than 255\."),
+        ("a\0b.npz", ValueError, r"'a\\x00b\.npz' holds a NUL"),
+        (b"a.npz", TypeError, r"checkpoint must be a path, got b'a\.npz'"),
+        (7, TypeError, "checkpoint must be a path, got 7"),
+    ],
+)
+def test_a_path_that_cannot_be_is_refused_before_the_run(
+    monkeypatch, tmp_path, path, kind, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", None)
+    with pytest.raises(kind, match=message):
+        long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
+
+
+def test_the_longest_name_is_written(tmp_path):
+    path = tmp_path / ("x" * 251 + ".npz")
+    _checkpoint.save(_checkpoint.check_file(path), {"a": 1}, {"x": np.arange(3)})
+    np.testing.assert_array_equal(_checkpoint.load(path, {"a": 1})["x"], np.arange(3))
+
+
+def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_path):
+    old, young = tmp_path / ".lejax-1.tmp", tmp_path / ".lejax-2.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 4000, time.time() - 4000))
+    _checkpoint.check_file(tmp_path / "run.npz")
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
+
+
+def test_a_checkpoint_knows_its_version(finished, monkeypatch):
+    with np.load(finished) as file:
+        assert json.loads(file["header"].tobytes())["lejax"] == lejax.__version__
+    monkeypatch.setattr(lejax.run._long_run, "__version__", "0.0.7")
+    with pytest.raises(ValueError, match=r"its version of lejax is .*, but here it is 0\.0\.7"):
+        long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=finished, **RUN)
+
+
+def test_a_derivative_of_its_own_is_part_of_the_program(tmp_path):
+    def cell(slope):
+        @jax.custom_jvp
+        def step(x):
+            return jnp.sin(x)
+
+        step.defjvps(lambda dx, y, x: slope * jnp.cos(x) * dx)
+        return lambda input, x: step(x)
+
+    path = tmp_path / "run.npz"
+    run = {"num_steps": 20, "checkpoint": path}
+    long_run(cell(1), jnp.ones(2), **run)
+    long_run(cell(1), jnp.ones(2), **run)
+    with pytest.raises(ValueError, match=r"its cell is .* with fingerprint"):
+        long_run(cell(2), jnp.ones(2), **run)
+
+
+WRITER = """
+import sys
+import numpy as np
+from lejax.run import _checkpoint
+path, number = _checkpoint.check_file(sys.argv[1]), int(sys.argv[2])
+for i in range(150):
+    arrays = {"x": np.full(20_000 + 500 * number, i), "step": np.asarray(i)}
+    _checkpoint.save(path, {"a": 1}, arrays)
+"""
+
+
+@pytest.mark.slow  # two processes
+def test_two_writers_and_a_reader(tmp_path):
+    path = tmp_path / "run.npz"
+    children = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"{number}"])
+        for number in range(2)
+    ]
+    lengths, reads = set(), 0
+    try:
+        while any(child.poll() is None for child in children):
+            arrays = _checkpoint.load(path, {"a": 1})
+            if arrays is not None:
+                assert np.all(arrays["x"] == arrays["step"])
+                lengths.add(len(arrays["x"]))
+                reads += 1
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.wait() for child in children] == [0, 0]
+    assert lengths == {20_000, 20_500}
+    assert reads > 30
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_threads_of_one_process_do_not_meet(tmp_path):
+    path = tmp_path / "run.npz"
+
+    def write(number):
+        for _ in range(30):
+            _checkpoint.save(path, {"a": 1}, {"x": np.full(4000, number)})
+            x = _checkpoint.load(path, {"a": 1})["x"]
+            assert np.all(x == x[0])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
 
 
 def test_no_pickle_and_a_readable_header(finished):
@@ -286,3 +545,74 @@ def test_low_precision_states_resume(tmp_path):
     resumed = long_run(cell, jnp.zeros(3, jnp.bfloat16), inputs, checkpoint=path, **run)
     assert resumed.state.dtype == jnp.bfloat16
     assert_equal(resumed, whole)
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory):
+    """Two networks that remember four epochs and two spectra, and their file."""
+    fresh = lejax.training.initialize_population(
+        lambda key: lejax.cells.RNNCell(1, 3, key=key),
+        lejax.training.Hyperparameters(scale=jnp.ones(2)),
+        2,
+        key=jr.key(0),
+    )
+    histories = lambda p: (
+        p.training_loss,
+        p.validation_loss,
+        p.exponents,
+        p.standard_error,
+        p.unresolved,
+        p.spectrum_epochs,
+    )
+    losses, spectra = jnp.ones((2, 5)), jnp.zeros((2, 2, 3))
+    history = (losses[:, 1:], losses, spectra, spectra, spectra.astype(jnp.int32))
+    trained = eqx.tree_at(histories, fresh, (*history, jnp.array([0, 4], jnp.int32)))
+    path = tmp_path_factory.mktemp("population") / "population.npz"
+    lejax.training.save_population(path, trained)
+    return fresh, trained, _checkpoint.read(path)
+
+
+def test_a_population_comes_back_with_its_history(population, tmp_path):
+    fresh, trained, content = population
+    path = tmp_path / "population.npz"
+    _checkpoint.save(path, *content)
+    for like in (fresh, trained):
+        loaded = lejax.training.load_population(path, like)
+        weights = [eqx.filter(p.networks, eqx.is_inexact_array) for p in (loaded, trained)]
+        assert_equal(*weights)
+        assert_equal(jr.key_data(loaded.key), jr.key_data(trained.key))
+        assert (loaded.epoch, loaded.exponents.shape) == (4, (2, 2, 3))
+        assert loaded.spectrum_epochs.tolist() == [0, 4]
+    (tmp_path / "link.npz").symlink_to(path)  # to read through a link does no harm
+    assert lejax.training.load_population(tmp_path / "link.npz", fresh).epoch == 4
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        lejax.training.save_population(tmp_path / "link.npz", fresh)
+
+
+POPULATIONS = {
+    "one network less": {".networks.cell.weight_hh": np.zeros((1, 3, 3))},
+    "another dtype": {".networks.cell.weight_hh": np.zeros((2, 3, 3), np.float32)},
+    "no weights": {".networks.cell.weight_hh": None},
+    "a leaf too many": {".networks.cell.more": np.zeros(2)},
+    "keys of another kind": {".key": np.zeros((2, 4), np.uint32)},
+    "more evaluations than epochs": {".validation_loss": np.ones((2, 7))},
+    "fewer evaluations than epochs": {".validation_loss": np.ones((2, 3))},
+    "losses of one network": {".training_loss": np.ones((1, 4))},
+    "losses without epochs": {".training_loss": np.ones(2)},
+    "a spectrum too many": {".exponents": np.zeros((2, 3, 3))},
+    "spectra of another size": {".exponents": np.zeros((2, 2, 4))},
+    "spectra to come": {".spectrum_epochs": np.array([0, 5], np.int32)},
+    "spectra twice": {".spectrum_epochs": np.array([4, 4], np.int32)},
+    "spectra before the start": {".spectrum_epochs": np.array([-1, 4], np.int32)},
+}
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_a_population_that_makes_no_sense_is_refused(population, tmp_path, name):
+    fresh, _, (identity, arrays) = population
+    path = tmp_path / "population.npz"
+    arrays = {n: a for n, a in (arrays | POPULATIONS[name]).items() if a is not None}
+    _checkpoint.save(path, identity, arrays)
+    with pytest.raises(ValueError, match=r"population\.npz' is damaged: it") as caught:
+        lejax.training.load_population(path, fresh)
+    assert "\n" not in str(caught.value)

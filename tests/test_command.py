@@ -1,6 +1,10 @@
 """The command: right numbers, strict files, one sentence for bad input."""
 
+import codecs
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -199,6 +203,33 @@ def test_float32_and_an_interval_that_is_found(run, tmp_path):
         assert arrays["exponents"].dtype == np.float32
 
 
+def test_each_derived_number_has_its_own_error():
+    henon = lejax.systems.Henon()
+    spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=600, transient=50)
+    report = _report.make_report(spectrum, {}, {}, {})
+    dimension = lejax.jackknife(spectrum, lambda e: lejax.kaplan_yorke_dimension(e, 2))
+    entropy = lejax.jackknife(spectrum, lejax.kolmogorov_sinai_entropy)
+    np.testing.assert_allclose(report.dimension, dimension, rtol=1e-9)
+    np.testing.assert_allclose(report.entropy, entropy, rtol=1e-9)
+    assert report.dimension[1] != pytest.approx(report.entropy[1], rel=0.1)
+
+
+def test_the_interval_is_found_along_the_run_that_follows(run, linear, monkeypatch):
+    asked = []
+
+    def spy(cell, state, inputs, *, transient, key, num_exponents):
+        asked.append((np.asarray(inputs), transient, jr.key_data(key).tolist(), num_exponents))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(_command, "suggest_qr_interval", spy)
+    line = ("--inputs", "inputs.npy", "--qr-every", "auto", "--transient", 20, "--seed", 7)
+    assert run(*linear, *line)[0] == 2
+    ((inputs, transient, key, num_exponents),) = asked
+    np.testing.assert_array_equal(inputs, np.load("inputs.npy")[:276])
+    assert (transient, num_exponents) == (20, 3)
+    assert key == jr.key_data(jr.key(7)).tolist()
+
+
 def test_info(run):
     status, out, err = run("info")
     assert (status, err) == (0, "")
@@ -207,6 +238,128 @@ def test_info(run):
     assert lines["lejax"] == lejax.__version__
     assert str(jax.devices()[0]) in lines["devices"]
     assert lines["x64"].startswith("on")
+
+
+class Full:
+    """A stdout on which there is no room."""
+
+    encoding = "utf-8"
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self):
+        pass
+
+
+def test_the_files_are_there_before_the_table_is_printed(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", Full())
+    status, _, err = run(*SMALL, "--no-plot", "--out", "kept")
+    assert status == 1
+    assert err == (
+        "lejax spectrum: cannot print: No space left on device, but the results are in kept.\n"
+    )
+    content = strict_json(tmp_path / "kept" / "spectrum.json")
+    assert len(content["exponents"]) == 2
+    status, _, err = run("info")
+    assert (status, err) == (1, "lejax info: cannot print: No space left on device.\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_device_and_a_closed_pipe(unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "lejax"]
+    with open("/dev/full", "w") as full:
+        for line in ("--help", "--version", "spectrum --help"):
+            done = subprocess.run(
+                [*command, *line.split()], stdout=full, stderr=subprocess.PIPE, env=environment
+            )
+            assert done.returncode == 1
+            assert done.stderr == b"lejax: cannot print: No space left on device.\n"
+        done = subprocess.run([*command, "spectrum", "-k", "x"], stderr=full, env=environment)
+        assert done.returncode == 2
+    source, sink = os.pipe()
+    os.close(source)
+    done = subprocess.run(
+        [*command, "--help"], stdout=sink, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(sink)
+    assert (done.returncode, done.stderr) == (1, b"lejax: cannot print: Broken pipe.\n")
+
+
+@pytest.mark.slow  # starts JAX
+def test_a_pipe_that_is_closed_loses_nothing(tmp_path):
+    command = [sys.executable, "-m", "lejax", *SMALL, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        said = child.stderr.read()
+    assert said.startswith(b"lejax spectrum: cannot print: Broken pipe, but the results are in")
+    assert child.returncode == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"spectrum.json", "spectrum.npz", "spectrum.png"}
+
+
+@pytest.mark.slow  # starts JAX
+@pytest.mark.parametrize("platform", ["abacus", "cuda"])
+def test_a_platform_that_is_not_there(platform, tmp_path):
+    for line in ("info", "spectrum"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lejax", line],
+            env=os.environ | {"JAX_PLATFORMS": f"{platform}"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode == 0:
+            pytest.skip(f"this machine has {platform}")
+        assert (done.returncode, done.stdout) == (2, "")
+        sentence = f"JAX finds no device of JAX_PLATFORMS='{platform}', which is unknown or"
+        assert done.stderr.startswith(f"lejax {line}: {sentence}")
+        assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_not_utf8(run, linear, tmp_path, monkeypatch):
+    odd = os.fsdecode(b"caf\xe9")
+    os.replace(tmp_path / "linear.npz", tmp_path / f"{odd}.npz")
+    os.replace(tmp_path / "inputs.npy", tmp_path / f"{odd}.npy")
+    line = ("spectrum", f"{odd}.npz", "--activation", "relu", "--inputs", f"{odd}.npy")
+    status, out, err = run(*line, "--out", odd)
+    assert (status, err) == (0, "")
+    assert "driven by caf\\xe9.npy" in out
+    assert f"Wrote caf\\xe9{os.sep}spectrum.json" in out
+    settings = strict_json(tmp_path / odd / "spectrum.json")["settings"]
+    assert settings["network"] == "caf\\xe9.npz"
+    status, out, err = run("spectrum", f"{odd}{odd}.npz")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+
+
+def test_what_the_terminal_cannot_show_is_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    _command._say("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    assert written.getvalue() == b"caf\\xe9\n"
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, b""])
+def test_a_csv_with_a_byte_order_mark(run, linear, tmp_path, mark):
+    text = "\n".join(f"{t % 3 / 3},{t % 5 / 5}" for t in range(60))
+    (tmp_path / "i.csv").write_bytes(mark + text.encode())
+    assert run(*linear, "--inputs", "i.csv", "--no-plot")[0] == 0
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    np.testing.assert_allclose(sum(content["exponents"]), np.log(0.5 * 0.25 * 0.125), rtol=1e-12)
+    assert content["num_steps"] == 60
+
+
+@pytest.mark.parametrize("option", ["--out", "--inputs", None])
+def test_a_nul_is_no_path(run, option, tmp_path):
+    status, out, err = run("spectrum", *([option] if option else []), "a\0b")
+    assert (status, out) == (2, "")
+    assert "must be a path, which holds no NUL, got 'a\\x00b'" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_bad_files(folder):
@@ -364,6 +517,46 @@ def test_a_failed_write_leaves_the_old_files_and_no_other(tmp_path):
         _report._write_whole(writers)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("blocked", ["spectrum.json", "spectrum.npz", "spectrum.png"])
+def test_all_files_or_none_where_one_name_is_taken(run, tmp_path, blocked):
+    folder = tmp_path / "lejax-spectrum"
+    (folder / blocked).mkdir(parents=True)
+    others = {"spectrum.json", "spectrum.npz", "spectrum.png"} - {blocked}
+    for name in others:
+        (folder / name).write_text("old")
+    status, out, err = run(*SMALL)
+    assert (status, out) == (2, "")
+    assert f"cannot write to --out lejax-spectrum: {blocked} is a directory" in err
+    assert {path.name for path in folder.iterdir()} == others | {blocked}
+    assert {(folder / name).read_text() for name in others} == {"old"}
+
+
+def test_a_name_that_cannot_be_taken_gives_the_others_back(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    paths[0].write_text("old")
+    paths[2].write_text("old")
+    replace = os.replace
+
+    def fail(source, target):
+        if target == paths[2] and "new" in source.read_text():
+            raise PermissionError("locked")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(PermissionError, match="locked"):
+        _report._write_whole({path: lambda file: file.write(b"new") for path in paths})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "c": "old"}
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").write_text("mine")
+    path = tmp_path / "spectrum.json"
+    path.symlink_to("elsewhere")
+    _report._write_whole({path: lambda file: file.write(b"new")})
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert path.read_text() == "new"
 
 
 def test_a_file_name_is_no_formula(run, tmp_path):

@@ -65,6 +65,8 @@ def test_the_eeg_is_standardized_and_slow():
     eeg = lejax.data.eeg()
     assert (eeg.shape, eeg.dtype) == ((9640, 16), jnp.float64)
     assert lejax.data.eeg(jnp.float32).dtype == jnp.float32
+    with np.load(FOLDER / "eeg_excerpt.npz") as file:
+        np.testing.assert_array_equal(eeg, file["eeg"].astype(float))  # in the order of time
     np.testing.assert_allclose(eeg.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(eeg.std(axis=0), 1, atol=1e-3)
     # Smoothed: nearly nothing is left above 30 Hz.

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import lejax
 PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
-    {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
+    {"_array_files", "_batch", "_cell", "_fingerprint", "_results", "_statistics", "_units"},
     {"_check"},
     {"_closures"},
     {"_unroll"},
@@ -107,6 +108,21 @@ def test_every_module_has_a_floor():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_fit_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_floors_of_the_core_tests_are_those_of_the_package():
+    root = PACKAGE.parent
+    if not (root / ".ci" / "floors.txt").exists():
+        pytest.skip("installed without its repository")
+    lines = (root / ".ci" / "floors.txt").read_text().splitlines()
+    held = dict(line.split()[0].split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    for dependency in project["dependencies"]:
+        name, floor = dependency.split(">=")
+        assert (held[name] + ".").startswith(floor + ".")
+    assert held["jaxlib"] == held["jax"]
+    # Whose data these are is said where they are, and beside the license of the code.
+    assert project["license-files"] == ["LICENSE", "lejax/data/README.md"]
 
 
 def test_public_list_resolves_lazily():

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ import pytest
 from jax.sharding import AxisType
 
 import lejax
-from lejax.run import Grid, _program, sweep, to_xarray
+from lejax.run import Grid, _checkpoint, _program, sweep, to_xarray
 
 
 GRID = Grid(a=np.linspace(0.2, 1.4, 5), start=0.1 * np.asarray(jr.normal(jr.key(0), (3, 2))))
@@ -280,6 +281,75 @@ def test_a_checkpoint_of_another_sweep_is_refused(tmp_path):
         sweep(square, members, checkpoint=tmp_path / "file")
 
 
+@pytest.fixture
+def finished(tmp_path):
+    sweep(square, np.arange(6.0), batch_size=2, checkpoint=tmp_path)
+    return tmp_path
+
+
+def test_batches_that_changed_places_are_refused(finished):
+    first, second = finished / "batch-000000.npz", finished / "batch-000001.npz"
+    first.rename(finished / "aside")
+    second.rename(first)
+    (finished / "aside").rename(second)
+    with pytest.raises(ValueError, match=r"batch-000000\.npz' .* its batch is 1, but here it is 0"):
+        sweep(square, np.arange(6.0), checkpoint=finished)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "it lacks 0"),
+        ({"0": np.zeros(2), "1": np.zeros(2)}, "it also holds 1"),
+        ({"0": np.zeros(3)}, r"its 0 is float64\[3\], where float64\[2\] is needed"),
+        ({"0": np.zeros((2, 1))}, r"its 0 is float64\[2, 1\], where float64\[2\] is needed"),
+        ({"0": np.zeros(2, np.float32)}, r"its 0 is float32\[2\], where float64\[2\] is needed"),
+    ],
+)
+def test_a_batch_of_other_contents_is_refused(finished, arrays, message):
+    path = finished / "batch-000002.npz"
+    _checkpoint.save(path, _checkpoint.read(path).identity, arrays)
+    with pytest.raises(ValueError, match=rf"batch-000002\.npz' is damaged: {message}\."):
+        sweep(square, np.arange(6.0), checkpoint=finished)
+
+
+@pytest.mark.parametrize("batch_size", [0, -2, 2.0, "2", True, None, [2]])
+def test_a_head_without_a_size_of_batches_is_refused(finished, batch_size):
+    path = finished / "sweep.npz"
+    _checkpoint.save(path, _checkpoint.read(path).identity | {"batch_size": batch_size}, {})
+    with pytest.raises(ValueError, match=r"sweep\.npz' is damaged: its batch_size is "):
+        sweep(square, np.arange(6.0), checkpoint=finished)
+
+
+def test_a_link_or_what_is_no_path_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="checkpoint must be a path, got 3"):
+        sweep(square, np.arange(6.0), checkpoint=3)
+    with pytest.raises(ValueError, match="holds a NUL"):
+        sweep(square, np.arange(6.0), checkpoint="a\0b")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")  # a folder may be one
+    sweep(square, np.arange(6.0), batch_size=2, checkpoint=tmp_path / "link")
+    path = tmp_path / "folder" / "batch-000001.npz"
+    path.unlink()
+    path.symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"batch-000001\.npz' is a symbolic link"):
+        sweep(square, np.arange(6.0), checkpoint=tmp_path / "link")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_constants_of_the_function_are_part_of_it(tmp_path):
+    def times(factors):
+        return lambda x: x * factors
+
+    factors = np.linspace(1.0, 2.0, 500)
+    sweep(times(factors), np.arange(3.0), checkpoint=tmp_path)
+    sweep(times(factors.copy()), np.arange(3.0), checkpoint=tmp_path)
+    changed = factors.copy()
+    changed[250] = 7.0
+    with pytest.raises(ValueError, match=r"its function is <lambda> with fingerprint"):
+        sweep(times(changed), np.arange(3.0), checkpoint=tmp_path)
+
+
 def test_batches_fit_memory(monkeypatch):
     def greedy(x):
         return jnp.sum(jnp.sin(x * jnp.ones((1000, 100))) @ jnp.ones((100, 100)))  # 800 kB or more
@@ -294,6 +364,15 @@ def test_batches_fit_memory(monkeypatch):
     assert _program._bytes_needed(compiled) <= whole // 4
     monkeypatch.setattr(_program, "_ROOM", 1)
     assert _program.lower_what_fits(greedy, members, mesh, 64)[0] == 1
+
+
+def test_room_is_half_of_the_smallest_device_or_a_gibibyte():
+    def room(*stats):
+        devices = np.array([SimpleNamespace(memory_stats=lambda s=s: s) for s in stats])
+        return _program._room(SimpleNamespace(devices=devices))
+
+    assert room({"bytes_limit": 800}, {"bytes_limit": 600}) == 300
+    assert room({"bytes_limit": 2**40}, None) == room({}, None) == 2**30
 
 
 @pytest.mark.parametrize(
@@ -336,6 +415,14 @@ def test_to_xarray(swept):
     plain = to_xarray({"x": (np.zeros((3, 2)), np.ones(3))}, np.zeros((3, 5)))
     assert dict(plain.sizes) == {"member": 3, "x.0_0": 2}
     assert to_xarray(np.ones(3), np.zeros(3))["value"].dims == ("member",)
+    alone = to_xarray({"x": np.zeros((3, 2)), "y": np.arange(3)})
+    assert dict(alone.sizes) == {"member": 3, "x_0": 2}
+    np.testing.assert_array_equal(alone.member, [0, 1, 2])
+    np.testing.assert_array_equal(alone.y, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"results differ in length: .*has 3, .*has 2"):
+        to_xarray({"x": np.zeros(3), "y": np.zeros(2)})
+    with pytest.raises(TypeError, match="results holds no array"):
+        to_xarray({})
     with pytest.raises(ValueError, match=r"x of the results has shape \(4,\), but the members"):
         to_xarray({"x": np.zeros(4)}, np.zeros(3))
     with pytest.raises(ValueError, match="dt is both an axis of the members and a result"):

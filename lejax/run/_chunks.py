@@ -23,6 +23,17 @@ class Layout(NamedTuple):
     together: bool
     """Whether each chunk has all the blocks, as in a run that may stop after any of them."""
 
+    def starts_at(self, step: int) -> bool:
+        """Whether a chunk begins at `step`, or the run ends there."""
+        if step == self.transient + self.num_steps:
+            return True
+        start = 0
+        for chunk in itertools.chain(self._skipped(), self._counted()):
+            if start >= step:
+                break
+            start += chunk.steps
+        return start == step
+
     def chunks_from(self, step: int) -> Iterator[Chunk]:
         """The chunks that begin at `step` or later."""
         start = 0

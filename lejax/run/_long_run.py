@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,10 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
+from .. import __version__
 from .._blocks import has_blocks
-from .._cell import Cell, first_input, name_of, ravel, time_step
+from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
-from .._closures import close, keep
+from .._closures import keep
+from .._fingerprint import fingerprint_program
 from .._method import SequentialQR
 from .._results import RESULTS
 from .._rooms import order_directions
@@ -22,6 +23,7 @@ from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
+from ._position import Position, from_arrays, to_arrays
 from ._tally import (
     Tally,
     add,
@@ -76,7 +78,7 @@ def long_run(
         blocks grow with the run: the result holds between `num_blocks` and 2 `num_blocks` of them.
     - `chunk_steps`: about how many steps between two looks of the host; 256 to 10 000, fewer for larger
         states, if `None`. A chunk is a run of whole blocks, or part of a block longer than a chunk.
-    - `checkpoint`: a path that ends in `.npz`. After each chunk all that is needed to go on is written there, by
+    - `checkpoint`: a path that ends in `.npz` and is no symbolic link. After each chunk all that is needed to go on is written there, by
         replacing the file at once. The same call finds it and goes on; it returns immediately if the run was complete.
     - `checkpoint_seconds`: the least time between two writes, for chunks that take less.
     - `progress`: whether to show a bar on stderr; if `None`, only on a terminal and once a second has passed.
@@ -94,7 +96,7 @@ def long_run(
     there is a `frame`: which blocks the leading ones belong to is known only at the end. With an interval above 1
     there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
-    of JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
+    of lejax and JAX on the same hardware; at most one chunk is done twice. To stop at the first look that satisfies a
     tolerance favors looks at which the error is underestimated, by a fraction of it; blocks shorter than the memory
     of the dynamics do so too, so give slow systems longer chunks. Ctrl-C is heard between chunks. A function of the
     host: it cannot be traced.
@@ -147,7 +149,7 @@ def long_run(
     follows_all = has_blocks(cell) and frame is None
     followed = None if follows_all else num_exponents
 
-    def reported(now: _Position) -> tuple[Tally, Array]:
+    def reported(now: Position) -> tuple[Tally, Array]:
         """What was counted and the frame, in the order and number of the report."""
         assert now.tally is not None
         assert now.frame is not None
@@ -158,18 +160,21 @@ def long_run(
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 
-    def is_done(now: _Position) -> bool:
+    def is_done(now: Position) -> bool:
         if now.tally is None:
             return False
         if now.tally.first_bad_step >= 0:
             return True
         return tolerance is not None and is_precise(reported(now)[0], tolerance)
 
-    now, identity = _Position(0, state, frame, None), {}
+    now, identity = Position(0, state, frame, None), {}
     if path is not None:
         identity = _identity(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
         arrays = checkpoints.load(path, identity)
-        now = now if arrays is None else _from_arrays(arrays, state)
+        if arrays is not None:
+            size = ravel(state)[0].size
+            directions = (followed or size) if frame is None else frame.shape[1]
+            now = from_arrays(path, arrays, state, directions, layout, ends)
 
     with (
         keep(cell) as cell,
@@ -206,11 +211,11 @@ def long_run(
             if counted or bool(chunk.result == RESULTS.nonfinite):
                 tally = add(begin(ends, chunk) if tally is None else tally, chunk, now.step)
                 tally = tally if tolerance is None else merge_full(tally)
-            now = _Position(stop, chunk.state, chunk.frame, tally)
+            now = Position(stop, chunk.state, chunk.frame, tally)
             bar.update(steps)
             done = stop == transient + num_steps or is_done(now)
             if path is not None and (done or time.monotonic() - saved >= checkpoint_seconds):
-                checkpoints.save(path, identity, _to_arrays(now))
+                checkpoints.save(path, identity, to_arrays(now))
                 saved = time.monotonic()
 
         tally, frame = reported(now)  # at least one step counts
@@ -218,15 +223,6 @@ def long_run(
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
-
-
-class _Position(NamedTuple):
-    """Where a run stands: all that the next chunk needs to know."""
-
-    step: int
-    state: PyTree
-    frame: Array | None
-    tally: Tally | None
 
 
 def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
@@ -248,6 +244,7 @@ def _identity(
     has_tolerance = numbers.pop("together")
     return {
         "kind": "a long run" + (" with a tolerance" if has_tolerance else ""),
+        "version of lejax": __version__,
         "version of JAX": jax.__version__,
         **numbers,
         "num_exponents": num_exponents,
@@ -256,38 +253,14 @@ def _identity(
         **checkpoints.identify("state", state),
         **checkpoints.identify("frame", frame),
         **checkpoints.identify("key", key),
-        "cell": f"{name_of(cell)} {checkpoints.fingerprint(_program(cell, first_input(inputs), state))}",
-        **checkpoints.identify("cell", close(cell, first_input(inputs), state)),
+        "cell": f"{name_of(cell)} with fingerprint {fingerprint_program(_tangent_step, cell, first_input(inputs), state)}",
+        **checkpoints.identify("cell", cell),
         **checkpoints.identify("inputs", inputs),
     }
 
 
-def _program(cell: Cell, input: PyTree, state: PyTree) -> str:
-    """The program of one step, which does not depend on the values of arrays."""
-    arrays, rest = eqx.partition((cell, input, state), eqx.is_array)
-
-    @jax.jit
-    def step(arrays):
-        cell, input, state = eqx.combine(arrays, rest)
-        return cell(input, state)
-
-    return step.lower(arrays).as_text()
-
-
-def _to_arrays(now: _Position) -> dict[str, np.ndarray]:
-    leaves = jax.tree.leaves(now.state)
-    tally = {} if now.tally is None else now.tally._asdict()
-    arrays = {f"state.{i}": leaf for i, leaf in enumerate(leaves)}
-    arrays |= {f"tally.{name}": array for name, array in tally.items()}
-    arrays |= {"step": now.step, "frame": now.frame}
-    return {name: np.asarray(array) for name, array in arrays.items()}
-
-
-def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> _Position:
-    leaves, structure = jax.tree.flatten(like)
-    now = [jnp.asarray(arrays[f"state.{i}"]) for i in range(len(leaves))]
-    tally = None
-    if "tally.growth" in arrays:
-        tally = Tally(*(arrays[f"tally.{name}"] for name in Tally._fields))
-    state, frame = jax.tree.unflatten(structure, now), jnp.asarray(arrays["frame"])
-    return _Position(int(arrays["step"]), state, frame, tally)
+def _tangent_step(cell: Cell, input: PyTree, state: PyTree) -> PyTree:
+    """One step and what it does to one tangent, by the cell's own rule where it has one."""
+    if isinstance(cell, TangentCell):
+        return cell.push_forward(input, state, jax.tree.map(lambda x: x[..., None], state))
+    return jax.jvp(lambda state: cell(input, state), (state,), (state,))

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
+from .. import __version__
 from .._cell import name_of
 from .._check import check_count
 from . import _checkpoint as checkpoints
@@ -93,7 +94,7 @@ def sweep(
     out = _check_output(name, eqx.filter_eval_shape(function, shapes_of(host, ())))
 
     if batch_size is None and folder is not None and (folder / _HEAD).exists():
-        batch_size = checkpoints.read(folder / _HEAD).identity.get("batch_size")
+        batch_size = _batch_size(folder / _HEAD)
     compiled = None
     if batch_size is None:
         batch_size, lowered, compiled = lower_what_fits(function, host, mesh, size)
@@ -105,6 +106,7 @@ def sweep(
     if folder is not None:
         identity = {
             "kind": "a sweep",
+            "version of lejax": __version__,
             "version of JAX": jax.__version__,
             "shape": list(shape),
             "batch_size": batch_size,
@@ -132,7 +134,11 @@ def sweep(
         for number in range(rank, len(batches), processes):
             batch = batches[number]
             path = None if folder is None else folder / f"batch-{number:06d}.npz"
-            arrays = None if path is None else checkpoints.load(path, identity)
+            own = identity | {"batch": number}
+            arrays = None if path is None else checkpoints.load(path, own)
+            if path is not None and arrays is not None:
+                shapes = {f"{i}": (x.dtype, (len(batch), *x.shape)) for i, x in enumerate(leaves)}
+                checkpoints.check_arrays(path, arrays, shapes)
             if arrays is None:
                 compiled = lowered.compile() if compiled is None else compiled
                 # The last one is filled up with its last member, so that it has the shape of the others.
@@ -141,7 +147,7 @@ def sweep(
                 rows = jax.tree.leaves(compiled(weights, jax.device_put(stack, place.batch)))
                 arrays = {f"{i}": np.asarray(x)[: len(batch)] for i, x in enumerate(rows)}
                 if path is not None:
-                    checkpoints.save(path, identity, arrays)
+                    checkpoints.save(path, own, arrays)
             for i, all_rows in enumerate(results):
                 all_rows[batch.start : batch.stop] = arrays[f"{i}"]
             bar.update(len(batch))
@@ -165,11 +171,20 @@ def _check_mesh(mesh: Mesh | None) -> Mesh:
 
 
 def _check_folder(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
+    path = checkpoints.to_path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"checkpoint must be a folder, but {str(path)!r} is a file.")
     path.mkdir(parents=True, exist_ok=True)
+    checkpoints.clear(path)
     return path
+
+
+def _batch_size(head: Path) -> int:
+    """How the sweep that began this folder cut its members."""
+    batch_size = checkpoints.read(head).identity.get("batch_size")
+    if type(batch_size) is not int or batch_size < 1:
+        raise checkpoints.damaged(head, f"its batch_size is {batch_size!r}")
+    return batch_size
 
 
 def _check_output(name: str, out: PyTree) -> PyTree[jax.ShapeDtypeStruct]:

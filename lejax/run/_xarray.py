@@ -6,17 +6,18 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
-from ._grid import Grid, coordinates_of, shape_of
+from ._grid import Grid, coordinates_of, length_of, shape_of
 
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
 
-def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid) -> "Dataset":
+def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None) -> "Dataset":
     """The results of a sweep as an `xarray.Dataset`: one variable for each array, the axes named and with coordinates.
 
-    **Arguments:** `results` of `sweep`, and the `members` it was given.
+    **Arguments:** `results` of `sweep`, and the `members` it was given, which name and measure the axes; without them
+    the arrays of the results must share a leading axis, which is then that of the members.
 
     **Returns:** a `Dataset`. The leading dimensions are those of the `Grid`, with its coordinates, or `member`;
     the others of a variable `x` are `x_0`, `x_1`, ... A variable is named by its place in the pytree:
@@ -39,7 +40,11 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid) -> "Dataset":
         raise ModuleNotFoundError(
             "to_xarray needs xarray, which is not installed: pip install xarray."
         ) from error
-    shape, coordinates = shape_of(members), coordinates_of(members)
+    if members is None:
+        shape = (length_of("results", results),)
+        coordinates = {"member": np.arange(shape[0])}
+    else:
+        shape, coordinates = shape_of(members), coordinates_of(members)
     variables = {}
     for path, leaf in jtu.tree_leaves_with_path(results):
         name = _name(path)
