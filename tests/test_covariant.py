@@ -206,11 +206,11 @@ def test_memory_grows_as_the_root_of_the_steps():
     cell, state = random_tanh(jr.key(0), 16, 1.5), jnp.ones(16)
 
     def temporary(num_steps):
-        cell_, state_, inputs, _, count, steps = check_run(
+        cell_, state_, inputs, dt, count, steps = check_run(
             cell, state, None, None, num_steps, 0, 0, None
         )
         lowered = _covariant_statistics.lower(
-            cell_, state_, inputs, count, steps, 1, None, lejax.VectorStatistics()
+            cell_, state_, inputs, dt, count, steps, 1, None, lejax.VectorStatistics()
         )
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 

@@ -267,7 +267,10 @@ class Rows(lejax.BlockTriangularCell):
         return rows @ self.A.T, self.rates * decay
 
     def blocks(self, input, state):
-        blocks = (lejax.DenseBlock(lambda c: self.A @ c, 2, 3), lejax.DiagonalBlock.of_entries(self.rates))
+        blocks = (
+            lejax.DenseBlock(lambda c: self.A @ c, 2, 3),
+            lejax.DiagonalBlock.of_entries(self.rates),
+        )
         return self(input, state), blocks
 
 
