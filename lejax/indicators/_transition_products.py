@@ -161,7 +161,7 @@ def _determinant(step: Float[Array, "d d"]):
     inverse = jnp.linalg.inv(jnp.where(is_zero, eye, fixed))
     sensitivity = jnp.sum(jnp.abs(inverse) * jnp.abs(fixed).T)
     # One number is what it is.
-    rounding = 4 * len(step) * float(jnp.finfo(step.dtype).eps) if len(step) > 1 else 0.0
+    rounding = 64 * len(step) * float(jnp.finfo(step.dtype).eps) if len(step) > 1 else 0.0
     is_lost = is_zero | ~(rounding * sensitivity < 1)
     is_lost &= jnp.all(jnp.isfinite(fixed))
     sign, log = jnp.linalg.slogdet(jnp.where(is_lost, eye, step))
