@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._cell import is_traced
 from ._check import check_count
 
 
@@ -112,6 +113,10 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
     Yang & Radons, Phys. Rev. Lett. 100 (2008); Takeuchi et al., Phys. Rev. E 84 (2011).
     """
     growth = jnp.asarray(growth)
+    if not jnp.issubdtype(growth.dtype, jnp.floating):
+        raise TypeError(f"growth must be real floating point, got {growth.dtype}.")
+    if not is_traced(growth) and bool(jnp.any(jnp.isnan(growth))):
+        raise ValueError("growth must hold no NaN: of which vector grows faster it says nothing.")
     window = check_count("window", window, 1)
     if growth.ndim != 2:
         raise ValueError(f"growth must have shape (T, k), got {growth.shape}.")

@@ -56,6 +56,8 @@ class CovariantStep(NamedTuple):
     state: PyTree
     vectors: Float[Array, "d k"]
     growth: Float[Array, " k"]
+    dt: Float[Array, ""]
+    """The duration of a step."""
 
 
 class CovariantReducer(eqx.Module):
@@ -154,6 +156,7 @@ def covariant_statistics(
     transient: int = 0,
     backward_transient: int = 100,
     every: int = 1,
+    dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,
 ) -> Any:
@@ -184,11 +187,13 @@ def covariant_statistics(
     leaves = jax.tree.leaves(reducer, is_leaf=_is_reducer)
     if not leaves or not all(map(_is_reducer, leaves)):
         raise TypeError(f"reducer must be a CovariantReducer or a pytree of them, got {reducer!r}.")
-    cell, state, inputs, _, count, steps = check_run(
-        cell, state, inputs, num_exponents, num_steps, transient, backward_transient, None
+    cell, state, inputs, duration, count, steps = check_run(
+        cell, state, inputs, num_exponents, num_steps, transient, backward_transient, dt
     )
     every = check_count("every", every, 1)
-    results, total = _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer)
+    results, total = _covariant_statistics(
+        cell, state, inputs, duration, count, steps, every, key, reducer
+    )
     if throw:
         raise_if_nonfinite(total, cell, state, inputs)
     return results
@@ -268,17 +273,20 @@ def _covariant_lyapunov_vectors(run, every, key):
 
 
 @compiled
-def _covariant_statistics(cell, state, inputs, count, steps, every, key, reducer):
+def _covariant_statistics(cell, state, inputs, dt, count, steps, every, key, reducer):
     reducers, structure = jax.tree.flatten(reducer, is_leaf=_is_reducer)
     unravel = ravel(state)[1]
 
     def start(frame):
-        example = CovariantStep(state, frame, frame[0])
+        example = CovariantStep(state, frame, frame[0], jnp.asarray(dt, frame.dtype))
         return vary_with([r.start(example) for r in reducers], frame)
 
     def visit(totals, covariant: Covariant, index):
         def add(totals):
-            step = CovariantStep(unravel(covariant.vector), covariant.vectors, covariant.growth)
+            duration = jnp.asarray(dt, covariant.growth.dtype)
+            step = CovariantStep(
+                unravel(covariant.vector), covariant.vectors, covariant.growth, duration
+            )
             return [r.add(total, step) for r, total in zip(reducers, totals, strict=True)]
 
         totals, sound = totals

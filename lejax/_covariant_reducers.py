@@ -14,9 +14,9 @@ class CovariantStatistics(eqx.Module):
     """What `VectorStatistics` reports of k vectors."""
 
     mean_log_growth: Float[Array, " k"]
-    """The exponents in nats per step."""
+    """The exponents in nats per step, or per unit of `dt`."""
     variance_log_growth: Float[Array, " k"]
-    """The variance of the rates along the vectors from step to step."""
+    """The variance of the rates along the vectors from step to step, in the square of the same unit."""
     mean_squared_cosine: Float[Array, "k k"]
     """Of the angles between vectors: 1 for parallel ones, 1/d for unrelated ones."""
     smallest_angle: Float[Array, "k k"]
@@ -37,7 +37,7 @@ class VectorStatistics(CovariantReducer):
         growth, second, square, largest, participation = total
         with jax.default_matmul_precision("highest"):
             cosine = jnp.abs(step.vectors.T @ step.vectors)
-        rate = jnp.log(step.growth)
+        rate = jnp.log(step.growth) / step.dt
         return (
             growth + rate,
             second + rate**2,

@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
@@ -17,7 +18,7 @@ class PiecewiseLinearMap(RecurrentCell):
 
     The H hyperplanes $W_2 z + h_2 = 0$ cut the state space into regions. A region is the vector of bits
     $D(z) = [W_2 z + h_2 > 0]$; on it F is affine, $z \mapsto J_D z + b_D$ with $J_D = A + W_1 \mathrm{diag}(D) W_2$ and
-    $b_D = h_1 + W_1 D h_2$.
+    $b_D = h_1 + W_1 D h_2$. On a hyperplane a unit is off and has the slope 0, as `jax.nn.relu` has there.
 
     **Arguments:** arrays `A` (M, M), `W1` (M, H), `W2` (H, M), `h1` (M,), `h2` (H,), of which all may be zero.
 
@@ -47,7 +48,7 @@ class PiecewiseLinearMap(RecurrentCell):
             raise TypeError(
                 "a PiecewiseLinearMap takes no input; a constant one is part of h1, see lejax.piecewise_linear."
             )
-        hidden = jnp.maximum(self.W2 @ state + self.h2, 0)
+        hidden = jax.nn.relu(self.W2 @ state + self.h2)
         return self.A @ state + self.W1 @ hidden + self.h1
 
     def region(self, state: Float[Array, " m"]) -> Bool[Array, " h"]:

@@ -206,11 +206,11 @@ def test_memory_grows_as_the_root_of_the_steps():
     cell, state = random_tanh(jr.key(0), 16, 1.5), jnp.ones(16)
 
     def temporary(num_steps):
-        cell_, state_, inputs, _, count, steps = check_run(
+        cell_, state_, inputs, dt, count, steps = check_run(
             cell, state, None, None, num_steps, 0, 0, None
         )
         lowered = _covariant_statistics.lower(
-            cell_, state_, inputs, count, steps, 1, None, lejax.VectorStatistics()
+            cell_, state_, inputs, dt, count, steps, 1, None, lejax.VectorStatistics()
         )
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 
@@ -296,3 +296,17 @@ def test_bad_input():
         lejax.covariant_statistics(
             Henon(), jnp.zeros(2), num_steps=5, reducer=lejax.AngleHistogram(2)
         )
+
+
+def test_statistics_come_per_unit_of_time():
+    flow = lejax.systems.Flow(lejax.systems.Lorenz63(), 0.01)
+    run = {"num_steps": 200, "transient": 100, "backward_transient": 50}
+    own = lejax.covariant_lyapunov_vectors(flow, jnp.ones(3), **run)
+    for dt in (None, 0.5):
+        scale = 1 if dt is None else 0.01 / dt
+        found = lejax.covariant_statistics(
+            flow, jnp.ones(3), reducer=lejax.VectorStatistics(), dt=dt, **run
+        )
+        np.testing.assert_allclose(found.mean_log_growth, scale * own.exponents, rtol=1e-8)
+        variance = np.var(own.local_exponents, axis=0)
+        np.testing.assert_allclose(found.variance_log_growth, scale**2 * variance, rtol=1e-6)

@@ -350,3 +350,24 @@ def test_derivatives_at_times_that_repeat_and_at_a_start_on_a_hyperplane():
     np.testing.assert_allclose(jax.jacrev(lambda z: flow(None, z))(jnp.zeros(2)), jnp.eye(2))
     linear = EventExactFlow(ContinuousALRNN(-jnp.ones(1), jnp.zeros((1, 1)), jnp.zeros(1), 0), 1.0)
     np.testing.assert_allclose(jax.jacfwd(lambda z: linear(None, z))(jnp.ones(1)), [[jnp.exp(-1)]])
+
+
+def test_reverse_mode_over_a_batch_and_second_derivatives():
+    flow = EventExactFlow(CHUA, 1.0)
+    starts = jr.normal(jr.key(3), (3, 3))
+
+    def end(z):
+        return jnp.sum(flow(None, z) ** 2)
+
+    def of_batch(zs):
+        return jnp.sum(jax.vmap(end)(zs))
+
+    alone = np.array([jax.grad(end)(z) for z in starts])
+    np.testing.assert_allclose(jax.grad(of_batch)(starts), alone, rtol=1e-11)
+    direction = jnp.array([0.3, -1.0, 0.5])
+    slope = jax.jit(jax.vmap(lambda z: jax.jvp(jax.grad(end), (z,), (direction,))[1]))
+    difference = (
+        jax.vmap(jax.grad(end))(starts + 1e-5 * direction)
+        - jax.vmap(jax.grad(end))(starts - 1e-5 * direction)
+    ) / 2e-5
+    np.testing.assert_allclose(slope(starts), difference, rtol=1e-5, atol=1e-5)

@@ -192,3 +192,44 @@ def test_bad_input():
 
 def test_a_diverged_series_is_neither_regular_nor_chaotic():
     assert jnp.isnan(lejax.indicators.zero_one_test(jnp.full(100, jnp.nan), key=jr.key(0)))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 2, 0], [2, 0, 3, 1]])
+def test_the_number_of_responses_knows_no_order_of_starts(order):
+    ends = 1e-3 * jnp.array([0.0, 0.8, 1.6, 2.4])[jnp.array(order)]
+    echo = echo_state_index(lambda _, x: x, ends[:, None], jnp.zeros((6, 1)), transient=3)
+    assert int(echo.index) == 1
+    np.testing.assert_array_equal(echo.response, 0)
+
+
+def test_exponents_of_an_echo_are_per_unit_of_time_and_leave_the_transient_out():
+    flow = Flow(lambda u, x: -2 * x + u, dt=0.05)
+    inputs = jr.normal(jr.key(0), (60, 1))
+    echo = echo_state_index(flow, jnp.array([[1.0], [-1.0]]), inputs, transient=30)
+    np.testing.assert_allclose(echo.exponents, -2, rtol=1e-4)
+
+    def slow_then_fast(u, x):  # the rate of a step is its input
+        return u * x
+
+    rates = jnp.r_[jnp.full(20, 0.9), jnp.full(20, 0.5)][:, None]
+    echo = echo_state_index(slow_then_fast, jnp.ones((2, 1)), rates, transient=20)
+    np.testing.assert_allclose(echo.exponents, np.log(0.5), rtol=1e-12)
+
+
+def test_two_trajectories_start_from_where_rounding_puts_them():
+    # At 1 + 1e9 the nominal distance is a few units in the last place; a linear map stretches what there is by 2.
+    cell = Linear(jnp.diag(jnp.array([2.0])))
+    run = two_trajectory_exponent(cell, jnp.array([3e8]), num_steps=40, distance=3e-15)
+    np.testing.assert_allclose(run.exponent, np.log(2), rtol=1e-12)
+
+
+def test_two_trajectories_in_bfloat16():
+    cell = Linear(jnp.diag(jnp.array([0.5, 0.25], jnp.bfloat16)))
+    run = two_trajectory_exponent(cell, jnp.ones(2, jnp.bfloat16), num_steps=40, transient=10)
+    assert run.exponent.dtype == jnp.float32
+    np.testing.assert_allclose(run.exponent, np.log(0.5), atol=0.02)
+
+
+def test_tolerance_of_an_echo():
+    with pytest.raises(ValueError, match="tolerance must not be negative"):
+        echo_state_index(Henon(), jnp.zeros((2, 2)), jnp.zeros((5, 1)), transient=2, tolerance=-1.0)

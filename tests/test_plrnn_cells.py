@@ -279,3 +279,30 @@ def test_stack_and_closed_loop():
     closed = eqx.tree_at(lambda n: n.A, network, network.A + cell.C @ loop.readout.weight)
     state = jnp.array([0.3, -0.2, 0.1])
     np.testing.assert_allclose(loop(None, state), closed(None, state), atol=1e-15)
+
+
+@pytest.mark.parametrize("s", [1.5, 2.0])
+def test_the_tent_has_one_slope_on_each_side(s):
+    for start in (0.0, 0.3, 0.5, 0.7123, 1.0):
+        run = lejax.lyapunov_spectrum(lejax.systems.Tent(s), jnp.array(start), num_steps=150)
+        np.testing.assert_allclose(run.exponents, np.log(s), rtol=1e-12)
+
+
+def test_one_convention_at_the_hyperplanes():
+    size, key = 3, jax.random.key(5)
+    cells = [
+        lejax.cells.PLRNN.draw(size, key=key),
+        lejax.cells.MeanCenteredPLRNN.draw(size, key=key),
+        lejax.cells.ALRNN.draw(size, 2, key=key),
+        eqx.tree_at(lambda c: c.h2, lejax.cells.ShallowPLRNN.draw(size, 4, key=key), jnp.zeros(4)),
+        lejax.cells.ClippedShallowPLRNN.draw(size, 4, key=key),
+        eqx.tree_at(lambda c: c.theta, lejax.cells.DendriticPLRNN.draw(size, 2, key=key), jnp.zeros((size, 2))),
+        lejax.cells.RNNCell(0, size, activation=jax.nn.relu, use_bias=False, key=key),
+        lejax.systems.Lozi(),
+    ]  # fmt: skip
+    for cell in cells:
+        net = lejax.piecewise_linear(cell)
+        state = jnp.zeros(net.h1.size)
+        exact = net.affine(net.region(state))[0]
+        np.testing.assert_allclose(lejax.jacobian(net, state), exact, atol=1e-15)
+        np.testing.assert_allclose(lejax.jacobian(cell, state), exact, atol=1e-15)

@@ -202,3 +202,96 @@ def test_a_step_that_reads_nothing_of_its_state_is_refused():
     assert np.isneginf(lejax.lyapunov_spectrum(Shown(), jnp.ones(2), num_steps=3).exponents).all()
     with pytest.raises(ValueError, match="reads none of the 2 numbers"):
         transition_product(Shown(), jnp.ones(2), num_steps=3)
+
+
+class Word(eqx.Module):
+    """Integer matrices, of which the second undoes the first: everything is exact but for what floats cannot hold."""
+
+    def __call__(self, input, state):
+        forth = jnp.array([[3.0, 1.0], [2.0, 1.0]], state.dtype)
+        back = jnp.array([[1.0, -1.0], [-2.0, 3.0]], state.dtype)
+        return jnp.where(input > 0, forth, back) @ state
+
+
+def test_products_that_grow_and_shrink_again_are_right_or_missing():
+    for count in (3, 9, 14, 29):
+        word = jnp.asarray(np.r_[np.ones(count), -np.ones(count)])
+        product = transition_product(Word(), jnp.zeros(2), word)
+        growth = transient_growth(Word(), jnp.zeros(2), word)
+        for moduli in np.asarray(product.log_moduli):
+            assert np.isnan(moduli) or abs(moduli) < 0.2
+        assert np.isnan(growth.curve[-1]) or abs(growth.curve[-1]) < 0.2
+        if count < 6:
+            assert abs(growth.curve[-1]) < 1e-6
+        if count > 20:
+            assert np.isnan(growth.curve[-1])
+            assert np.isnan(product.log_moduli).all()
+        assert product.determinant_sign[-1] == 1
+        # The height itself is known, however the rest fares.
+        np.testing.assert_allclose(np.nanmax(growth.curve), growth.curve[count - 1])
+
+
+def test_rounding_does_not_hide_what_is_known():
+    turns = jr.orthogonal(jr.key(2), 5, (400,))
+    product = transition_product(Turning(turns), jnp.zeros(5), jnp.arange(400))
+    np.testing.assert_allclose(product.log_moduli, 0, atol=1e-11)
+    growth = transient_growth(Turning(turns), jnp.zeros(5), jnp.arange(400))
+    np.testing.assert_allclose(growth.curve, 0, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [2, 5, 20])
+def test_a_step_that_is_singular_within_rounding_has_no_sign(size):
+    normal = jr.normal(jr.key(size), (size,))
+    normal = normal / jnp.linalg.norm(normal)
+    projection = jnp.eye(size) - jnp.outer(normal, normal)
+    reflection = projection - jnp.outer(normal, normal)
+    cell = Turning(jnp.stack([reflection, projection]))
+    product = transition_product(cell, jnp.zeros(size), jnp.array([0, 0, 1, 0]))
+    np.testing.assert_array_equal(product.determinant_sign, [-1, 1, 0, 0])
+    np.testing.assert_array_equal(product.log_determinant[2:], -np.inf)
+    # Units do not matter.
+    units = 10.0 ** jnp.linspace(-3, 3, size)
+    scaled = Turning(cell.matrices * units[:, None] / units)
+    product = transition_product(scaled, jnp.zeros(size), jnp.array([0, 0, 1, 0]))
+    np.testing.assert_array_equal(product.determinant_sign, [-1, 1, 0, 0])
+
+
+class Rows(lejax.BlockTriangularCell):
+    """Copies of a state as rows: the Jacobian is the identity times A, where a Kronecker product has A times it."""
+
+    A: jax.Array
+    rates: jax.Array
+
+    def __call__(self, input, state):
+        rows, decay = state
+        return rows @ self.A.T, self.rates * decay
+
+    def blocks(self, input, state):
+        blocks = (
+            lejax.DenseBlock(lambda c: self.A @ c, 2, 3),
+            lejax.DiagonalBlock.of_entries(self.rates),
+        )
+        return self(input, state), blocks
+
+
+def test_blocks_that_stand_in_another_order_than_the_kronecker_one():
+    A, rates = jnp.array([[0.8, 3.0], [0.2, 0.4]]), jnp.array([-0.5, 0.25])
+    cell, state = Rows(A, rates), (jnp.ones((3, 2)), jnp.ones(2))
+    product = transition_product(cell, state, num_steps=3)
+    values = np.concatenate([np.linalg.eigvals(np.asarray(A)), np.asarray(rates)])
+    np.testing.assert_array_equal(product.determinant_sign, np.sign(np.prod(values)) ** [1, 2, 3])
+    expected = 3 * np.log(np.sort(np.abs(values))[::-1])
+    np.testing.assert_allclose(product.log_moduli, expected, rtol=1e-10)
+    # A diagonal that is not where the blocks say is no number.
+    swapped = eqx.tree_at(lambda c: c.rates, cell, jnp.array([0.5, 0.25]))
+
+    class Wrong(Rows):
+        def __call__(self, input, state):
+            rows, decay = state
+            return rows @ self.A.T, 0.1 * self.rates * decay
+
+        def blocks(self, input, state):
+            return self(input, state), super().blocks(input, state)[1]
+
+    lost = transition_product(Wrong(swapped.A, swapped.rates), state, num_steps=3)
+    assert np.isnan(lost.log_moduli).all()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import Cell, ravel
-from .._check import check_inputs, check_state
+from .._check import check_inputs, check_not_negative, check_state
 from .._closures import compiled
 from .._spectrum import lyapunov_spectrum
 
@@ -44,7 +44,7 @@ def echo_state_index(
     - `cell`; `states`, with a leading axis n, spread over the states that matter; `inputs`.
     - `transient`: steps in which runs may come together. The exponents are means over the steps after them.
     - `tolerance`: final states that differ by less in every component are the same, in units of 1 + the root mean
-        square of all of them.
+        square of all of them; so are the two ends of a chain of such states.
     - `key`: as for `lyapunov_spectrum`.
 
     **Returns:** an `EchoState`. A chaotic response (positive exponent) counts every run as one of its own.
@@ -68,6 +68,7 @@ def echo_state_index(
     if not jax.tree.leaves(inputs):
         raise ValueError("inputs is None, but an echo is the response to an input.")
     inputs, _ = check_inputs(inputs, None, transient)
+    tolerance = check_not_negative("tolerance", tolerance)
     return _echo(cell, states, inputs, int(transient), tolerance, key)
 
 
@@ -84,11 +85,15 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     last = jnp.where(is_finite[:, None], last, 0)
     mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1)
     tolerance = tolerance * (1 + jnp.sqrt(mean_square))
-    # A run belongs to the first one that ended where it did.
     same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite
-    first = jnp.argmax(same, axis=1)
-    # To be the same is not transitive: a run that ended where a later one did may have ended where an earlier one did.
-    first = jax.lax.fori_loop(0, first.size, lambda _, first: first[first], first)
+
+    # A response is a connected component: chains of runs that ended where the next one did, in whatever order they stand.
+    def join(_, first):
+        return jnp.min(jnp.where(same, first, first.size), axis=1)
+
+    each = jnp.arange(is_finite.size)
+    first = jax.lax.fori_loop(0, each.size, join, each)
+    first = jnp.where(is_finite, first, each)
     is_new = (first == jnp.arange(first.size)) & is_finite
     number = jnp.cumsum(is_new) - 1
     response = jnp.where(is_finite, number[first], -1)

@@ -3,13 +3,19 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
+from .._blocks import DenseBlock, DiagonalBlock, has_blocks, make_block_push
 from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
 from .._closures import compiled
-from .._rooms import remembered
+from .._rooms import make_rooms, remembered
 from .._tangent import make_push, tangent_dtype
+
+
+_SAFETY = 16  # of the estimate of rounding, which is a typical size and no bound
 
 
 class TransitionProduct(eqx.Module):
@@ -17,12 +23,12 @@ class TransitionProduct(eqx.Module):
 
     determinant_sign: Float[Array, " T"]
     """The sign of the determinant of the product of the first t + 1 steps: 1, -1 where it turns space inside out, 0
-    where a step is singular and after it. NaN once the run left the floating-point numbers."""
+    where a step is singular, exactly or within rounding, and after it. NaN once the run left the floating-point numbers."""
     log_determinant: Float[Array, " T"]
     """The logarithm of the absolute value of the same determinants."""
     log_moduli: Float[Array, " d"]
     """Logarithms of the moduli of the eigenvalues of the product of all steps, the largest first. Those below
-    floating-point resolution are NaN."""
+    what rounding leaves of the product are NaN."""
     phases: Float[Array, " d"]
     """The phases of the same eigenvalues, in (-pi, pi]."""
 
@@ -35,7 +41,7 @@ class TransientGrowth(eqx.Module):
     num_steps: Int[Array, ""]
     """The length at which it is reached."""
     curve: Float[Array, " T"]
-    """The logarithm of the largest amplification after t + 1 steps."""
+    """The logarithm of the largest amplification after t + 1 steps; NaN where rounding has covered it."""
 
 
 def transition_product(
@@ -57,7 +63,9 @@ def transition_product(
 
     **Numerics:** per step d tangent products, a determinant and a product of matrices, $O(d^3)$, and at the end one
     eigenvalue decomposition (`jnp.linalg.eig`, which may need a CPU). Determinants are summed step by step and
-    stay right over any length. An eigenvalue is known to the precision of the floats times the norm of the product and the
+    stay right over any length. A step counts as singular where changes of its entries by rounding can turn the sign of its
+    determinant. Rounding is carried along the product by a random matrix of its size, amplified by what follows, for a second
+    product a step. An eigenvalue is known to that, or to the precision of the floats times the norm of the product, times the
     eigenvalue's condition number $1 / |y^H x|$ of its unit left and right eigenvectors; those below that are NaN. They are
     differentiable where distinct.
 
@@ -93,7 +101,8 @@ def transient_growth(
     **Returns:** a `TransientGrowth`, natural logarithms; NaN if the run left the floating-point numbers.
 
     **Numerics:** per step d tangent products and a singular value decomposition, $O(d^3)$. The product is rescaled at each
-    step, so no length overflows; the largest singular value is right to rounding.
+    step, so no length overflows. Where a product grows and shrinks again, rounding from its height may cover what is left: the
+    curve is NaN there, by the estimate of `transition_product`, and so is the amplification if it might lie there.
 
     !!! example
 
@@ -116,16 +125,19 @@ def _check(cell, state, inputs, num_steps):
 
 @compiled
 def _transition_product(cell, state, inputs, num_steps):
-    def look(_, step):
-        sign, log = jnp.linalg.slogdet(step)
-        return jnp.where(jnp.isnan(log), jnp.nan, sign), log
+    def look(product, noise, step):
+        sign, log, is_singular = _determinant(step)
+        return jnp.where(jnp.isnan(log), jnp.nan, jnp.where(is_singular, 0, sign)), log
 
-    product, scales, (signs, logs) = _run(cell, state, inputs, num_steps, look, one_of_each=True)
+    product, carried, scales, (signs, logs) = _run(
+        cell, state, inputs, num_steps, look, one_of_each=True
+    )
     values, conditions = _eigenvalues(product)
     moduli = jnp.abs(values)
     order = jnp.argsort(-moduli, stable=True)
     values, moduli = values[order], moduli[order]
     noise = moduli.size * float(jnp.finfo(product.dtype).eps) * jnp.linalg.norm(product)
+    noise = jnp.maximum(noise, _SAFETY * jnp.linalg.norm(carried))
     known = moduli > noise * conditions[order]
     logarithms = jnp.sum(scales) + jnp.log(jnp.where(known, moduli, 1))
     phases = jnp.angle(jnp.where(known, values, 1))
@@ -135,6 +147,25 @@ def _transition_product(cell, state, inputs, num_steps):
         log_moduli=jnp.where(known, logarithms, jnp.nan),
         phases=jnp.where(known, phases, jnp.nan),
     )
+
+
+def _determinant(step: Float[Array, "d d"]):
+    """Sign and logarithm of the determinant, and whether rounding of the entries can turn the sign.
+
+    Relative changes e of the entries change it by at most e times the trace of |J^-1| |J|, to first order, whatever the
+    units of rows and columns.
+    """
+    fixed = jax.lax.stop_gradient(step)
+    eye = jnp.eye(len(step), dtype=step.dtype)
+    is_zero = jnp.linalg.slogdet(fixed)[0] == 0
+    inverse = jnp.linalg.inv(jnp.where(is_zero, eye, fixed))
+    sensitivity = jnp.sum(jnp.abs(inverse) * jnp.abs(fixed).T)
+    # One number is what it is.
+    rounding = 64 * len(step) * float(jnp.finfo(step.dtype).eps) if len(step) > 1 else 0.0
+    is_lost = is_zero | ~(rounding * sensitivity < 1)
+    is_lost &= jnp.all(jnp.isfinite(fixed))
+    sign, log = jnp.linalg.slogdet(jnp.where(is_lost, eye, step))
+    return sign, jnp.where(is_lost, -jnp.inf, log), is_lost
 
 
 def _eigenvalues(matrix: Float[Array, "d d"]) -> tuple[Complex[Array, " d"], Float[Array, " d"]]:
@@ -150,26 +181,64 @@ def _eigenvalues(matrix: Float[Array, "d d"]) -> tuple[Complex[Array, " d"], Flo
 
 @compiled
 def _transient_growth(cell, state, inputs, num_steps):
-    def look(product, _):
-        return jnp.linalg.svd(product, compute_uv=False)[0]
+    def look(product, noise, _):
+        return jnp.linalg.svd(product, compute_uv=False)[0], _SAFETY * jnp.linalg.norm(noise)
 
-    _, scales, largest = _run(cell, state, inputs, num_steps, look, one_of_each=False)
+    _, _, scales, (largest, noise) = _run(cell, state, inputs, num_steps, look, one_of_each=False)
     # What is looked at is not rescaled by its own step yet.
     before = jnp.concatenate([jnp.zeros_like(scales[:1]), jnp.cumsum(scales)[:-1]])
     positive = largest > 0
     logs = jnp.log(jnp.where(positive, largest, 1)) + before
     curve = jnp.where(positive | jnp.isnan(largest), logs, -jnp.inf)
     curve = jnp.where(jnp.isnan(largest), jnp.nan, curve)
-    best = jnp.argmax(curve)
+    is_covered = ~(largest > noise) & ~((largest == 0) & (noise == 0))
+    known = jnp.where(is_covered, -jnp.inf, curve)
+    best = jnp.argmax(known)
+    highest = jnp.maximum(known[best], 0)
+    at_most = jnp.where(is_covered, jnp.log(largest + noise) + before, -jnp.inf)
+    is_lost = ~jnp.all(at_most <= highest)
     return TransientGrowth(
-        log_amplification=jnp.maximum(curve[best], 0),
-        num_steps=jnp.where(curve[best] > 0, best + 1, 0).astype(jnp.int32),
-        curve=curve,
+        log_amplification=jnp.where(is_lost, jnp.nan, highest),
+        num_steps=jnp.where(known[best] > 0, best + 1, 0).astype(jnp.int32),
+        curve=jnp.where(is_covered, jnp.nan, curve),
     )
 
 
+def _make_columns(cell, state, input, vector, one_of_each):
+    """The places of the state that are pushed, and how the pushed columns, the input and the state make the matrix of a step."""
+    whole = remembered(cell, state, input, False)
+    if not (one_of_each and has_blocks(cell)):
+        return whole, lambda columns, input, vector: columns[whole]
+    push = make_block_push(cell, state)
+    rooms = make_rooms(push.blocks(input, vector)[1], vector.size, 1)
+    if all(room.multiplicity == 1 for room in rooms):
+        return whole, lambda columns, input, vector: columns[whole]
+
+    def matrix(columns, input, vector):
+        parts, blocks = [], push.blocks(input, vector)[1]
+        for room, block in zip(rooms, blocks, strict=True):
+            if isinstance(block, DenseBlock):
+                # As the block says, in whatever order of the state its copies stand.
+                eye = jnp.eye(room.size, dtype=columns.dtype)
+                with jax.default_matmul_precision("highest"):
+                    parts.append(block.tangent(eye).astype(columns.dtype))
+            elif isinstance(block, DiagonalBlock):
+                inside = slice(room.start, room.start + room.size)
+                first = int(np.searchsorted(whole, room.start))
+                own = columns[inside, first : first + room.size]
+                # Its entries must multiply to what the block says, or the state is in other coordinates.
+                told = jnp.sum(block.log_moduli)
+                agrees = jnp.abs(jnp.linalg.slogdet(own)[1] - told) < 1e-2 * (1 + jnp.abs(told))
+                agrees |= jnp.any(jnp.diag(own) == 0)
+                parts.append(jnp.where(agrees, own, jnp.nan))
+        return jax.scipy.linalg.block_diag(*parts)
+
+    return whole, matrix
+
+
 def _run(cell, state, inputs, num_steps, look, *, one_of_each):
-    """The rescaled product of all steps, the logarithms of the scales, and `look(product, step)` at each step.
+    """The rescaled product of all steps, its rounding, the logarithms of the scales, and `look(product, rounding, step)`
+    at each step.
 
     On the numbers of the state that are remembered. Where Jacobians are block triangular, products of these parts are
     the parts of the product.
@@ -177,22 +246,32 @@ def _run(cell, state, inputs, num_steps, look, *, one_of_each):
     check_step(cell, first_input(inputs), state)
     vector, _ = ravel(vary_with(state, (cell, inputs)))
     push = make_push(cell, state)
-    places = remembered(cell, state, first_input(inputs), one_of_each)
+    places, matrix = _make_columns(cell, state, first_input(inputs), vector, one_of_each)
+    dtype = tangent_dtype(vector.dtype)
     # Varies over a mesh as the vector does.
-    eye = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)[:, places]
+    eye = jnp.diag(jnp.zeros_like(vector, dtype=dtype) + 1)[:, places]
+    size = len(jax.eval_shape(lambda v: matrix(eye, first_input(inputs), v), vector))
+    one = jnp.eye(size, dtype=dtype) + 0 * eye[0, 0]
+    eps = 2 * float(jnp.finfo(dtype).eps)
 
-    def step(carry, input):
-        vector, product = carry
-        vector, columns = push(input, vector, eye)
-        jacobian = columns[places]
+    def step(carry, numbered):
+        vector, product, noise = carry
+        number, input = numbered
+        following, columns = push(input, vector, eye)
+        jacobian = matrix(columns, input, vector)
+        fixed = jax.lax.stop_gradient(jacobian)
         with jax.default_matmul_precision("highest"):
-            product = jacobian @ product
-        seen = look(product, jacobian)
+            sizes = jnp.abs(fixed) @ jnp.abs(jax.lax.stop_gradient(product))
+            product, noise = jacobian @ product, fixed @ noise
+        draw = jr.normal(jr.fold_in(jr.key(0), number), sizes.shape, dtype)
+        noise = noise + eps * sizes * draw
+        seen = look(product, noise, jacobian)
         scale = jnp.max(jnp.abs(product))
         scale = jnp.where(scale > 0, scale, 1)
-        return (vector, product / scale), (jnp.log(scale), seen)
+        noise = noise / jax.lax.stop_gradient(scale)
+        return (following, product / scale, noise), (jnp.log(scale), seen)
 
-    (_, product), (scales, seen) = jax.lax.scan(
-        step, (vector, eye[places]), inputs, length=num_steps
+    (_, product, noise), (scales, seen) = jax.lax.scan(
+        step, (vector, one, 0 * one), (jnp.arange(num_steps), inputs), length=num_steps
     )
-    return product, scales, seen
+    return product, noise, scales, seen

@@ -10,6 +10,7 @@ from .._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from .._check import check_count, check_inputs, check_positive, check_state, check_step
 from .._closures import compiled
 from .._statistics import block_lengths, standard_error, weighted_mean
+from .._tangent import tangent_dtype
 
 
 class LargestExponent(eqx.Module):
@@ -40,8 +41,8 @@ def two_trajectory_exponent(
     where after each step the second trajectory is pulled back to the distance $\delta$ of the first one.
 
     **Arguments:** `cell`, `state`, `inputs`, `num_steps`, `transient`, `dt`, `num_blocks` as for `lyapunov_spectrum`;
-    `distance`, $\delta$ relative to 1 + the norm of the state, 1e-8 by default and 1e-3 in float32; `key` for the
-    first direction.
+    `distance`, $\delta$ relative to 1 + the norm of the state, 1e-8 by default, 1e-3 in float32 and 10 eps below, where
+    the estimate is rough; `key` for the first direction.
 
     **Returns:** a `LargestExponent`. **Numerics:** two cell calls a step; errors of the order of $\delta$ from
     curvature, and of eps / $\delta$ from rounding; -inf where the two fell together.
@@ -59,9 +60,11 @@ def two_trajectory_exponent(
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
+    # A perturbation must show in every leaf.
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(state))
+    least = 10 * eps
     if distance is None:
-        distance = 1e-8 if ravel(state)[0].dtype == jnp.float64 else 1e-3
-    least = 10 * float(jnp.finfo(ravel(state)[0].dtype).eps)
+        distance = 1e-8 if eps < 1e-12 else max(1e-3, least)
     if not is_traced(distance) and 0 < distance < least:
         raise ValueError(
             f"distance must be at least {least:.1e}, which rounding leaves, got {distance}."
@@ -78,21 +81,23 @@ def _exponent(cell, state, inputs, distance, dt, shape, key):
     check_step(cell, first_input(inputs), state)
     transient, num_steps, num_blocks = shape
     vector, unravel = ravel(vary_with(state, (cell, inputs, key)))
+    dtype = tangent_dtype(vector.dtype)  # of distances and sums
     key = jr.key(0) if key is None else key
-    random = jr.normal(key, vector.shape, jnp.float32).astype(vector.dtype)
+    random = jr.normal(key, vector.shape, jnp.float32).astype(dtype)
 
     def place(point, direction):
         length = jnp.sqrt(jnp.sum(direction**2))
-        delta = distance * (1 + jnp.sqrt(jnp.sum(point**2)))
-        # What the second trajectory really starts from, after rounding.
-        other = point + delta * direction / jnp.where(length > 0, length, 1)
-        return other, jnp.sqrt(jnp.sum((other - point) ** 2))
+        delta = distance * (1 + jnp.sqrt(jnp.sum(point.astype(dtype) ** 2)))
+        other = point.astype(dtype) + delta * direction / jnp.where(length > 0, length, 1)
+        # What the second trajectory really starts from, after rounding in each leaf.
+        other = ravel(unravel(other.astype(point.dtype)))[0]
+        return other, jnp.sqrt(jnp.sum((other.astype(dtype) - point.astype(dtype)) ** 2))
 
     def step(carry, input):
         point, other, gap = carry
         with jax.default_matmul_precision("highest"):
             point, other = (ravel(cell(input, unravel(x)))[0] for x in (point, other))
-        separation = other - point
+        separation = other.astype(dtype) - point.astype(dtype)
         rate = jnp.log(jnp.sqrt(jnp.sum(separation**2)) / gap)
         # Where both fell together, -inf, a new direction.
         separation = jnp.where(jnp.all(separation == 0), random, separation)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._batch import batch_all
 from .._cell import vary_with, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
 from ._bernstein import first_zero, value_and_slope
@@ -226,6 +227,7 @@ def replay(
 
     def piece(carry, row):
         index, region, end, crossed = row
+        is_open = index < schedule.num_pieces
 
         def move(carry):
             time, columns = carry
@@ -243,9 +245,13 @@ def replay(
             length = jnp.where(
                 is_last, duration - time, jnp.where(jnp.any(crossed), switch[0], end - time)
             )
-            return time + length, evaluate(terms, length)
+            # Others of a batch may have more pieces.
+            length = jnp.where(is_open, length, 0)
+            return time + length, jnp.where(is_open, evaluate(terms, length), columns)
 
-        return jax.lax.cond(index < schedule.num_pieces, move, lambda carry: carry, carry), None
+        # Unbatched: what a batch makes of a branch has no transpose.
+        is_idle = batch_all(~is_open)
+        return jax.lax.cond(is_idle, lambda carry: carry, move, carry), None
 
     start = jnp.zeros_like(columns, shape=()), columns
     steps = jnp.arange(rows), *schedule[:3]

@@ -27,19 +27,20 @@ class Logistic(eqx.Module):
 class Tent(eqx.Module):
     r"""$x' = s \min(x, 1 - x)$ on [0, 1]; $\lambda = \log s$.
 
-    At s = 2 binary floating point shifts out one digit a step and every orbit ends at 0; the exponent stays right.
+    At the kink the slope is that of the left side. At s = 2 binary floating point shifts out one digit a step and every
+    orbit ends at 0; the exponent stays right.
     """
 
     slope: Float[Array, ""] = parameter(2.0)
 
     def __call__(self, input: None, state: Float[Array, ""]) -> Float[Array, ""]:
-        return self.slope * jnp.minimum(state, 1 - state)
+        return self.slope * jnp.where(state <= 0.5, state, 1 - state)
 
 
 class SkewTent(eqx.Module):
     r"""$x' = a_L x + \mu$ for $x \le 0$, $a_R x + \mu$ otherwise: the border-collision normal form.
 
-    The default slopes .2 and -2 at mu = 1 have a stable 2-cycle: $\lambda = \frac12 \log 0.4$.
+    At the kink the slope is that of the left side. The default slopes .2 and -2 at mu = 1 have a stable 2-cycle: $\lambda = \frac12 \log 0.4$.
     Nusse & Yorke, Physica D 57 (1992).
     """
 
@@ -68,6 +69,8 @@ class Henon(eqx.Module):
 class Lozi(PiecewiseLinearCell):
     r"""$(x, y)' = (1 - a |x| + y,\; b x)$. At a = 1.7, b = .5: $\lambda = 0.4703, \log 0.5 - 0.4703$.
 
+    At the kink the slope is that of the left side, x < 0, as in its canonical form.
+
     Lozi, J. Phys. Colloques 39 (1978).
     """
 
@@ -76,7 +79,7 @@ class Lozi(PiecewiseLinearCell):
 
     def __call__(self, input: None, state: Float[Array, " 2"]) -> Float[Array, " 2"]:
         x, y = state
-        return jnp.stack([1 - self.a * jnp.abs(x) + y, self.b * x])
+        return jnp.stack([1 + jnp.where(x > 0, -self.a, self.a) * x + y, self.b * x])
 
     def canonical(self, input: None = None) -> PiecewiseLinearMap:
         one = jnp.ones_like(self.a)  # -a |x| = a x - 2 a max(x, 0)
