@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._check import check_count
+from ._signature import checked
 
 
+@checked
 def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
     r"""The angles between the lines along the columns, from 0 to pi / 2.
 
@@ -33,6 +35,7 @@ def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
     return jnp.where(parallel, 0, jnp.arccos(jnp.where(parallel, 0, cosine)))
 
 
+@checked
 def principal_angles(
     first: Float[Array, "*t d m"], second: Float[Array, "*t d n"]
 ) -> Float[Array, "*t q"]:
@@ -73,6 +76,7 @@ def principal_angles(
     return jnp.where(small, of_sine, jnp.arccos(jnp.where(small, 0, jnp.minimum(cosine, 1))))
 
 
+@checked
 def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]:
     r"""How many components carry each column: 1 if one does, d if all do alike.
 
@@ -90,6 +94,7 @@ def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]
     return jnp.sum(square, axis=-2) ** 2 / jnp.sum(square**2, axis=-2)
 
 
+@checked
 def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Array, "k k"]:
     r"""How often, over windows of some steps, a lower covariant vector grows faster than a higher one.
 

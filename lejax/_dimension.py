@@ -4,8 +4,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._check import check_count, check_vector
+from ._signature import checked
 
 
+@checked
 def kaplan_yorke_dimension(
     exponents: Float[Array, " k"],
     state_size: int | None = None,
@@ -56,6 +58,7 @@ def kaplan_yorke_dimension(
     return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
 
 
+@checked
 def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     r"""The sum of the positive exponents, an upper bound of the Kolmogorov-Sinai entropy.
 

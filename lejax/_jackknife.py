@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._check import check_vector
+from ._signature import checked
 from ._spectrum import LyapunovSpectrum
 from ._statistics import weighted_mean
 
 
+@checked
 def jackknife(
     spectrum: LyapunovSpectrum, function: Callable[[Float[Array, " k"]], PyTree[Array]]
 ) -> tuple[PyTree[Array], PyTree[Array]]:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ._cell import Cell, ravel
 from ._covariant import check_run, prepare, raise_if_nonfinite
 from ._orthonormalize import Householder, orthonormalize
+from ._signature import checked
 
 
 class LyapunovVectors(eqx.Module):
@@ -21,6 +22,7 @@ class LyapunovVectors(eqx.Module):
     """In nats per step or per unit of `dt`."""
 
 
+@checked
 def backward_lyapunov_vectors(
     cell: Cell,
     state: PyTree,
@@ -61,6 +63,7 @@ def backward_lyapunov_vectors(
     return out
 
 
+@checked
 def forward_lyapunov_vectors(
     cell: Cell,
     state: PyTree,

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._cell import Cell, RecurrentCell, name_of
+from ._signature import checked
 
 
 class PiecewiseLinearMap(RecurrentCell):
@@ -37,6 +38,7 @@ class PiecewiseLinearMap(RecurrentCell):
     h1: Float[Array, " m"]
     h2: Float[Array, " h"]
 
+    @checked
     def __init__(self, A: Array, W1: Array, W2: Array, h1: Array, h2: Array):
         self.A, self.W1, self.W2, self.h1, self.h2 = check_arrays(
             {"A": (A, "mm"), "W1": (W1, "mh"), "W2": (W2, "hm"), "h1": (h1, "m"), "h2": (h2, "h")}
@@ -72,6 +74,7 @@ class PiecewiseLinearCell(eqx.Module):
         raise NotImplementedError
 
 
+@checked
 def piecewise_linear(cell: Cell, input: PyTree = None) -> PiecewiseLinearMap:
     r"""The canonical form of a piecewise-linear cell under a constant input.
 

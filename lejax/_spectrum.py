@@ -24,6 +24,7 @@ from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
 from ._rooms import choose_directions, close_frames, make_rooms, open_frames, random_frame
+from ._signature import checked
 from ._statistics import block_lengths, standard_error, weighted_mean
 from ._tangent import check_frame, tangent_dtype
 
@@ -70,6 +71,7 @@ class LyapunovSpectrum(eqx.Module):
     """`RESULTS.successful`, `nonfinite`, `interval_too_long` or `overlap_too_short`."""
 
 
+@checked
 def lyapunov_spectrum(
     cell: Cell,
     state: PyTree,

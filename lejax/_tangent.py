@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from ._cell import Cell, TangentCell, name_of, ravel, vary_with
 from ._check import check_state, check_step
 from ._hoist import hoist
+from ._signature import checked
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -122,6 +123,7 @@ def make_push(cell: Cell, state: PyTree) -> CellPush:
     return CellPush(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
 
 
+@checked
 def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:
     r"""The Jacobian of one step on the whole state, $J = \partial F(u, h) / \partial h$.
 
@@ -144,6 +146,7 @@ def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d
     return _push_forward(hoist(cell, input, state), state, input, frame)[1]
 
 
+@checked
 def push_forward(
     cell: Cell, state: PyTree, input: PyTree, frame: Float[Array, "d k"]
 ) -> tuple[PyTree, Float[Array, "d k"]]:

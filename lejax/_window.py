@@ -3,12 +3,14 @@
 import numpy as np
 
 from ._cell import is_traced
+from ._signature import checked
 from ._spectrum import LyapunovSpectrum
 
 
 _ANY_RUN = 2**31 - 1
 
 
+@checked
 def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> int:
     r"""The window in steps that balances bias and variance of gradients by `WindowedAdjoint`.
 

@@ -15,6 +15,7 @@ PACKAGE = Path(lejax.__file__).parent
 FLOORS = [
     {"_array_files", "_batch", "_cell", "_results", "_statistics", "_units"},
     {"_check"},
+    {"_signature"},
     {"_hoist"},
     {"_unroll"},
     {"_adjoint", "_angles", "_orthonormalize", "_piecewise_linear", "_tangent"},

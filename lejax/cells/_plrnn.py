@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import RecurrentCell
 from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, check_arrays
+from .._signature import checked
 from ._rate import drive, uniform
 
 
@@ -66,6 +67,7 @@ class PLRNN(PiecewiseLinearNetwork):
     W: Float[Array, "m m"]
     h: Float[Array, " m"]
 
+    @checked
     def __init__(self, a: Array, W: Array, h: Array, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
             {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
@@ -133,6 +135,7 @@ class ALRNN(PiecewiseLinearNetwork):
     h: Float[Array, " m"]
     num_relu: int = eqx.field(static=True)
 
+    @checked
     def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
             {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
@@ -179,6 +182,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
     h1: Float[Array, " m"]
     h2: Float[Array, " h"]
 
+    @checked
     def __init__(
         self, a: Array, W1: Array, W2: Array, h1: Array, h2: Array, C: Array | None = None
     ):
@@ -267,6 +271,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
     theta: Float[Array, "m b"]
     h: Float[Array, " m"]
 
+    @checked
     def __init__(
         self, a: Array, W: Array, alpha: Array, theta: Array, h: Array, C: Array | None = None
     ):

@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, is_traced, name_of, time_step
 from .._check import StepError, describe
+from .._signature import checked
 
 
 def output(cell: Cell, state: PyTree) -> PyTree:
@@ -50,6 +51,7 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
 
     layers: tuple[Cell, ...]
 
+    @checked
     def __init__(self, layers: Sequence[Cell]):
         self.layers = tuple(layers)
         if not self.layers:
@@ -119,6 +121,7 @@ class ClosedLoop(RecurrentCell, TimedCell):
     cell: Cell
     readout: Callable[[PyTree], PyTree]
 
+    @checked
     def __init__(self, cell: Cell, readout: Callable[[PyTree], PyTree]):
         if not callable(readout):
             raise TypeError(

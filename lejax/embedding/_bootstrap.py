@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 
 
 class Estimate(NamedTuple):
@@ -25,6 +26,7 @@ class Estimate(NamedTuple):
 Statistic = Callable[..., Float[np.ndarray, "*m"]]
 
 
+@checked
 def bootstrap(
     statistic: Statistic,
     *samples: Float[Array, " n"],
@@ -75,6 +77,7 @@ def bootstrap(
     return Estimate(float(value), float(interval.low), float(interval.high))
 
 
+@checked
 def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Pearson's correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
@@ -88,6 +91,7 @@ def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate
     return bootstrap(pearson_statistic, x, y, **options)
 
 
+@checked
 def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Spearman's rank correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
@@ -103,6 +107,7 @@ def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimat
     return bootstrap(spearman_statistic, x, y, **options)
 
 
+@checked
 def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **options) -> Estimate:
     r"""The share of the variance that a prediction explains, with its bootstrap interval.
 
@@ -120,6 +125,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
     return bootstrap(r_squared_statistic, prediction, truth, **options)
 
 
+@checked
 def pearson_statistic(x, y, axis: int = -1):
     """Pearson's correlation of the last axis, for `bootstrap`.
 
@@ -137,6 +143,7 @@ def pearson_statistic(x, y, axis: int = -1):
         return np.sum(x * y, axis=axis) / norm
 
 
+@checked
 def spearman_statistic(x, y, axis: int = -1):
     """Spearman's rank correlation of the last axis, for `bootstrap`.
 
@@ -151,6 +158,7 @@ def spearman_statistic(x, y, axis: int = -1):
     return pearson_statistic(*ranks, axis=axis)
 
 
+@checked
 def r_squared_statistic(prediction, truth, axis: int = -1):
     """$R^2$ of a prediction of the last axis, for `bootstrap`.
 

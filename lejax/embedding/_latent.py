@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._check import check_count
+from .._signature import checked
 from ._regression import Scaling
 
 
@@ -22,6 +23,7 @@ class PrincipalComponents(eqx.Module):
         return self.axes @ (code - self.center)
 
 
+@checked
 def principal_components(
     codes: Float[Array, "n k"], num_components: int = 2
 ) -> PrincipalComponents:
@@ -69,6 +71,7 @@ class LinearClassifier(eqx.Module):
         return jax.nn.sigmoid(self.scaling(code) @ self.weights + self.intercept)
 
 
+@checked
 def fit_classifier(
     codes: Float[Array, "n k"],
     is_good: Bool[Array, " n"],

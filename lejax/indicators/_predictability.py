@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._signature import checked
 
+
+@checked
 def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     r"""The Lyapunov time $1 / \lambda_1$, in which errors grow by e; infinite without a positive exponent.
 
@@ -22,6 +25,7 @@ def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     return jnp.where(jnp.isnan(largest), jnp.nan, time)
 
 
+@checked
 def predictability_horizon(
     exponents: Float[Array, " k"], initial_error: float | Array, tolerance: float | Array
 ) -> Float[Array, "..."]:

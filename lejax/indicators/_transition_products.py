@@ -9,6 +9,7 @@ from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
 from .._hoist import hoist
 from .._rooms import remembered
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 
 
@@ -38,6 +39,7 @@ class TransientGrowth(eqx.Module):
     """The logarithm of the largest amplification after t + 1 steps."""
 
 
+@checked
 def transition_product(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> TransitionProduct:
@@ -77,6 +79,7 @@ def transition_product(
     return _transition_product(*_check(cell, state, inputs, num_steps))
 
 
+@checked
 def transient_growth(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> TransientGrowth:

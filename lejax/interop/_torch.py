@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from .._array_files import load_arrays
 from .._check import find_nonfinite
+from .._signature import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 
@@ -24,6 +25,7 @@ _ENTRY = re.compile(
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
+@checked
 def from_torch(
     arrays: Mapping[str, Any] | str | os.PathLike[str],
     *,

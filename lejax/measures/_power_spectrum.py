@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_count
+from .._signature import checked
 from ._series import check_pair
 
 
+@checked
 def power_spectrum_distance(
     true: Float[Array, "t n"],
     generated: Float[Array, "s n"],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._signature import checked
 from ._series import check_series
 
 
@@ -25,6 +26,7 @@ class ObservedSystem(Protocol):
         ...
 
 
+@checked
 def prediction_error(
     model: ObservedSystem,
     series: Float[Array, "t n"],

@@ -8,12 +8,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import is_traced
 from .._check import check_count, check_positive
+from .._signature import checked
 from ._series import check_pair
 
 
 _MOST_BINNED_DIMENSIONS = 5
 
 
+@checked
 def state_space_divergence(
     true: Float[Array, "t n"],
     generated: Float[Array, "s n"],

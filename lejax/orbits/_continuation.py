@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
 from .._check import check_count, check_positive, check_state, check_step
+from .._signature import checked
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -38,6 +39,7 @@ class Branch(eqx.Module):
         return np.all(np.abs(self.multipliers) < 1, axis=1)
 
 
+@checked
 def continue_orbit(
     family: Family,
     parameter: float,

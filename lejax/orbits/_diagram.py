@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._cell import Cell
 from .._check import check_count, check_state
+from .._signature import checked
 from .._spectrum import lyapunov_spectrum
 from .._unroll import unroll
 
@@ -24,6 +25,7 @@ class OrbitDiagram(eqx.Module):
     standard_error: Float[Array, "P k"]
 
 
+@checked
 def orbit_diagram(
     family: Callable[[Float[Array, ""]], Cell],
     parameters: Float[Array, " P"],

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
 from .._check import check_count, check_state, check_step
 from .._hoist import hoist
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
     component_size,
@@ -64,6 +65,7 @@ class FixedPoints(eqx.Module):
         return linear_stability(self.jacobians, dt=float(self.dt))
 
 
+@checked
 def find_fixed_points(
     cell: Cell,
     guesses: PyTree,
@@ -155,6 +157,7 @@ def compact(found: Found) -> Found:
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
 
+@checked
 def search_fixed_points(
     cell: Cell,
     guesses: PyTree,
@@ -207,6 +210,7 @@ def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
     return check_state(guesses), next(iter(leading))[0]
 
 
+@checked
 def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTree:
     r"""A fixed point, polished, as a differentiable function of weights and input.
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, vary_with, without_gradient
 from .._check import check_count, check_positive, check_state, check_step
+from .._signature import checked
 from ..systems import Flow
 from ._fixed_points import check_guesses, compact
 from ._roots import component_size, default_tol_q, from_each, implicit_root, newton, speed, unique
@@ -56,6 +57,7 @@ class PeriodicOrbits(eqx.Module):
         )
 
 
+@checked
 def find_periodic_orbits(
     cell: Cell,
     guesses: PyTree,
@@ -123,6 +125,7 @@ def find_periodic_orbits(
     return compact(found)
 
 
+@checked
 def search_periodic_orbits(
     cell: Cell,
     guesses: PyTree,
@@ -237,6 +240,7 @@ def _distance(point, path, shooting):
     return jnp.min(jnp.max(jnp.abs(offset), axis=1))
 
 
+@checked
 def floquet_multipliers(
     cell: Cell,
     state: PyTree,

@@ -4,6 +4,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from .._signature import checked
+
 
 class Stability(eqx.Module):
     """The linearization at n fixed points of a map of d numbers, as NumPy arrays."""
@@ -62,6 +64,7 @@ class Stability(eqx.Module):
             return 2 * np.pi * self.dt[:, None] / np.abs(np.angle(self.multipliers))
 
 
+@checked
 def linear_stability(
     jacobians: Float[Array, "n d d"],
     *,

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._cell import is_traced
+from .._signature import checked
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_manifolds(
     stable: PolylineManifold | None = None,
     unstable: PolylineManifold | None = None,
@@ -71,6 +73,7 @@ def plot_manifolds(
     return ax
 
 
+@checked
 def plot_basins(
     index: Int[Array, "ny nx"],
     box: tuple[Float[Array, " 2"], Float[Array, " 2"]],

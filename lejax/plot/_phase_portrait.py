@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._cell import is_traced
+from .._signature import checked
 from ..orbits import FixedPoints
 from ._axes import new_axes
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_phase_portrait(
     states: PyTree,
     *,

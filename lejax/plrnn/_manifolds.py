@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from .._cell import Cell, is_traced
 from .._check import check_state
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._double_map import DoubleMap
 from ._polyline import Polyline, PolylineManifold, grow_polyline
@@ -19,6 +20,7 @@ Box = tuple[Float[Array, " m"], Float[Array, " m"]]
 Manifold = PolylineManifold | PieceManifold
 
 
+@checked
 def unstable_manifold(
     net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
@@ -57,6 +59,7 @@ def unstable_manifold(
     return _grow(net, saddle, method, box, None, is_stable=False)
 
 
+@checked
 def stable_manifold(
     net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
@@ -124,6 +127,7 @@ def _check_box(box, size):
     return lower, upper
 
 
+@checked
 def distance_to_manifold(
     points: Float[Array, "*n m"], manifold: Manifold, *, batch_size: int = 64
 ) -> Float[Array, " *n"]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import Cell
 from .._check import check_count
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold
 from ._segments import inside
@@ -26,6 +27,7 @@ class ManifoldQuality(eqx.Module):
     """delta of random points in the box."""
 
 
+@checked
 def manifold_quality(
     net: Cell,
     manifold,

@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from .._cell import TimedCell
 from .._check import check_count, check_positive
+from .._signature import checked
 
 
 class Flow(TimedCell):
@@ -36,6 +37,7 @@ class Flow(TimedCell):
     dt: float | Array
     substeps: int = eqx.field(static=True)
 
+    @checked
     def __init__(
         self, vector_field: Callable[[PyTree, PyTree], PyTree], dt: float | Array, substeps: int = 1
     ):

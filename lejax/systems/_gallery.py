@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .._signature import checked
+
 
 _FILE = Path(__file__).parent / "gallery.json"
 
@@ -43,6 +45,7 @@ class MeasuredSystem(NamedTuple):
     """`"passed"`, or what is wrong, in a sentence."""
 
 
+@checked
 def gallery() -> dict[str, MeasuredSystem]:
     r"""Lyapunov spectra of the flows and maps of dysts, measured with lejax.
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._signature import checked
 from ..cells._wrappers import initial_state, output
 from ._examples import Examples
 
@@ -25,6 +26,7 @@ class Network(eqx.Module):
     cell: Callable
     readout: eqx.nn.Linear
 
+    @checked
     def __init__(self, cell: Callable, num_outputs: int, *, key: PRNGKeyArray):
         shown = jax.eval_shape(lambda: output(cell, initial_state(cell)))
         self.cell = cell
@@ -41,6 +43,7 @@ class Network(eqx.Module):
         return jax.vmap(self.readout)(shown * factor)
 
 
+@checked
 def mean_loss(
     network: Network,
     examples: Examples,

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import is_traced
+from .._signature import checked
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import Identity, identify
 from ._network import Network
@@ -29,6 +30,7 @@ class Hyperparameters(eqx.Module):
     learning_rate: Float[Array, " n"]
     dropout: Float[Array, " n"]
 
+    @checked
     def __init__(
         self,
         scale: float | Float[Array, " n"] = 1.0,
@@ -86,6 +88,7 @@ class Population(eqx.Module):
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
 
 
+@checked
 def initialize_population(
     make_cell: Callable[[PRNGKeyArray], Callable],
     hyperparameters: Hyperparameters,
@@ -140,6 +143,7 @@ def initialize_population(
     )
 
 
+@checked
 def save_population(file: str | os.PathLike[str], population: Population) -> None:
     """Write all arrays of a population to an `.npz`, in one piece or not at all.
 
@@ -156,6 +160,7 @@ def save_population(file: str | os.PathLike[str], population: Population) -> Non
     save_tree(file, population, identity_of(population))
 
 
+@checked
 def load_population(file: str | os.PathLike[str], like: Population) -> Population:
     """The population in a file, which must descend from `like`: same cells, hyperparameters and keys.
 

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import fingerprint, identify
@@ -23,6 +24,7 @@ from ._population import OPTIMIZER, Population, identity_of
 from ._population_file import load_tree, save_tree
 
 
+@checked
 def train_population(
     population: Population,
     training: Examples,
@@ -145,6 +147,7 @@ def train_population(
     return population
 
 
+@checked
 def population_spectra(
     population: Population,
     stream: Float[Array, "t i"],

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._signature import checked
 from .._tangent import jacobian
 from ._observation import ObservedCell
 
@@ -163,6 +164,7 @@ class AdaptiveTeacherForcing(TeacherForcing):
         return jax.lax.cond(number % self.update_every == 0, adapted, lambda: alpha)
 
 
+@checked
 def forced_states(
     model: ObservedCell,
     start: Float[Array, " m"],

@@ -1,0 +1,161 @@
+"""What a signature says of its arguments, checked before anything else happens: kinds, not values.
+
+The annotations of public functions say what is an array, a key, a number, a flag or a strategy. `checked` compares the arguments
+with them, so that no function has to, and hands on what it is given, NumPy arrays in the byte order that JAX reads.
+"""
+
+import functools
+import inspect
+import os
+import types
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import AbstractArray, PRNGKeyArray
+
+from ._check import (
+    check_array,
+    check_callable,
+    check_dtype,
+    check_flag,
+    check_integer,
+    check_key,
+    check_leaves,
+    check_setting,
+)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Check = Callable[[str, Any], Any]
+
+_UNIONS = (Union, types.UnionType)
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """The same function, which looks at the kinds of its arguments first."""
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def checks() -> dict[str, Check]:
+        found = {name: _check_of(name, p.annotation) for name, p in signature.parameters.items()}
+        return {name: check for name, check in found.items() if check is not None}
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError:  # Python says better what is missing or too much
+            return function(*args, **options)
+        for name, value in bound.arguments.items():
+            if name == "self":
+                continue
+            kind, check = signature.parameters[name].kind, checks().get(name, check_leaves)
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                value = tuple(check(f"{name}[{i}]", x) for i, x in enumerate(value))
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                value = {key: check_leaves(key, x) for key, x in value.items()}
+            elif value is not signature.parameters[name].default:
+                value = check(name, value)
+            bound.arguments[name] = value
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _check_of(name: str, annotation: Any) -> Check | None:
+    """What an annotation asks of a value, or None if it says nothing that could be checked."""
+    if name == "dtype":
+        return check_dtype
+    if annotation == PRNGKeyArray:
+        return check_key
+    if get_origin(annotation) in _UNIONS:
+        members = get_args(annotation)
+        if set(get_args(PRNGKeyArray)) <= set(members):
+            return _or_none(check_key)
+        rest = [member for member in members if member is not type(None)]
+        check = _check_of_members(name, rest)
+        return check if check is None or len(rest) == len(members) else _or_none(check)
+    return _check_of_members(name, [annotation])
+
+
+def _or_none(check: Check) -> Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _check_of_members(name: str, members: list[Any]) -> Check | None:
+    if all(map(_is_array, members)):
+        kinds = frozenset().union(*map(_kinds, members))
+        return lambda name, value: check_array(name, value, kinds)
+    if float in members and all(m in (int, float) or _is_array(m) for m in members):
+        is_one = all(not _is_array(m) or m is jax.Array or m.dim_str == "" for m in members)
+        return check_setting if is_one else _check_number_or_array
+    if set(members) == {str, os.PathLike[str]}:
+        return _check_path
+    if len(members) == 1:
+        simple = {int: _check_whole, bool: check_flag, str: _check_text}
+        if members[0] in simple:
+            return simple[members[0]]
+        if get_origin(members[0]) is Callable:
+            return check_callable
+    if all(inspect.isclass(m) and issubclass(m, eqx.Module | tuple) for m in members):
+        return functools.partial(_check_instance, tuple(members))
+    return None
+
+
+def _is_array(annotation: Any) -> bool:
+    if annotation is jax.Array:
+        return True
+    return inspect.isclass(annotation) and issubclass(annotation, AbstractArray)
+
+
+def _kinds(annotation: Any) -> frozenset[str]:
+    """The kinds of numbers an array may hold: whole ones where real ones are asked for, too."""
+    if annotation is jax.Array:
+        return frozenset("fiu")
+    names = {"float32": "fiu", "int32": "iu", "bool": "b", "complex64": "cfiu"}
+    return frozenset().union(*(k for n, k in names.items() if n in annotation.dtypes))
+
+
+def _check_number_or_array(name: str, value: Any) -> Any:
+    if isinstance(value, float | int):
+        return check_setting(name, value)
+    return check_array(name, value, frozenset("fiu"))
+
+
+def _check_path(name: str, value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {value!r}.")
+    return value
+
+
+def _check_whole(name: str, value: Any) -> Any:
+    check_integer(name, value)
+    return value
+
+
+def _check_text(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, got {value!r}.")
+    return value
+
+
+def _check_instance(kinds: tuple[type, ...], name: str, value: Any) -> Any:
+    if not isinstance(value, kinds):
+        wanted = [n for kind in kinds for n in _names(kind)]
+        raise TypeError(f"{name} must be a {' or a '.join(wanted)}, got {_shown(value)}.")
+    return check_leaves(name, value)
+
+
+def _names(kind: type) -> list[str]:
+    """A strategy that is there to be inherited from by those that are."""
+    subclasses = [k.__name__ for k in kind.__subclasses__() if k.__module__.startswith("lejax.")]
+    return subclasses if inspect.isabstract(kind) and subclasses else [kind.__name__]
+
+
+def _shown(value: Any) -> str:
+    is_short = isinstance(value, type | str | float | int | np.generic) or value is None
+    return repr(value) if is_short else type(value).__name__
