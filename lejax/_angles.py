@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._cell import is_traced
 from ._check import check_count
 from ._signature import checked
 
@@ -117,6 +118,8 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
     Yang & Radons, Phys. Rev. Lett. 100 (2008); Takeuchi et al., Phys. Rev. E 84 (2011).
     """
     growth = jnp.asarray(growth)
+    if not is_traced(growth) and not bool(jnp.all(growth >= 0)):
+        raise ValueError("growth must hold factors of at least 0, but some are negative or NaN.")
     window = check_count("window", window, 1)
     if growth.ndim != 2:
         raise ValueError(f"growth must have shape (T, k), got {growth.shape}.")

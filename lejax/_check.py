@@ -1,67 +1,16 @@
 """The checks that every verb makes of what it is handed: one sentence that names the offender and both values."""
 
 import inspect
-import operator
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, VectorField, is_traced, name_of, ravel
-
-
-def check_array(
-    name: str, value: Any, kinds: frozenset[str] = frozenset("fiu")
-) -> Array | np.ndarray:
-    """An array of numbers: not masked, of a kind among `kinds` (NumPy's letters), in the byte order of the machine."""
-    if not isinstance(value, Array):
-        check_unmasked(name, value)
-        try:
-            value = np.asarray(value)
-        except Exception as error:
-            raise TypeError(f"{name} cannot be read as an array: {error}") from error
-        value = value.astype(value.dtype.newbyteorder("="), copy=False)
-    if kind_of(value.dtype) not in kinds:
-        names = {"c": "numbers", "f": "real numbers", "i": "integers", "b": "booleans"}
-        wanted = next(names[kind] for kind in names if kind in kinds)
-        what = value.dtype if value.dtype != object or value.ndim else f"{value.item()!r:.60}"
-        raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
-    return value
-
-
-def kind_of(dtype: Any) -> str:
-    """NumPy's letter of a dtype, with those of JAX: `f` for bfloat16, `k` for keys."""
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return "k"
-    return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
-
-
-def check_unmasked(name: str, value: Any) -> None:
-    """No mask: JAX has none, and masked values would count."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array: leave the masked values out, or put numbers in their place by .filled()."
-        )
-
-
-def check_leaves(name: str, tree: PyTree) -> PyTree:
-    """A pytree whose NumPy arrays JAX can read: unmasked numbers, in the byte order of the machine."""
-    leaves = jtu.tree_leaves_with_path(tree)
-    if not any(isinstance(leaf, np.ndarray) for _, leaf in leaves):
-        return tree
-
-    def check(path, leaf):
-        return (
-            check_array(name + jtu.keystr(path), leaf, frozenset("bcfiu"))
-            if isinstance(leaf, np.ndarray)
-            else leaf
-        )
-
-    return jtu.tree_map_with_path(check, tree)
+from ._cell import Cell, RecurrentCell, VectorField, is_traced, name_of, ravel
+from ._kinds import check_integer, check_number
 
 
 def check_finite(name: str, value: PyTree) -> PyTree:
@@ -72,114 +21,29 @@ def check_finite(name: str, value: PyTree) -> PyTree:
     return value
 
 
-def check_key(name: str, value: Any) -> Array:
-    """One key of `jax.random`, not a batch of them, nor a seed."""
-    is_key = isinstance(value, Array) and kind_of(value.dtype) == "k"
-    is_old = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
-    if not is_key and not is_old:
-        seed = f"jax.random.key({value})" if type(value) is int else "jax.random.key(seed)"
-        raise TypeError(f"{name} must be a key such as {seed}, got {_bounded(value)}.")
-    shape = value.shape if is_key else value.shape[:-1]
-    if shape != () or (is_old and value.shape not in ((2,), (4,))):
-        raise ValueError(
-            f"{name} must be one key, got shape {value.shape}; use jax.vmap for a batch."
-        )
-    return jnp.asarray(value)
-
-
-def _bounded(value: Any) -> str:
-    """A value as it reads, or its type if that would be long."""
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """True or False; a text or a number is neither."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {_bounded(value)}.")
-    return bool(value)
-
-
-def check_callable(name: str, value: Any) -> Any:
-    """What can be called, with numbers that JAX can read."""
-    if (
-        inspect.isclass(value)
-        and issubclass(value, eqx.Module)
-        and name in ("cell", "net", "field")
-    ):
-        raise TypeError(
-            f"{name} must be an instance, got the class {value.__name__}: call it first, {value.__name__}(...)."
-        )
-    if not callable(value):
-        raise TypeError(
-            f"{name} must be a function or an eqx.Module that can be called, got {_bounded(value)}."
-        )
-    return check_leaves(name, value)
-
-
-def check_dtype(name: str, value: Any) -> Any:
-    """A real floating-point dtype, or None for JAX's default."""
-    try:
-        is_real = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
-    except TypeError:
-        is_real = False
-    if not is_real:
-        raise TypeError(
-            f"{name} must be a real floating-point dtype such as jnp.float32, got {_bounded(value)}."
-        )
-    return value
-
-
-def check_setting(name: str, value: Any) -> Any:
-    """One real number that is a number: a float stays static, an array stays traced."""
-    _check_number(name, value)
-    if not is_traced(value) and np.isnan(value):
-        raise ValueError(f"{name} must be a number, got {value}.")
-    return value
-
-
-def check_fraction(name: str, value: Any) -> Any:
-    """A number or an array of numbers from 0 to 1."""
-    if not is_traced(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
-        raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
-    return value
-
-
-def check_probability(name: str, value: Any) -> Any:
-    """A number above 0 and below 1."""
-    _check_number(name, value)
-    if not is_traced(value) and not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
-    return value
-
-
 def check_positive(name: str, value: float | Array) -> float | Array:
     """A positive, finite number: a float stays static, an array stays traced."""
-    _check_number(name, value)
+    check_number(name, value)
     if not is_traced(value) and not 0 < value < np.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}.")
     return value
 
 
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool | np.bool_) or not isinstance(
-        value, float | int | np.number | np.ndarray | Array
-    ):
-        raise TypeError(f"{name} must be a number, got {_bounded(value)}.")
-    if isinstance(value, np.ndarray | Array):
-        check_array(name, value)
-        if value.shape != ():
-            raise ValueError(f"{name} must be one number, got shape {value.shape}.")
-    elif isinstance(value, complex | np.complexfloating):
-        raise TypeError(f"{name} must be real, got {value}.")
-
-
 def check_not_negative(name: str, value: float | Array) -> float | Array:
     """A finite number of at least 0: a float stays static, an array stays traced."""
-    _check_number(name, value)
+    check_number(name, value)
     if not is_traced(value) and not 0 <= value < np.inf:
         raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
     return value
+
+
+def check_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """A tuple of finite numbers of at least 0."""
+    if not isinstance(values, tuple) or not values:
+        raise TypeError(f"{name} must be a tuple of numbers, got {values!r}.")
+    for i, value in enumerate(values):
+        check_not_negative(f"{name}[{i}]", value)
+    return values
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
@@ -194,18 +58,6 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     return count
 
 
-def check_integer(name: str, value: Any) -> int:
-    """`value` as a Python int."""
-    if is_traced(value):
-        raise TypeError(f"{name} must be a Python integer, not a traced array: it decides shapes.")
-    if isinstance(value, bool):
-        raise ValueError(f"{name} must be an integer, got {value}.")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {_bounded(value)}.") from None
-
-
 def check_vector(name: str, value: Array) -> Float[Array, " k"]:
     """One spectrum, not a batch of them."""
     value = jnp.asarray(value)
@@ -216,6 +68,25 @@ def check_vector(name: str, value: Array) -> Float[Array, " k"]:
     return value
 
 
+def check_exponents(exponents: Array) -> Float[Array, " k"]:
+    """One spectrum, of which no exponent is NaN; those of lost directions are -inf."""
+    exponents = check_vector("exponents", exponents)
+    if not is_traced(exponents):
+        bad = int(jnp.sum(jnp.isnan(exponents)))
+        if bad:
+            raise ValueError(
+                f"exponents hold {bad} NaN out of {exponents.size}: the run that they are of has diverged."
+            )
+    return exponents
+
+
+def check_tolerances(tolerance: float | Array) -> float | Array:
+    """Numbers of at least 0."""
+    if not is_traced(tolerance) and not np.all(np.asarray(tolerance) >= 0):
+        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    return tolerance
+
+
 def check_state(state: PyTree) -> PyTree:
     """The state with every leaf an array of a real floating-point dtype."""
 
@@ -223,7 +94,7 @@ def check_state(state: PyTree) -> PyTree:
         name = "state" + jtu.keystr(path)
         try:
             leaf = jnp.asarray(leaf)
-        except TypeError:
+        except Exception:
             raise TypeError(f"{name} must be an array, got {type(leaf).__name__}.") from None
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
@@ -247,9 +118,14 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
         if counted is None:
             raise ValueError("num_steps is required when inputs is None.")
         return None, counted
+    if type(inputs) is int:
+        raise ValueError(
+            f"inputs is a scalar, but inputs must have time as first axis; for {inputs} steps without inputs write "
+            f"num_steps={inputs}."
+        )
     try:
         inputs = jtu.tree_map(jnp.asarray, inputs)
-    except TypeError as error:
+    except Exception as error:
         raise TypeError(f"inputs must be arrays. JAX said: {error}") from error
     lengths = {}
     for path, leaf in jtu.tree_leaves_with_path(inputs):
@@ -294,6 +170,13 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         raise TypeError(f"{name_of(cell)} failed: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        problem = signature_problem(cell)
+        if problem is not None:
+            raise TypeError(
+                f"{name_of(cell)} cannot be called as cell(input, state): {problem}. What takes only the state is wrapped, "
+                "lambda input, state: cell(state)."
+            ) from error
+        reason += _right_state(cell, state)
         if input is None and isinstance(error, TypeError | ValueError | AttributeError):
             raise TypeError(
                 f"{name_of(cell)} failed when called without an input. If it needs one, close its loop with "
@@ -307,17 +190,79 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
         raise TypeError(
-            f"{name_of(cell)} changed the structure of its state from {before} to {after}."
+            f"{name_of(cell)} changed the structure of its state from {before} to {after}.{_state_among(out, state)}"
         )
     for (path, old), new in zip(
         jtu.tree_leaves_with_path(state), jtu.tree_leaves(out), strict=True
     ):
         new_shape, new_dtype = jnp.shape(new), jnp.result_type(new)
         if (old.shape, old.dtype) != (new_shape, new_dtype):
+            hint = "" if old.dtype == new_dtype else _mixed_precision(cell, input, state)
             raise TypeError(
                 f"{name_of(cell)} changed state{jtu.keystr(path)} from "
-                f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}."
+                f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}.{hint}"
             )
+
+
+def signature_problem(function: Any) -> str | None:
+    """Why a function does not take an input and a state, by position."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a builtin that does not tell
+        pass
+    return None
+
+
+def _right_state(cell: Cell, state: PyTree) -> str:
+    """The state that a cell would have taken, where it says and where this is another."""
+    if isinstance(cell, eqx.nn.LSTMCell):
+        wanted = (jnp.zeros(cell.hidden_size, cell.weight_hh.dtype),) * 2
+    elif isinstance(cell, RecurrentCell):
+        try:
+            wanted = eqx.filter_eval_shape(cell.initial_state)
+        except Exception:  # it does not know either
+            return ""
+    else:
+        return ""
+    alike = describe(wanted) == describe(state)
+    return "" if alike else f" Its state must be like {describe(wanted)}, got {describe(state)}."
+
+
+def _state_among(out: Any, state: PyTree) -> str:
+    """What to do with a cell that returns its state beside something else, such as (carry, output) of Flax."""
+    if not isinstance(out, tuple):
+        return (
+            " A state and what becomes of it must be alike: both one array, or both lists."
+            * isinstance(out, list)
+        )
+    shapes = jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
+    for i, part in enumerate(out):
+        if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
+            return (
+                f" It seems to return its state as part {i} of {len(out)}, beside an output: a cell returns its state alone, "
+                f"lambda input, state: cell(input, state)[{i}]."
+            )
+    return ""
+
+
+def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
+    """Which dtypes meet in a step, and how to make them one."""
+
+    def dtypes(tree):
+        leaves = [x for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)]
+        return sorted({str(leaf.dtype) for leaf in leaves})
+
+    parts = {"weights": dtypes(cell), "input": dtypes(input), "state": dtypes(state)}
+    if len({name for names in parts.values() for name in names}) < 2:
+        return ""
+    said = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
+    wanted = parts["state"][-1]
+    return (
+        f" Precisions are mixed: {said}. Cast them to one, e.g. the weights by jax.tree.map(lambda x: x.astype("
+        f"'{wanted}') if eqx.is_inexact_array(x) else x, cell), or from_torch(..., dtype='{wanted}')."
+    )
 
 
 def describe(tree: PyTree) -> str:

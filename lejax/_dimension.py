@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._check import check_count, check_vector
+from ._check import check_count, check_exponents, check_tolerances
 from ._signature import checked
 
 
@@ -37,7 +37,8 @@ def kaplan_yorke_dimension(
 
     Kaplan & Yorke (1979); Frederickson, Kaplan, Yorke & Yorke, J. Differ. Equ. 49 (1983).
     """
-    exponents = check_vector("exponents", exponents)
+    exponents = check_exponents(exponents)
+    tolerance = check_tolerances(tolerance)
     num_exponents = exponents.shape[-1]
     if state_size is not None:
         state_size = check_count("state_size", state_size, 1)
@@ -78,4 +79,4 @@ def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
     Ruelle, Bol. Soc. Bras. Mat. 9 (1978); Pesin, Russ. Math. Surv. 32 (1977).
     """
-    return jnp.sum(jnp.maximum(check_vector("exponents", exponents), 0))
+    return jnp.sum(jnp.maximum(check_exponents(exponents), 0))

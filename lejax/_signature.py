@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import AbstractArray, PRNGKeyArray
 
-from ._check import (
+from ._kinds import (
     check_array,
     check_callable,
     check_dtype,
@@ -24,7 +24,7 @@ from ._check import (
     check_integer,
     check_key,
     check_leaves,
-    check_setting,
+    check_number,
 )
 
 
@@ -92,7 +92,7 @@ def _check_of_members(name: str, members: list[Any]) -> Check | None:
         return lambda name, value: check_array(name, value, kinds)
     if float in members and all(m in (int, float) or _is_array(m) for m in members):
         is_one = all(not _is_array(m) or m is jax.Array or m.dim_str == "" for m in members)
-        return check_setting if is_one else _check_number_or_array
+        return check_number if is_one else _check_number_or_array
     if set(members) == {str, os.PathLike[str]}:
         return _check_path
     if len(members) == 1:
@@ -122,7 +122,7 @@ def _kinds(annotation: Any) -> frozenset[str]:
 
 def _check_number_or_array(name: str, value: Any) -> Any:
     if isinstance(value, float | int):
-        return check_setting(name, value)
+        return check_number(name, value)
     return check_array(name, value, frozenset("fiu"))
 
 
@@ -145,15 +145,23 @@ def _check_text(name: str, value: Any) -> Any:
 
 def _check_instance(kinds: tuple[type, ...], name: str, value: Any) -> Any:
     if not isinstance(value, kinds):
-        wanted = [n for kind in kinds for n in _names(kind)]
-        raise TypeError(f"{name} must be a {' or a '.join(wanted)}, got {_shown(value)}.")
+        wanted = " or ".join(_described(kind) for kind in kinds)
+        raise TypeError(f"{name} must be {wanted}, got {_shown(value)}.")
     return check_leaves(name, value)
 
 
-def _names(kind: type) -> list[str]:
-    """A strategy that is there to be inherited from by those that are."""
-    subclasses = [k.__name__ for k in kind.__subclasses__() if k.__module__.startswith("lejax.")]
-    return subclasses if inspect.isabstract(kind) and subclasses else [kind.__name__]
+def _described(kind: type) -> str:
+    """A class with its article; of a strategy that is there to be inherited from, those that do."""
+    names = [k.__name__ for k in kind.__subclasses__() if k.__module__.startswith("lejax.")]
+    if not inspect.isabstract(kind) or not names:
+        return _with_article(kind.__name__)
+    if len(names) == 2:
+        return " or ".join(map(_with_article, names))
+    return f"{_with_article(kind.__name__)} such as {names[0]}()"
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 def _shown(value: Any) -> str:

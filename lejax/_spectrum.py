@@ -125,6 +125,8 @@ def lyapunov_spectrum(
     refills the directions that an exact zero has emptied, and where these grow faster than the slowest surviving
     ones it replaces those: the last exponents before a lost one are then upper bounds too. They show in `rounding_error`:
     what stays above 1e-8 with `every=1` is noise of that size, whatever its `standard_error`.
+    Where the state is reset or hits a wall inside a step (`jnp.where`), the tangent map lacks the jump that the moving
+    time of the crossing adds (the saltation matrix): make the step end at the event, as `EventExactFlow` does.
     An exponent of 0 says nothing of stability: a state may attract, or let go, as a power of time.
     In float32 expect errors of 1e-5 to 1e-6.
 
@@ -258,7 +260,7 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
         culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))
         culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
         message += f" It happened at step {int(spectrum.first_bad_step)}."
-        message += f" {culprit}." if culprit else ""
+        message += f" {culprit}." if culprit else _advice_on_divergence(cell, state, inputs)
     elif bool(spectrum.result == RESULTS.overlap_too_short):
         worst = float(jnp.max(spectrum.overlap_bias))
         message += f" Here the estimated bias is up to {worst:.1e}."
@@ -268,3 +270,26 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
             f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
         )
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
+
+
+def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
+    """What to try if nothing that went in was bad."""
+    if hasattr(cell, "vector_field") and hasattr(cell, "substeps"):
+        return (
+            f" The step of Runge-Kutta may be too long for {name_of(cell.vector_field)}: here dt={cell.dt} and "
+            f"substeps={cell.substeps}; take a smaller dt or more substeps."
+        )
+    if _is_linear(cell, state, inputs):
+        return (
+            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend on it: "
+            "start at zeros."
+        )
+    return ""
+
+
+def _is_linear(cell: Cell, state: PyTree, inputs: PyTree) -> bool:
+    """Whether the first step takes twice the state to twice the new one."""
+    input = first_input(inputs)
+    vector, unravel = ravel(state)
+    once, twice = (ravel(cell(input, unravel(scale * vector)))[0] for scale in (1, 2))
+    return bool(jnp.allclose(twice, 2 * once, rtol=1e-3, atol=0) & jnp.any(once != 0))

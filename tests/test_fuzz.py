@@ -68,7 +68,7 @@ def _masked(x):
 
 def _with_nan(x):
     x = np.array(x)
-    x.flat[0] = np.nan
+    x.flat[:1] = np.nan
     return x
 
 

@@ -155,7 +155,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.ClippedShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
         "cells.ClosedLoop": ((cell, eqx.nn.Linear(4, 3, key=key)), {}),
         "cells.DeltaProductCell": ((3, 2, 2), {"num_factors": 2, "beta_range": 1.0, "use_gate": True} | drawn),
-        "cells.DendriticPLRNN": ((diagonal, square, jnp.ones(4), jnp.ones((4, 3)), vector, wide), {}),
+        "cells.DendriticPLRNN": ((diagonal, square, jnp.ones(4), jnp.ones((3, 4)), vector, wide), {}),
         "cells.EchoStateCell": (
             (2, 3),
             {"leak": 0.5, "spectral_radius": 0.9, "density": 1.0, "input_scale": 1.0, "bias_scale": 0.1} | drawn,
@@ -228,7 +228,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             driven,
             {"num_steps": 20, "transient": 2, "distance": 1e-6, "dt": 0.5, "num_blocks": 4, "key": key},
         ),
-        "indicators.zero_one_test": ((column,), {"num_frequencies": 5, "key": key}),
+        "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
         "interop.from_dysts": (("Lorenz",), {}),
         "interop.from_torch": (
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
@@ -243,7 +243,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "orbits.SpeedMinimization": ((20, 1e-6), {}),
         "orbits.continue_orbit": (
             (systems.Logistic, 2.5, jnp.array([0.6])[0]),
-            {"period": 1, "num_segments": 1, "step": 0.01, "max_step": 0.1, "num_steps": 3, "bounds": (2.0, 3.5)},
+            {"period": 1, "num_segments": None, "step": 0.01, "max_step": 0.1, "num_steps": 3, "bounds": (2.0, 3.5)},
         ),
         "orbits.find_fixed_points": (
             (cell, state[None], inputs[0]),
@@ -251,7 +251,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "orbits.find_periodic_orbits": (
             (henon, point[None]),
-            {"period": 2, "num_segments": 2, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
         ),
         "orbits.floquet_multipliers": ((henon, point, None), {"period": 2}),
         "orbits.linear_stability": ((jnp.stack([square, 2 * square]),), {"dt": 0.5, "tolerance": 1e-6}),
@@ -266,7 +266,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "orbits.search_periodic_orbits": (
             (henon, point[None]),
-            {"period": 2, "num_segments": 2, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
         ),
         "plot.plot_angles": ((jnp.abs(column),), {"num_bins": 5, "label": "angles"}),
         "plot.plot_basins": ((jnp.zeros((3, 4), int), box), {}),

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._cell import is_traced
 from .._check import check_count
+from .._kinds import check_probability
 from .._signature import checked
 
 
@@ -61,6 +62,8 @@ def bootstrap(
             f"samples must be vectors of one length of at least 3, got {[len(v) for v in vectors]}."
         )
     num_resamples = check_count("num_resamples", num_resamples, 1)
+    confidence_level = check_probability("confidence_level", confidence_level)
+    seed = check_count("seed", seed, 0)
     result = scipy.stats.bootstrap(
         vectors,
         statistic,
@@ -126,7 +129,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
 
 
 @checked
-def pearson_statistic(x, y, axis: int = -1):
+def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
     """Pearson's correlation of the last axis, for `bootstrap`.
 
     !!! example
@@ -144,7 +147,7 @@ def pearson_statistic(x, y, axis: int = -1):
 
 
 @checked
-def spearman_statistic(x, y, axis: int = -1):
+def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
     """Spearman's rank correlation of the last axis, for `bootstrap`.
 
     !!! example
@@ -159,7 +162,9 @@ def spearman_statistic(x, y, axis: int = -1):
 
 
 @checked
-def r_squared_statistic(prediction, truth, axis: int = -1):
+def r_squared_statistic(
+    prediction: Float[Array, "*m n"], truth: Float[Array, "*m n"], axis: int = -1
+):
     """$R^2$ of a prediction of the last axis, for `bootstrap`.
 
     !!! example

@@ -1,8 +1,10 @@
 """How long forecasts last."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from .._cell import is_traced
 from .._signature import checked
 
 
@@ -44,6 +46,15 @@ def predictability_horizon(
         >>> print(lejax.indicators.predictability_horizon(jnp.array([0.9056]), 1e-6, 1.0).round(3))
         15.256
     """
+    for name, size in (("initial_error", initial_error), ("tolerance", tolerance)):
+        if not is_traced(size) and not np.all(np.asarray(size) > 0):
+            raise ValueError(f"{name} must be positive, got {size}.")
+    if () not in (jnp.shape(initial_error), jnp.shape(tolerance)) and jnp.shape(
+        initial_error
+    ) != jnp.shape(tolerance):
+        raise ValueError(
+            f"initial_error and tolerance must be numbers or of one shape, got {jnp.shape(initial_error)} and {jnp.shape(tolerance)}."
+        )
     growth = jnp.log(jnp.asarray(tolerance, float) / jnp.asarray(initial_error, float))
     time = lyapunov_time(exponents)
     horizon = jnp.where(growth > 0, growth, 1) * time
