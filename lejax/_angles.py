@@ -65,6 +65,10 @@ def principal_angles(
         raise ValueError(
             f"first has columns of {first.shape[-2]} numbers, second of {second.shape[-2]}."
         )
+    if first.shape[:-2] != second.shape[:-2]:
+        raise ValueError(
+            f"first and second must have the same leading axes, got shapes {first.shape} and {second.shape}."
+        )
     with jax.default_matmul_precision("highest"):
         a, b = (jnp.linalg.qr(x)[0] for x in (first, second))
         if a.shape[-1] < b.shape[-1]:
@@ -138,4 +142,4 @@ def _check_columns(name: str, vectors: Array) -> Float[Array, "*t d k"]:
         raise ValueError(
             f"{name} must have shape (..., d, k), one vector a column, got {vectors.shape}."
         )
-    return vectors
+    return vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))

@@ -267,7 +267,14 @@ def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
 
 def describe(tree: PyTree) -> str:
     """Dtypes and shapes of a pytree in one line, e.g. `(float32[8], float32[8])`."""
-    return str(jtu.tree_map(lambda x: _Bare(f"{jnp.result_type(x)}{list(jnp.shape(x))}"), tree))
+
+    def name(leaf):
+        try:
+            return _Bare(f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}")
+        except Exception:  # no array
+            return _Bare(type(leaf).__name__)
+
+    return str(jtu.tree_map(name, tree))
 
 
 class _Bare(str):

@@ -40,6 +40,10 @@ def kaplan_yorke_dimension(
     exponents = check_exponents(exponents)
     tolerance = check_tolerances(tolerance)
     num_exponents = exponents.shape[-1]
+    if jnp.shape(tolerance) not in ((), exponents.shape):
+        raise ValueError(
+            f"tolerance must be one number or one an exponent, {exponents.shape}, got shape {jnp.shape(tolerance)}."
+        )
     if state_size is not None:
         state_size = check_count("state_size", state_size, 1)
         if num_exponents > state_size:

@@ -119,7 +119,8 @@ def check_dtype(name: str, value: Any) -> Any:
     """A real floating-point dtype, or None for JAX's default."""
     try:
         is_real = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
-    except TypeError:
+        is_real &= not isinstance(value, Array | np.ndarray)
+    except Exception:
         is_real = False
     if not is_real:
         raise TypeError(

@@ -53,6 +53,10 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
 
     @checked
     def __init__(self, layers: Sequence[Cell]):
+        if not isinstance(layers, Sequence) or not all(map(callable, layers)):
+            raise TypeError(
+                f"layers of a Stack must be a list of cells, got {type(layers).__name__}."
+            )
         self.layers = tuple(layers)
         if not self.layers:
             raise ValueError("a Stack needs at least one layer, got none.")

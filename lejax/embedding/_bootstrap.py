@@ -64,6 +64,12 @@ def bootstrap(
     num_resamples = check_count("num_resamples", num_resamples, 1)
     confidence_level = check_probability("confidence_level", confidence_level)
     seed = check_count("seed", seed, 0)
+    try:
+        value = float(statistic(*vectors, axis=-1))
+    except Exception as error:
+        raise TypeError(
+            f"statistic failed on {len(vectors)} samples of {len(vectors[0])}. It said: {type(error).__name__}: {error}"
+        ) from error
     result = scipy.stats.bootstrap(
         vectors,
         statistic,
@@ -76,8 +82,7 @@ def bootstrap(
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
-    value = statistic(*vectors, axis=-1)
-    return Estimate(float(value), float(interval.low), float(interval.high))
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
 @checked
@@ -139,6 +144,7 @@ def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: in
         >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
         0.99
     """
+    x, y = _like("x", x, "y", y, axis)
     x = x - np.mean(x, axis=axis, keepdims=True)
     y = y - np.mean(y, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -157,6 +163,7 @@ def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: i
         >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
         1.0
     """
+    x, y = _like("x", x, "y", y, axis)
     ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
     return pearson_statistic(*ranks, axis=axis)
 
@@ -174,10 +181,23 @@ def r_squared_statistic(
         >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
         -0.17
     """
+    prediction, truth = _like("prediction", prediction, "truth", truth, axis)
     center = np.mean(truth, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sum((truth - prediction) ** 2, axis=axis)
         return 1 - error / np.sum((truth - center) ** 2, axis=axis)
+
+
+def _like(name, first, other_name, second, axis):
+    """Two arrays of the same length along an axis that they have."""
+    first, second = np.asarray(first), np.asarray(second)
+    if not -first.ndim <= axis < first.ndim:
+        raise ValueError(f"{name} has shape {first.shape}, in which there is no axis {axis}.")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have one shape, got {first.shape} and {second.shape}."
+        )
+    return first, second
 
 
 def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:
