@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMapfrom .._kinds import check_array
-
+from .._kinds import check_array
+from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
 def parameter(default: float):
