@@ -204,6 +204,22 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
             )
 
 
+def member_of(family: Any, parameter: Array) -> Cell:
+    """The cell that a family makes of a parameter."""
+    try:
+        cell = family(parameter)
+    except Exception as error:
+        raise TypeError(
+            f"family must make a cell of one parameter, such as lambda r: Logistic(r), but {name_of(family)} failed on it. It "
+            f"said: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(cell):
+        raise TypeError(
+            f"family must make a cell of one parameter, but {name_of(family)} made {describe(cell)}."
+        )
+    return cell
+
+
 def signature_problem(function: Any) -> str | None:
     """Why a function does not take an input and a state, by position."""
     try:

@@ -34,7 +34,7 @@ def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu"))
     if kind not in kinds:
         names = {"c": "numbers", "f": "real numbers", "i": "integers", "b": "booleans"}
         wanted = next(names[k] for k in names if k in kinds)
-        what = _bounded(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
+        what = shown(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
         raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
     return value
 
@@ -76,7 +76,7 @@ def check_key(name: str, value: Any) -> Array:
     is_old = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
     if not is_key and not is_old:
         seed = f"jax.random.key({value})" if type(value) is int else "jax.random.key(seed)"
-        raise TypeError(f"{name} must be a key such as {seed}, got {_bounded(value)}.")
+        raise TypeError(f"{name} must be a key such as {seed}, got {shown(value)}.")
     shape = value.shape if is_key else value.shape[:-1]
     if shape != () or (is_old and value.shape not in ((2,), (4,))):
         raise ValueError(
@@ -85,7 +85,7 @@ def check_key(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def _bounded(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it reads, or its type if that would be long."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else type(value).__name__
@@ -94,7 +94,7 @@ def _bounded(value: Any) -> str:
 def check_flag(name: str, value: Any) -> bool:
     """True or False; a text or a number is neither."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {_bounded(value)}.")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
     return bool(value)
 
 
@@ -110,7 +110,7 @@ def check_callable(name: str, value: Any) -> Any:
         )
     if not callable(value):
         raise TypeError(
-            f"{name} must be a function or an eqx.Module that can be called, got {_bounded(value)}."
+            f"{name} must be a function or an eqx.Module that can be called, got {shown(value)}."
         )
     return check_leaves(name, value)
 
@@ -124,7 +124,7 @@ def check_dtype(name: str, value: Any) -> Any:
         is_real = False
     if not is_real:
         raise TypeError(
-            f"{name} must be a real floating-point dtype such as jnp.float32, got {_bounded(value)}."
+            f"{name} must be a real floating-point dtype such as jnp.float32, got {shown(value)}."
         )
     return value
 
@@ -149,7 +149,7 @@ def check_number(name: str, value: Any) -> Any:
     if isinstance(value, bool | np.bool_) or not isinstance(
         value, float | int | np.number | np.ndarray | Array
     ):
-        raise TypeError(f"{name} must be a number, got {_bounded(value)}.")
+        raise TypeError(f"{name} must be a number, got {shown(value)}.")
     if isinstance(value, np.ndarray | Array):
         check_array(name, value)
         if value.shape != ():
@@ -168,4 +168,4 @@ def check_integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {_bounded(value)}.") from None
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.") from None

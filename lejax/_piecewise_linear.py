@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._cell import Cell, RecurrentCell, name_of
+from ._kinds import check_array
 from ._signature import checked
 
 
@@ -110,7 +111,7 @@ def check_arrays(arrays: dict[str, tuple[ArrayLike, str]]) -> list[Array]:
     sizes: dict[str, tuple[int, str]] = {}
     checked = []
     for name, (value, axes) in arrays.items():
-        value = jnp.asarray(value)
+        value = jnp.asarray(check_array(name, value))
         if jnp.issubdtype(value.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {value.dtype}.")
         if value.ndim != len(axes):

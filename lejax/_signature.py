@@ -8,12 +8,11 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import AbstractArray, PRNGKeyArray
 
 from ._kinds import (
@@ -25,6 +24,7 @@ from ._kinds import (
     check_key,
     check_leaves,
     check_number,
+    shown,
 )
 
 
@@ -101,9 +101,29 @@ def _check_of_members(name: str, members: list[Any]) -> Check | None:
             return simple[members[0]]
         if get_origin(members[0]) is Callable:
             return check_callable
+        if get_origin(members[0]) in (tuple, Sequence):
+            return _check_of_sequence(members[0])
     if all(inspect.isclass(m) and issubclass(m, eqx.Module | tuple) for m in members):
         return functools.partial(_check_instance, tuple(members))
     return None
+
+
+def _check_of_sequence(annotation: Any) -> Check:
+    """For `tuple[X, Y]` both parts, for `tuple[X, ...]` and `Sequence[X]` each of as many as there are."""
+    parts = get_args(annotation)
+    is_open = get_origin(annotation) is Sequence or parts[-1] is Ellipsis
+    checks = [_check_of("", part) or check_leaves for part in (parts[:1] if is_open else parts)]
+
+    def check(name, value):
+        is_row = isinstance(value, list | tuple) or (eqx.is_array(value) and value.ndim)
+        if not is_row or not (is_open or len(value) == len(checks)):
+            wanted = "a list" if is_open else f"{len(checks)} values in a row"
+            raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+        used = checks * len(value) if is_open else checks
+        parts = (c(f"{name}[{i}]", x) for i, (c, x) in enumerate(zip(used, value, strict=True)))
+        return tuple(parts) if isinstance(value, tuple) else list(parts)
+
+    return check
 
 
 def _is_array(annotation: Any) -> bool:
@@ -146,7 +166,7 @@ def _check_text(name: str, value: Any) -> Any:
 def _check_instance(kinds: tuple[type, ...], name: str, value: Any) -> Any:
     if not isinstance(value, kinds):
         wanted = " or ".join(_described(kind) for kind in kinds)
-        raise TypeError(f"{name} must be {wanted}, got {_shown(value)}.")
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
     return check_leaves(name, value)
 
 
@@ -162,8 +182,3 @@ def _described(kind: type) -> str:
 
 def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
-
-
-def _shown(value: Any) -> str:
-    is_short = isinstance(value, type | str | float | int | np.generic) or value is None
-    return repr(value) if is_short else type(value).__name__

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._cell import is_traced
+from .._check import check_vector
 from .._signature import checked
 
 
@@ -21,7 +22,7 @@ def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
         >>> print(lejax.indicators.lyapunov_time(jnp.array([0.9056, 0.0, -14.57])).round(4))
         1.1042
     """
-    largest = jnp.max(jnp.asarray(exponents, float))
+    largest = jnp.max(jnp.asarray(check_vector("exponents", exponents), float))
     positive = largest > 0
     time = jnp.where(positive, 1 / jnp.where(positive, largest, 1), jnp.inf)
     return jnp.where(jnp.isnan(largest), jnp.nan, time)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
-from .._check import check_count, check_positive, check_state, check_step
+from .._check import check_count, check_positive, check_state, check_step, member_of
 from .._signature import checked
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
@@ -94,7 +94,7 @@ def continue_orbit(
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
     dtype = ravel(state)[0].dtype
-    start_cell = family(jnp.asarray(parameter, dtype))
+    start_cell = member_of(family, jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
     is_cycle = isinstance(start_cell, Flow) and period != 1
     if isinstance(start_cell, Flow) and not is_cycle:

@@ -4,6 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from .._check import check_finite, check_not_negative
 from .._signature import checked
 
 
@@ -90,6 +91,13 @@ def linear_stability(
     matrices = np.asarray(jacobians)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
         raise ValueError(f"jacobians must have shape (n, d, d), got {matrices.shape}.")
+    matrices = matrices.astype(np.promote_types(matrices.dtype, np.float32))
+    check_finite("jacobians", matrices)
+    if np.shape(dt) not in ((), matrices.shape[:1]) or not np.all(np.asarray(dt) > 0):
+        raise ValueError(
+            f"dt must be positive, one number or one a point, ({len(matrices)},), got {dt}."
+        )
+    check_not_negative("tolerance", tolerance)
     multipliers, directions = np.linalg.eig(matrices)
     order = np.argsort(-np.abs(multipliers), axis=1, kind="stable")
     multipliers = np.take_along_axis(multipliers, order, axis=1).astype(complex)

@@ -103,6 +103,10 @@ def plot_basins(
     if grid.ndim != 2:
         raise ValueError(f"index must have shape (ny, nx), got {grid.shape}.")
     ax = new_axes() if ax is None else ax
+    if any(np.shape(corner) != (2,) for corner in box):
+        raise ValueError(
+            f"box must be a lower and an upper corner of 2 numbers each, got shapes {[np.shape(c) for c in box]}."
+        )
     (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])
     ax.imshow(
         np.ma.masked_less(grid, 0) % 8,

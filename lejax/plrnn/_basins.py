@@ -134,7 +134,7 @@ def _check(net, states, attractors):
     clouds = []
     for attractor in attractors:
         cloud = jnp.atleast_2d(jnp.asarray(attractor))
-        if cloud.ndim != 2 or cloud.shape[1] != size:
+        if cloud.ndim != 2 or cloud.shape[1] != size or not len(cloud):
             raise ValueError(
                 f"each attractor must have shape ({size},) or (k, {size}), got {jnp.shape(attractor)}."
             )

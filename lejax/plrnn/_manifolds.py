@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._cell import Cell, is_traced
-from .._check import check_state
+from .._check import check_count, check_state
 from .._piecewise_linear import piecewise_linear
 from .._signature import checked
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
@@ -168,6 +168,7 @@ def distance_to_manifold(
     rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
     pieces = jax.tree.map(lambda x: x[rows], pieces)
     flat = points.reshape(-1, size)
+    batch_size = check_count("batch_size", batch_size, 1)
     return _distances(to_one, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
 
 

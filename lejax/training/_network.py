@@ -9,6 +9,8 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._cell import is_traced
+from .._check import check_count, check_step, describe
 from .._signature import checked
 from ..cells._wrappers import initial_state, output
 from ._examples import Examples
@@ -28,7 +30,10 @@ class Network(eqx.Module):
 
     @checked
     def __init__(self, cell: Callable, num_outputs: int, *, key: PRNGKeyArray):
+        num_outputs = check_count("num_outputs", num_outputs, 1)
         shown = jax.eval_shape(lambda: output(cell, initial_state(cell)))
+        if not hasattr(shown, "ndim") or shown.ndim != 1:
+            raise TypeError(f"a cell with a readout must show one vector, got {describe(shown)}.")
         self.cell = cell
         self.readout = eqx.nn.Linear(shown.shape[0], num_outputs, dtype=shown.dtype, key=key)
 
@@ -65,6 +70,13 @@ def mean_loss(
         >>> print(f"{lejax.training.mean_loss(network, examples):.1f}")  # log 2 is chance
         0.7
     """
+    if not is_traced(dropout) and not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+    check_step(
+        network.cell,
+        jnp.zeros(examples.inputs.shape[2:], examples.inputs.dtype),
+        initial_state(network.cell),
+    )
     if key is None:
         outputs = jax.vmap(network)(examples.inputs)
     else:

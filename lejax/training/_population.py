@@ -48,6 +48,10 @@ class Hyperparameters(eqx.Module):
             (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)
         ):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+        for name in ("scale", "learning_rate"):
+            value = values[name]
+            if not is_traced(value) and not np.all(np.isfinite(value) & (np.asarray(value) >= 0)):
+                raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
         size = sizes.pop() if sizes else (1,)
         for name, value in values.items():
             setattr(self, name, jnp.broadcast_to(jnp.asarray(value, float), size))

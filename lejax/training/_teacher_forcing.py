@@ -191,6 +191,19 @@ def forced_states(
         True
     """
     determined = model.observation.determined()
+    size, length = determined.shape[0], jnp.shape(strengths)[:1]
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)} | {jnp.shape(estimates)[:1]}
+    if lengths != {length} or not length:
+        raise ValueError(
+            f"estimates, strengths and inputs must have time as first axis, all of one length, got shapes "
+            f"{jnp.shape(estimates)}, {jnp.shape(strengths)} and {[jnp.shape(x) for x in jax.tree.leaves(inputs)]}."
+        )
+    shapes = jnp.shape(start), jnp.shape(estimates), jnp.shape(strengths)
+    if shapes != ((size,), (*length, size), length):
+        raise ValueError(
+            f"the model has {size} units, so start must be ({size},), estimates (t, {size}) and strengths (t,), got {shapes[0]}, "
+            f"{shapes[1]} and {shapes[2]}."
+        )
 
     def step(state, now):
         estimate, strength, input = now
