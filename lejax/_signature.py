@@ -4,6 +4,7 @@ The annotations of public functions say what is an array, a key, a number, a fla
 with them, so that no function has to, and hands on what it is given, NumPy arrays in the byte order that JAX reads.
 """
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -51,7 +52,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         except TypeError:  # Python says better what is missing or too much
             return function(*args, **options)
         for name, value in bound.arguments.items():
-            if name == "self":
+            if name in ("self", "cls"):
                 continue
             kind, check = signature.parameters[name].kind, checks().get(name, check_leaves)
             if kind is inspect.Parameter.VAR_POSITIONAL:
@@ -64,6 +65,14 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def check_fields(module: eqx.Module) -> None:
+    """The fields of a module that makes itself, against their annotations: for its `__check_init__`."""
+    for field in dataclasses.fields(module):
+        check = _check_of(field.name, field.type)
+        if check is not None:
+            check(field.name, getattr(module, field.name))
 
 
 def _check_of(name: str, annotation: Any) -> Check | None:

@@ -47,6 +47,7 @@ class LowRankReLURNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls,
         rank: int,

@@ -74,6 +74,7 @@ class PLRNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(cls, size: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray):
         """`a` the diagonal and `W` the rest of a random positive matrix of norm 1; `h` zero."""
         key, key_C = jr.split(key)
@@ -143,6 +144,7 @@ class ALRNN(PiecewiseLinearNetwork):
         self.num_relu = check_num_relu(num_relu, self.h.size)
 
     @classmethod
+    @checked
     def draw(cls, size: int, num_relu: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray):
         """`a` the diagonal of a random positive matrix of norm 1, `W` normal of deviation .01, `h` zero."""
         key_a, key_W, key_C = jr.split(key, 3)
@@ -198,6 +200,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls, size: int, hidden_size: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
     ):
@@ -287,6 +290,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls, size: int, num_branches: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
     ):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
-from .._check import check_count, check_state, check_step
+from .._check import check_count, check_positive, check_state, check_step
 from .._hoist import hoist
 from .._signature import checked
 from .._tangent import make_push, tangent_dtype
@@ -38,6 +38,9 @@ class SpeedMinimization(eqx.Module):
         static=True, converter=lambda n: check_count("max_iters", n, 1), default=200
     )
     tol_q: float = 1e-6
+
+    def __check_init__(self):
+        check_positive("tol_q", self.tol_q)
 
 
 class FixedPoints(eqx.Module):

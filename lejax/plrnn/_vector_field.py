@@ -74,6 +74,7 @@ class ContinuousALRNN(PiecewiseLinearField):
         self.right_hand_side = ALRNN(a, W, h, num_relu, C)
 
     @classmethod
+    @checked
     def draw(
         cls,
         size: int,

@@ -107,6 +107,7 @@ class LinearObservation(Observation):
             )
 
     @classmethod
+    @checked
     def draw(cls, num_observed: int, state_size: int, dtype=None, *, key: PRNGKeyArray):
         """`B` normal of variance 1 / M."""
         num_observed = check_count("num_observed", num_observed, 1)

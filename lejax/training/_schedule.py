@@ -44,6 +44,10 @@ class FlossingSchedule(eqx.Module):
     )
     until: int | None = eqx.field(static=True, default=1100)
 
+    def __check_init__(self):
+        if self.until is not None:
+            check_count("until", self.until, 0)
+
     def __call__(self, step: int) -> int:
         if step == 0:
             return self.before

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._check import check_count, check_positive
+from .._signature import check_fields
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
@@ -56,6 +57,9 @@ class SpectrumTerm(eqx.Module):
     )
     dt: float | Array = eqx.field(converter=lambda dt: check_positive("dt", dt), default=1.0)
     adjoint: Adjoint = CheckpointedAdjoint()
+
+    def __check_init__(self):
+        check_fields(self)
 
     def __call__(
         self, model: ObservedCell, starts: Float[Array, "b m"], inputs: PyTree = None
