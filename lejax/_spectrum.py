@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import make_block_push
-from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._cell import Cell, TimedCell, first_input, is_traced, name_of, ravel, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -274,10 +274,11 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
 
 def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
     """What to try if nothing that went in was bad."""
-    if hasattr(cell, "vector_field") and hasattr(cell, "substeps"):
+    substeps = getattr(cell, "substeps", None)
+    if isinstance(cell, TimedCell) and substeps is not None:  # a Flow
         return (
-            f" The step of Runge-Kutta may be too long for {name_of(cell.vector_field)}: here dt={cell.dt} and "
-            f"substeps={cell.substeps}; take a smaller dt or more substeps."
+            f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
+            f"dt={cell.time_step()} and substeps={substeps}; take a smaller dt or more substeps."
         )
     if _is_linear(cell, state, inputs):
         return (

@@ -101,11 +101,11 @@ def tangent_map(
     """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
     step = _flat_step(cell, input, unravel)
     if not (isinstance(cell, TangentCell) and is_of_its_step(type(cell), "push_forward")):
-        with _forward_mode(cell):
+        with _forward_mode(name_of(cell)):
             following, tangent = jax.linearize(step, vector)
 
         def pushed(frame):
-            with _forward_mode(cell):
+            with _forward_mode(name_of(cell)):
                 return jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
 
         return following, pushed
@@ -119,7 +119,7 @@ def tangent_map(
 
 
 @contextlib.contextmanager
-def _forward_mode(cell: Cell):
+def _forward_mode(name: str):
     """Derivatives in forward mode, or a sentence on what a cell without them can do."""
     try:
         yield
@@ -127,7 +127,7 @@ def _forward_mode(cell: Cell):
         if "custom_vjp" not in str(error) and "forward-mode" not in str(error):
             raise
         raise TypeError(
-            f"{name_of(cell)} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. Of "
+            f"{name} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. Of "
             "diffrax choose adjoint=diffrax.DirectAdjoint() or ForwardMode(); of your own function make a jax.custom_jvp."
         ) from error
 

@@ -161,7 +161,7 @@ def ways(value: Any) -> list[str]:
     if not any(map(_is_numbers, jtu.tree_leaves(value))):
         spoils = []
     elif isinstance(value, eqx.Module):  # nobody takes its shapes apart
-        spoils = ["complex", "half", "single", "masked", "big-endian", "nan", "objects"]
+        spoils = ["half", "single", "masked", "big-endian", "nan", "objects"]
     else:
         spoils = list(SPOILED)
     return [f"= {name}" for name in STRANGERS] + [f"~ {name}" for name in spoils]

@@ -307,7 +307,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plrnn.unstable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
         "run.Grid": ((), {"a": np.linspace(0.0, 1.0, 3), "start": np.zeros((2, 2))}),
         "run.long_run": (driven, whole | {"method": lejax.SequentialQR()}),
-        "run.sweep": ((lambda member: 2 * member, np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
+        "run.sweep": ((lambda member: jnp.zeros(()), np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
         "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
         "training.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
         "training.DivergenceScore": ((100, 10), {}),

@@ -144,12 +144,10 @@ def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: in
         >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
         0.99
     """
-    x, y = _like("x", x, "y", y, axis)
-    x = x - np.mean(x, axis=axis, keepdims=True)
-    y = y - np.mean(y, axis=axis, keepdims=True)
+    a, b = (v - np.mean(v, axis=axis, keepdims=True) for v in _like("x", x, "y", y, axis))
     with np.errstate(invalid="ignore", divide="ignore"):
-        norm = np.sqrt(np.sum(x**2, axis=axis) * np.sum(y**2, axis=axis))
-        return np.sum(x * y, axis=axis) / norm
+        norm = np.sqrt(np.sum(a**2, axis=axis) * np.sum(b**2, axis=axis))
+        return np.sum(a * b, axis=axis) / norm
 
 
 @checked
@@ -163,8 +161,8 @@ def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: i
         >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
         1.0
     """
-    x, y = _like("x", x, "y", y, axis)
-    ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
+    values = _like("x", x, "y", y, axis)
+    ranks = (scipy.stats.rankdata(value, axis=axis) for value in values)
     return pearson_statistic(*ranks, axis=axis)
 
 
@@ -181,11 +179,11 @@ def r_squared_statistic(
         >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
         -0.17
     """
-    prediction, truth = _like("prediction", prediction, "truth", truth, axis)
-    center = np.mean(truth, axis=axis, keepdims=True)
+    said, true = _like("prediction", prediction, "truth", truth, axis)
+    center = np.mean(true, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sum((truth - prediction) ** 2, axis=axis)
-        return 1 - error / np.sum((truth - center) ** 2, axis=axis)
+        error = np.sum((true - said) ** 2, axis=axis)
+        return 1 - error / np.sum((true - center) ** 2, axis=axis)
 
 
 def _like(name, first, other_name, second, axis):

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._cell import is_traced
+from .._check import check_finite
 from .._signature import checked
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
@@ -107,6 +108,7 @@ def plot_basins(
         raise ValueError(
             f"box must be a lower and an upper corner of 2 numbers each, got shapes {[np.shape(c) for c in box]}."
         )
+    check_finite("box", box)
     (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])
     ax.imshow(
         np.ma.masked_less(grid, 0) % 8,

@@ -14,6 +14,7 @@ from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._double_map import DoubleMap
 from ._polyline import Polyline, PolylineManifold, grow_polyline
 from ._saddle import find_saddle
+from ._segments import check_box
 
 
 Box = tuple[Float[Array, " m"], Float[Array, " m"]]
@@ -106,7 +107,7 @@ def _grow(net, saddle, method, box, regions, is_stable):
     found = find_saddle(double, saddle, is_stable)
     dimension = found.bases.shape[2]
     if box is not None:
-        box = _check_box(box, net.h1.size)
+        box = check_box(box, net.h1.size)
     if method is None:
         method = Polyline() if dimension == 1 else AffinePieces()
     if isinstance(method, AffinePieces):
@@ -118,13 +119,6 @@ def _grow(net, saddle, method, box, regions, is_stable):
             f"a Polyline has one dimension, but this manifold has {dimension}: use AffinePieces."
         )
     return grow_polyline(double, found, method, box, regions, is_stable)
-
-
-def _check_box(box, size):
-    lower, upper = (np.broadcast_to(np.asarray(x, np.float64), (size,)) for x in box)
-    if not np.all(lower < upper):
-        raise ValueError(f"box must be a lower and an upper corner, got {lower} and {upper}.")
-    return lower, upper
 
 
 @checked

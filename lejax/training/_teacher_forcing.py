@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._kinds import check_fraction, check_number
 from .._signature import checked
 from .._tangent import jacobian
 from ._observation import ObservedCell
@@ -216,6 +217,4 @@ def forced_states(
 
 
 def _check_share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
-    return float(value)
+    return float(check_fraction(name, check_number(name, value)))
