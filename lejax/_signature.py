@@ -38,6 +38,15 @@ _UNIONS = (Union, types.UnionType)
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """The same function, which looks at the kinds of its arguments first."""
+    return checked_but()(function)
+
+
+def checked_but(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """`checked`, but for some arguments of which the function itself says more."""
+    return lambda function: _checked(function, names)
+
+
+def _checked(function: Callable[P, T], but: tuple[str, ...]) -> Callable[P, T]:
     signature = inspect.signature(function)
 
     @functools.cache
@@ -52,7 +61,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         except TypeError:  # Python says better what is missing or too much
             return function(*args, **options)
         for name, value in bound.arguments.items():
-            if name in ("self", "cls"):
+            if name in ("self", "cls", *but):
                 continue
             kind, check = signature.parameters[name].kind, checks().get(name, check_leaves)
             if kind is inspect.Parameter.VAR_POSITIONAL:

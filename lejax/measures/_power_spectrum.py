@@ -48,10 +48,10 @@ def power_spectrum_distance(
     length = shortest if length is None else check_count("length", length, 2)
     if length > shortest:
         raise ValueError(f"length is {length}, but the shorter series has {shortest} points.")
-    if not 0 < smoothing <= length:
-        raise ValueError(
-            f"smoothing must be positive and at most the length of {length}, got {smoothing}."
-        )
+    if not smoothing > 0:
+        raise ValueError(f"smoothing must be positive, got {smoothing}.")
+    if smoothing > length:
+        raise ValueError(f"smoothing must be at most the length of {length}, got {smoothing}.")
     return _distance(true[:length], generated[:length], float(smoothing))
 
 

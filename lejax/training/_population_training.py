@@ -1,6 +1,5 @@
 """How a population is trained: epochs, evaluations and spectra of all its networks."""
 
-import operator
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -82,7 +81,12 @@ def train_population(
         raise ValueError(
             f"batch_size is {batch_size}, but there are {training.inputs.shape[0]} training examples."
         )
-    chosen = {operator.index(epoch) for epoch in spectrum_epochs}
+    try:
+        chosen = {check_count("spectrum_epochs", epoch, 0) for epoch in spectrum_epochs}
+    except TypeError as error:
+        raise TypeError(
+            f"spectrum_epochs must be a list of epochs, got {spectrum_epochs!r:.60}."
+        ) from error
     if chosen and stream is None:
         raise ValueError("spectrum_epochs needs a stream of inputs to drive the cells.")
     settings = {}
