@@ -668,10 +668,10 @@ MORE_CASES = {
     "reverse mode only": (
         lambda: lejax.jacobian(lambda input, x: square(x), jnp.ones(2)),
         TypeError,
-        r"<lambda> has a derivative in reverse mode only .*diffrax\.DirectAdjoint\(\).*jax\.custom_jvp",
+        r"has a derivative in reverse mode only .*diffrax\.DirectAdjoint\(\).*jax\.custom_jvp",
     ),
     "stiff": (
-        lambda: flow(lambda input, x: -500.0 * x, jnp.ones(2)),
+        lambda: flow(lambda input, x: -5e4 * x, jnp.ones(2)),
         RuntimeError,
         r"step of Runge-Kutta may be too long for <lambda>: here dt=0\.02 and substeps=1; take a smaller dt or more",
     ),
