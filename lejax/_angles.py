@@ -6,8 +6,10 @@ from jaxtyping import Array, Float
 
 from ._cell import is_traced
 from ._check import check_count
+from ._signature import checked
 
 
+@checked
 def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
     r"""The angles between the lines along the columns, from 0 to pi / 2.
 
@@ -34,6 +36,7 @@ def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
     return jnp.where(parallel, 0, jnp.arccos(jnp.where(parallel, 0, cosine)))
 
 
+@checked
 def principal_angles(
     first: Float[Array, "*t d m"], second: Float[Array, "*t d n"]
 ) -> Float[Array, "*t q"]:
@@ -62,6 +65,10 @@ def principal_angles(
         raise ValueError(
             f"first has columns of {first.shape[-2]} numbers, second of {second.shape[-2]}."
         )
+    if first.shape[:-2] != second.shape[:-2]:
+        raise ValueError(
+            f"first and second must have the same leading axes, got shapes {first.shape} and {second.shape}."
+        )
     with jax.default_matmul_precision("highest"):
         a, b = (jnp.linalg.qr(x)[0] for x in (first, second))
         if a.shape[-1] < b.shape[-1]:
@@ -74,6 +81,7 @@ def principal_angles(
     return jnp.where(small, of_sine, jnp.arccos(jnp.where(small, 0, jnp.minimum(cosine, 1))))
 
 
+@checked
 def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]:
     r"""How many components carry each column: 1 if one does, d if all do alike.
 
@@ -91,6 +99,7 @@ def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]
     return jnp.sum(square, axis=-2) ** 2 / jnp.sum(square**2, axis=-2)
 
 
+@checked
 def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Array, "k k"]:
     r"""How often, over windows of some steps, a lower covariant vector grows faster than a higher one.
 
@@ -115,8 +124,8 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
     growth = jnp.asarray(growth)
     if not jnp.issubdtype(growth.dtype, jnp.floating):
         raise TypeError(f"growth must be real floating point, got {growth.dtype}.")
-    if not is_traced(growth) and bool(jnp.any(jnp.isnan(growth))):
-        raise ValueError("growth must hold no NaN: of which vector grows faster it says nothing.")
+    if not is_traced(growth) and not bool(jnp.all(growth >= 0)):
+        raise ValueError("growth must hold factors of at least 0, but some are negative or NaN.")
     window = check_count("window", window, 1)
     if growth.ndim != 2:
         raise ValueError(f"growth must have shape (T, k), got {growth.shape}.")
@@ -135,4 +144,4 @@ def _check_columns(name: str, vectors: Array) -> Float[Array, "*t d k"]:
         raise ValueError(
             f"{name} must have shape (..., d, k), one vector a column, got {vectors.shape}."
         )
-    return vectors
+    return vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))

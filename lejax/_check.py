@@ -1,6 +1,6 @@
 """The checks that every verb makes of what it is handed: one sentence that names the offender and both values."""
 
-import operator
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -9,51 +9,48 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, VectorField, is_traced, name_of, ravel
+from ._cell import Cell, RecurrentCell, VectorField, is_traced, name_of, ravel
+from ._kinds import check_integer, check_number
+
+
+def check_finite(name: str, value: PyTree) -> PyTree:
+    """The same; NaN and infinite numbers are refused where the values are known."""
+    problem = None if is_traced(value) else find_nonfinite(name, value)
+    if problem is not None:
+        raise ValueError(f"{problem}.")
+    return value
 
 
 def check_positive(name: str, value: float | Array) -> float | Array:
     """A positive, finite number: a float stays static, an array stays traced."""
-    _check_number(name, value)
+    check_number(name, value)
     if not is_traced(value) and not 0 < value < np.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}.")
     return value
 
 
-def _check_number(name: str, value: Any) -> None:
-    if not isinstance(value, float | int) and not eqx.is_array(value):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name} must be one number, got shape {jnp.shape(value)}.")
-
-
 def check_not_negative(name: str, value: float | Array) -> float | Array:
     """A finite number of at least 0: a float stays static, an array stays traced."""
-    _check_number(name, value)
+    check_number(name, value)
     if not is_traced(value) and not 0 <= value < np.inf:
         raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
     return value
 
 
-def check_finite(name: str, value: float | Array) -> float | Array:
-    """A finite number of any sign: a float stays static, an array stays traced."""
-    _check_number(name, value)
-    if not is_traced(value) and not np.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}.")
-    return value
+def check_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """A tuple of finite numbers of at least 0."""
+    if not isinstance(values, tuple) or not values:
+        raise TypeError(f"{name} must be a tuple of numbers, got {values!r}.")
+    for i, value in enumerate(values):
+        check_not_negative(f"{name}[{i}]", value)
+    return values
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
     """`value` as a Python int of at least `minimum`; it decides shapes, so it cannot be traced."""
-    if is_traced(value):
-        raise TypeError(f"{name} must be a Python integer, not a traced array: it decides shapes.")
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}.") from None
-    if isinstance(value, bool) or count < minimum:
-        got = value if isinstance(value, bool) else count
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {got}.")
+    count = check_integer(name, value)
+    if count < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {count}.")
     if count >= 2**31:
         raise ValueError(
             f"{name} must be below 2**31, got {count}; continue a run to go on longer."
@@ -71,6 +68,25 @@ def check_vector(name: str, value: Array) -> Float[Array, " k"]:
     return value
 
 
+def check_exponents(exponents: Array) -> Float[Array, " k"]:
+    """One spectrum, of which no exponent is NaN; those of lost directions are -inf."""
+    exponents = check_vector("exponents", exponents)
+    if not is_traced(exponents):
+        bad = int(jnp.sum(jnp.isnan(exponents)))
+        if bad:
+            raise ValueError(
+                f"exponents hold {bad} NaN out of {exponents.size}: the run that they are of has diverged."
+            )
+    return exponents
+
+
+def check_tolerances(tolerance: float | Array) -> float | Array:
+    """Numbers of at least 0."""
+    if not is_traced(tolerance) and not np.all(np.asarray(tolerance) >= 0):
+        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    return tolerance
+
+
 def check_state(state: PyTree) -> PyTree:
     """The state with every leaf an array of a real floating-point dtype."""
 
@@ -78,7 +94,7 @@ def check_state(state: PyTree) -> PyTree:
         name = "state" + jtu.keystr(path)
         try:
             leaf = jnp.asarray(leaf)
-        except TypeError:
+        except Exception:
             raise TypeError(f"{name} must be an array, got {type(leaf).__name__}.") from None
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
@@ -103,9 +119,14 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
             raise ValueError("num_steps is required when inputs is None.")
         check_count("transient + num_steps", transient + counted, 1)
         return None, counted
+    if type(inputs) is int:
+        raise ValueError(
+            f"inputs is a scalar, but inputs must have time as first axis; for {inputs} steps without inputs write "
+            f"num_steps={inputs}."
+        )
     try:
         inputs = jtu.tree_map(jnp.asarray, inputs)
-    except TypeError as error:
+    except Exception as error:
         raise TypeError(f"inputs must be arrays. JAX said: {error}") from error
     lengths = {}
     for path, leaf in jtu.tree_leaves_with_path(inputs):
@@ -150,6 +171,13 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         raise TypeError(f"{name_of(cell)} failed: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        problem = signature_problem(cell)
+        if problem is not None:
+            raise TypeError(
+                f"{name_of(cell)} cannot be called as cell(input, state): {problem}. What takes only the state is wrapped, "
+                "lambda input, state: cell(state)."
+            ) from error
+        reason += _right_state(cell, state)
         if input is None and isinstance(error, TypeError | ValueError | AttributeError):
             raise TypeError(
                 f"{name_of(cell)} failed when called without an input. If it needs one, close its loop with "
@@ -163,22 +191,107 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
         raise TypeError(
-            f"{name_of(cell)} changed the structure of its state from {before} to {after}."
+            f"{name_of(cell)} changed the structure of its state from {before} to {after}.{_state_among(out, state)}"
         )
     for (path, old), new in zip(
         jtu.tree_leaves_with_path(state), jtu.tree_leaves(out), strict=True
     ):
         new_shape, new_dtype = jnp.shape(new), jnp.result_type(new)
         if (old.shape, old.dtype) != (new_shape, new_dtype):
+            hint = "" if old.dtype == new_dtype else _mixed_precision(cell, input, state)
             raise TypeError(
                 f"{name_of(cell)} changed state{jtu.keystr(path)} from "
-                f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}."
+                f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}.{hint}"
             )
+
+
+def member_of(family: Any, parameter: Array) -> Cell:
+    """The cell that a family makes of a parameter."""
+    try:
+        cell = family(parameter)
+    except Exception as error:
+        raise TypeError(
+            f"family must make a cell of one parameter, such as lambda r: Logistic(r), but {name_of(family)} failed on it. It "
+            f"said: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(cell):
+        raise TypeError(
+            f"family must make a cell of one parameter, but {name_of(family)} made {describe(cell)}."
+        )
+    return cell
+
+
+def signature_problem(function: Any) -> str | None:
+    """Why a function does not take an input and a state, by position."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a builtin that does not tell
+        pass
+    return None
+
+
+def _right_state(cell: Cell, state: PyTree) -> str:
+    """The state that a cell would have taken, where it says and where this is another."""
+    if isinstance(cell, eqx.nn.LSTMCell):
+        wanted = (jnp.zeros(cell.hidden_size, cell.weight_hh.dtype),) * 2
+    elif isinstance(cell, RecurrentCell):
+        try:
+            wanted = eqx.filter_eval_shape(cell.initial_state)
+        except Exception:  # it does not know either
+            return ""
+    else:
+        return ""
+    alike = describe(wanted) == describe(state)
+    return "" if alike else f" Its state must be like {describe(wanted)}, got {describe(state)}."
+
+
+def _state_among(out: Any, state: PyTree) -> str:
+    """What to do with a cell that returns its state beside something else, such as (carry, output) of Flax."""
+    if not isinstance(out, tuple):
+        return (
+            " A state and what becomes of it must be alike: both one array, or both lists."
+            * isinstance(out, list)
+        )
+    shapes = jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
+    for i, part in enumerate(out):
+        if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
+            return (
+                f" It seems to return its state as part {i} of {len(out)}, beside an output: a cell returns its state alone, "
+                f"lambda input, state: cell(input, state)[{i}]."
+            )
+    return ""
+
+
+def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
+    """Which dtypes meet in a step, and how to make them one."""
+
+    def dtypes(tree):
+        leaves = [x for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)]
+        return sorted({str(leaf.dtype) for leaf in leaves})
+
+    parts = {"weights": dtypes(cell), "input": dtypes(input), "state": dtypes(state)}
+    if len({name for names in parts.values() for name in names}) < 2:
+        return ""
+    said = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
+    wanted = parts["state"][-1]
+    return (
+        f" Precisions are mixed: {said}. Cast them to one, e.g. the weights by jax.tree.map(lambda x: x.astype("
+        f"'{wanted}') if eqx.is_inexact_array(x) else x, cell), or from_torch(..., dtype='{wanted}')."
+    )
 
 
 def describe(tree: PyTree) -> str:
     """Dtypes and shapes of a pytree in one line, e.g. `(float32[8], float32[8])`."""
-    return str(jtu.tree_map(lambda x: _Bare(f"{jnp.result_type(x)}{list(jnp.shape(x))}"), tree))
+
+    def name(leaf):
+        try:
+            return _Bare(f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}")
+        except Exception:  # no array
+            return _Bare(type(leaf).__name__)
+
+    return str(jtu.tree_map(name, tree))
 
 
 class _Bare(str):

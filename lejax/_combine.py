@@ -6,10 +6,12 @@ from jaxtyping import Array, Int
 
 from ._cell import is_traced
 from ._check import check_vector
+from ._signature import checked
 from ._spectrum import LyapunovSpectrum, judge
 from ._statistics import estimate_error, weighted_mean
 
 
+@checked
 def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
     """Two consecutive runs as one: blocks side by side, exponents and errors of all of them.
 

@@ -23,6 +23,7 @@ from ._check import (
 from ._closures import compiled
 from ._ginelli import Covariant, forward, forward_and_back
 from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
+from ._signature import checked
 from ._tangent import CellPush, make_push, tangent_dtype
 
 
@@ -79,6 +80,7 @@ class CovariantReducer(eqx.Module):
         raise NotImplementedError
 
 
+@checked
 def covariant_lyapunov_vectors(
     cell: Cell,
     state: PyTree,
@@ -145,6 +147,7 @@ def covariant_lyapunov_vectors(
     return out
 
 
+@checked
 def covariant_statistics(
     cell: Cell,
     state: PyTree,

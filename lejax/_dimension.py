@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._check import check_count, check_vector
+from ._check import check_count, check_exponents, check_tolerances
+from ._signature import checked
 
 
+@checked
 def kaplan_yorke_dimension(
     exponents: Float[Array, " k"],
     state_size: int | None = None,
@@ -40,8 +42,13 @@ def kaplan_yorke_dimension(
 
     Kaplan & Yorke (1979); Frederickson, Kaplan, Yorke & Yorke, J. Differ. Equ. 49 (1983).
     """
-    exponents = check_vector("exponents", exponents)
+    exponents = check_exponents(exponents)
+    tolerance = check_tolerances(tolerance)
     num_exponents = exponents.shape[-1]
+    if jnp.shape(tolerance) not in ((), exponents.shape):
+        raise ValueError(
+            f"tolerance must be one number or one an exponent, {exponents.shape}, got shape {jnp.shape(tolerance)}."
+        )
     if state_size is not None:
         state_size = check_count("state_size", state_size, 1)
         if num_exponents > state_size:
@@ -67,6 +74,7 @@ def kaplan_yorke_dimension(
     return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
 
 
+@checked
 def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     r"""The sum of the positive exponents, an upper bound of the Kolmogorov-Sinai entropy.
 
@@ -86,4 +94,4 @@ def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
     Ruelle, Bol. Soc. Bras. Mat. 9 (1978); Pesin, Russ. Math. Surv. 32 (1977).
     """
-    return jnp.sum(jnp.maximum(check_vector("exponents", exponents), 0))
+    return jnp.sum(jnp.maximum(check_exponents(exponents), 0))

@@ -6,9 +6,11 @@ from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._cell import Cell
 from ._check import check_count, check_inputs
 from ._method import Method, SequentialQR
+from ._signature import checked
 from ._spectrum import lyapunov_spectrum
 
 
+@checked
 def finite_time_exponents(
     cell: Cell,
     state: PyTree,

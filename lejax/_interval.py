@@ -9,10 +9,12 @@ from ._closures import keep
 from ._loop import tolerable_error
 from ._method import SequentialQR
 from ._results import RESULTS
+from ._signature import checked
 from ._spectrum import lyapunov_spectrum, raise_on_failure
 from ._tangent import tangent_dtype
 
 
+@checked
 def suggest_qr_interval(
     cell: Cell,
     state: PyTree,

@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._check import check_vector
+from ._signature import checked
 from ._spectrum import LyapunovSpectrum
 from ._statistics import Level, joinings, largest_error, weighted_mean
 
 
+@checked
 def jackknife(
     spectrum: LyapunovSpectrum, function: Callable[[Float[Array, " k"]], PyTree[Array]]
 ) -> tuple[PyTree[Array], PyTree[Array]]:

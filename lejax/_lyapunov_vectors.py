@@ -9,6 +9,7 @@ from ._cell import Cell, ravel
 from ._closures import compiled
 from ._covariant import check_run, prepare, raise_if_nonfinite
 from ._orthonormalize import Householder, orthonormalize
+from ._signature import checked
 
 
 class LyapunovVectors(eqx.Module):
@@ -22,6 +23,7 @@ class LyapunovVectors(eqx.Module):
     """In nats per step or per unit of `dt`."""
 
 
+@checked
 def backward_lyapunov_vectors(
     cell: Cell,
     state: PyTree,
@@ -62,6 +64,7 @@ def backward_lyapunov_vectors(
     return out
 
 
+@checked
 def forward_lyapunov_vectors(
     cell: Cell,
     state: PyTree,

@@ -17,6 +17,7 @@ from ._check import check_count
 from ._loop import Growth, Loop, Plan, Push
 from ._orthonormalize import Orthonormalizer
 from ._pilot import choose_interval, pilot_steps
+from ._signature import check_fields
 
 
 def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
@@ -82,6 +83,9 @@ class SequentialQR(Method):
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
 
+    def __check_init__(self):
+        check_fields(self)
+
     def run(self, push, vector, frames, inputs, plan, adjoint):
         return self.follow(push, vector, frames, inputs, plan, adjoint)
 
@@ -136,6 +140,9 @@ class ParallelQR(Method):
     overlap: int = eqx.field(static=True, converter=lambda count: check_count("overlap", count, 1))
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
+
+    def __check_init__(self):
+        check_fields(self)
 
     def check(self, plan):
         if plan.transient < self.overlap:

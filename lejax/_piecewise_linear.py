@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._cell import Cell, RecurrentCell, name_of
+from ._kinds import check_array
+from ._signature import checked
 
 
 class PiecewiseLinearMap(RecurrentCell):
@@ -38,6 +40,7 @@ class PiecewiseLinearMap(RecurrentCell):
     h1: Float[Array, " m"]
     h2: Float[Array, " h"]
 
+    @checked
     def __init__(self, A: Array, W1: Array, W2: Array, h1: Array, h2: Array):
         self.A, self.W1, self.W2, self.h1, self.h2 = check_arrays(
             {"A": (A, "mm"), "W1": (W1, "mh"), "W2": (W2, "hm"), "h1": (h1, "m"), "h2": (h2, "h")}
@@ -73,6 +76,7 @@ class PiecewiseLinearCell(eqx.Module):
         raise NotImplementedError
 
 
+@checked
 def piecewise_linear(cell: Cell, input: PyTree = None) -> PiecewiseLinearMap:
     r"""The canonical form of a piecewise-linear cell under a constant input.
 
@@ -108,7 +112,7 @@ def check_arrays(arrays: dict[str, tuple[ArrayLike, str]]) -> list[Array]:
     sizes: dict[str, tuple[int, str]] = {}
     checked = []
     for name, (value, axes) in arrays.items():
-        value = jnp.asarray(value)
+        value = jnp.asarray(check_array(name, value))
         if jnp.issubdtype(value.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be real, got {value.dtype}.")
         if value.ndim != len(axes):

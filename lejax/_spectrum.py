@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push, make_block_push
-from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._cell import Cell, TimedCell, first_input, is_traced, name_of, ravel, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -24,6 +24,7 @@ from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
 from ._rooms import choose_directions, close_frames, make_rooms, open_frames, random_frame
+from ._signature import checked
 from ._statistics import block_lengths, estimate_error, weighted_mean
 from ._tangent import check_frame, tangent_dtype
 
@@ -77,6 +78,7 @@ class LyapunovSpectrum(eqx.Module):
     """`RESULTS.successful`, `nonfinite`, `interval_too_long` or `overlap_too_short`."""
 
 
+@checked
 def lyapunov_spectrum(
     cell: Cell,
     state: PyTree,
@@ -132,6 +134,8 @@ def lyapunov_spectrum(
     refills the directions that an exact zero has emptied, and where these grow faster than the slowest surviving
     ones it replaces those: the last exponents before a lost one are then upper bounds too. They show in `rounding_error`:
     what stays above 1e-8 with `every=1` is noise of that size, whatever its `standard_error`.
+    Where the state is reset or hits a wall inside a step (`jnp.where`), the tangent map lacks the jump that the moving
+    time of the crossing adds (the saltation matrix): make the step end at the event, as `EventExactFlow` does.
     An exponent of 0 says nothing of stability: a state may attract, or let go, as a power of time.
     In float32 expect errors of 1e-5 to 1e-6.
 
@@ -269,7 +273,7 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
         culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))
         culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
         message += f" It happened at step {int(spectrum.first_bad_step)}."
-        message += f" {culprit}." if culprit else ""
+        message += f" {culprit}." if culprit else _advice_on_divergence(cell, state, inputs)
     elif bool(spectrum.result == RESULTS.overlap_too_short):
         worst = float(jnp.max(spectrum.overlap_bias))
         message += f" Here the estimated bias is up to {worst:.1e}."
@@ -279,3 +283,27 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
             f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
         )
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
+
+
+def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
+    """What to try if nothing that went in was bad."""
+    substeps = getattr(cell, "substeps", None)
+    if isinstance(cell, TimedCell) and substeps is not None:  # a Flow
+        return (
+            f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
+            f"dt={cell.time_step()} and substeps={substeps}; take a smaller dt or more substeps."
+        )
+    if _is_linear(cell, state, inputs):
+        return (
+            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend on it: "
+            "start at zeros."
+        )
+    return ""
+
+
+def _is_linear(cell: Cell, state: PyTree, inputs: PyTree) -> bool:
+    """Whether the first step takes twice the state to twice the new one."""
+    input = first_input(inputs)
+    vector, unravel = ravel(state)
+    once, twice = (ravel(cell(input, unravel(scale * vector)))[0] for scale in (1, 2))
+    return bool(jnp.allclose(twice, 2 * once, rtol=1e-3, atol=0) & jnp.any(once != 0))

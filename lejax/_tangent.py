@@ -4,6 +4,7 @@ The Jacobian acts on the whole state (h and c of an LSTM, every layer of a stack
 forward in time, never through the transpose. It is materialized only by `jacobian`.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from ._cell import Cell, TangentCell, name_of, ravel, vary_with
 from ._check import check_state, check_step, describe
 from ._closures import compiled, holds_functions
+from ._signature import checked
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -105,8 +107,14 @@ def tangent_map(
     """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
     step = _flat_step(cell, input, unravel)
     if not (isinstance(cell, TangentCell) and is_of_its_step(type(cell), "push_forward")):
-        following, tangent = jax.linearize(step, vector)
-        return following, jax.vmap(tangent, in_axes=1, out_axes=1)
+        with _forward_mode(name_of(cell)):
+            following, tangent = jax.linearize(step, vector)
+
+        def pushed(frame):
+            with _forward_mode(name_of(cell)):
+                return jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
+
+        return following, pushed
 
     def push(frame):
         columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
@@ -114,6 +122,20 @@ def tangent_map(
         return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
 
     return step(vector), push
+
+
+@contextlib.contextmanager
+def _forward_mode(name: str):
+    """Derivatives in forward mode, or a sentence on what a cell without them can do."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error) and "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            f"{name} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. Of "
+            "diffrax choose adjoint=diffrax.DirectAdjoint() or ForwardMode(); of your own function make a jax.custom_jvp."
+        ) from error
 
 
 def is_of_its_step(kind: type, method: str) -> bool:
@@ -133,6 +155,7 @@ def make_push(cell: Cell, state: PyTree) -> CellPush:
     return CellPush(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
 
 
+@checked
 def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:
     r"""The Jacobian of one step on the whole state, $J = \partial F(u, h) / \partial h$.
 
@@ -155,6 +178,7 @@ def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d
     return _push_forward(cell, state, input, frame)[1]
 
 
+@checked
 def push_forward(
     cell: Cell, state: PyTree, input: PyTree, frame: Float[Array, "d k"]
 ) -> tuple[PyTree, Float[Array, "d k"]]:

@@ -6,8 +6,10 @@ from jaxtyping import PyTree
 from ._cell import Cell, first_input, vary_with
 from ._check import check_inputs, check_state, check_step
 from ._closures import compiled
+from ._signature import checked
 
 
+@checked
 def unroll(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> PyTree:

@@ -3,12 +3,15 @@
 import numpy as np
 
 from ._cell import is_traced
+from ._check import check_positive
+from ._signature import checked
 from ._spectrum import LyapunovSpectrum
 
 
 _ANY_RUN = 2**31 - 1
 
 
+@checked
 def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> int:
     r"""The window in steps that balances bias and variance of gradients by `WindowedAdjoint`.
 
@@ -32,8 +35,7 @@ def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> i
     """
     if is_traced(spectrum):
         raise TypeError("suggest_window needs values: it cannot be called under jit, vmap or grad.")
-    if not lyapunov_times > 0:
-        raise ValueError(f"lyapunov_times must be positive, got {lyapunov_times}.")
+    check_positive("lyapunov_times", lyapunov_times)
     exponents = np.asarray(spectrum.exponents)
     if exponents.ndim != 1:
         raise ValueError(

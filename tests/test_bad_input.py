@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 from networks import Linear, driven_gru
 
@@ -437,9 +438,308 @@ CASES = {
 }
 
 
+ROTATION = 3.0 * jnp.array([[0.6, -0.8], [0.8, 0.6]])
+NOT_A_NUMBER = jnp.array([0.3, jnp.nan, -0.5])
+SERIES = jr.normal(jr.key(1), (50, 2))
+COLUMN = np.linspace(0.0, 1.0, 12)
+
+
+@jax.custom_vjp
+def square(x):
+    return x**2
+
+
+square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+
+
+def stretches(input, state):
+    return ROTATION @ state
+
+
+def flow(field, state, **options):
+    return lejax.lyapunov_spectrum(Flow(field, **{"dt": 0.02} | options), state, num_steps=40)
+
+
+# Kinds of arguments, and what goes wrong with systems of others.
+MORE_CASES = {
+    "masked": (
+        lambda: lejax.kolmogorov_sinai_entropy(np.ma.masked_array([1.0, 9.0], [False, True])),
+        TypeError,
+        r"exponents is a masked array: leave the masked values out",
+    ),
+    "masked correlation": (
+        lambda: lejax.embedding.pearson(COLUMN, np.ma.masked_less(COLUMN, 0.5)),
+        TypeError,
+        r"y is a masked array",
+    ),
+    "masked sample": (
+        lambda: lejax.embedding.bootstrap(np.mean, np.ma.masked_less(COLUMN, 0.5)),
+        TypeError,
+        r"samples\[0\] is a masked array",
+    ),
+    "masked weights": (
+        lambda: lejax.unroll(Linear(np.ma.masked_array(np.eye(2))), jnp.ones(2), num_steps=2),
+        TypeError,
+        r"cell\.matrix is a masked array",
+    ),
+    "masked state": (
+        lambda: lejax.unroll(Henon(), np.ma.masked_array([0.1, 0.2]), num_steps=2),
+        TypeError,
+        r"state is a masked array",
+    ),
+    "array of objects": (
+        lambda: lejax.vector_angles(np.array([[None, 1.0]])),
+        TypeError,
+        r"vectors must be an array of real numbers, got object",
+    ),
+    "no array": (
+        lambda: lejax.participation_ratio(None),
+        TypeError,
+        r"vectors must be an array of real numbers, got None",
+    ),
+    "ragged": (
+        lambda: lejax.participation_ratio([[1.0], [1.0, 2.0]]),
+        TypeError,
+        r"vectors cannot be read as an array",
+    ),
+    "complex numbers": (
+        lambda: lejax.kaplan_yorke_dimension(1j * jnp.ones(2)),
+        TypeError,
+        r"exponents must be real, got complex128",
+    ),
+    "complex series": (
+        lambda: lejax.measures.state_space_divergence(SERIES, SERIES + 1j),
+        TypeError,
+        r"generated must be real, got complex128",
+    ),
+    "complex correlation": (
+        lambda: lejax.embedding.pearson(COLUMN, COLUMN + 1j),
+        TypeError,
+        r"y must be real",
+    ),
+    "complex dt": (lambda: spectrum(dt=0.1j), TypeError, r"dt must be a number, got 0\.1j"),
+    "complex distance": (
+        lambda: lejax.indicators.two_trajectory_exponent(CELL, STATE, INPUTS, distance=1e-6j),
+        TypeError,
+        r"distance must be a number, got 1e-06j",
+    ),
+    "boolean for a number": (
+        lambda: spectrum(dt=True),
+        TypeError,
+        r"dt must be a number, got True",
+    ),
+    "seed for a key": (
+        lambda: spectrum(key=7),
+        TypeError,
+        r"key must be a key such as jax\.random\.key\(7\), got 7",
+    ),
+    "keys for a key": (
+        lambda: lejax.embedding.folds(jr.split(jr.key(0), 3), 20),
+        ValueError,
+        r"key must be one key, got shape \(3,\); use jax\.vmap for a batch",
+    ),
+    "old keys for a key": (
+        lambda: RNNCell(1, 2, key=jr.split(jr.PRNGKey(0), 3)),
+        ValueError,
+        r"key must be one key, got shape \(3, 2\)",
+    ),
+    "text for a flag": (
+        lambda: spectrum(throw="no"),
+        TypeError,
+        r"throw must be True or False, got 'no'",
+    ),
+    "number for a flag": (
+        lambda: GRUCell(1, 2, use_bias=0, key=jr.key(0)),
+        TypeError,
+        r"use_bias must be True or False, got 0",
+    ),
+    "no adjoint": (
+        lambda: spectrum(adjoint=None),
+        TypeError,
+        r"adjoint must be an Adjoint such as DirectAdjoint\(\), got None",
+    ),
+    "dtype": (
+        lambda: RNNCell(1, 2, dtype=int, key=jr.key(0)),
+        TypeError,
+        r"dtype must be a real floating-point dtype such as jnp\.float32, got <class 'int'>",
+    ),
+    "class of a cell": (
+        lambda: lejax.unroll(Henon, jnp.ones(2), num_steps=2),
+        TypeError,
+        r"cell must be an instance, got the class Henon",
+    ),
+    "steps for inputs": (
+        lambda: lejax.unroll(Henon(), jnp.zeros(2), 70),
+        ValueError,
+        r"for 70 steps without inputs write num_steps=70",
+    ),
+    "diverged exponents": (
+        lambda: lejax.kaplan_yorke_dimension(NOT_A_NUMBER),
+        ValueError,
+        r"exponents hold 1 NaN out of 3",
+    ),
+    "diverged exponents of the entropy": (
+        lambda: lejax.kolmogorov_sinai_entropy(NOT_A_NUMBER),
+        ValueError,
+        r"exponents hold 1 NaN out of 3",
+    ),
+    "negative tolerance": (
+        lambda: lejax.kaplan_yorke_dimension(jnp.array([0.3, -0.5]), 2, -0.1),
+        ValueError,
+        r"tolerance must not be negative, got -0\.1",
+    ),
+    "diverged growth": (
+        lambda: lejax.domination_violations(jnp.full((9, 2), jnp.nan), 2),
+        ValueError,
+        r"growth must hold factors of at least 0, but some are negative or NaN",
+    ),
+    "diverged codes": (
+        lambda: lejax.embedding.principal_components(SERIES.at[3, 1].set(jnp.nan)),
+        ValueError,
+        r"codes holds 1 non-finite value out of 100",
+    ),
+    "confidence": (
+        lambda: lejax.embedding.pearson(COLUMN, COLUMN**2, confidence_level=95),
+        ValueError,
+        r"confidence_level must lie between 0 and 1, got 95",
+    ),
+    "penalty": (
+        lambda: lejax.embedding.fit_classifier(SERIES, SERIES[:, 0] > 0, penalty=-1.0),
+        ValueError,
+        r"penalty must be positive and finite, got -1\.0",
+    ),
+    "penalties": (
+        lambda: lejax.embedding.Ridge((0.1, float("nan"))),
+        ValueError,
+        r"penalties\[1\] must not be negative and must be finite, got nan",
+    ),
+    "learning rate": (
+        lambda: lejax.embedding.Autoencoder(learning_rate=-1e-3),
+        ValueError,
+        r"learning_rate must be positive and finite, got -0\.001",
+    ),
+    "latent size": (
+        lambda: lejax.embedding.Autoencoder(latent_size=-2),
+        ValueError,
+        r"latent_size must be an integer of at least 1, got -2",
+    ),
+    "initial error": (
+        lambda: lejax.indicators.predictability_horizon(jnp.array([0.3]), -1e-3, 0.1),
+        ValueError,
+        r"initial_error must be positive, got -0\.001",
+    ),
+    "more bins than memory": (
+        lambda: lejax.measures.state_space_divergence(SERIES, SERIES, num_bins=2**31 - 1),
+        ValueError,
+        r"num_bins is 2147483647, which makes 2147483647\^2 bins, but there is memory for",
+    ),
+    "more samples than memory": (
+        lambda: lejax.measures.state_space_divergence(
+            jnp.ones((9, 6)), jnp.ones((9, 6)), num_samples=2**30, key=jr.key(0)
+        ),
+        ValueError,
+        r"num_samples is 1073741824, which makes 1073741824 x 6 numbers",
+    ),
+    "field of a list": (
+        lambda: flow(lambda input, x: [x[1], -x[0]], jnp.ones(2)),
+        TypeError,
+        r"Flow failed: the vector field <lambda> returns a slope of structure .* make an array, jnp\.stack",
+    ),
+    "state of a list": (
+        lambda: flow(lambda input, x: jnp.stack([x[1], -x[0]]), [0.1, 0.2]),
+        TypeError,
+        r"returns a slope of structure PyTreeDef\(\*\) for a state of structure PyTreeDef\(\[\*, \*\]\)",
+    ),
+    "slope of another size": (
+        lambda: flow(lambda input, x: x[:2], jnp.ones(3)),
+        TypeError,
+        r"returns a slope of shape \(2,\) for state of shape \(3,\)",
+    ),
+    "field without an input": (
+        lambda: flow(eqx.nn.MLP(2, 2, 4, 1, key=jr.key(0)), jnp.ones(2)),
+        TypeError,
+        r"vector field MLP cannot be called as field\(input, state\): too many positional arguments.*lambda input, state",
+    ),
+    "cell without an input": (
+        lambda: lejax.unroll(eqx.nn.MLP(2, 2, 4, 1, key=jr.key(0)), jnp.ones(2), num_steps=3),
+        TypeError,
+        r"MLP cannot be called as cell\(input, state\): too many positional arguments",
+    ),
+    "reverse mode only": (
+        lambda: lejax.jacobian(lambda input, x: square(x), jnp.ones(2)),
+        TypeError,
+        r"has a derivative in reverse mode only .*diffrax\.DirectAdjoint\(\).*jax\.custom_jvp",
+    ),
+    "stiff": (
+        lambda: flow(lambda input, x: -5e4 * x, jnp.ones(2)),
+        RuntimeError,
+        r"step of Runge-Kutta may be too long for <lambda>: here dt=0\.02 and substeps=1; take a smaller dt or more",
+    ),
+    "linear and growing": (
+        lambda: spectrum(stretches, jnp.ones(2), None, num_steps=900),
+        RuntimeError,
+        r"stretches is linear in its state, which grew beyond the floats.* start at zeros",
+    ),
+    "mixed precision": (
+        lambda: spectrum(
+            jax.tree.map(lambda x: x.astype(jnp.float32), CELL), STATE.astype(jnp.float32)
+        ),
+        TypeError,
+        r"Precisions are mixed: weights float32, input float64, state float32.*jax\.tree\.map.*from_torch",
+    ),
+    "state beside an output": (
+        lambda: lejax.unroll(lambda input, x: (x, 2 * x[:1]), jnp.ones(2), num_steps=3),
+        TypeError,
+        r"return its state as part 0 of 2, beside an output.*cell\(input, state\)\[0\]",
+    ),
+    "output before a state": (
+        lambda: lejax.unroll(lambda input, x: (x[:1], x), jnp.ones(2), num_steps=3),
+        TypeError,
+        r"return its state as part 1 of 2",
+    ),
+    "one array for two": (
+        lambda: lejax.unroll(eqx.nn.LSTMCell(3, 4, key=jr.key(0)), STATE, INPUTS),
+        TypeError,
+        r"Its state must be like \(float64\[4\], float64\[4\]\), got float64\[4\]",
+    ),
+}
+CASES |= MORE_CASES
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_sentence(name):
     call, kind, sentence = CASES[name]
     with pytest.raises(kind, match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value).split(" It said: ")[0]
+
+
+def test_other_byte_orders_are_read():
+    exponents, swapped = np.array([0.5, -1.5]), np.array([0.5, -1.5], ">f8")
+    dimension = lejax.kaplan_yorke_dimension(swapped)
+    assert dimension == lejax.kaplan_yorke_dimension(exponents)
+    states = lejax.unroll(Linear(np.eye(2, dtype=">f8")), swapped, num_steps=2)
+    np.testing.assert_array_equal(states[1], exponents)
+
+
+def test_float16_is_raised_where_linear_algebra_needs_it():
+    vectors = jr.normal(jr.key(0), (6, 4)).astype(jnp.float16)
+    angles = lejax.principal_angles(vectors[:, :2], vectors[:, 2:])
+    exact = vectors.astype(jnp.float32)
+    np.testing.assert_allclose(angles, lejax.principal_angles(exact[:, :2], exact[:, 2:]))
+    components = lejax.embedding.principal_components(vectors)
+    np.testing.assert_allclose(
+        components.variances, lejax.embedding.principal_components(exact).variances
+    )
+
+
+def test_checks_leave_traced_values_alone():
+    dimension = jax.jit(lejax.kaplan_yorke_dimension)(NOT_A_NUMBER)
+    assert jnp.isnan(dimension)
+    batch = jax.vmap(lejax.kolmogorov_sinai_entropy)(jnp.stack([NOT_A_NUMBER, jnp.ones(3)]))
+    np.testing.assert_array_equal(batch, [jnp.nan, 3.0])
+
+
+def test_a_product_of_matrices_from_zeros_has_the_exponents_of_the_matrix():
+    run = spectrum(stretches, jnp.zeros(2), None, num_steps=900)
+    np.testing.assert_allclose(run.exponents, jnp.log(3.0), rtol=1e-12)

@@ -346,3 +346,21 @@ def test_bad_mapping_gets_one_sentence(case):
 def test_activation_is_for_plain_networks_only():
     with pytest.raises(ValueError, match=r"nn\.RNN only, but .*\(12, 4\) is of an nn\.GRU"):
         from_torch(network("gru"), activation=jax.nn.relu)
+
+
+def test_weights_are_cast_on_request():
+    rng = np.random.default_rng(3)
+    arrays = {
+        f"weight_{role}_l{i}": rng.normal(size=(12, 4)).astype(np.float32)
+        for role in ("ih", "hh")
+        for i in (0, 1)
+    }
+    stored, cast = from_torch(arrays), from_torch(arrays, dtype=jnp.float64)
+    for old, new in zip(jax.tree.leaves(stored), jax.tree.leaves(cast), strict=True):
+        assert (old.dtype, new.dtype) == (jnp.float32, jnp.float64)
+        np.testing.assert_array_equal(old, new)
+    large = {name: 1e5 * np.sign(array) for name, array in arrays.items()}
+    with pytest.raises(ValueError, match=r"non-finite values out of 48 \(as float16\)"):
+        from_torch(large, dtype=jnp.float16)
+    with pytest.raises(TypeError, match="dtype must be a real floating-point dtype"):
+        from_torch(arrays, dtype=int)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._blocks import DenseBlock
 from .._cell import is_traced
 from .._check import check_count, check_positive
+from .._signature import checked
 from ._memory import MemoryCell
 from ._rate import check_input, uniform
 
@@ -53,6 +54,7 @@ class DeltaProductCell(MemoryCell):
     bias_gate: Float[Array, ""] | None
     beta_range: float
 
+    @checked
     def __init__(
         self,
         size: int,

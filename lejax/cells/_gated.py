@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import RecurrentCell, TangentCell
 from .._check import check_count
+from .._signature import checked
 from ._rate import drive, uniform
 
 
@@ -41,6 +42,7 @@ class GRUCell(RecurrentCell, TangentCell):
     bias_n: Float[Array, " h"] | None
     reset_after: bool = eqx.field(static=True)
 
+    @checked
     def __init__(
         self,
         input_size: int,
@@ -128,6 +130,7 @@ class LSTMCell(RecurrentCell, TangentCell):
     weight_hh: Float[Array, "4*h h"]
     bias: Float[Array, " 4*h"] | None
 
+    @checked
     def __init__(
         self,
         input_size: int,

@@ -11,10 +11,12 @@ from jaxtyping import Array, Float
 from .._blocks import BlockTriangularCell, DiagonalBlock
 from .._cell import RecurrentCell, TimedCell, is_traced
 from .._check import check_count, check_positive
+from .._signature import checked
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._rate import drive
 
 
+@checked
 def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
     r"""The matrices A and B of HiPPO-LegS.
 
@@ -46,6 +48,7 @@ def _legs(size: int) -> tuple[np.ndarray, np.ndarray]:
     return -np.tril(np.outer(B, B), -1) - np.diag(orders + 1.0), B
 
 
+@checked
 def diagonal_legs(num_modes: int, dtype=None) -> Float[Array, "n 2"]:
     r"""The rates of S4D-LegS: eigenvalues of the normal part of HiPPO-LegS, the N of 2N with positive imaginary part.
 
@@ -105,6 +108,7 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
     gain: Float[Array, "n 1"]
     dt: float = eqx.field(static=True)
 
+    @checked
     def __init__(
         self,
         size: int,

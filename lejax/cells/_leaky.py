@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import RecurrentCell, TangentCell, TimedCell
 from .._check import check_count, check_not_negative, check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
+from .._signature import checked
 from ._rate import activate, check_relu, drive, uniform
 
 
@@ -89,6 +90,7 @@ class LeakyRNNCell(LeakyRateCell, TangentCell, PiecewiseLinearCell):
 
     weight_hh: Float[Array, "h h"]
 
+    @checked
     def __init__(
         self,
         input_size: int,

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import DiagonalBlock
 from .._check import check_count
+from .._signature import checked
 from ._memory import MemoryCell
 from ._rate import uniform
 
@@ -40,6 +41,7 @@ class GatedLinearAttentionCell(MemoryCell):
     weight_gate: Float[Array, "k i"]
     bias_gate: Float[Array, " k"]
 
+    @checked
     def __init__(self, size: int, key_size: int, value_size: int, dtype=None, *, key: PRNGKeyArray):
         size, key_size = check_count("size", size, 1), check_count("key_size", key_size, 1)
         value_size = check_count("value_size", value_size, 1)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 from .._blocks import DiagonalBlock
 from .._cell import is_traced
 from .._check import check_count, check_not_negative, check_positive
+from .._signature import checked
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._hippo import diagonal_legs
 from ._memory import MemoryCell
@@ -66,6 +67,7 @@ class LRUCell(MemoryCell):
     C: Float[Array, "i n 2"]
     D: Float[Array, " i"]
 
+    @checked
     def __init__(
         self,
         size: int,
@@ -152,6 +154,7 @@ class S4DCell(MemoryCell):
     D: Float[Array, " d"]
     discretization: Discretization
 
+    @checked
     def __init__(
         self,
         size: int,

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._check import check_count
 from .._piecewise_linear import check_arrays
+from .._signature import checked
 from ._plrnn import PiecewiseLinearNetwork, draw_inputs, inputs
 
 
@@ -33,6 +34,7 @@ class LowRankReLURNN(PiecewiseLinearNetwork):
     m: Float[Array, "n r"]
     b: Float[Array, " n"]
 
+    @checked
     def __init__(self, q: float | Array, n: Array, m: Array, b: Array, C: Array | None = None):
         self.q, self.n, self.m, self.b, self.C = check_arrays(
             {
@@ -45,6 +47,7 @@ class LowRankReLURNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls,
         rank: int,

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
 from .._check import check_count, check_not_negative
+from .._signature import checked
 from ._leaky import LeakyRateCell
 from ._rate import activate
 
@@ -53,6 +54,7 @@ class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
     M: Float[Array, "h r"]
     N: Float[Array, "h r"]
 
+    @checked
     def __init__(
         self,
         input_size: int,

@@ -8,6 +8,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, time_step
 from .._check import StepError, check_not_negative, describe
+from .._signature import checked
 from ._wrappers import initial_state, output
 
 
@@ -50,6 +51,7 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
     cell: Cell
     scale: float | Array
 
+    @checked
     def __init__(self, cell: Cell, scale: float | Array):
         self.cell = cell
         self.scale = check_not_negative("scale", scale)

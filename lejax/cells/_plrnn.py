@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import RecurrentCell
 from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, check_arrays
+from .._signature import checked
 from ._rate import drive, uniform
 
 
@@ -67,12 +68,14 @@ class PLRNN(PiecewiseLinearNetwork):
     W: Float[Array, "m m"]
     h: Float[Array, " m"]
 
+    @checked
     def __init__(self, a: Array, W: Array, h: Array, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
             {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
         )
 
     @classmethod
+    @checked
     def draw(cls, size: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray):
         """`a` the diagonal and `W` the rest of a random positive matrix of norm 1; `h` zero."""
         key, key_C = jr.split(key)
@@ -134,6 +137,7 @@ class ALRNN(PiecewiseLinearNetwork):
     h: Float[Array, " m"]
     num_relu: int = eqx.field(static=True)
 
+    @checked
     def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
         self.a, self.W, self.h, self.C = check_arrays(
             {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
@@ -141,6 +145,7 @@ class ALRNN(PiecewiseLinearNetwork):
         self.num_relu = check_num_relu(num_relu, self.h.size)
 
     @classmethod
+    @checked
     def draw(cls, size: int, num_relu: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray):
         """`a` the diagonal of a random positive matrix of norm 1, `W` normal of deviation .01, `h` zero."""
         key_a, key_W, key_C = jr.split(key, 3)
@@ -180,6 +185,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
     h1: Float[Array, " m"]
     h2: Float[Array, " h"]
 
+    @checked
     def __init__(
         self, a: Array, W1: Array, W2: Array, h1: Array, h2: Array, C: Array | None = None
     ):
@@ -195,6 +201,7 @@ class ShallowPLRNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls, size: int, hidden_size: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
     ):
@@ -270,6 +277,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
     theta: Float[Array, "m b"]
     h: Float[Array, " m"]
 
+    @checked
     def __init__(
         self, a: Array, W: Array, alpha: Array, theta: Array, h: Array, C: Array | None = None
     ):
@@ -285,6 +293,7 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
         )
 
     @classmethod
+    @checked
     def draw(
         cls, size: int, num_branches: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
     ):

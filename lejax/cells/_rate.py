@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import RecurrentCell, TangentCell
 from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
+from .._signature import checked
 
 
 def uniform(key: PRNGKeyArray, shape: tuple[int, ...], hidden_size: int, dtype) -> Array:
@@ -81,6 +82,7 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
     bias: Float[Array, " h"] | None
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
+    @checked
     def __init__(
         self,
         input_size: int,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._cell import is_traced
 from .._check import check_positive, find_nonfinite
+from .._signature import checked
 
 
 class LinearReadout(eqx.Module):
@@ -21,6 +22,7 @@ class LinearReadout(eqx.Module):
         return self.weight @ state + self.bias
 
 
+@checked
 def fit_readout(
     states: Float[Array, "T h"], targets: Float[Array, "T o"], *, penalty: float | Array = 1e-8
 ) -> LinearReadout:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import RecurrentCell, TangentCell, is_traced
 from .._check import check_count, check_not_negative, check_positive
+from .._signature import checked
 from ._rate import drive
 
 
@@ -46,6 +47,7 @@ class EchoStateCell(RecurrentCell, TangentCell):
     bias: Float[Array, " h"]
     leak: float | Array
 
+    @checked
     def __init__(
         self,
         input_size: int,

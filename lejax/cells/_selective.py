@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._blocks import DiagonalBlock
 from .._check import check_count
+from .._signature import checked
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._linear_recurrence import log_uniform_steps
 from ._memory import MemoryCell
@@ -49,6 +50,7 @@ class S6Cell(MemoryCell):
     D: Float[Array, " d"]
     discretization: Discretization
 
+    @checked
     def __init__(
         self,
         size: int,
@@ -125,6 +127,7 @@ class MambaCell(MemoryCell):
     weight_out: Float[Array, "i e"]
     scale: Float[Array, " i"]
 
+    @checked
     def __init__(
         self,
         size: int,

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import VectorField
 from .._check import check_count, check_not_negative
+from .._signature import checked
 
 
 class SkewRNN(VectorField):
@@ -35,6 +36,7 @@ class SkewRNN(VectorField):
 
     G: Float[Array, "h h"]
 
+    @checked
     def __init__(
         self, hidden_size: int, dtype=None, *, gain: float | Array = 1.0, key: PRNGKeyArray
     ):

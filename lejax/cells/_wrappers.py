@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from .._blocks import BlockTriangularCell, tangent_blocks
 from .._cell import Cell, RecurrentCell, TimedCell, is_traced, name_of, time_step
 from .._check import StepError, describe
+from .._signature import checked
 
 
 def output(cell: Cell, state: PyTree) -> PyTree:
@@ -50,7 +51,12 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
 
     layers: tuple[Cell, ...]
 
+    @checked
     def __init__(self, layers: Sequence[Cell]):
+        if not isinstance(layers, Sequence) or not all(map(callable, layers)):
+            raise TypeError(
+                f"layers of a Stack must be a list of cells, got {type(layers).__name__}."
+            )
         self.layers = tuple(layers)
         if not self.layers:
             raise ValueError("a Stack needs at least one layer, got none.")
@@ -119,6 +125,7 @@ class ClosedLoop(RecurrentCell, TimedCell):
     cell: Cell
     readout: Callable[[PyTree], PyTree]
 
+    @checked
     def __init__(self, cell: Cell, readout: Callable[[PyTree], PyTree]):
         if not callable(readout):
             raise TypeError(

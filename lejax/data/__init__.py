@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._signature import checked
 from ..cells import GRUCell
 from ..interop import from_torch
 
@@ -23,6 +24,7 @@ from ..interop import from_torch
 _FOLDER = Path(__file__).parent
 
 
+@checked
 def digits_gru(dtype=None) -> GRUCell:
     """A GRU of 32 units trained to name 8 x 8 digits from their 8 rows, 99.0 % right on `digits_inputs`.
 
@@ -44,6 +46,7 @@ def digits_gru(dtype=None) -> GRUCell:
     return jax.tree.map(lambda weight: weight.astype(dtype or jnp.result_type(float)), cell)
 
 
+@checked
 def digits(dtype=None) -> tuple[Float[Array, "397 8 8"], Int[Array, " 397"]]:
     """397 handwritten digits the network never saw in training, as images with their labels.
 
@@ -64,6 +67,7 @@ def digits(dtype=None) -> tuple[Float[Array, "397 8 8"], Int[Array, " 397"]]:
     return jnp.asarray(images, dtype) / 16, jnp.asarray(labels, jnp.int32)
 
 
+@checked
 def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
     """397 handwritten digits the network never saw in training, one after another, row by row.
 
@@ -80,6 +84,7 @@ def digits_inputs(dtype=None) -> Float[Array, "3176 8"]:
     return digits(dtype)[0].reshape(-1, 8)
 
 
+@checked
 def eeg(dtype=None) -> Float[Array, "9640 16"]:
     """A minute of EEG: a person at rest with open eyes, 16 channels at 160 Hz.
 

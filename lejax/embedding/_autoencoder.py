@@ -7,6 +7,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float
 
+from .._check import check_count, check_numbers, check_positive
 from ._regression import Regressor, Scaling
 
 
@@ -62,6 +63,14 @@ class Autoencoder(Regressor):
     alphas: tuple[float, ...] = eqx.field(static=True, default=(0.0, 0.1, 1.0, 10.0))
     num_updates: int = eqx.field(static=True, default=200)
     learning_rate: float = eqx.field(static=True, default=3e-3)
+
+    def __check_init__(self):
+        check_count("latent_size", self.latent_size, 1)
+        check_count("width", self.width, 1)
+        check_count("depth", self.depth, 0)
+        check_count("num_updates", self.num_updates, 1)
+        check_positive("learning_rate", self.learning_rate)
+        check_numbers("alphas", self.alphas)
 
     def fit(self, features, targets, split, *, key):
         size, dtype = features.shape[1], features.dtype

@@ -4,8 +4,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_count, check_vector
+from .._signature import checked
 
 
+@checked
 def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[Array, " m"]:
     r"""A spectrum of k exponents as one of m, interpolated on the axis i / k.
 
@@ -35,6 +37,7 @@ def resample_spectrum(exponents: Float[Array, " k"], num_points: int) -> Float[A
     return jnp.where(is_lost, -jnp.inf, jnp.interp(want, have, jnp.where(lost, 0, exponents)))
 
 
+@checked
 def bound_lost(exponents: Float[Array, " k"]) -> Float[Array, " k"]:
     r"""A spectrum whose exponents of $-\infty$ are replaced by its least finite one, an upper bound of them.
 

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from .._cell import is_traced
 from .._check import check_count
+from .._kinds import check_probability
+from .._signature import checked
 
 
 class Estimate(NamedTuple):
@@ -25,6 +27,7 @@ class Estimate(NamedTuple):
 Statistic = Callable[..., Float[np.ndarray, "*m"]]
 
 
+@checked
 def bootstrap(
     statistic: Statistic,
     *samples: Float[Array, " n"],
@@ -59,6 +62,14 @@ def bootstrap(
             f"samples must be vectors of one length of at least 3, got {[len(v) for v in vectors]}."
         )
     num_resamples = check_count("num_resamples", num_resamples, 1)
+    confidence_level = check_probability("confidence_level", confidence_level)
+    seed = check_count("seed", seed, 0)
+    try:
+        value = float(statistic(*vectors, axis=-1))
+    except Exception as error:
+        raise TypeError(
+            f"statistic failed on {len(vectors)} samples of {len(vectors[0])}. It said: {type(error).__name__}: {error}"
+        ) from error
     result = scipy.stats.bootstrap(
         vectors,
         statistic,
@@ -71,10 +82,10 @@ def bootstrap(
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
-    value = statistic(*vectors, axis=-1)
-    return Estimate(float(value), float(interval.low), float(interval.high))
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
+@checked
 def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Pearson's correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
@@ -88,6 +99,7 @@ def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate
     return bootstrap(pearson_statistic, x, y, **options)
 
 
+@checked
 def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Spearman's rank correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
@@ -103,6 +115,7 @@ def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimat
     return bootstrap(spearman_statistic, x, y, **options)
 
 
+@checked
 def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **options) -> Estimate:
     r"""The share of the variance that a prediction explains, with its bootstrap interval.
 
@@ -120,7 +133,8 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
     return bootstrap(r_squared_statistic, prediction, truth, **options)
 
 
-def pearson_statistic(x, y, axis: int = -1):
+@checked
+def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
     """Pearson's correlation of the last axis, for `bootstrap`.
 
     !!! example
@@ -130,14 +144,14 @@ def pearson_statistic(x, y, axis: int = -1):
         >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
         0.99
     """
-    x = x - np.mean(x, axis=axis, keepdims=True)
-    y = y - np.mean(y, axis=axis, keepdims=True)
+    a, b = (v - np.mean(v, axis=axis, keepdims=True) for v in _like("x", x, "y", y, axis))
     with np.errstate(invalid="ignore", divide="ignore"):
-        norm = np.sqrt(np.sum(x**2, axis=axis) * np.sum(y**2, axis=axis))
-        return np.sum(x * y, axis=axis) / norm
+        norm = np.sqrt(np.sum(a**2, axis=axis) * np.sum(b**2, axis=axis))
+        return np.sum(a * b, axis=axis) / norm
 
 
-def spearman_statistic(x, y, axis: int = -1):
+@checked
+def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
     """Spearman's rank correlation of the last axis, for `bootstrap`.
 
     !!! example
@@ -147,11 +161,15 @@ def spearman_statistic(x, y, axis: int = -1):
         >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
         1.0
     """
-    ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
+    values = _like("x", x, "y", y, axis)
+    ranks = (scipy.stats.rankdata(value, axis=axis) for value in values)
     return pearson_statistic(*ranks, axis=axis)
 
 
-def r_squared_statistic(prediction, truth, axis: int = -1):
+@checked
+def r_squared_statistic(
+    prediction: Float[Array, "*m n"], truth: Float[Array, "*m n"], axis: int = -1
+):
     """$R^2$ of a prediction of the last axis, for `bootstrap`.
 
     !!! example
@@ -161,10 +179,23 @@ def r_squared_statistic(prediction, truth, axis: int = -1):
         >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
         -0.17
     """
-    center = np.mean(truth, axis=axis, keepdims=True)
+    said, true = _like("prediction", prediction, "truth", truth, axis)
+    center = np.mean(true, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sum((truth - prediction) ** 2, axis=axis)
-        return 1 - error / np.sum((truth - center) ** 2, axis=axis)
+        error = np.sum((true - said) ** 2, axis=axis)
+        return 1 - error / np.sum((true - center) ** 2, axis=axis)
+
+
+def _like(name, first, other_name, second, axis):
+    """Two arrays of the same length along an axis that they have."""
+    first, second = np.asarray(first), np.asarray(second)
+    if not -first.ndim <= axis < first.ndim:
+        raise ValueError(f"{name} has shape {first.shape}, in which there is no axis {axis}.")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have one shape, got {first.shape} and {second.shape}."
+        )
+    return first, second
 
 
 def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:

@@ -8,10 +8,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 from ._regression import Regressor
 from ._split import folds
 
 
+@checked
 def cross_validate(
     regressor: Regressor,
     features: Float[Array, "n k"],

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._check import check_count
+from .._cell import is_traced
+from .._check import check_count, check_finite, check_positive
+from .._signature import checked
 from ._regression import Scaling
 
 
@@ -22,6 +24,7 @@ class PrincipalComponents(eqx.Module):
         return self.axes @ (code - self.center)
 
 
+@checked
 def principal_components(
     codes: Float[Array, "n k"], num_components: int = 2
 ) -> PrincipalComponents:
@@ -41,7 +44,9 @@ def principal_components(
 
     Pearson, Philosophical Magazine 2 (1901).
     """
-    codes = jnp.asarray(codes)
+    codes = check_finite(
+        "codes", jnp.asarray(codes, jnp.promote_types(jnp.result_type(codes), jnp.float32))
+    )
     if codes.ndim != 2 or codes.shape[0] < 2:
         raise ValueError(f"codes must be (n, k) with n of at least 2, got {codes.shape}.")
     num_components = check_count("num_components", num_components, 1)
@@ -69,6 +74,7 @@ class LinearClassifier(eqx.Module):
         return jax.nn.sigmoid(self.scaling(code) @ self.weights + self.intercept)
 
 
+@checked
 def fit_classifier(
     codes: Float[Array, "n k"],
     is_good: Bool[Array, " n"],
@@ -95,12 +101,19 @@ def fit_classifier(
         >>> bool(classifier(jnp.array([0.5])) > 0.9)
         True
     """
-    codes = jnp.asarray(codes)
+    codes = jnp.asarray(codes, jnp.promote_types(jnp.result_type(codes), jnp.float32))
+    penalty = check_positive("penalty", penalty)
     if codes.ndim != 2 or jnp.shape(is_good) != codes.shape[:1]:
         raise ValueError(
             f"codes must be (n, k) and is_good (n,), got {codes.shape} and {jnp.shape(is_good)}."
         )
-    is_used = jnp.ones(codes.shape[0], bool) if is_used is None else is_used
+    is_used = jnp.ones(codes.shape[0], bool) if is_used is None else jnp.asarray(is_used)
+    if is_used.shape != codes.shape[:1]:
+        raise ValueError(f"is_used must be ({codes.shape[0]},) as is_good, got {is_used.shape}.")
+    if not is_traced((codes, is_used)):
+        if not bool(jnp.any(is_used)):
+            raise ValueError("is_used leaves no row to learn from.")
+        check_finite("codes", codes[is_used])
     codes = jnp.where(is_used[:, None], codes, 0)  # what is not used may be no number
     scaling = Scaling(codes, is_used)
     z = jax.vmap(scaling)(codes)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._check import check_numbers
 from ._split import Split
 
 
@@ -83,6 +84,9 @@ class Ridge(Regressor):
     penalties: tuple[float, ...] = eqx.field(
         static=True, default=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     )
+
+    def __check_init__(self):
+        check_numbers("penalties", self.penalties)
 
     def fit(self, features, targets, split, *, key):
         scaling = Scaling(features, split.training)

@@ -6,6 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._check import check_count
+from .._signature import checked
 
 
 class Split(eqx.Module):
@@ -16,6 +17,7 @@ class Split(eqx.Module):
     test: Bool[Array, " n"]
 
 
+@checked
 def folds(key: PRNGKeyArray, num_networks: int, *, num_folds: int = 5) -> Split:
     """Splits for cross-validation: every network is in the test set of exactly one fold.
 

@@ -9,9 +9,11 @@ from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_count, check_directions, check_inputs, check_state, check_step
 from .._closures import compiled
 from .._orthonormalize import Householder, default_orthonormalizer, orthonormalize
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 
 
+@checked
 def log_alignment_index(
     cell: Cell,
     state: PyTree,
@@ -52,6 +54,7 @@ def log_alignment_index(
     return _log_index(cell, state, inputs, order, num_steps, key)
 
 
+@checked
 def smaller_alignment_index(log_gali_2: Float[Array, "*t"]) -> Float[Array, "*t"]:
     r"""SALI, the smaller alignment index, from log GALI_2.
 

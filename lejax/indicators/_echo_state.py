@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._cell import Cell, ravel
 from .._check import check_inputs, check_not_negative, check_state
 from .._closures import compiled
+from .._signature import checked
 from .._spectrum import lyapunov_spectrum
 
 
@@ -25,6 +26,7 @@ class EchoState(eqx.Module):
     standard_error: Float[Array, " n"]
 
 
+@checked
 def echo_state_index(
     cell: Cell,
     states: PyTree,

@@ -14,9 +14,11 @@ from .._check import (
     check_step,
 )
 from .._closures import compiled
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 
 
+@checked
 def finite_time_exponent_field(
     cell: Cell,
     states: PyTree,

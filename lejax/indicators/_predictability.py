@@ -1,9 +1,15 @@
 """How long forecasts last."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from .._cell import is_traced
+from .._check import check_vector
+from .._signature import checked
 
+
+@checked
 def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     r"""The Lyapunov time $1 / \lambda_1$, in which errors grow by e; infinite without a positive exponent.
 
@@ -16,12 +22,13 @@ def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
         >>> print(lejax.indicators.lyapunov_time(jnp.array([0.9056, 0.0, -14.57])).round(4))
         1.1042
     """
-    largest = jnp.max(jnp.asarray(exponents, float))
+    largest = jnp.max(jnp.asarray(check_vector("exponents", exponents), float))
     positive = largest > 0
     time = jnp.where(positive, 1 / jnp.where(positive, largest, 1), jnp.inf)
     return jnp.where(jnp.isnan(largest), jnp.nan, time)
 
 
+@checked
 def predictability_horizon(
     exponents: Float[Array, " k"], initial_error: float | Array, tolerance: float | Array
 ) -> Float[Array, "..."]:
@@ -40,6 +47,15 @@ def predictability_horizon(
         >>> print(lejax.indicators.predictability_horizon(jnp.array([0.9056]), 1e-6, 1.0).round(3))
         15.256
     """
+    for name, size in (("initial_error", initial_error), ("tolerance", tolerance)):
+        if not is_traced(size) and not np.all(np.asarray(size) > 0):
+            raise ValueError(f"{name} must be positive, got {size}.")
+    if () not in (jnp.shape(initial_error), jnp.shape(tolerance)) and jnp.shape(
+        initial_error
+    ) != jnp.shape(tolerance):
+        raise ValueError(
+            f"initial_error and tolerance must be numbers or of one shape, got {jnp.shape(initial_error)} and {jnp.shape(tolerance)}."
+        )
     growth = jnp.log(jnp.asarray(tolerance, float) / jnp.asarray(initial_error, float))
     time = lyapunov_time(exponents)
     horizon = jnp.where(growth > 0, growth, 1) * time

@@ -12,6 +12,7 @@ from .._cell import Cell, first_input, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
 from .._closures import compiled
 from .._rooms import make_rooms, remembered
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 
 
@@ -44,6 +45,7 @@ class TransientGrowth(eqx.Module):
     """The logarithm of the largest amplification after t + 1 steps; NaN where rounding has covered it."""
 
 
+@checked
 def transition_product(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> TransitionProduct:
@@ -85,6 +87,7 @@ def transition_product(
     return _transition_product(*_check(cell, state, inputs, num_steps))
 
 
+@checked
 def transient_growth(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> TransientGrowth:

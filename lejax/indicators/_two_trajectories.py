@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from .._check import check_count, check_inputs, check_positive, check_state, check_step
 from .._closures import compiled
+from .._signature import checked
 from .._statistics import block_lengths, standard_error, weighted_mean
 from .._tangent import tangent_dtype
 
@@ -22,6 +23,7 @@ class LargestExponent(eqx.Module):
     """From block means."""
 
 
+@checked
 def two_trajectory_exponent(
     cell: Cell,
     state: PyTree,

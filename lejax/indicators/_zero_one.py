@@ -6,8 +6,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._check import check_count
+from .._signature import checked
 
 
+@checked
 def zero_one_test(
     series: Float[Array, " T"],
     *,

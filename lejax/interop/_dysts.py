@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._cell import VectorField, name_of
 from .._check import check_positive
+from .._signature import checked
 
 
 class DystsField(VectorField):
@@ -66,6 +67,7 @@ class DystsMap(eqx.Module):
         return jnp.asarray(self.start, float)
 
 
+@checked
 def from_dysts(system: Any) -> DystsField | DystsMap:
     r"""A chaotic system of the dysts collection as a vector field or, if it is a map, as a cell.
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Array
 
 from .._array_files import load_arrays
 from .._check import find_nonfinite
+from .._signature import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 
@@ -24,11 +26,13 @@ _ENTRY = re.compile(
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
+@checked
 def from_torch(
     arrays: Mapping[str, Any] | str | os.PathLike[str],
     *,
     prefix: str | None = None,
     activation: Callable[[Array], Array] = jnp.tanh,
+    dtype=None,
 ) -> RNNCell | GRUCell | LSTMCell | Stack:
     r"""A PyTorch `nn.RNN`, `nn.GRU` or `nn.LSTM` as a cell; torch need not be installed.
 
@@ -46,12 +50,14 @@ def from_torch(
         several; entries of other layers, such as a readout, are ignored.
     - `activation`: $\phi$ of `nn.RNN`, which the weights do not tell: `jax.nn.relu` for
         `nonlinearity="relu"`.
+    - `dtype`: of the cell's weights; that of the arrays if `None`. PyTorch saves float32: for inputs in float64 take
+        `dtype=jnp.float64`.
 
     **Returns:** `RNNCell`, `GRUCell(reset_after=True)` or `LSTMCell`, told apart by the 1, 3 or 4
     times H rows of `weight_hh`; a `Stack` of them for several layers. Its state is raveled layer by
     layer, h before c. A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
 
-    **Numerics:** weights keep their dtype, but float64 becomes float32 while `jax_enable_x64` is off.
+    **Numerics:** weights keep their dtype where none is given, but float64 becomes float32 while `jax_enable_x64` is off.
     Dropout between layers acts only in training and is left out.
 
     **Raises:** `ValueError` for bidirectional networks, `proj_size`, missing or misshapen arrays, NaN
@@ -82,7 +88,17 @@ def from_torch(
             f"{layers[0]['weight_hh'].shape} is of an {'nn.GRU' if gates == 3 else 'nn.LSTM'}."
         )
     cells = [_make_cell(layer, gates, activation) for layer in layers]
-    return cells[0] if len(cells) == 1 else Stack(cells)
+    cell = cells[0] if len(cells) == 1 else Stack(cells)
+    return cell if dtype is None else _cast(cell, jnp.dtype(dtype))
+
+
+def _cast(cell, dtype):
+    """The same cell in another precision, in which its weights must still be finite."""
+    cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
+    culprit = find_nonfinite("the cell", cell)
+    if culprit:
+        raise ValueError(f"{culprit} (as {dtype}).")
+    return cell
 
 
 def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str]]:

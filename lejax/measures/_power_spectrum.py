@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_count
+from .._signature import checked
 from ._series import check_pair
 
 
+@checked
 def power_spectrum_distance(
     true: Float[Array, "t n"],
     generated: Float[Array, "s n"],
@@ -48,6 +50,8 @@ def power_spectrum_distance(
         raise ValueError(f"length is {length}, but the shorter series has {shortest} points.")
     if not smoothing > 0:
         raise ValueError(f"smoothing must be positive, got {smoothing}.")
+    if smoothing > length:
+        raise ValueError(f"smoothing must be at most the length of {length}, got {smoothing}.")
     return _distance(true[:length], generated[:length], float(smoothing))
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._kinds import check_array
+from .._signature import checked
 from ._series import check_series
 
 
@@ -25,6 +27,7 @@ class ObservedSystem(Protocol):
         ...
 
 
+@checked
 def prediction_error(
     model: ObservedSystem,
     series: Float[Array, "t n"],
@@ -57,11 +60,16 @@ def prediction_error(
 
     Koppe et al., PLoS Comput. Biol. 15 (2019).
     """
+    if not all(callable(getattr(model, name, None)) for name in ("__call__", "start", "output")):
+        raise TypeError(
+            f"model must be a cell with start and output, such as a lejax.training.ObservedCell, got {type(model).__name__}."
+        )
     series = check_series("series", series)
     num_steps = check_count("num_steps", num_steps, 1)
     length = series.shape[0]
     if num_steps >= length:
         raise ValueError(f"num_steps is {num_steps}, but the series has only {length} points.")
+    inputs = jax.tree.map(lambda x: jnp.asarray(check_array("inputs", x)), inputs)
     for leaf in jax.tree.leaves(inputs):
         if jnp.shape(leaf)[:1] != (length,):
             raise ValueError(

@@ -8,7 +8,10 @@ from .._check import find_nonfinite
 
 
 def check_series(name: str, series: Array) -> Float[Array, "t n"]:
-    series = jnp.asarray(series)
+    try:
+        series = jnp.asarray(series)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
     if series.ndim != 2 or not series.size:
         raise ValueError(f"{name} must have shape (T, N), got {series.shape}.")
     if not jnp.issubdtype(series.dtype, jnp.floating):

@@ -6,14 +6,16 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import is_traced
-from .._check import check_count, check_positive
+from .._check import check_count, check_not_negative, check_positive
+from .._signature import checked
 from ._series import check_pair
 
 
 _MOST_BINNED_DIMENSIONS = 5
+_MOST_BINS = 200_000_000
 
 
+@checked
 def state_space_divergence(
     true: Float[Array, "t n"],
     generated: Float[Array, "s n"],
@@ -66,8 +68,17 @@ def state_space_divergence(
     num_samples = check_count("num_samples", num_samples, 1)
     check_positive("pseudocount", pseudocount)
     check_positive("variance", variance)
-    if not is_traced(margin) and not margin >= 0:
-        raise ValueError(f"margin must not be negative, got {margin}.")
+    check_not_negative("margin", margin)
+    if true.shape[1] <= _MOST_BINNED_DIMENSIONS and num_bins ** true.shape[1] > _MOST_BINS:
+        raise ValueError(
+            f"num_bins is {num_bins}, which makes {num_bins}^{true.shape[1]} bins, but there is memory for {_MOST_BINS:,}: "
+            "take fewer bins or dimensions."
+        )
+    if true.shape[1] > _MOST_BINNED_DIMENSIONS and num_samples * true.shape[1] > _MOST_BINS:
+        raise ValueError(
+            f"num_samples is {num_samples}, which makes {num_samples} x {true.shape[1]} numbers, but there is memory for "
+            f"{_MOST_BINS:,}: a thousand samples are usual."
+        )
     if true.shape[1] <= _MOST_BINNED_DIMENSIONS:
         return _binned(true, generated, num_bins, margin, pseudocount)
     if key is None:

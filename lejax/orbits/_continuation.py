@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from .._cell import Cell, name_of, ravel
-from .._check import check_count, check_positive, check_state, check_step
+from .._cell import Cell, ravel
+from .._check import check_count, check_positive, check_state, check_step, member_of
 from .._closures import compiled
+from .._signature import checked
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -43,6 +44,7 @@ class Branch(eqx.Module):
         return np.all(np.abs(self.multipliers) < 1, axis=1)
 
 
+@checked
 def continue_orbit(
     family: Family,
     parameter: float,
@@ -104,7 +106,7 @@ def continue_orbit(
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
     dtype = ravel(state)[0].dtype
-    start_cell = make_member(family, jnp.asarray(parameter, dtype))
+    start_cell = member_of(family, jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
     is_cycle = isinstance(start_cell, Flow) and period != 1
     if isinstance(start_cell, Flow) and not is_cycle:
@@ -152,20 +154,6 @@ def continue_orbit(
         ),
         end=end,
     )
-
-
-def make_member(family: Family, parameter: Float[Array, ""]) -> Cell:
-    """The cell of a family at a parameter, or a sentence on what was given instead of a family."""
-    needed = "family must be a function from one parameter to a cell, such as lambda a: Henon(a)"
-    if not callable(family):
-        raise TypeError(f"{needed}, got {family!r}.")
-    try:
-        cell = family(parameter)
-    except TypeError as error:
-        raise TypeError(f"{needed}; {name_of(family)} failed. It said: {error}") from error
-    if not callable(cell):
-        raise TypeError(f"{needed}; {name_of(family)} returned {type(cell).__name__}.")
-    return cell
 
 
 def _real(name: str, value: Any) -> float:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._cell import Cell
-from .._check import check_count, check_state
+from .._check import check_count, check_state, member_of
+from .._signature import checked
 from .._spectrum import lyapunov_spectrum
 from .._unroll import unroll
 
@@ -24,6 +25,7 @@ class OrbitDiagram(eqx.Module):
     standard_error: Float[Array, "P k"]
 
 
+@checked
 def orbit_diagram(
     family: Callable[[Float[Array, ""]], Cell],
     parameters: Float[Array, " P"],
@@ -70,7 +72,7 @@ def orbit_diagram(
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), input)
 
     def one(parameter):
-        cell = family(parameter)
+        cell = member_of(family, parameter)
         run = lyapunov_spectrum(
             cell,
             state,

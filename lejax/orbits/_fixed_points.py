@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
 from .._check import check_count, check_positive, check_state, check_step
 from .._closures import compiled
+from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 from ._roots import (
     component_size,
@@ -39,6 +40,9 @@ class SpeedMinimization(eqx.Module):
     )
     tol_q: float = eqx.field(converter=lambda q: check_positive("tol_q", q), default=1e-6)
 
+    def __check_init__(self):
+        check_positive("tol_q", self.tol_q)
+
 
 class FixedPoints(eqx.Module):
     """Distinct fixed points, and slow ones if they were asked for; n of them, d numbers in the state."""
@@ -65,6 +69,7 @@ class FixedPoints(eqx.Module):
         return linear_stability(self.jacobians, dt=self.dt)
 
 
+@checked
 def find_fixed_points(
     cell: Cell,
     guesses: PyTree,
@@ -163,6 +168,7 @@ def compact(found: Found) -> Found:
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
 
+@checked
 def search_fixed_points(
     cell: Cell,
     guesses: PyTree,
@@ -221,6 +227,7 @@ def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
     return guesses, next(iter(leading))[0]
 
 
+@checked
 def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTree:
     r"""A fixed point, polished, as a differentiable function of weights and input.
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from .._cell import Cell, is_traced, ravel, vary_with, without_gradient
 from .._check import check_count, check_positive, check_state, check_step
 from .._closures import compiled
+from .._signature import checked
 from ..systems import Flow
 from ._fixed_points import check_guesses, check_tolerances, compact
 from ._roots import (
@@ -69,6 +70,7 @@ class PeriodicOrbits(eqx.Module):
         )
 
 
+@checked
 def find_periodic_orbits(
     cell: Cell,
     guesses: PyTree,
@@ -150,6 +152,7 @@ def find_periodic_orbits(
     return compact(found)
 
 
+@checked
 def search_periodic_orbits(
     cell: Cell,
     guesses: PyTree,
@@ -291,6 +294,7 @@ def _distance(point, path, shooting):
     return jnp.min(jnp.max(jnp.abs(offset), axis=1))
 
 
+@checked
 def floquet_multipliers(
     cell: Cell,
     state: PyTree,

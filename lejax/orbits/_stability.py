@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._cell import is_traced
 from .._check import check_not_negative
+from .._signature import checked
 
 
 class Stability(eqx.Module):
@@ -74,6 +75,7 @@ class Stability(eqx.Module):
             return 2 * np.pi * self.dt[:, None] / np.abs(np.angle(self.multipliers))
 
 
+@checked
 def linear_stability(
     jacobians: Float[Array, "n d d"],
     *,

@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 from ._axes import new_axes
 
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_angles(
     angles: Array, *, num_bins: int = 50, label: str | None = None, ax: "Axes | None" = None
 ) -> "Axes":

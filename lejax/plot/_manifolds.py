@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._cell import is_traced
+from .._check import check_finite
+from .._signature import checked
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_manifolds(
     stable: PolylineManifold | None = None,
     unstable: PolylineManifold | None = None,
@@ -71,6 +74,7 @@ def plot_manifolds(
     return ax
 
 
+@checked
 def plot_basins(
     index: Int[Array, "ny nx"],
     box: tuple[Float[Array, " 2"], Float[Array, " 2"]],
@@ -100,6 +104,11 @@ def plot_basins(
     if grid.ndim != 2:
         raise ValueError(f"index must have shape (ny, nx), got {grid.shape}.")
     ax = new_axes() if ax is None else ax
+    if any(np.shape(corner) != (2,) for corner in box):
+        raise ValueError(
+            f"box must be a lower and an upper corner of 2 numbers each, got shapes {[np.shape(c) for c in box]}."
+        )
+    check_finite("box", box)
     (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])
     ax.imshow(
         np.ma.masked_less(grid, 0) % 8,

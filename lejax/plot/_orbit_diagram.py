@@ -7,6 +7,7 @@ import numpy as np
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 from ..orbits import OrbitDiagram
 from ._axes import new_axes_above_each_other
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_orbit_diagram(
     diagram: OrbitDiagram,
     *,

@@ -7,6 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._cell import is_traced
+from .._check import check_finite
+from .._kinds import check_array
+from .._signature import checked
 from ..orbits import FixedPoints
 from ._axes import new_axes
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_phase_portrait(
     states: PyTree,
     *,
@@ -57,6 +61,11 @@ def plot_phase_portrait(
         raise ValueError(
             f"states must be at least two of at least two numbers each, got {flat.shape}."
         )
+    check_finite("states", flat)
+    if colors is not None and np.shape(colors) != (len(flat),):
+        raise ValueError(
+            f"colors must be one number a state, ({len(flat)},), got {np.shape(colors)}."
+        )
     ax = new_axes() if ax is None else ax
     mean = flat.mean(axis=0)
     axes = np.linalg.svd(flat - mean, full_matrices=False)[2][:2]
@@ -97,5 +106,11 @@ def _draw_points(ax, fixed_points, mean, axes, length) -> None:
 
 
 def _flat(states: PyTree) -> np.ndarray:
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(states)]
+    leaves = [check_array("states", leaf) for leaf in jax.tree.leaves(states)]
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(lengths) != 1 or None in lengths or not sum(leaf.size for leaf in leaves):
+        raise ValueError(
+            f"states must be arrays with time as first axis, all of one length, got shapes {[leaf.shape for leaf in leaves]}."
+        )
+    leaves = [np.asarray(leaf, np.promote_types(leaf.dtype, np.float32)) for leaf in leaves]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._cell import is_traced
+from .._signature import checked
 from ._axes import new_axes
 
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_spectra(
     exponents: Float[Array, "n k"],
     values: Float[Array, " n"],
@@ -56,6 +58,7 @@ def plot_spectra(
     return ax
 
 
+@checked
 def plot_latent(
     codes: Float[Array, "n 2"],
     values: Float[Array, " n"],

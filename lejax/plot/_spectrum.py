@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 from .._spectrum import LyapunovSpectrum
 from .._units import units
 from ._axes import new_axes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "Axes":
     r"""The exponents $\lambda_i$ against their index $i$, with bars of 2 standard errors and a zero line.
 
@@ -86,6 +88,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
     return ax
 
 
+@checked
 def plot_convergence(
     spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None, num_exponents: int | None = None
 ) -> "Axes":

@@ -7,8 +7,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 
-from .._check import check_count
+from .._check import check_count, check_not_negative, check_positive
 from .._piecewise_linear import PiecewiseLinearMap
+from .._signature import check_fields
 from ._double_map import DoubleMap
 from ._inverse import MOST_HYPERPLANES, check_regions, inverse_step
 from ._saddle import Saddle
@@ -34,6 +35,11 @@ class AffinePieces(eqx.Module):
     tolerance: float = 1e-8
     radius: float = 10.0
     key: PRNGKeyArray | None = None
+
+    def __check_init__(self):
+        check_fields(self)
+        check_not_negative("tolerance", self.tolerance)
+        check_positive("radius", self.radius)
 
 
 class PieceManifold(eqx.Module):

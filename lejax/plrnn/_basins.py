@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._cell import Cell, without_gradient
 from .._check import check_count
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 
 
 class BoundaryPoints(eqx.Module):
@@ -23,6 +24,7 @@ class BoundaryPoints(eqx.Module):
     """Whether the two starts are in different basins."""
 
 
+@checked
 def basin_index(
     net: Cell,
     states: Float[Array, "*n m"],
@@ -60,6 +62,7 @@ def basin_index(
     return _arrive(net, flat, clouds, num_steps, tolerance).reshape(states.shape[:-1])
 
 
+@checked
 def bisect_basins(
     net: Cell,
     first: Float[Array, "n m"],
@@ -131,7 +134,7 @@ def _check(net, states, attractors):
     clouds = []
     for attractor in attractors:
         cloud = jnp.atleast_2d(jnp.asarray(attractor))
-        if cloud.ndim != 2 or cloud.shape[1] != size:
+        if cloud.ndim != 2 or cloud.shape[1] != size or not len(cloud):
             raise ValueError(
                 f"each attractor must have shape ({size},) or (k, {size}), got {jnp.shape(attractor)}."
             )

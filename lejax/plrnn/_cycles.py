@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PRNGKeyArray, PyTree
 from .._cell import Cell, is_traced
 from .._check import check_count, check_state
 from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from .._signature import checked
 from ._candidates import Candidates, draw_words, search_words
 from ._regions import TooManyRegionsError, regions_of
 from ._settle import Cycle, settle
@@ -47,6 +48,7 @@ class Cycles(eqx.Module):
     """Whether these are all cycles of this period: words were enumerated and none of them is singular."""
 
 
+@checked
 def find_cycles(
     cell: Cell,
     period: int,
@@ -126,6 +128,7 @@ def find_cycles(
     return _report(net, cycles, singular, len(padded), is_complete and not len(singular))
 
 
+@checked
 def refine_cycle(
     cell: Cell, points: Float[Array, "k m"], input: PyTree = None
 ) -> tuple[Float[Array, "k m"], Complex[Array, " m"]]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._kinds import check_array
 from .._piecewise_linear import PiecewiseLinearMap
 
 
@@ -21,7 +22,9 @@ class DoubleMap(NamedTuple):
 
     @classmethod
     def of(cls, net: PiecewiseLinearMap) -> "DoubleMap":
-        return cls(*(np.asarray(x, np.float64) for x in (net.A, net.W1, net.W2, net.h1, net.h2)))
+        names = ("A", "W1", "W2", "h1", "h2")
+        arrays = (check_array(f"net.{name}", getattr(net, name)) for name in names)
+        return cls(*(np.asarray(x, np.float64) for x in arrays))
 
     def hidden(self, states: np.ndarray) -> np.ndarray:
         return states @ self.W2.T + self.h2

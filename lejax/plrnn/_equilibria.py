@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._cell import VectorField, is_traced
 from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from .._signature import checked
 from ._event_flow import check_field
 from ._regions import all_regions
 
@@ -64,6 +65,7 @@ class Equilibria(eqx.Module):
         return names
 
 
+@checked
 def find_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
     r"""All equilibria of a piecewise-linear vector field under a constant input.
 
@@ -95,6 +97,7 @@ def find_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
 
+@checked
 def search_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
     r"""`find_equilibria` with a row for each of the 2^H regions, for use under `jit`, `vmap` and `grad`.
 

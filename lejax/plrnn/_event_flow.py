@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from .._cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
 from .._check import check_count, check_positive, check_state
 from .._piecewise_linear import PiecewiseLinearCell, piecewise_linear
+from .._signature import checked
 from .._tangent import tangent_dtype
 from ._pieces import solve, visit
 
@@ -53,6 +54,7 @@ class EventExactFlow(TimedCell, TangentCell):
     dt: float | Array
     max_pieces: int = eqx.field(static=True)
 
+    @checked
     def __init__(self, field: VectorField, dt: float | Array, max_pieces: int = 64):
         self.field = check_field(field)
         self.dt = check_positive("dt", dt)
@@ -78,6 +80,7 @@ class EventExactFlow(TimedCell, TangentCell):
         return self.dt
 
 
+@checked
 def sample_flow(
     field: VectorField,
     state: Float[Array, " m"],

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
+from .._signature import checked
 from ._polyline import PolylineManifold
 
 
@@ -24,6 +25,7 @@ class Crossings(eqx.Module):
     """Of the angle between them: 0 would be a tangency. Transverse crossings of manifolds of one saddle prove chaos."""
 
 
+@checked
 def crossings(first: PolylineManifold, second: PolylineManifold) -> Crossings:
     r"""The crossings of two one-dimensional manifolds in the plane, without the saddles themselves.
 

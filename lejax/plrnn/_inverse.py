@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._cell import Cell, is_traced, vary_with, without_gradient
 from .._check import check_count
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 from ._regions import all_regions
 
 
@@ -44,6 +45,7 @@ class InverseStep(eqx.Module):
     """Regions tried, each one solve."""
 
 
+@checked
 def preimages(
     net: Cell,
     state: Float[Array, " m"],
@@ -99,6 +101,7 @@ def _preimages(net, state, regions):
     return Preimages(points, jnp.asarray(regions), found, jnp.sum(found))
 
 
+@checked
 def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) -> InverseStep:
     r"""One preimage of a state, without going through all regions.
 

@@ -7,18 +7,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._cell import Cell, is_traced
-from .._check import check_state
+from .._check import check_count, check_state
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._double_map import DoubleMap
 from ._polyline import Polyline, PolylineManifold, grow_polyline
 from ._saddle import find_saddle
+from ._segments import check_box
 
 
 Box = tuple[Float[Array, " m"], Float[Array, " m"]]
 Manifold = PolylineManifold | PieceManifold
 
 
+@checked
 def unstable_manifold(
     net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
@@ -57,6 +60,7 @@ def unstable_manifold(
     return _grow(net, saddle, method, box, None, is_stable=False)
 
 
+@checked
 def stable_manifold(
     net: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
@@ -103,7 +107,7 @@ def _grow(net, saddle, method, box, regions, is_stable):
     found = find_saddle(double, saddle, is_stable)
     dimension = found.bases.shape[2]
     if box is not None:
-        box = _check_box(box, net.h1.size)
+        box = check_box(box, net.h1.size)
     if method is None:
         method = Polyline() if dimension == 1 else AffinePieces()
     if isinstance(method, AffinePieces):
@@ -117,13 +121,7 @@ def _grow(net, saddle, method, box, regions, is_stable):
     return grow_polyline(double, found, method, box, regions, is_stable)
 
 
-def _check_box(box, size):
-    lower, upper = (np.broadcast_to(np.asarray(x, np.float64), (size,)) for x in box)
-    if not np.all(lower < upper):
-        raise ValueError(f"box must be a lower and an upper corner, got {lower} and {upper}.")
-    return lower, upper
-
-
+@checked
 def distance_to_manifold(
     points: Float[Array, "*n m"], manifold: Manifold, *, batch_size: int = 64
 ) -> Float[Array, " *n"]:
@@ -164,6 +162,7 @@ def distance_to_manifold(
     rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
     pieces = jax.tree.map(lambda x: x[rows], pieces)
     flat = points.reshape(-1, size)
+    batch_size = check_count("batch_size", batch_size, 1)
     return _distances(to_one, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
 
 

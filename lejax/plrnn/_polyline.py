@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
 from .._check import check_count
+from .._signature import check_fields
 from ._double_map import DoubleMap
 from ._inverse import check_regions
 from ._saddle import Saddle
@@ -28,6 +29,11 @@ class Polyline(eqx.Module):
     max_length: float = 100.0
     max_segments: int = 100_000
     max_generations: int = 1000
+
+    def __check_init__(self):
+        check_fields(self)
+        if not self.max_length > 0:
+            raise ValueError(f"max_length must be positive, got {self.max_length}.")
 
 
 class PolylineManifold(eqx.Module):

@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import Cell
 from .._check import check_count
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
+from ._affine_pieces import PieceManifold
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold
-from ._segments import inside
+from ._segments import check_box, inside
 
 
 class ManifoldQuality(eqx.Module):
@@ -26,9 +28,10 @@ class ManifoldQuality(eqx.Module):
     """delta of random points in the box."""
 
 
+@checked
 def manifold_quality(
     net: Cell,
-    manifold,
+    manifold: PolylineManifold | PieceManifold,
     *,
     box: tuple[Float[Array, " m"], Float[Array, " m"]],
     num_points: int = 1000,
@@ -70,7 +73,7 @@ def manifold_quality(
     num_points = check_count("num_points", num_points, 1)
     num_steps = check_count("num_steps", num_steps, 1)
     key_on, key_off = jr.split(jr.key(0) if key is None else key)
-    lower, upper = (jnp.asarray(x, net.h1.dtype) for x in box)
+    lower, upper = (jnp.asarray(x, net.h1.dtype) for x in check_box(box, net.h1.size))
     points = jnp.asarray(_points_on(manifold, (lower, upper), num_points, key_on), net.h1.dtype)
     random = jr.uniform(key_off, (num_points, net.h1.size), net.h1.dtype, lower, upper)
     saddle = jnp.asarray(manifold.saddle, net.h1.dtype)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._cell import Cell, is_traced
 from .._check import check_count
 from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from .._signature import checked
 
 
 class TooManyRegionsError(ValueError):
@@ -16,6 +17,7 @@ class TooManyRegionsError(ValueError):
         super().__init__(f"there are at least {count} regions, and max_regions is {most}.")
 
 
+@checked
 def find_regions(
     cell: Cell, input: PyTree = None, *, max_regions: int = 2**16
 ) -> Bool[Array, "n h"]:

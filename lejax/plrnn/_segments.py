@@ -1,6 +1,9 @@
 """Straight segments under a piecewise-linear map: cut at hyperplanes, pushed forward, pulled back; on the host."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from jaxtyping import Array
 
 from ._double_map import DoubleMap
 
@@ -40,6 +43,19 @@ def cut(net: DoubleMap, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     middle = (low + high)[:, None] / 2
     inner = (1 - middle) * a[owner] + middle * b[owner]
     return between(segments[owner], low, high), inner > 0, owner
+
+
+def check_box(box: Sequence[Array], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A lower and an upper corner, of one number or one a dimension."""
+    shapes = [np.shape(corner) for corner in box]
+    if any(shape not in ((), (size,)) for shape in shapes):
+        raise ValueError(
+            f"box must be a lower and an upper corner of {size} numbers each, got shapes {shapes}."
+        )
+    lower, upper = (np.broadcast_to(np.asarray(x, np.float64), (size,)) for x in box)
+    if not np.all(lower < upper):
+        raise ValueError(f"box must be a lower and an upper corner, got {lower} and {upper}.")
+    return lower, upper
 
 
 def inside(

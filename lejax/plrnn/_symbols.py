@@ -13,11 +13,13 @@ from scipy.sparse.csgraph import connected_components
 from .._cell import Cell
 from .._check import check_count, check_state
 from .._piecewise_linear import piecewise_linear
+from .._signature import checked
 
 
 _MOST_BITS = 31  # that an int32 holds
 
 
+@checked
 def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) -> Int[Array, " t"]:
     r"""The regions along a trajectory as integers, the first hyperplane's bit the highest.
 
@@ -66,6 +68,7 @@ class Switches(eqx.Module):
         return float(np.mean(self.durations))
 
 
+@checked
 def find_switches(codes: Int[Array, " t"]) -> Switches:
     """A symbol sequence by its switches: what to take block entropies of where symbols repeat for many samples.
 
@@ -90,6 +93,7 @@ def find_switches(codes: Int[Array, " t"]) -> Switches:
     return Switches(symbols[starts[:-1]], np.diff(starts))
 
 
+@checked
 def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
     """The T - n + 1 overlapping blocks of n symbols, numbered in lexicographic order: a sequence like any other.
 
@@ -163,6 +167,7 @@ class SymbolTransitions(eqx.Module):
         return graph
 
 
+@checked
 def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
     r"""The transitions of a symbol sequence: counts, row-stochastic matrix, graph, topological entropy.
 
@@ -220,6 +225,7 @@ class BlockEntropies(eqx.Module):
         return (self.num_blocks - 1) / (2 * self.num_samples)
 
 
+@checked
 def block_entropies(codes: Int[Array, " t"], max_length: int) -> BlockEntropies:
     r"""Block entropies of a symbol sequence, and what they say of the entropy rate.
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import Cell, VectorField, name_of
 from .._check import check_positive
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
+from .._signature import checked
 from ..cells import ALRNN
 
 
@@ -32,6 +33,7 @@ class PiecewiseLinearField(VectorField, PiecewiseLinearCell):
 
     right_hand_side: Cell
 
+    @checked
     def __init__(self, right_hand_side: Cell):
         self.right_hand_side = right_hand_side
         if not isinstance(right_hand_side, PiecewiseLinearMap | PiecewiseLinearCell):
@@ -67,10 +69,12 @@ class ContinuousALRNN(PiecewiseLinearField):
     continuous time.
     """
 
+    @checked
     def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
         self.right_hand_side = ALRNN(a, W, h, num_relu, C)
 
     @classmethod
+    @checked
     def draw(
         cls,
         size: int,

@@ -10,6 +10,8 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from .._signature import checked
+
 
 class Grid(eqx.Module):
     r"""The outer product of named axes, for `sweep`: networks x starting states x parameters.
@@ -33,6 +35,7 @@ class Grid(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)  # a dictionary as a pytree would be sorted
     stacks: tuple[PyTree, ...]
 
+    @checked
     def __init__(self, **axes: PyTree):
         if not axes:
             raise ValueError("a Grid needs at least one axis.")

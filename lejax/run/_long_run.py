@@ -19,6 +19,7 @@ from .._fingerprint import fingerprint_program
 from .._method import SequentialQR
 from .._results import RESULTS
 from .._rooms import order_directions
+from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
@@ -40,6 +41,7 @@ from ._tally import (
 _MOST_STEPS = 2**31 - 1
 
 
+@checked
 def long_run(
     cell: Cell,
     state: PyTree,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .. import __version__
 from .._cell import name_of
 from .._check import check_count
+from .._signature import checked
 from . import _checkpoint as checkpoints
 from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
 from ._processes import exchange
@@ -25,6 +26,7 @@ from ._program import lower, lower_what_fits, placement, round_up
 _HEAD = "sweep.npz"
 
 
+@checked
 def sweep(
     function: Callable[[PyTree], PyTree[Array]],
     members: PyTree | Grid,

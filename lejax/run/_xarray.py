@@ -6,6 +6,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
+from .._signature import checked
 from ._grid import Grid, coordinates_of, length_of, shape_of
 
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from xarray import Dataset
 
 
+@checked
 def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None) -> "Dataset":
     """The results of a sweep as an `xarray.Dataset`: one variable for each array, the axes named and with coordinates.
 

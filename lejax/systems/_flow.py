@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .._cell import TimedCell
-from .._check import check_count, check_positive
+from .._cell import TimedCell, name_of
+from .._check import StepError, check_count, check_positive, signature_problem
+from .._signature import checked
 
 
 class Flow(TimedCell):
@@ -46,6 +48,7 @@ class Flow(TimedCell):
     dt: float | Array
     substeps: int = eqx.field(static=True)
 
+    @checked
     def __init__(
         self, vector_field: Callable[[PyTree, PyTree], PyTree], dt: float | Array, substeps: int = 1
     ):
@@ -59,11 +62,12 @@ class Flow(TimedCell):
         def move(x, *terms):
             # x + sum of weight * slope, in the dtype of x
             for weight, slope in terms:
+                _check_slope(self.vector_field, x, slope)
                 x = jtu.tree_map(lambda a, b, w=weight: a + (w * b).astype(a.dtype), x, slope)
             return x
 
         def runge_kutta(_, x):
-            k1 = self.vector_field(input, x)
+            k1 = _slope(self.vector_field, input, x)
             k2 = self.vector_field(input, move(x, (h / 2, k1)))
             k3 = self.vector_field(input, move(x, (h / 2, k2)))
             k4 = self.vector_field(input, move(x, (h, k3)))
@@ -75,3 +79,32 @@ class Flow(TimedCell):
 
     def time_step(self) -> float | Array:
         return self.dt
+
+
+def _slope(field, input: PyTree, state: PyTree) -> PyTree:
+    """The field's first value at a step, if it can be called as a field at all."""
+    try:
+        return field(input, state)
+    except TypeError as error:
+        problem = signature_problem(field)
+        if problem is None:
+            raise
+        raise StepError(
+            f"the vector field {name_of(field)} cannot be called as field(input, state): {problem}. What takes only the "
+            "state is wrapped, lambda input, state: field(state)."
+        ) from error
+
+
+def _check_slope(field, state: PyTree, slope: PyTree) -> None:
+    before, after = jtu.tree_structure(state), jtu.tree_structure(slope)
+    if before != after:
+        raise StepError(
+            f"the vector field {name_of(field)} returns a slope of structure {after} for a state of structure {before}, where "
+            "* is one array. They must be alike: of a list make an array, jnp.stack(...) or jnp.array(...)."
+        )
+    for (path, x), dx in zip(jtu.tree_leaves_with_path(state), jtu.tree_leaves(slope), strict=True):
+        if jnp.shape(x) != jnp.shape(dx):
+            raise StepError(
+                f"the vector field {name_of(field)} returns a slope of shape {jnp.shape(dx)} for state{jtu.keystr(path)} of "
+                f"shape {jnp.shape(x)}."
+            )

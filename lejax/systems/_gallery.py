@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .._signature import checked
+
 
 _FILE = Path(__file__).parent / "gallery.json"
 
@@ -57,6 +59,7 @@ class MeasuredSystem(NamedTuple):
     `None` if there is no second run."""
 
 
+@checked
 def gallery() -> dict[str, MeasuredSystem]:
     r"""Lyapunov spectra of the flows and maps of dysts, measured with lejax.
 

@@ -4,12 +4,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._kinds import check_array
 from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
 def parameter(default: float):
     """A parameter of a system: an array leaf, so that a new value compiles nothing."""
-    return eqx.field(converter=jnp.asarray, default=default)
+    return eqx.field(
+        converter=lambda value: jnp.asarray(check_array("a parameter", value)), default=default
+    )
 
 
 class Logistic(eqx.Module):

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from .._cell import is_traced
 from .._check import check_count
+from .._signature import checked
 
 
 class Examples(eqx.Module):
@@ -57,6 +58,7 @@ def last_step(num_sequences: int, num_steps: int, dtype) -> Float[Array, "n t"]:
     return jnp.zeros((num_sequences, num_steps), dtype).at[:, -1].set(1)
 
 
+@checked
 def row_task(
     images: Float[Array, "n r c"], labels: Int[Array, " n"], *, num_classes: int
 ) -> Examples:
@@ -87,6 +89,7 @@ def row_task(
     return Examples(images, targets, last_step(count, num_rows, images.dtype), num_classes)
 
 
+@checked
 def next_symbol_task(
     symbols: Int[Array, " length"], *, num_symbols: int, num_steps: int, dtype=None
 ) -> Examples:
@@ -113,6 +116,7 @@ def next_symbol_task(
     return Examples(inputs, following.astype(jnp.int32), weights, num_symbols)
 
 
+@checked
 def forecasting_task(
     series: Float[Array, "length i"], *, num_steps: int, horizon: int = 1
 ) -> Examples:
@@ -137,6 +141,7 @@ def forecasting_task(
     return Examples(pieces, ahead, weights, series.shape[1])
 
 
+@checked
 def encode_text(text: str) -> tuple[Int[np.ndarray, " length"], str]:
     """A text as numbers, and the alphabet they count through.
 

@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, PyTree
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._cell import is_traced, name_of
 from .._check import check_count, check_state
+from .._signature import checked
 from ._penalty import flossing_penalty
 
 
 C = TypeVar("C")
 
 
+@checked
 def floss(
     cell: C,
     state: PyTree,

@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import is_traced
-from .._check import check_not_negative
+from .._check import check_count, check_not_negative, check_step, describe
+from .._signature import checked
 from ..cells._wrappers import initial_state, output
 from ._examples import Examples
 
@@ -27,8 +28,12 @@ class Network(eqx.Module):
     cell: Callable
     readout: eqx.nn.Linear
 
+    @checked
     def __init__(self, cell: Callable, num_outputs: int, *, key: PRNGKeyArray):
+        num_outputs = check_count("num_outputs", num_outputs, 1)
         shown = jax.eval_shape(lambda: output(cell, initial_state(cell)))
+        if not hasattr(shown, "ndim") or shown.ndim != 1:
+            raise TypeError(f"a cell with a readout must show one vector, got {describe(shown)}.")
         self.cell = cell
         self.readout = eqx.nn.Linear(shown.shape[0], num_outputs, dtype=shown.dtype, key=key)
 
@@ -43,6 +48,7 @@ class Network(eqx.Module):
         return jax.vmap(self.readout)(shown * factor)
 
 
+@checked
 def mean_loss(
     network: Network,
     examples: Examples,
@@ -66,6 +72,11 @@ def mean_loss(
     """
     if not is_traced(dropout) and not 0 <= check_not_negative("dropout", dropout) < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+    check_step(
+        network.cell,
+        jnp.zeros(examples.inputs.shape[2:], examples.inputs.dtype),
+        initial_state(network.cell),
+    )
     if key is None:
         outputs = jax.vmap(network)(examples.inputs)
     else:

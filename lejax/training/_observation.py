@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from .._cell import Cell, RecurrentCell, TimedCell, time_step
 from .._check import check_count
+from .._signature import checked
 from ..cells._wrappers import initial_state
 
 
@@ -53,6 +54,7 @@ class IdentityObservation(Observation):
 
     L: Float[Array, "hidden n"]
 
+    @checked
     def __init__(self, num_observed: int, state_size: int, dtype=None):
         num_observed = check_count("num_observed", num_observed, 1)
         state_size = check_count("state_size", state_size, 1)
@@ -96,6 +98,7 @@ class LinearObservation(Observation):
 
     B: Float[Array, "n m"]
 
+    @checked
     def __init__(self, B: Array):
         self.B = jnp.asarray(B)
         if self.B.ndim != 2 or not jnp.issubdtype(self.B.dtype, jnp.floating):
@@ -104,6 +107,7 @@ class LinearObservation(Observation):
             )
 
     @classmethod
+    @checked
     def draw(cls, num_observed: int, state_size: int, dtype=None, *, key: PRNGKeyArray):
         """`B` normal of variance 1 / M."""
         num_observed = check_count("num_observed", num_observed, 1)

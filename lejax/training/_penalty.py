@@ -9,9 +9,11 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._cell import Cell
+from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 
 
+@checked
 def spectrum_penalty(
     cell: Cell,
     state: PyTree,
@@ -86,6 +88,7 @@ def spectrum_penalty(
     return jnp.sum(jnp.where(counted, terms, 0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
+@checked
 def flossing_penalty(
     cell: Cell,
     state: PyTree,

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import is_traced
+from .._signature import checked
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import Identity, identify
 from ._network import Network
@@ -30,6 +31,7 @@ class Hyperparameters(eqx.Module):
     learning_rate: Float[Array, " n"]
     dropout: Float[Array, " n"]
 
+    @checked
     def __init__(
         self,
         scale: float | Float[Array, " n"] = 1.0,
@@ -47,13 +49,10 @@ class Hyperparameters(eqx.Module):
             (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)
         ):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
-        rates = np.zeros(1) if is_traced(learning_rate) else np.asarray(learning_rate)
-        if not np.all((rates >= 0) & np.isfinite(rates)):
-            raise ValueError(
-                f"learning_rate must not be negative and must be finite, got {learning_rate}."
-            )
-        if not is_traced(scale) and np.any(np.isnan(np.asarray(scale))):
-            raise ValueError(f"scale must be numbers, got {scale}.")
+        for name in ("scale", "learning_rate"):
+            value = values[name]
+            if not is_traced(value) and not np.all(np.isfinite(value) & (np.asarray(value) >= 0)):
+                raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
         size = sizes.pop() if sizes else (1,)
         for name, value in values.items():
             setattr(self, name, jnp.broadcast_to(jnp.asarray(value, float), size))
@@ -94,6 +93,7 @@ class Population(eqx.Module):
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
 
 
+@checked
 def initialize_population(
     make_cell: Callable[[PRNGKeyArray], Callable],
     hyperparameters: Hyperparameters,
@@ -150,6 +150,7 @@ def initialize_population(
     )
 
 
+@checked
 def save_population(file: str | os.PathLike[str], population: Population) -> None:
     """Write all arrays of a population to an `.npz`, in one piece or not at all.
 
@@ -166,6 +167,7 @@ def save_population(file: str | os.PathLike[str], population: Population) -> Non
     save_tree(file, population, identity_of(population))
 
 
+@checked
 def load_population(file: str | os.PathLike[str], like: Population) -> Population:
     """The population in a file, which must descend from `like`: same cells, hyperparameters and keys.
 

@@ -1,6 +1,5 @@
 """How a population is trained: epochs, evaluations and spectra of all its networks."""
 
-import operator
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import fingerprint, identify
@@ -23,6 +23,7 @@ from ._population import OPTIMIZER, Population, identity_of
 from ._population_file import load_tree, save_tree
 
 
+@checked
 def train_population(
     population: Population,
     training: Examples,
@@ -83,7 +84,12 @@ def train_population(
         )
     for name, examples in (("training", training), ("validation", validation)):
         _check_dtype(name, examples, population)
-    chosen = {operator.index(epoch) for epoch in spectrum_epochs}
+    try:
+        chosen = {check_count("spectrum_epochs", epoch, 0) for epoch in spectrum_epochs}
+    except TypeError as error:
+        raise TypeError(
+            f"spectrum_epochs must be a list of epochs, got {spectrum_epochs!r:.60}."
+        ) from error
     if chosen and stream is None:
         raise ValueError("spectrum_epochs needs a stream of inputs to drive the cells.")
     settings = {}
@@ -149,6 +155,7 @@ def train_population(
     return population
 
 
+@checked
 def population_spectra(
     population: Population,
     stream: Float[Array, "t i"],

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import without_gradient
 from .._check import check_count, find_nonfinite
+from .._signature import checked_but
 from ._observation import ObservedCell
 from ._selection import PredictionScore
 from ._teacher_forcing import SparseTeacherForcing, TeacherForcing, forced_states
@@ -61,6 +62,7 @@ class Reconstruction(eqx.Module):
         return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, self.models)
 
 
+@checked_but("models", "keys")
 def reconstruct(
     models: ObservedCell | Reconstruction,
     series: Float[Array, "t n"],

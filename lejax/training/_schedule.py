@@ -48,6 +48,10 @@ class FlossingSchedule(eqx.Module):
         default=1100,
     )
 
+    def __check_init__(self):
+        if self.until is not None:
+            check_count("until", self.until, 0)
+
     def __call__(self, step: int) -> int:
         if step == 0:
             return self.before

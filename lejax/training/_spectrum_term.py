@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._check import check_count, check_finite, check_positive
+from .._signature import check_fields
 from .._spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
@@ -61,11 +62,8 @@ class SpectrumTerm(eqx.Module):
     adjoint: Adjoint = CheckpointedAdjoint()
 
     def __check_init__(self):
-        if not callable(self.function):
-            raise TypeError(f"function must be a function of the exponents, got {self.function!r}.")
-        if not isinstance(self.adjoint, Adjoint):
-            raise TypeError(f"adjoint must be an Adjoint, got {self.adjoint!r}.")
-        check_finite("weight", self.weight)
+        check_fields(self)
+        check_finite("weight", jnp.asarray(self.weight))
         if self.num_exponents is not None:
             check_count("num_exponents", self.num_exponents, 1)
 

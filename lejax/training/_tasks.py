@@ -6,9 +6,11 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from .._check import check_count
+from .._signature import checked
 from ._examples import Examples, last_step
 
 
+@checked
 def copy_task(
     key: PRNGKeyArray,
     num_sequences: int,
@@ -48,6 +50,7 @@ def copy_task(
     return Examples(inputs, targets, weights, num_symbols)
 
 
+@checked
 def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=None) -> Examples:
     """Two of the numbers are marked; after the last step their sum is to be given.
 
@@ -81,6 +84,7 @@ def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=
     return Examples(inputs, targets, last_step(*shape, numbers.dtype), 1)
 
 
+@checked
 def delayed_xor_task(
     key: PRNGKeyArray, num_sequences: int, *, num_steps: int, delay: int, dtype=None
 ) -> Examples:
@@ -114,6 +118,7 @@ def delayed_xor_task(
     return Examples(inputs, targets, jnp.broadcast_to(counted, shape), 2)
 
 
+@checked
 def modular_counting_task(
     key: PRNGKeyArray, num_sequences: int, *, num_steps: int, modulus: int, dtype=None
 ) -> Examples:
@@ -143,6 +148,7 @@ def modular_counting_task(
     return Examples(inputs, targets, jnp.ones(shape, inputs.dtype), modulus)
 
 
+@checked
 def parity_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=None) -> Examples:
     """Whether the number of ones so far is odd: `modular_counting_task` with m = 2.
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._kinds import check_fraction, check_number
+from .._signature import checked
 from .._tangent import jacobian
 from ._observation import ObservedCell
 
@@ -163,6 +165,7 @@ class AdaptiveTeacherForcing(TeacherForcing):
         return jax.lax.cond(number % self.update_every == 0, adapted, lambda: alpha)
 
 
+@checked
 def forced_states(
     model: ObservedCell,
     start: Float[Array, " m"],
@@ -189,6 +192,19 @@ def forced_states(
         True
     """
     determined = model.observation.determined()
+    size, length = determined.shape[0], jnp.shape(strengths)[:1]
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)} | {jnp.shape(estimates)[:1]}
+    if lengths != {length} or not length:
+        raise ValueError(
+            f"estimates, strengths and inputs must have time as first axis, all of one length, got shapes "
+            f"{jnp.shape(estimates)}, {jnp.shape(strengths)} and {[jnp.shape(x) for x in jax.tree.leaves(inputs)]}."
+        )
+    shapes = jnp.shape(start), jnp.shape(estimates), jnp.shape(strengths)
+    if shapes != ((size,), (*length, size), length):
+        raise ValueError(
+            f"the model has {size} units, so start must be ({size},), estimates (t, {size}) and strengths (t,), got {shapes[0]}, "
+            f"{shapes[1]} and {shapes[2]}."
+        )
 
     def step(state, now):
         estimate, strength, input = now
@@ -201,6 +217,4 @@ def forced_states(
 
 
 def _check_share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
-    return float(value)
+    return float(check_fraction(name, check_number(name, value)))

@@ -1,0 +1,362 @@
+"""One valid call of every public function, and of every class that is made by hand: what the fuzzer spoils."""
+
+import functools
+import inspect
+import pkgutil
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+import lejax
+from lejax import (
+    cells,
+    embedding,
+    orbits,
+    plrnn,
+    systems,
+    training,
+)
+
+
+# Reports, which functions return and nobody makes; strategies without settings; what is there to be inherited from.
+NOT_CALLED = {
+    "lejax": {
+        "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DirectAdjoint", "ForgottenBlock", "DenseBlock", "DiagonalBlock",
+        "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS",
+        "RecurrentCell", "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
+    },
+    "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
+    "data": set(),
+    "embedding": {"Estimate", "LinearClassifier", "LinearModel", "PrincipalComponents", "Regressor", "SpectrumAutoencoder", "Split"},
+    "indicators": {"EchoState", "LargestExponent", "TransientGrowth", "TransitionProduct"},
+    "interop": {"DystsField", "DystsMap"},
+    "measures": {"ObservedSystem"},
+    "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
+    "plot": set(),
+    "plrnn": {
+        "BlockEntropies", "BoundaryPoints", "Crossings", "Cycles", "Equilibria", "InverseStep", "ManifoldQuality", "PieceManifold",
+        "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
+    },
+    "run": set(),
+    "systems": {"Cat", "MeasuredSystem", "gallery"},
+    "training": {"Examples", "Observation", "Population", "Reconstruction", "TeacherForcing"},
+}  # fmt: skip
+
+
+def public() -> dict[str, Any]:
+    """Every public function and class, by its package and name."""
+    found = {f"lejax.{name}": getattr(lejax, name) for name in lejax.__all__}
+    for module in pkgutil.iter_modules(lejax.__path__):
+        if module.name[0] != "_" and module.ispkg:
+            package = getattr(lejax, module.name)
+            for name, value in vars(package).items():
+                if name[0] != "_" and callable(value) and value.__module__.startswith("lejax."):
+                    found[f"{module.name}.{name}"] = value
+    return {
+        name: value
+        for name, value in found.items()
+        if not inspect.ismodule(value)
+        and not (name.startswith("data.") and value.__module__ != "lejax.data")
+    }
+
+
+@functools.cache
+def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
+    """The arguments of a call that succeeds, by position and by name."""
+    key = jr.key(0)
+    cell = cells.GRUCell(3, 4, key=key)
+    state, inputs = jnp.full(4, 0.1), jr.normal(jr.key(2), (24, 3))
+    driven = (cell, state, inputs)
+    henon, point = systems.Henon(), jnp.array([0.1, 0.2])
+    lozi = lejax.piecewise_linear(systems.Lozi())
+    box = (jnp.array([-2.0, -2.0]), jnp.array([2.0, 2.0]))
+    switched = plrnn.ContinuousALRNN(
+        -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
+    )
+    exponents, vectors = jnp.array([0.5, 0.1, -0.8]), jr.normal(jr.key(3), (5, 4, 2))
+    series, rows = jr.normal(jr.key(5), (120, 2)), jr.normal(jr.key(6), (40, 6))
+    column = np.asarray(rows[:, 0])
+    codes = jnp.array([0, 1, 1, 0, 2, 1, 0, 0, 1, 2])
+    spectrum = lejax.lyapunov_spectrum(cell, state, inputs)
+    unstable = plrnn.unstable_manifold(
+        lozi, jnp.array([0.454545, 0.227273]), method=plrnn.Polyline(5.0)
+    )
+    stable = plrnn.stable_manifold(
+        lozi, jnp.array([0.454545, 0.227273]), method=plrnn.Polyline(5.0)
+    )
+    diagram = orbits.orbit_diagram(
+        systems.Logistic,
+        jnp.array([2.9, 3.1]),
+        jnp.array(0.3),
+        num_states=2,
+        num_steps=8,
+        transient=4,
+    )
+    examples = training.parity_task(jr.key(4), 8, num_steps=5)
+    hyperparameters = training.Hyperparameters(learning_rate=jnp.array([1e-3, 1e-2]))
+
+    def make_cell(key):
+        return cells.RNNCell(1, 3, key=key)
+
+    population = training.initialize_population(make_cell, hyperparameters, 2, key=key)
+    network = training.Network(make_cell(key), 2, key=key)
+
+    def draw(key):
+        return training.ObservedCell(
+            cells.ALRNN.draw(5, 2, key=key), training.IdentityObservation(2, 5)
+        )
+
+    model, keys = draw(key), jr.split(key, 2)
+    run_options = {"num_exponents": 2, "num_steps": 20, "transient": 2}
+    covariant = run_options | {"backward_transient": 2, "key": key}
+    whole = run_options | {"dt": 0.5, "frame": jnp.eye(4)[:, :2], "key": key}
+    diagonal, square, vector = jnp.array([0.5, 0.4, 0.3]), 0.1 * jnp.ones((3, 3)), jnp.ones(3)
+    wide, high = 0.1 * jnp.ones((3, 5)), 0.1 * jnp.ones((5, 3))
+    drawn = {"key": key, "dtype": jnp.float32}
+    return {
+        "lejax.AngleHistogram": ((1, 10), {}),
+        "lejax.CheckpointedAdjoint": ((4,), {}),
+        "lejax.Panels": ((8,), {}),
+        "lejax.ParallelQR": ((2, 3), {"every": 2, "orthonormalizer": lejax.Householder()}),
+        "lejax.SequentialQR": ((2, lejax.Householder()), {}),
+        "lejax.WindowedAdjoint": ((5,), {}),
+        "lejax.backward_lyapunov_vectors": (driven, run_options | {"dt": 0.5, "key": key}),
+        "lejax.combine": ((spectrum, spectrum), {}),
+        "lejax.covariant_lyapunov_vectors": (driven, covariant | {"every": 2, "dt": 0.5}),
+        "lejax.covariant_statistics": (driven, covariant | {"reducer": lejax.VectorStatistics(), "every": 2}),
+        "lejax.domination_violations": ((jnp.exp(rows[:, :3]), 2), {}),
+        "lejax.finite_time_exponents": (driven, whole | {"window": 5, "method": lejax.SequentialQR(), "adjoint": lejax.DirectAdjoint()}),
+        "lejax.forward_lyapunov_vectors": (driven, covariant | {"dt": 0.5}),
+        "lejax.jackknife": ((spectrum, lejax.kolmogorov_sinai_entropy), {}),
+        "lejax.jacobian": ((cell, state, inputs[0]), {}),
+        "lejax.kaplan_yorke_dimension": ((exponents, 3, 0.01), {}),
+        "lejax.kolmogorov_sinai_entropy": ((exponents,), {}),
+        "lejax.lyapunov_spectrum": (
+            driven,
+            whole | {"method": lejax.SequentialQR(), "adjoint": lejax.DirectAdjoint(), "num_blocks": 4, "throw": True},
+        ),
+        "lejax.participation_ratio": ((vectors,), {}),
+        "lejax.piecewise_linear": ((systems.Lozi(), None), {}),
+        "lejax.principal_angles": ((vectors, vectors), {}),
+        "lejax.push_forward": ((cell, state, inputs[0], jnp.eye(4)), {}),
+        "lejax.suggest_qr_interval": (
+            driven,
+            {"num_exponents": 2, "num_steps": 20, "transient": 2, "tolerance": 1e-6, "max_interval": 8, "frame": jnp.eye(4)[:, :2], "key": key},
+        ),
+        "lejax.suggest_window": ((spectrum, 1.5), {}),
+        "lejax.unroll": (driven, {"num_steps": 5}),
+        "lejax.vector_angles": ((vectors,), {}),
+        "cells.ALRNN": ((diagonal, square, vector, 2, wide), {}),
+        "cells.ClippedShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
+        "cells.ClosedLoop": ((cell, eqx.nn.Linear(4, 3, key=key)), {}),
+        "cells.DeltaProductCell": ((3, 2, 2), {"num_factors": 2, "beta_range": 1.0, "use_gate": True} | drawn),
+        "cells.DendriticPLRNN": ((diagonal, square, jnp.ones(4), jnp.ones((3, 4)), vector, wide), {}),
+        "cells.EchoStateCell": (
+            (2, 3),
+            {"leak": 0.5, "spectral_radius": 0.9, "density": 1.0, "input_scale": 1.0, "bias_scale": 0.1} | drawn,
+        ),
+        "cells.GRUCell": ((2, 3), {"use_bias": True, "reset_after": True} | drawn),
+        "cells.GatedLinearAttentionCell": ((3, 2, 2), drawn),
+        "cells.HippoCell": ((3, cells.Euler()), {"dt": 0.1, "dtype": jnp.float32}),
+        "cells.LRUCell": ((3, 2), {"min_radius": 0.1, "max_radius": 0.9, "max_phase": 1.0} | drawn),
+        "cells.LSTMCell": ((2, 3), {"use_bias": True} | drawn),
+        "cells.LeakyRNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
+        "cells.LowRankRNNCell": ((2, 3, 1), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
+        "cells.LowRankReLURNN": ((0.5, wide.T, wide.T, jnp.ones(5), high), {}),
+        "cells.MambaCell": ((3, 2), {"expansion": 2, "width": 3, "discretization": cells.ZeroOrderHold()} | drawn),
+        "cells.MeanCenteredPLRNN": ((diagonal, square, vector, wide), {}),
+        "cells.NoisyCell": ((cell, 0.1), {}),
+        "cells.PLRNN": ((diagonal, square, vector, wide), {}),
+        "cells.RNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh} | drawn),
+        "cells.S4DCell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
+        "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
+        "cells.ShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
+        "cells.SkewRNN": ((3,), {"gain": 1.0} | drawn),
+        "cells.Stack": (([cell, cells.RNNCell(4, 2, key=key)],), {}),
+        "cells.diagonal_legs": ((2,), {"dtype": jnp.float32}),
+        "cells.fit_readout": ((rows, rows[:, :2]), {"penalty": 0.1}),
+        "cells.hippo_legs": ((2,), {"dtype": jnp.float32}),
+        "data.digits": ((), {"dtype": jnp.float32}),
+        "data.digits_gru": ((), {"dtype": jnp.float32}),
+        "data.digits_inputs": ((), {"dtype": jnp.float32}),
+        "data.eeg": ((), {"dtype": jnp.float32}),
+        "systems.Flow": ((systems.Lorenz63(), 0.01), {"substeps": 2}),
+        "systems.Henon": ((1.4, 0.3), {}),
+        "systems.Logistic": ((4.0,), {}),
+        "systems.Lorenz63": ((10.0, 28.0, 2.7), {}),
+        "systems.Lorenz96": ((8.0,), {}),
+        "systems.Lozi": ((1.7, 0.5), {}),
+        "systems.Rossler": ((0.2, 0.2, 5.7), {}),
+        "systems.SkewTent": ((0.2, -2.0, 1.0), {}),
+        "systems.Tent": ((2.0,), {}),
+        "systems.VanDerPol": ((1.0,), {}),
+        "embedding.Autoencoder": ((), {"latent_size": 2, "width": 4, "depth": 1, "alphas": (0.0, 1.0), "num_updates": 5, "learning_rate": 1e-3}),
+        "embedding.Ridge": (((0.1, 1.0),), {}),
+        "embedding.bootstrap": (
+            (embedding.spearman_statistic, column, column**2),
+            {"confidence_level": 0.9, "num_resamples": 20, "seed": 1},
+        ),
+        "embedding.bound_lost": ((exponents,), {}),
+        "embedding.cross_validate": ((embedding.Ridge(), rows, rows[:, 0]), {"num_folds": 4, "num_repeats": 2, "key": key}),
+        "embedding.fit_classifier": ((rows, rows[:, 0] > 0), {"is_used": rows[:, 1] > -1, "penalty": 0.1}),
+        "embedding.folds": ((key, 20), {"num_folds": 4}),
+        "embedding.pearson": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "embedding.pearson_statistic": ((column, column**2), {"axis": -1}),
+        "embedding.principal_components": ((rows, 2), {}),
+        "embedding.r_squared": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "embedding.r_squared_statistic": ((column, column**2), {"axis": -1}),
+        "embedding.resample_spectrum": ((exponents, 5), {}),
+        "embedding.spearman": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "embedding.spearman_statistic": ((column, column**2), {"axis": -1}),
+        "indicators.echo_state_index": ((cell, jnp.stack([state, state + 1]), inputs), {"transient": 4, "tolerance": 1e-3, "key": key}),
+        "indicators.finite_time_exponent_field": (
+            (henon, jnp.stack([point, point]), None),
+            {"num_steps": 4, "num_exponents": 1, "dt": 0.5, "batch_size": 2},
+        ),
+        "indicators.log_alignment_index": (driven, {"order": 2, "num_steps": 6, "key": key}),
+        "indicators.lyapunov_time": ((exponents,), {}),
+        "indicators.predictability_horizon": ((exponents, 1e-3, 0.1), {}),
+        "indicators.smaller_alignment_index": ((jnp.array([-0.1, -1.0]),), {}),
+        "indicators.transient_growth": (driven, {"num_steps": 5}),
+        "indicators.transition_product": (driven, {"num_steps": 5}),
+        "indicators.two_trajectory_exponent": (
+            driven,
+            {"num_steps": 20, "transient": 2, "distance": 1e-6, "dt": 0.5, "num_blocks": 4, "key": key},
+        ),
+        "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
+        "interop.from_dysts": (("Lorenz",), {}),
+        "interop.from_torch": (
+            ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
+            {"prefix": "", "activation": jax.nn.relu},
+        ),
+        "measures.power_spectrum_distance": ((series, series[:100]), {"length": 50, "smoothing": 2.0}),
+        "measures.prediction_error": ((model, series, 3), {}),
+        "measures.state_space_divergence": (
+            (series, series[:100]),
+            {"num_bins": 5, "margin": 0.1, "pseudocount": 1e-5, "num_samples": 10, "variance": 1.0, "key": key},
+        ),
+        "orbits.SpeedMinimization": ((20, 1e-6), {}),
+        "orbits.continue_orbit": (
+            (systems.Logistic, 2.5, jnp.array([0.6])[0]),
+            {"period": 1, "num_segments": None, "step": 0.01, "max_step": 0.1, "num_steps": 3, "bounds": (2.0, 3.5)},
+        ),
+        "orbits.find_fixed_points": (
+            (cell, state[None], inputs[0]),
+            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5, "outlier_distance_scale": 10.0},
+        ),
+        "orbits.find_periodic_orbits": (
+            (henon, point[None]),
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+        ),
+        "orbits.floquet_multipliers": ((henon, point, None), {"period": 2}),
+        "orbits.linear_stability": ((jnp.stack([square, 2 * square]),), {"dt": 0.5, "tolerance": 1e-6}),
+        "orbits.orbit_diagram": (
+            (systems.Logistic, jnp.array([2.9, 3.1]), jnp.array(0.3)),
+            {"num_states": 2, "num_steps": 8, "transient": 4, "num_exponents": 1, "key": key},
+        ),
+        "orbits.refine_fixed_point": ((cell, state, inputs[0]), {}),
+        "orbits.search_fixed_points": (
+            (cell, state[None], inputs[0]),
+            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5, "outlier_distance_scale": 10.0},
+        ),
+        "orbits.search_periodic_orbits": (
+            (henon, point[None]),
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+        ),
+        "plot.plot_angles": ((jnp.abs(column),), {"num_bins": 5, "label": "angles"}),
+        "plot.plot_basins": ((jnp.zeros((3, 4), int), box), {}),
+        "plot.plot_convergence": ((spectrum,), {"num_exponents": 2}),
+        "plot.plot_latent": ((rows[:, :2], column), {"label": "loss"}),
+        "plot.plot_manifolds": ((stable, unstable), {}),
+        "plot.plot_orbit_diagram": ((diagram,), {"component": 0, "num_exponents": 1, "name": "r"}),
+        "plot.plot_phase_portrait": ((series,), {"colors": series[:, 0], "label": "local", "length": 0.1}),
+        "plot.plot_spectra": ((rows, column), {"label": "loss", "unit": "nats"}),
+        "plot.plot_spectrum": ((spectrum,), {}),
+        "plrnn.AffinePieces": ((20, 5, 10, 1e-8, 10.0), {"key": key}),
+        "plrnn.ContinuousALRNN": ((diagonal, square, vector, 2, wide), {}),
+        "plrnn.EventExactFlow": ((switched, 0.5), {"max_pieces": 8}),
+        "plrnn.PiecewiseLinearField": ((systems.Lozi(),), {}),
+        "plrnn.Polyline": ((5.0, 100, 10), {}),
+        "plrnn.basin_index": ((lozi, point[None], [jnp.zeros((1, 2))]), {"num_steps": 3, "tolerance": 1e-3}),
+        "plrnn.bisect_basins": (
+            (lozi, point[None], point[None] + 1, [jnp.zeros((1, 2))]),
+            {"num_bisections": 3, "num_steps": 3, "tolerance": 1e-3},
+        ),
+        "plrnn.block_codes": ((codes, 2), {}),
+        "plrnn.block_entropies": ((codes, 3), {}),
+        "plrnn.crossings": ((stable, unstable), {}),
+        "plrnn.distance_to_manifold": ((point[None], unstable), {"batch_size": 4}),
+        "plrnn.find_cycles": ((lozi, 2), {"key": key, "num_starts": 5, "max_iters": 5, "max_words": 16}),
+        "plrnn.find_equilibria": ((switched,), {}),
+        "plrnn.find_regions": ((lozi,), {"max_regions": 16}),
+        "plrnn.find_switches": ((codes,), {}),
+        "plrnn.inverse_step": ((lozi, point), {"max_flips": 1}),
+        "plrnn.manifold_quality": ((lozi, unstable), {"box": box, "num_points": 5, "num_steps": 3, "key": key}),
+        "plrnn.preimages": ((lozi, point), {"regions": jnp.ones((1, lozi.h2.size), bool)}),
+        "plrnn.refine_cycle": ((lozi, point[None]), {}),
+        "plrnn.region_codes": ((lozi, jnp.stack([point, point])), {}),
+        "plrnn.sample_flow": ((switched, point, jnp.array([0.4, 1.7])), {"max_pieces": 8}),
+        "plrnn.search_equilibria": ((switched,), {}),
+        "plrnn.stable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
+        "plrnn.symbol_transitions": ((codes,), {}),
+        "plrnn.unstable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
+        "run.Grid": ((), {"a": np.linspace(0.0, 1.0, 3), "start": np.zeros((2, 2))}),
+        "run.long_run": (driven, whole | {"method": lejax.SequentialQR()}),
+        "run.sweep": ((lambda member: jnp.zeros(()), np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
+        "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
+        "training.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
+        "training.DivergenceScore": ((100, 10), {}),
+        "training.FlossingSchedule": ((3, 10, 3, 100), {}),
+        "training.GeneralizedTeacherForcing": ((0.5,), {}),
+        "training.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
+        "training.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
+        "training.LinearObservation": ((jnp.ones((2, 5)),), {}),
+        "training.Network": ((make_cell(key), 2), {"key": key}),
+        "training.ObservedCell": ((model.cell, model.observation), {}),
+        "training.PredictionScore": ((3,), {}),
+        "training.SparseTeacherForcing": ((5,), {}),
+        "training.SpectrumTerm": (
+            (jnp.sum, 1.0, 2),
+            {"num_starts": 2, "num_steps": 5, "transient": 2, "dt": 1.0, "adjoint": lejax.DirectAdjoint()},
+        ),
+        "training.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
+        "training.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
+        "training.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
+        "training.encode_text": (("abba",), {}),
+        "training.floss": (
+            (cell, state, jnp.stack([inputs, inputs])),
+            {"optimizer": optax.adam(1e-2), "num_updates": 2, "num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint(), "throw": True},
+        ),
+        "training.flossing_penalty": (driven, {"num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()}),
+        "training.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
+        "training.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
+        "training.initialize_population": ((make_cell, hyperparameters, 2), {"optimizer": optax.scale_by_adam(), "key": key}),
+        "training.load_population": (("/nonexistent/population.npz", population), {}),
+        "training.mean_loss": ((network, examples), {"dropout": 0.1, "key": key}),
+        "training.modular_counting_task": ((key, 4), {"num_steps": 5, "modulus": 3, "dtype": jnp.float32}),
+        "training.next_symbol_task": ((codes,), {"num_symbols": 3, "num_steps": 2, "dtype": jnp.float32}),
+        "training.parity_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
+        "training.population_spectra": ((population, jnp.ones((20, 1))), {"num_exponents": 2, "transient": 2}),
+        "training.reconstruct": (
+            (eqx.filter_vmap(draw)(keys), series, series[:50]),
+            {
+                "keys": keys, "forcing": training.SparseTeacherForcing(4), "num_epochs": 1, "updates_per_epoch": 2, "batch_size": 2, "num_steps": 5, "noise": 0.1,
+                "optimizer": optax.adam(1e-3), "penalty": None, "score": training.PredictionScore(2), "score_every": 1,
+            },
+        ),
+        "training.row_task": ((jnp.zeros((3, 2, 2)), jnp.array([0, 1, 1])), {"num_classes": 2}),
+        "training.save_population": (("/nonexistent/population.npz", population), {}),
+        "training.spectrum_penalty": (
+            driven,
+            {"function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()},
+        ),
+        "training.train_population": (
+            (population, examples, examples),
+            {"num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,), "stream": jnp.ones((20, 1)), "transient": 2},
+        ),
+    }  # fmt: skip
