@@ -7,7 +7,7 @@ values of its first call.
 import contextlib
 import functools as ft
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from ._cell import name_of
 
 
-P, T = ParamSpec("P"), TypeVar("T")
+T = TypeVar("T")
 
 
 class Kept:
@@ -57,29 +57,28 @@ def _is_function(leaf: Any) -> bool:
     return callable(leaf) and package not in ("jax", "jaxlib", "equinox", "numpy", "optax")
 
 
-class compiled(Generic[P, T]):
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
     """`eqx.filter_jit`, whose program is kept only where no argument holds somebody's function.
 
     Otherwise it is made for the call and freed after it.
     """
+    kept_program = eqx.filter_jit(function)
 
-    def __init__(self, function: Callable[P, T]):
-        self.function = function
-        self.program = eqx.filter_jit(function)
-        ft.update_wrapper(self, function)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    @ft.wraps(function)
+    def call(*args, **kwargs):
         functions = list(filter(_is_function, jtu.tree_leaves((args, kwargs))))
         if not functions:
-            return self.program(*args, **kwargs)
+            return kept_program(*args, **kwargs)
         arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
-        if not all(isinstance(function, Kept) for function in functions):
-            return _Program(self.function, rest)(arrays)
+        if not all(isinstance(leaf, Kept) for leaf in functions):
+            return _Program(function, rest)(arrays)
         leaves, structure = jtu.tree_flatten(rest)
-        programs, key = functions[0].programs, (self.function, structure, *leaves)
+        programs, key = functions[0].programs, (function, structure, *leaves)
         if key not in programs:
-            programs[key] = _Program(self.function, rest)
+            programs[key] = _Program(function, rest)
         return programs[key](arrays)
+
+    return call
 
 
 class _Program:
