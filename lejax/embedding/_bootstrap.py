@@ -7,8 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float
 
-from .._cell import is_traced
-from .._check import check_count
+from .._check import check_concrete, check_count
 
 
 class Estimate(NamedTuple):
@@ -42,7 +41,7 @@ def bootstrap(
 
     **Returns:** an `Estimate`. The interval is NaN where some resample has no value (a constant sample). Predictions among
     the samples stay as they are: the interval says how a score varies with the networks it is taken over, not with
-    those a regressor learned from.
+    those a regressor learned from. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -78,6 +77,8 @@ def bootstrap(
 def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Pearson's correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
+    A function of the host: it cannot be traced.
+
     !!! example
 
         >>> import numpy as np, lejax
@@ -90,6 +91,8 @@ def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate
 
 def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Spearman's rank correlation with its bootstrap interval; `options` are those of `bootstrap`.
+
+    A function of the host: it cannot be traced.
 
     !!! example
 
@@ -109,6 +112,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
     $$R^2 = 1 - \frac{\sum_j (y_j - \hat y_j)^2}{\sum_j (y_j - \bar y)^2}$$
 
     **Returns:** an `Estimate`; negative where the mean would have been the better prediction.
+    A function of the host: it cannot be traced.
 
     !!! example
 
@@ -121,7 +125,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
 
 
 def pearson_statistic(x, y, axis: int = -1):
-    """Pearson's correlation of the last axis, for `bootstrap`.
+    """Pearson's correlation of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -130,6 +134,7 @@ def pearson_statistic(x, y, axis: int = -1):
         >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
         0.99
     """
+    check_concrete("pearson_statistic", x, y)
     x = x - np.mean(x, axis=axis, keepdims=True)
     y = y - np.mean(y, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -138,7 +143,7 @@ def pearson_statistic(x, y, axis: int = -1):
 
 
 def spearman_statistic(x, y, axis: int = -1):
-    """Spearman's rank correlation of the last axis, for `bootstrap`.
+    """Spearman's rank correlation of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -147,12 +152,13 @@ def spearman_statistic(x, y, axis: int = -1):
         >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
         1.0
     """
+    check_concrete("spearman_statistic", x, y)
     ranks = (scipy.stats.rankdata(values, axis=axis) for values in (x, y))
     return pearson_statistic(*ranks, axis=axis)
 
 
 def r_squared_statistic(prediction, truth, axis: int = -1):
-    """$R^2$ of a prediction of the last axis, for `bootstrap`.
+    """$R^2$ of a prediction of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -161,6 +167,7 @@ def r_squared_statistic(prediction, truth, axis: int = -1):
         >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
         -0.17
     """
+    check_concrete("r_squared_statistic", prediction, truth)
     center = np.mean(truth, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sum((truth - prediction) ** 2, axis=axis)
@@ -168,8 +175,7 @@ def r_squared_statistic(prediction, truth, axis: int = -1):
 
 
 def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:
-    if is_traced(sample):
-        raise TypeError("a bootstrap runs on the host: it cannot be traced by jit, vmap or grad.")
+    check_concrete("bootstrap", sample)
     vector = np.asarray(sample, float)
     if vector.ndim != 1:
         raise ValueError(f"samples must be vectors, got shape {vector.shape}.")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
-from .._check import check_count, check_positive, check_state, check_step
+from .._check import check_concrete, check_count, check_positive, check_state, check_step
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -72,7 +72,7 @@ def continue_orbit(
 
     **Returns:** a `Branch`. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
     `branch point` (transcritical or pitchfork), found by changes between neighbors on the branch: two within one step
-    can be missed. All but branch points are then located by Newton's method on the extended system. Runs on the host;
+    can be missed. All but branch points are then located by Newton's method on the extended system. Runs on the host: it cannot be traced;
     compiles one program for the branch and one for each kind of bifurcation.
 
     !!! example
@@ -85,6 +85,9 @@ def continue_orbit(
 
     Keller (1977); Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapter 10.
     """
+    check_concrete(
+        "continue_orbit", family, parameter, state, input, period, step, max_step, bounds
+    )
     state = check_state(state)
     count = check_count("num_steps", num_steps, 1)
     largest = check_positive("max_step", 10 * abs(step) if max_step is None else max_step)

@@ -4,6 +4,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from .._check import check_concrete
+
 
 class Stability(eqx.Module):
     """The linearization at n fixed points of a map of d numbers, as NumPy arrays."""
@@ -74,7 +76,7 @@ def linear_stability(
     number, or one for each); moduli within
     `tolerance` of 1 count as 1.
 
-    **Returns:** a `Stability`. Runs on the host, in NumPy; O(d^3) a point. For derivatives of multipliers use
+    **Returns:** a `Stability`. Runs on the host, in NumPy, and cannot be traced; O(d^3) a point. For derivatives of multipliers use
     `floquet_multipliers`.
 
     !!! example
@@ -84,6 +86,7 @@ def linear_stability(
         >>> stability.kind, int(stability.index[0])
         (['saddle'], 1)
     """
+    check_concrete("linear_stability", jacobians, dt, tolerance)
     matrices = np.asarray(jacobians)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
         raise ValueError(f"jacobians must have shape (n, d, d), got {matrices.shape}.")
