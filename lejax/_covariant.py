@@ -297,7 +297,7 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     push, vector, frame, key = prepare(cell, state, inputs, count, key)
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
-    coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)
+    coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)[None]
     orthonormalizer = default_orthonormalizer(count)
     early = jax.tree.map(lambda x: x[: steps.transient], inputs)
     settled = forward(push, orthonormalizer, vector, frame, early, steps.transient)

@@ -50,7 +50,7 @@ def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> 
     mean = weighted_mean(values, weights)
     finite = jnp.isfinite(mean) & (num_blocks > 1)
     variance = weighted_mean(
-        jnp.where(finite, values - jnp.where(finite, mean, 0), 0) ** 2, weights
+        jnp.where(finite[None], values - jnp.where(finite, mean, 0)[None], 0) ** 2, weights
     )
     positive = finite & (variance > 0)
     root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(num_blocks - 1, 1))

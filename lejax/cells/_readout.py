@@ -84,9 +84,9 @@ def _fit(states, targets, penalty):
     num_steps, size = states.shape
     mean, offset = jnp.mean(states, axis=0), jnp.mean(targets, axis=0)
     root = jnp.sqrt(jnp.asarray(penalty * num_steps, states.dtype))
-    rows = jnp.concatenate([states - mean, root * jnp.eye(size, dtype=states.dtype)])
+    rows = jnp.concatenate([states - mean[None], root * jnp.eye(size, dtype=states.dtype)])
     with jax.default_matmul_precision("highest"):
         q, r = jnp.linalg.qr(rows)
-        moment = q[:num_steps].T @ (targets - offset)
+        moment = q[:num_steps].T @ (targets - offset[None])
         weight = jax.scipy.linalg.solve_triangular(r, moment).T
         return LinearReadout(weight.astype(dtype), (offset - weight @ mean).astype(dtype))

@@ -7,6 +7,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float
 
+from .._cell import vary_with
 from ._regression import Regressor, Scaling
 
 
@@ -93,6 +94,7 @@ class Autoencoder(Regressor):
         y = network.performance_scaling(targets)
         trained = (network.encoder, network.decoder, network.head)
         weights, static = eqx.partition(trained, eqx.is_inexact_array)
+        weights = vary_with(weights, (x, y))
         optimizer = optax.adam(self.learning_rate)
 
         def losses(weights, alpha):
@@ -117,7 +119,7 @@ class Autoencoder(Regressor):
                 weights = optax.apply_updates(weights, step)
                 return (weights, memory, best, jnp.where(better, judged, least)), None
 
-            start = weights, optimizer.init(weights), weights, jnp.asarray(jnp.inf, dtype)
+            start = weights, optimizer.init(weights), weights, jnp.full_like(x, jnp.inf, shape=())
             (_, _, best, _), _ = jax.lax.scan(update, start, length=self.num_updates)
             return best, None
 

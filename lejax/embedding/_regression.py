@@ -38,7 +38,7 @@ class Scaling(eqx.Module):
         # What is not used may be no number.
         values = jnp.where(jnp.expand_dims(is_used, tuple(range(1, values.ndim))), values, 0)
         self.center = jnp.tensordot(weights, values, axes=1)
-        variance = jnp.tensordot(weights, (values - self.center) ** 2, axes=1)
+        variance = jnp.tensordot(weights, (values - self.center[None]) ** 2, axes=1)
         # A column that varies by no more than rounding says nothing.
         rounding = 10 * float(jnp.finfo(values.dtype).eps) * jnp.abs(self.center)
         varies = variance > rounding**2

@@ -87,7 +87,7 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1)
     tolerance = tolerance * (1 + jnp.sqrt(mean_square))
     # A run belongs to the first one that ended where it did.
-    same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite
+    same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite[None]
     first = jnp.argmax(same, axis=1)
     # To be the same is not transitive: a run that ended where a later one did may have ended where an earlier one did.
     first = jax.lax.fori_loop(0, first.size, lambda _, first: first[first], first)

@@ -283,18 +283,18 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
     # Medians, since a guess may have left the floats.
     finite = jnp.where(jnp.all(jnp.isfinite(vectors), axis=1)[:, None], vectors, jnp.nan)
     center = jnp.nanmedian(finite, axis=0)
-    spread = jnp.nanmedian(jnp.linalg.norm(finite - center, axis=1))
+    spread = jnp.nanmedian(jnp.linalg.norm(finite - center[None], axis=1))
     # Guesses may lie close together, and close to zero.
     size = component_size(vectors)
     spread = jnp.maximum(spread, jnp.maximum(size * vectors.shape[1] ** 0.5, 1))
-    is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
+    is_near = jnp.linalg.norm(roots - center[None], axis=1) <= outlier_scale * spread
     tolerance = tol_unique * size
     slow_limit = tol_q if fallback is None else fallback.tol_q
     valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & is_near
     # Fixed points before slow ones, each in the order of the guesses.
     rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
     distinct = unique(
-        lambda i: jnp.max(jnp.abs(roots - roots[i]), axis=1) < tolerance, valid, rank, most
+        lambda i: jnp.max(jnp.abs(roots - roots[i][None]), axis=1) < tolerance, valid, rank, most
     )
     is_slow = ~(q[distinct.row] < tol_q)
 
@@ -306,7 +306,7 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
         return root, jax.jacfwd(displacement)(root) + jnp.eye(root.size, dtype=dtype)
 
     # Rows that hold nothing must not bring a NaN into the derivatives of the others.
-    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[0])
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[:1])
     roots, jacobians = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
     return FixedPoints(
         points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),

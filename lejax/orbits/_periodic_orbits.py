@@ -187,7 +187,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
         length = path.shape[0]
         most = _MOST_TURNS if isinstance(shooting, FlowShooting) else length
         again = [length // turns for turns in range(2, most + 1) if length % turns == 0]
-        moved = jnp.max(jnp.abs(path[np.array(again, int)] - path[0]), axis=1)
+        moved = jnp.max(jnp.abs(path[np.array(again, int)] - path[:1]), axis=1)
         return jnp.all(moved > tolerance)
 
     valid = (q < tol_q) & (periods > 0) & jax.lax.map(is_shortest, roots)
@@ -228,7 +228,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
 
 def _distance(point, path, shooting):
     """From a point to the points of a map's orbit, or to the polygon of a flow's."""
-    offset = point - path
+    offset = point[None] - path
     if isinstance(shooting, FlowShooting):
         edge = jnp.roll(path, -1, axis=0) - path
         length = jnp.sum(edge**2, axis=1)

@@ -38,7 +38,7 @@ def first_zero(
     order = jnp.arange(coefficients.shape[-1], dtype=dtype)
 
     def scaled(halvings):
-        return coefficients * jnp.exp2(-halvings.astype(dtype) * order)
+        return coefficients * jnp.exp2(-halvings.astype(dtype) * order)[None]
 
     def is_undecided(halvings):
         negative = bernstein_coefficients(scaled(halvings)) < 0
