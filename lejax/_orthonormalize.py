@@ -285,7 +285,9 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
         columns=x - q @ upper,
         log_growth=jnp.sum(jnp.where(jnp.eye(r.shape[0], dtype=bool), m, 0), axis=0),
         share=jnp.zeros_like(out.share),
-        triangle=jnp.where(is_lost[None], jnp.triu(inside - (m - upper) @ out.triangle, 1), upper @ r),
+        triangle=jnp.where(
+            is_lost[None], jnp.triu(inside - (m - upper) @ out.triangle, 1), upper @ r
+        ),
         scale=jnp.zeros_like(out.scale),
     )
     return out, tangent
