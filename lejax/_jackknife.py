@@ -50,7 +50,7 @@ def jackknife(
     left_out = jax.vmap(without)(jnp.arange(num_blocks))
 
     def error(values):
-        spread = jnp.mean((values - jnp.mean(values, axis=0)) ** 2, axis=0)
+        spread = jnp.mean((values - jnp.mean(values, axis=0, keepdims=True)) ** 2, axis=0)
         positive = spread > 0
         root = jnp.sqrt((num_blocks - 1) * jnp.where(positive, spread, 1))
         return jnp.where(positive, root, jnp.where(jnp.isfinite(spread), 0, jnp.nan))

@@ -53,5 +53,7 @@ def standard_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> 
         jnp.where(finite[None], values - jnp.where(finite, mean, 0)[None], 0) ** 2, weights
     )
     positive = finite & (variance > 0)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(num_blocks - 1, 1))
+    root = jnp.sqrt(
+        jnp.where(positive, variance, 1) / jnp.maximum(num_blocks - 1, 1).astype(values.dtype)
+    )
     return jnp.where(positive, root, jnp.where(finite, 0, jnp.nan))

@@ -424,7 +424,7 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         jnp.array([[0.3, -0.9], [2.0, 1.0]]),
     ),
     "plrnn.basin_index": (
-        lambda x: 0.0 * plrnn.basin_index(LOZI, x, [jnp.zeros(2)], num_steps=3),
+        lambda x: 0.0 * numbers(plrnn.basin_index(LOZI, x, [jnp.zeros(2)], num_steps=3)),
         PLANE,
     ),
     "plrnn.bisect_basins": (
@@ -435,7 +435,7 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda a: plrnn.refine_cycle(Lozi(a, 0.5), LOZI_SADDLE[None])[0],
         jnp.array(1.7),
     ),
-    "plrnn.region_codes": (lambda x: 0.0 * plrnn.region_codes(LOZI, x), PLANE[None]),
+    "plrnn.region_codes": (lambda x: 0.0 * numbers(plrnn.region_codes(LOZI, x)), PLANE[None]),
     "plrnn.sample_flow": (
         lambda x: plrnn.sample_flow(SWITCHED, x, jnp.array([0.4, 1.7])),
         PLANE,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._cell import is_traced
 from .._check import check_positive, find_nonfinite
+from .._tangent import tangent_dtype
 
 
 class LinearReadout(eqx.Module):
@@ -79,7 +80,7 @@ def fit_readout(
 @jax.jit
 def _fit(states, targets, penalty):
     dtype = states.dtype
-    high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+    high = tangent_dtype(dtype)  # LAPACK knows nothing smaller
     states, targets = states.astype(high), targets.astype(high)
     num_steps, size = states.shape
     mean, offset = jnp.mean(states, axis=0), jnp.mean(targets, axis=0)

@@ -103,7 +103,7 @@ class Autoencoder(Regressor):
             error = jnp.mean(jnp.abs(jax.vmap(decoder)(codes) - x), axis=1)
             each = error + alpha * (jax.vmap(head)(codes) - y) ** 2
             means = [
-                jnp.sum(jnp.where(rows, each, 0)) / jnp.sum(rows)
+                jnp.sum(jnp.where(rows, each, 0)) / jnp.sum(rows).astype(each.dtype)
                 for rows in (split.training, split.validation)
             ]
             return means[0], means[1]

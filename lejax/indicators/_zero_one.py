@@ -59,7 +59,8 @@ def _test(series, frequencies):
     series = series - jnp.mean(series)
 
     def correlation(c):
-        walk = jnp.cumsum(series * jnp.exp(1j * index * c))
+        angle = index.astype(c.dtype) * c
+        walk = jnp.cumsum(series * jax.lax.complex(jnp.cos(angle), jnp.sin(angle)))
 
         def displacement(lag):
             moved = jax.lax.dynamic_slice_in_dim(walk, lag, kept) - walk[:kept]

@@ -84,7 +84,7 @@ def _binned(true, generated, num_bins, margin, pseudocount):
     # A dimension in which nothing moves still has bins, of any width.
     width = jnp.where(high > low, (high - low) / num_bins, 1)
     total = num_bins ** true.shape[1]
-    places = num_bins ** np.arange(true.shape[1])
+    places = num_bins ** np.arange(true.shape[1], dtype=np.int32)
 
     def probabilities(series):
         index = jnp.floor((series - low[None]) / width[None])

@@ -292,7 +292,7 @@ def _search(cell, guesses, input, dt, fallback, max_iters, most, tol_q, tol_uniq
     slow_limit = tol_q if fallback is None else fallback.tol_q
     valid = ((q < tol_q) | (is_minimum & (q < slow_limit))) & is_near
     # Fixed points before slow ones, each in the order of the guesses.
-    rank = jnp.arange(q.size) + q.size * ~(q < tol_q)
+    rank = jnp.arange(q.size) + q.size * (~(q < tol_q)).astype(int)
     distinct = unique(
         lambda i: jnp.max(jnp.abs(roots - roots[i][None]), axis=1) < tolerance, valid, rank, most
     )

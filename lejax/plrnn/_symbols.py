@@ -49,7 +49,9 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
             f"a code holds at most {_MOST_BITS} hyperplanes, and this network has {net.h2.size}."
         )
     powers = 2 ** jnp.arange(net.h2.size)[::-1]
-    return jnp.sum(jax.vmap(net.region)(states) * powers[None], axis=1, dtype=powers.dtype)
+    return jnp.sum(
+        jax.vmap(net.region)(states).astype(powers.dtype) * powers[None], axis=1, dtype=powers.dtype
+    )
 
 
 class Switches(eqx.Module):
