@@ -254,7 +254,8 @@ def _covariant_lyapunov_vectors(run, every, key):
     cell, state, inputs, dt, count, steps = run
 
     def visit(lost, covariant: Covariant, index):
-        return lost + (covariant.lost & (index < steps.counted)), covariant[:3]
+        counted = covariant.lost & (index < steps.counted)
+        return lost + counted.astype(jnp.int32), covariant[:3]
 
     def nothing(frame):
         return jnp.zeros_like(frame, shape=count, dtype=jnp.int32)

@@ -105,7 +105,7 @@ def fit_classifier(
     scaling = Scaling(codes, is_used)
     z = jax.vmap(scaling)(codes)
     z = jnp.concatenate([z, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)
-    weights = is_used.astype(z.dtype) / jnp.sum(is_used)
+    weights = is_used.astype(z.dtype) / jnp.sum(is_used).astype(z.dtype)
     target = jnp.asarray(is_good).astype(z.dtype)
     shrink = jnp.asarray(penalty, z.dtype) * jnp.ones(z.shape[1], z.dtype).at[-1].set(0)
     # The intercept needs no penalty unless all classes are one.

@@ -84,7 +84,9 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     exponents, errors, last = jax.vmap(run)(states)
     is_finite = jnp.all(jnp.isfinite(last), axis=1)
     last = jnp.where(is_finite[:, None], last, 0)
-    mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1)
+    mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1).astype(
+        last.dtype
+    )
     tolerance = tolerance * (1 + jnp.sqrt(mean_square))
     # A run belongs to the first one that ended where it did.
     same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite[None]
