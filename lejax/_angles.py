@@ -2,6 +2,7 @@ r"""Angles between vectors and between subspaces, and how many components carry 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._cell import is_traced
@@ -132,7 +133,7 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
     if window > growth.shape[0]:
         raise ValueError(f"window is {window} steps, but growth holds {growth.shape[0]}.")
     # Window by window: differences of a running sum would lose digits, and a lost direction's -inf would stay.
-    zero = jnp.zeros((), growth.dtype)
+    zero = np.zeros((), growth.dtype)  # a value, by which JAX knows a sum
     sums = jax.lax.reduce_window(jnp.log(growth), zero, jax.lax.add, (window, 1), (1, 1), "VALID")
     violated = sums[:, :, None] < sums[:, None, :]
     return jnp.triu(jnp.mean(violated.astype(growth.dtype), axis=0), 1)

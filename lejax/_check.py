@@ -21,6 +21,14 @@ def check_finite(name: str, value: PyTree) -> PyTree:
     return value
 
 
+def check_concrete(name: str, *arguments: Any) -> None:
+    """What runs on the host needs values: refuse arguments that are traced."""
+    if any(map(is_traced, arguments)):
+        raise TypeError(
+            f"{name} runs on the host and cannot be traced: call it outside jit, vmap and grad."
+        )
+
+
 def check_positive(name: str, value: float | Array) -> float | Array:
     """A positive, finite number: a float stays static, an array stays traced."""
     check_number(name, value)

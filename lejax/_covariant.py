@@ -262,7 +262,8 @@ def _covariant_lyapunov_vectors(run, every, key):
     cell, state, inputs, dt, count, steps = run
 
     def visit(lost, covariant: Covariant, index):
-        return lost + (covariant.lost & (index < steps.counted)), covariant[:3]
+        counted = covariant.lost & (index < steps.counted)
+        return lost + counted.astype(jnp.int32), covariant[:3]
 
     def nothing(frame):
         return jnp.zeros_like(frame, shape=count, dtype=jnp.int32)
@@ -308,7 +309,7 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     push, vector, frame, key = prepare(cell, state, inputs, count, key)
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
-    coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)
+    coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)[None]
     orthonormalizer = default_orthonormalizer(count)
     early = jax.tree.map(lambda x: x[: steps.transient], inputs)
     settled = forward(push, orthonormalizer, vector, frame, early, steps.transient)

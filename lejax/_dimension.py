@@ -65,7 +65,7 @@ def kaplan_yorke_dimension(
     beyond = index == num_exponents
     total = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
     following = jnp.where(beyond, -1, exponents[jnp.minimum(index, num_exponents - 1)])
-    dimension = jnp.where(index == 0, 0, index + total / jnp.abs(following))
+    dimension = jnp.where(index == 0, 0, index.astype(exponents.dtype) + total / jnp.abs(following))
     largest = jnp.nan if state_size != num_exponents else float(num_exponents)
     dimension = jnp.where(beyond, largest, dimension)
     # The next exponent is below 0 then, if there is one, unless all of these are 0.

@@ -139,7 +139,9 @@ def _backward_interval(
     lost, triangle = record.lost, record.triangle
     identity = jnp.eye(lost.size, dtype=triangle.dtype)
     solvable = jnp.where(lost[:, None], identity, triangle)
-    right = jnp.where(lost[:, None] | lost, jnp.where(lost[:, None], identity, 0), coefficients)
+    right = jnp.where(
+        lost[:, None] | lost[None], jnp.where(lost[:, None], identity, 0), coefficients
+    )
     every, size, count = record.frames.shape
     with jax.default_matmul_precision("highest"):
         solution = _solve_triangular(solvable, right)
@@ -154,7 +156,7 @@ def _backward_interval(
         growth,
         jnp.broadcast_to(lost, growth.shape),
     )
-    return solution / lengths[0], covariants
+    return solution / lengths[:1], covariants
 
 
 def _times_triangular(frames: Float[Array, "n k"], triangle: Float[Array, "k k"]) -> Array:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._cell import Cell, ravel
-from ._check import check_count, check_inputs, check_state
+from ._check import check_concrete, check_count, check_inputs, check_state
 from ._closures import keep
 from ._loop import tolerable_error
 from ._method import SequentialQR
@@ -55,6 +55,7 @@ def suggest_qr_interval(
         >>> lejax.suggest_qr_interval(lorenz, jnp.ones(3), transient=100) > 10
         True
     """
+    check_concrete("suggest_qr_interval", cell, state, inputs, frame, key, tolerance)
     state = check_state(state)
     max_interval = check_count("max_interval", max_interval, 1)
     if inputs is not None:

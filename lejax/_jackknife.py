@@ -62,7 +62,7 @@ def jackknife(
         levels, ends = [], np.cumsum(list(counts.values()))
         for rows in jnp.split(values, ends[:-1]):
             count = rows.shape[0]
-            deviations = rows - jnp.mean(rows, axis=0)
+            deviations = rows - jnp.mean(rows, axis=0, keepdims=True)
             levels.append(Level((count - 1) / count**0.5 * deviations, count))
         return largest_error(levels).error
 

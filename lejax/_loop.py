@@ -157,7 +157,8 @@ class Loop(eqx.Module):
     def block_end(self, carry: _Carry) -> Int[Array, ""]:
         """The length of the present block, as in `block_lengths`."""
         base, longer = divmod(self.plan.num_steps, self.plan.num_blocks)
-        return jnp.where(carry.block == 0, self.plan.transient, base + (carry.block <= longer))
+        is_longer = (carry.block <= longer).astype(jnp.int32)
+        return jnp.where(carry.block == 0, self.plan.transient, base + is_longer)
 
     def push(self, push: Push, point: _Point, input: PyTree) -> _Point:
         """One step of state and frames."""
@@ -205,7 +206,7 @@ class Loop(eqx.Module):
         too_much = jnp.any(spent > self.plan.num_steps * tolerable_error(spent.dtype))
         return _Carry(
             point._replace(first_bad_step=jnp.where(bad, point.step, point.first_bad_step)),
-            block=carry.block + last,
+            block=carry.block + last.astype(jnp.int32),
             place=jnp.where(last, 0, place),
             tally=tally,
             compensation=compensation,

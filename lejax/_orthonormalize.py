@@ -70,7 +70,7 @@ class Householder(Orthonormalizer):
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        return Factors(lambda: q * sign, r * sign[:, None], norms, norms, scale)
+        return Factors(lambda: q * sign[None], r * sign[:, None], norms, norms, scale)
 
     def least_ratio(self, frame):
         return -jnp.inf
@@ -86,9 +86,9 @@ class Cholesky(Orthonormalizer):
     def factorize(self, frame):
         gram = frame.T @ frame
         norms = jnp.sqrt(jnp.diagonal(gram))
-        scaled = gram / norms / norms[:, None]
+        scaled = gram / norms[None] / norms[:, None]
         lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
-        triangle = lower.T * norms
+        triangle = lower.T * norms[None]
 
         def columns():
             if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
@@ -273,10 +273,10 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     (frame, exact), (change, _) = primals, tangents
     out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
-    r = jnp.where(is_lost, jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
+    r = jnp.where(is_lost[None], jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
     change = change / out.scale
     inside = q.T @ change
-    change = change * jnp.where(is_lost, 0, 1)
+    change = change * jnp.where(is_lost, 0, 1)[None]
     x = jax.lax.linalg.triangular_solve(r, change, left_side=False, lower=False)
     m = q.T @ x
     below = jnp.tril(m, -1)
@@ -285,7 +285,9 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
         columns=x - q @ upper,
         log_growth=jnp.sum(jnp.where(jnp.eye(r.shape[0], dtype=bool), m, 0), axis=0),
         share=jnp.zeros_like(out.share),
-        triangle=jnp.where(is_lost, jnp.triu(inside - (m - upper) @ out.triangle, 1), upper @ r),
+        triangle=jnp.where(
+            is_lost[None], jnp.triu(inside - (m - upper) @ out.triangle, 1), upper @ r
+        ),
         scale=jnp.zeros_like(out.scale),
     )
     return out, tangent

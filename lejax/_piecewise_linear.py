@@ -60,7 +60,7 @@ class PiecewiseLinearMap(RecurrentCell):
 
     def affine(self, region: Bool[Array, " h"]) -> tuple[Float[Array, "m m"], Float[Array, " m"]]:
         """The Jacobian and the offset of the map on one region, whether or not any state lies in it."""
-        active = self.W1 * region
+        active = self.W1 * region[None].astype(self.W1.dtype)
         return self.A + active @ self.W2, self.h1 + active @ self.h2
 
     def initial_state(self) -> Float[Array, " m"]:

@@ -287,11 +287,11 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
 
 def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
     """What to try if nothing that went in was bad."""
-    substeps = getattr(cell, "substeps", None)
-    if isinstance(cell, TimedCell) and substeps is not None:  # a Flow
+    substeps, is_timed = getattr(cell, "substeps", None), isinstance(cell, TimedCell)
+    if is_timed and substeps is not None:  # a Flow
         return (
             f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
-            f"dt={cell.time_step()} and substeps={substeps}; take a smaller dt or more substeps."
+            f"dt={time_step(cell)} and substeps={substeps}; take a smaller dt or more substeps."
         )
     if _is_linear(cell, state, inputs):
         return (

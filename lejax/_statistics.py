@@ -81,7 +81,7 @@ def estimate_error(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> 
     """
     mean = weighted_mean(values, weights)
     finite = jnp.isfinite(mean)
-    deviations = jnp.where(finite, values - jnp.where(finite, mean, 0), 0)
+    deviations = jnp.where(finite[None], values - jnp.where(finite, mean, 0)[None], 0)
     shares = weights / jnp.sum(weights)
     weighted = shares[:, None] * deviations
 

@@ -20,7 +20,7 @@ from ._signature import checked
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype of frames: that of the state, but at least float32 (QR knows nothing smaller)."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def _raise_precision(tree: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ import pytest
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._batch import batch_all
-from lejax._orthonormalize import default_orthonormalizer, lost, orthonormalize
+from lejax._orthonormalize import _is_good, default_orthonormalizer, lost, orthonormalize
 
 
 # Four columns in panels of three: the last panel is narrower.
@@ -222,3 +222,28 @@ def test_householder_near_the_ends_of_the_floats(dtype):
         np.testing.assert_allclose(out.columns.T @ out.columns, np.eye(3), atol=10 * finfo.eps)
         mantissa, _ = np.frexp(float(out.scale))
         assert mantissa == 0.5  # a power of two
+
+
+def nearly_dependent(rest):
+    """Two columns, and two more that are combinations of them but for `rest` of a direction of their own."""
+    q = jnp.linalg.qr(jr.normal(jr.key(4), (12, 4)))[0]
+    mixed = q[:, :2] @ jnp.array([[1.0, 0.4], [-0.7, 1.0]])
+    return jnp.concatenate([q[:, :2], mixed + rest * q[:, 2:]], axis=1)
+
+
+@pytest.mark.parametrize("rest", [2e-14, 1e-13, 1e-12])
+def test_columns_of_one_pass_are_orthonormal_whatever_was_cleared_from_them(rest):
+    """The panel itself is well-conditioned: only what is left of its columns tells that their digits are gone."""
+    columns = orthonormalize(Panels(width=2), nearly_dependent(rest), exact=False).columns
+    np.testing.assert_allclose(columns.T @ columns, np.eye(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("rest", [1e-9, 1e-8])
+def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder(rest):
+    frame = nearly_dependent(rest)
+    for orthonormalizer, is_good in ((Panels(width=2), True), (Cholesky(), False)):
+        factors = orthonormalizer.factorize(frame)
+        assert bool(_is_good(orthonormalizer, frame, factors)) is is_good
+    one_pass = Panels(width=2).factorize(frame).columns()
+    taken = orthonormalize(Panels(width=2), frame, exact=False).columns
+    np.testing.assert_allclose(taken, one_pass, rtol=0, atol=1e-15)

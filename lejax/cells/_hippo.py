@@ -12,6 +12,7 @@ from .._blocks import BlockTriangularCell, DiagonalBlock
 from .._cell import RecurrentCell, TimedCell, is_traced
 from .._check import check_count, check_positive
 from .._signature import checked
+from .._tangent import tangent_dtype
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._rate import drive
 
@@ -123,7 +124,7 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
         self.dt = float(check_positive("dt", dt))
         check_discretization(discretization)
         with jax.ensure_compile_time_eval():  # numbers even where the cell is made under `jit`
-            high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+            high = tangent_dtype(dtype)  # LAPACK knows nothing smaller
             matrix, B = hippo_legs(size, high)
             transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
             # The diagonal of a triangular matrix's function is that of its diagonal, which `expm` knows only to the norm.

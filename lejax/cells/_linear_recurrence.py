@@ -11,6 +11,7 @@ from .._blocks import DiagonalBlock
 from .._cell import is_traced
 from .._check import check_count, check_not_negative, check_positive
 from .._signature import checked
+from .._tangent import tangent_dtype
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
 from ._hippo import diagonal_legs
 from ._memory import MemoryCell
@@ -18,7 +19,7 @@ from ._memory import MemoryCell
 
 def as_complex(pairs: Float[Array, "... 2"]) -> Complex[Array, "..."]:
     """There is no complex number of less than float32."""
-    pairs = pairs.astype(jnp.promote_types(pairs.dtype, jnp.float32))
+    pairs = pairs.astype(tangent_dtype(pairs.dtype))
     return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 

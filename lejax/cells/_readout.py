@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .._cell import is_traced
 from .._check import check_positive, find_nonfinite
 from .._signature import checked
+from .._tangent import tangent_dtype
 
 
 class LinearReadout(eqx.Module):
@@ -81,14 +82,14 @@ def fit_readout(
 @jax.jit
 def _fit(states, targets, penalty):
     dtype = states.dtype
-    high = jnp.promote_types(dtype, jnp.float32)  # LAPACK knows nothing smaller
+    high = tangent_dtype(dtype)  # LAPACK knows nothing smaller
     states, targets = states.astype(high), targets.astype(high)
     num_steps, size = states.shape
     mean, offset = jnp.mean(states, axis=0), jnp.mean(targets, axis=0)
     root = jnp.sqrt(jnp.asarray(penalty * num_steps, states.dtype))
-    rows = jnp.concatenate([states - mean, root * jnp.eye(size, dtype=states.dtype)])
+    rows = jnp.concatenate([states - mean[None], root * jnp.eye(size, dtype=states.dtype)])
     with jax.default_matmul_precision("highest"):
         q, r = jnp.linalg.qr(rows)
-        moment = q[:num_steps].T @ (targets - offset)
+        moment = q[:num_steps].T @ (targets - offset[None])
         weight = jax.scipy.linalg.solve_triangular(r, moment).T
         return LinearReadout(weight.astype(dtype), (offset - weight @ mean).astype(dtype))

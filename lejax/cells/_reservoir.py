@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import RecurrentCell, TangentCell, is_traced
 from .._check import check_count, check_not_negative, check_positive
 from .._signature import checked
+from .._tangent import tangent_dtype
 from ._rate import drive
 
 
@@ -106,9 +107,7 @@ def _check_share(name: str, value: float | Array) -> float | Array:
 
 
 def _of_radius_one(weight: Float[Array, "h h"]) -> Float[Array, "h h"]:
-    high = weight.astype(
-        jnp.promote_types(weight.dtype, jnp.float32)
-    )  # LAPACK knows nothing smaller
+    high = weight.astype(tangent_dtype(weight.dtype))  # LAPACK knows nothing smaller
     radius = jnp.max(jnp.abs(jnp.linalg.eigvals(high)))
     if not is_traced(radius) and not radius > 0:
         count = int(np.count_nonzero(np.asarray(weight)))

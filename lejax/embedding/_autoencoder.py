@@ -7,6 +7,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float
 
+from .._cell import vary_with
 from .._check import check_count, check_numbers, check_positive
 from ._regression import Regressor, Scaling
 
@@ -102,6 +103,7 @@ class Autoencoder(Regressor):
         y = network.performance_scaling(targets)
         trained = (network.encoder, network.decoder, network.head)
         weights, static = eqx.partition(trained, eqx.is_inexact_array)
+        weights = vary_with(weights, (x, y))
         optimizer = optax.adam(self.learning_rate)
 
         def losses(weights, alpha):
@@ -110,7 +112,7 @@ class Autoencoder(Regressor):
             error = jnp.mean(jnp.abs(jax.vmap(decoder)(codes) - x), axis=1)
             each = error + alpha * (jax.vmap(head)(codes) - y) ** 2
             means = [
-                jnp.sum(jnp.where(rows, each, 0)) / jnp.sum(rows)
+                jnp.sum(jnp.where(rows, each, 0)) / jnp.sum(rows).astype(each.dtype)
                 for rows in (split.training, split.validation)
             ]
             return means[0], means[1]
@@ -126,7 +128,7 @@ class Autoencoder(Regressor):
                 weights = optax.apply_updates(weights, step)
                 return (weights, memory, best, jnp.where(better, judged, least)), None
 
-            start = weights, optimizer.init(weights), weights, jnp.asarray(jnp.inf, dtype)
+            start = weights, optimizer.init(weights), weights, jnp.full_like(x, jnp.inf, shape=())
             (_, _, best, _), _ = jax.lax.scan(update, start, length=self.num_updates)
             return best, None
 

@@ -7,8 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float
 
-from .._cell import is_traced
-from .._check import check_count
+from .._check import check_concrete, check_count
 from .._kinds import check_probability
 from .._signature import checked
 
@@ -45,7 +44,7 @@ def bootstrap(
 
     **Returns:** an `Estimate`. The interval is NaN where some resample has no value (a constant sample). Predictions among
     the samples stay as they are: the interval says how a score varies with the networks it is taken over, not with
-    those a regressor learned from.
+    those a regressor learned from. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -89,6 +88,8 @@ def bootstrap(
 def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Pearson's correlation with its bootstrap interval; `options` are those of `bootstrap`.
 
+    A function of the host: it cannot be traced.
+
     !!! example
 
         >>> import numpy as np, lejax
@@ -102,6 +103,8 @@ def pearson(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate
 @checked
 def spearman(x: Float[Array, " n"], y: Float[Array, " n"], **options) -> Estimate:
     """Spearman's rank correlation with its bootstrap interval; `options` are those of `bootstrap`.
+
+    A function of the host: it cannot be traced.
 
     !!! example
 
@@ -122,6 +125,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
     $$R^2 = 1 - \frac{\sum_j (y_j - \hat y_j)^2}{\sum_j (y_j - \bar y)^2}$$
 
     **Returns:** an `Estimate`; negative where the mean would have been the better prediction.
+    A function of the host: it cannot be traced.
 
     !!! example
 
@@ -135,7 +139,7 @@ def r_squared(prediction: Float[Array, " n"], truth: Float[Array, " n"], **optio
 
 @checked
 def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
-    """Pearson's correlation of the last axis, for `bootstrap`.
+    """Pearson's correlation of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -144,6 +148,7 @@ def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: in
         >>> print(round(lejax.embedding.pearson_statistic(x, x**2), 2))
         0.99
     """
+    check_concrete("pearson_statistic", x, y)
     a, b = (v - np.mean(v, axis=axis, keepdims=True) for v in _like("x", x, "y", y, axis))
     with np.errstate(invalid="ignore", divide="ignore"):
         norm = np.sqrt(np.sum(a**2, axis=axis) * np.sum(b**2, axis=axis))
@@ -152,7 +157,7 @@ def pearson_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: in
 
 @checked
 def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: int = -1):
-    """Spearman's rank correlation of the last axis, for `bootstrap`.
+    """Spearman's rank correlation of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -161,6 +166,7 @@ def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: i
         >>> print(round(lejax.embedding.spearman_statistic(x, x**2), 2))
         1.0
     """
+    check_concrete("spearman_statistic", x, y)
     values = _like("x", x, "y", y, axis)
     ranks = (scipy.stats.rankdata(value, axis=axis) for value in values)
     return pearson_statistic(*ranks, axis=axis)
@@ -170,7 +176,7 @@ def spearman_statistic(x: Float[Array, "*m n"], y: Float[Array, "*m n"], axis: i
 def r_squared_statistic(
     prediction: Float[Array, "*m n"], truth: Float[Array, "*m n"], axis: int = -1
 ):
-    """$R^2$ of a prediction of the last axis, for `bootstrap`.
+    """$R^2$ of a prediction of the last axis, for `bootstrap`. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -179,6 +185,7 @@ def r_squared_statistic(
         >>> print(round(lejax.embedding.r_squared_statistic(x, x**2), 2))
         -0.17
     """
+    check_concrete("r_squared_statistic", prediction, truth)
     said, true = _like("prediction", prediction, "truth", truth, axis)
     center = np.mean(true, axis=axis, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -199,8 +206,7 @@ def _like(name, first, other_name, second, axis):
 
 
 def _vector(sample: Float[Array, " n"]) -> Float[np.ndarray, " n"]:
-    if is_traced(sample):
-        raise TypeError("a bootstrap runs on the host: it cannot be traced by jit, vmap or grad.")
+    check_concrete("bootstrap", sample)
     vector = np.asarray(sample, float)
     if vector.ndim != 1:
         raise ValueError(f"samples must be vectors, got shape {vector.shape}.")

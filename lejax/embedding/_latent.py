@@ -55,7 +55,7 @@ def principal_components(
             f"num_components is {num_components}, but codes of shape {codes.shape} have at most {min(codes.shape)}."
         )
     center = jnp.mean(codes, axis=0)
-    _, values, rows = jnp.linalg.svd(codes - center, full_matrices=False)
+    _, values, rows = jnp.linalg.svd(codes - center[None], full_matrices=False)
     axes = rows[:num_components]
     largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), axis=1)[:, None], axis=1)
     variances = values**2 / (codes.shape[0] - 1)
@@ -118,7 +118,7 @@ def fit_classifier(
     scaling = Scaling(codes, is_used)
     z = jax.vmap(scaling)(codes)
     z = jnp.concatenate([z, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)
-    weights = is_used.astype(z.dtype) / jnp.sum(is_used)
+    weights = is_used.astype(z.dtype) / jnp.sum(is_used).astype(z.dtype)
     target = jnp.asarray(is_good).astype(z.dtype)
     shrink = jnp.asarray(penalty, z.dtype) * jnp.ones(z.shape[1], z.dtype).at[-1].set(0)
     # The intercept needs no penalty unless all classes are one.
@@ -138,5 +138,5 @@ def fit_classifier(
         best = jnp.argmin(tried)
         return jnp.where(tried[best] < loss(w), w - sizes[best] * step, w)
 
-    w = jax.lax.fori_loop(0, 30, newton, jnp.zeros(z.shape[1], z.dtype))
+    w = jax.lax.fori_loop(0, 30, newton, jnp.zeros_like(z, shape=z.shape[1]))
     return LinearClassifier(scaling, w[:-1], w[-1])

@@ -35,11 +35,11 @@ class Scaling(eqx.Module):
     spread: Float[Array, " *k"]
 
     def __init__(self, values: Float[Array, "n *k"], is_used: Array):
-        weights = is_used.astype(values.dtype) / jnp.sum(is_used)
+        weights = is_used.astype(values.dtype) / jnp.sum(is_used).astype(values.dtype)
         # What is not used may be no number.
         values = jnp.where(jnp.expand_dims(is_used, tuple(range(1, values.ndim))), values, 0)
         self.center = jnp.tensordot(weights, values, axes=1)
-        variance = jnp.tensordot(weights, (values - self.center) ** 2, axes=1)
+        variance = jnp.tensordot(weights, (values - self.center[None]) ** 2, axes=1)
         # A column that varies by no more than rounding says nothing.
         rounding = 10 * float(jnp.finfo(values.dtype).eps) * jnp.abs(self.center)
         varies = variance > rounding**2
@@ -91,7 +91,7 @@ class Ridge(Regressor):
     def fit(self, features, targets, split, *, key):
         scaling = Scaling(features, split.training)
         z = jax.vmap(scaling)(features)
-        used = split.training.astype(z.dtype) / jnp.sum(split.training)
+        used = split.training.astype(z.dtype) / jnp.sum(split.training).astype(z.dtype)
         intercept = used @ targets
         gram = (z * used[:, None]).T @ z
         moment = (z * used[:, None]).T @ (targets - intercept)

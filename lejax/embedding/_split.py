@@ -36,6 +36,6 @@ def folds(key: PRNGKeyArray, num_networks: int, *, num_folds: int = 5) -> Split:
     num_networks = check_count("num_networks", num_networks, num_folds)
     place = jr.permutation(key, jnp.arange(num_networks) % num_folds)
     number = jnp.arange(num_folds)[:, None]
-    test = place == number
-    validation = place == (number + 1) % num_folds
+    test = place[None] == number
+    validation = place[None] == (number + 1) % num_folds
     return Split(~(test | validation), validation, test)

@@ -100,7 +100,7 @@ def _log_index(cell, state, inputs, order, num_steps, key):
         # The scale is in every column: it cancels.
         diagonal = out.log_growth - jnp.log(out.scale)
         log_volume = log_volume + jnp.sum(diagonal - jnp.log(length))
-        return (vector, out.columns, triangle / length, log_volume), log_volume
+        return (vector, out.columns, triangle / length[None], log_volume), log_volume
 
     zeros = jnp.zeros_like(frame, shape=order)
     start = (vector, frame, jnp.diag(zeros + 1), jnp.zeros_like(frame, shape=()))

@@ -70,7 +70,7 @@ def echo_state_index(
     if not jax.tree.leaves(inputs):
         raise ValueError("inputs is None, but an echo is the response to an input.")
     inputs, _ = check_inputs(inputs, None, transient)
-    tolerance = check_not_negative("tolerance", tolerance)
+    check_not_negative("tolerance", tolerance)
     return _echo(cell, states, inputs, int(transient), tolerance, key)
 
 
@@ -85,13 +85,15 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     exponents, errors, last = jax.vmap(run)(states)
     is_finite = jnp.all(jnp.isfinite(last), axis=1)
     last = jnp.where(is_finite[:, None], last, 0)
-    mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1)
+    mean_square = jnp.sum(last**2) / jnp.maximum(jnp.sum(is_finite) * last.shape[1], 1).astype(
+        last.dtype
+    )
     tolerance = tolerance * (1 + jnp.sqrt(mean_square))
-    same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite
+    same = (jnp.max(jnp.abs(last[:, None] - last[None]), axis=2) < tolerance) & is_finite[None]
 
     # A response is a connected component: chains of runs that ended where the next one did, in whatever order they stand.
     def join(_, first):
-        return jnp.min(jnp.where(same, first, first.size), axis=1)
+        return jnp.min(jnp.where(same, first[None], first.size), axis=1)
 
     each = jnp.arange(is_finite.size)
     first = jax.lax.fori_loop(0, each.size, join, each)

@@ -61,14 +61,15 @@ def _test(series, frequencies):
     series = series - jnp.mean(series)
 
     def correlation(c):
-        walk = jnp.cumsum(series * jnp.exp(1j * index * c))
+        angle = index.astype(c.dtype) * c
+        walk = jnp.cumsum(jax.lax.complex(series * jnp.cos(angle), series * jnp.sin(angle)))
 
         def displacement(lag):
             moved = jax.lax.dynamic_slice_in_dim(walk, lag, kept) - walk[:kept]
             return jnp.mean(jnp.real(moved) ** 2 + jnp.imag(moved) ** 2)
 
         square = jax.lax.map(displacement, lags)
-        centered, time = square - jnp.mean(square), lags - jnp.mean(lags)
+        centered, time = square - jnp.mean(square), (lags - jnp.mean(lags)).astype(square.dtype)
         spread = jnp.sqrt(jnp.sum(centered**2) * jnp.sum(time**2))
         value = jnp.where(spread > 0, centered @ time / jnp.where(spread > 0, spread, 1), 0)
         return jnp.where(jnp.isfinite(spread), value, jnp.nan)  # a diverged series says nothing

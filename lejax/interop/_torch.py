@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._array_files import load_arrays
-from .._check import find_nonfinite
+from .._check import check_concrete, find_nonfinite
 from .._signature import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
@@ -58,7 +58,7 @@ def from_torch(
     layer, h before c. A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
 
     **Numerics:** weights keep their dtype where none is given, but float64 becomes float32 while `jax_enable_x64` is off.
-    Dropout between layers acts only in training and is left out.
+    Dropout between layers acts only in training and is left out. A function of the host: it cannot be traced.
 
     **Raises:** `ValueError` for bidirectional networks, `proj_size`, missing or misshapen arrays, NaN
     or infinite weights, and damaged files; `TypeError` for weights that are not real floating point.
@@ -72,6 +72,7 @@ def from_torch(
         >>> type(cell).__name__, cell(np.ones(3), cell.initial_state()).shape
         ('GRUCell', (4,))
     """
+    check_concrete("from_torch", arrays)
     if isinstance(arrays, str | os.PathLike):
         arrays = load_arrays(arrays)
     if not isinstance(arrays, Mapping):

@@ -57,7 +57,7 @@ def power_spectrum_distance(
 
 def _distance(true, generated, smoothing):
     radius = int(4 * smoothing + 0.5)
-    offsets = jnp.arange(-radius, radius + 1)
+    offsets = jnp.arange(-radius, radius + 1, dtype=true.dtype)
     kernel = jnp.exp(-((offsets / smoothing) ** 2) / 2).astype(true.dtype)
     kernel = kernel / jnp.sum(kernel)
 

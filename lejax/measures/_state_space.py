@@ -95,10 +95,10 @@ def _binned(true, generated, num_bins, margin, pseudocount):
     # A dimension in which nothing moves still has bins, of any width.
     width = jnp.where(high > low, (high - low) / num_bins, 1)
     total = num_bins ** true.shape[1]
-    places = num_bins ** np.arange(true.shape[1])
+    places = num_bins ** np.arange(true.shape[1], dtype=np.int32)
 
     def probabilities(series):
-        index = jnp.floor((series - low) / width)
+        index = jnp.floor((series - low[None]) / width[None])
         inside = jnp.all((index >= 0) & (index < num_bins), axis=1)  # False for NaN
         index = jnp.where(inside[:, None], index, 0).astype(jnp.int32) @ places
         counts = jnp.zeros(total, series.dtype).at[index].add(inside.astype(series.dtype))
@@ -115,7 +115,7 @@ def _mixtures(key, true, generated, num_samples, variance):
     samples = true[chosen] + jnp.sqrt(jnp.asarray(variance, true.dtype)) * noise
 
     def log_density(sample, centers):
-        squares = jnp.sum((centers - sample) ** 2, axis=1)
+        squares = jnp.sum((centers - sample[None]) ** 2, axis=1)
         exponents = -squares / (2 * variance)
         return jax.scipy.special.logsumexp(exponents) - jnp.log(centers.shape[0])
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
-from .._check import check_count, check_positive, check_state, check_step, member_of
+from .._check import check_concrete, check_count, check_positive, check_state, check_step, member_of
 from .._closures import compiled
 from .._signature import checked
 from ..systems import Flow
@@ -82,7 +82,7 @@ def continue_orbit(
     **Returns:** a `Branch`, which says why it ends. That of a flow ends, with a warning, where its period has become four
     times that at its start, as on the way to a homoclinic orbit: its steps are stretched as much. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
     `branch point` (transcritical or pitchfork), found by changes between neighbors on the branch: two within one step
-    can be missed. All are then located by Newton's method on the extended system. Runs on the host;
+    can be missed. All are then located by Newton's method on the extended system. Runs on the host: it cannot be traced;
     compiles one program for the branch and one for each kind of bifurcation.
 
     !!! example
@@ -95,6 +95,9 @@ def continue_orbit(
 
     Keller (1977); Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapter 10.
     """
+    check_concrete(
+        "continue_orbit", family, parameter, state, input, period, step, max_step, bounds
+    )
     state = check_state(state)
     check_precision("continue_orbit", state)
     count = check_count("num_steps", num_steps, 1)

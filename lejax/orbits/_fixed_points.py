@@ -38,7 +38,7 @@ class SpeedMinimization(eqx.Module):
     max_iters: int = eqx.field(
         static=True, converter=lambda n: check_count("max_iters", n, 1), default=200
     )
-    tol_q: float = eqx.field(converter=lambda q: check_positive("tol_q", q), default=1e-6)
+    tol_q: float = 1e-6
 
     def __check_init__(self):
         check_positive("tol_q", self.tol_q)
@@ -300,18 +300,18 @@ def _search(
     # Medians, since a guess may have left the floats.
     finite = jnp.where(jnp.all(jnp.isfinite(vectors), axis=1)[:, None], vectors, jnp.nan)
     center = jnp.nanmedian(finite, axis=0)
-    spread = jnp.nanmedian(jnp.linalg.norm(finite - center, axis=1))
+    spread = jnp.nanmedian(jnp.linalg.norm(finite - center[None], axis=1))
     # Guesses may lie close together, and close to zero.
     size = component_size(vectors)
     spread = jnp.maximum(spread, jnp.maximum(size * vectors.shape[1] ** 0.5, 1))
-    is_near = jnp.linalg.norm(roots - center, axis=1) <= outlier_scale * spread
+    is_near = jnp.linalg.norm(roots - center[None], axis=1) <= outlier_scale * spread
     tolerance = tol_unique * size
     slow_limit = 0 if fallback is None else fallback.tol_q
     valid = (is_fixed | (is_minimum & (q < slow_limit))) & is_near
     # Fixed points before slow ones, each in the order of the guesses.
-    rank = jnp.arange(q.size) + q.size * ~is_fixed
+    rank = jnp.arange(q.size) + q.size * (~is_fixed).astype(int)
     distinct = unique(
-        lambda i: jnp.max(jnp.abs(shortest(roots - roots[i], wrap)), axis=1) < tolerance,
+        lambda i: jnp.max(jnp.abs(shortest(roots - roots[i][None], wrap)), axis=1) < tolerance,
         valid,
         rank,
         most,
@@ -328,7 +328,7 @@ def _search(
         return root, jacobian, speed(velocity, root), is_root(root)
 
     # Rows that hold nothing must not bring a NaN into the derivatives of the others.
-    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[0])
+    roots = jnp.where(distinct.found[:, None], roots[distinct.row], vectors[:1])
     roots, jacobians, q, is_fixed = jax.lax.map(polish, (roots, distinct.found & ~is_slow))
     return FixedPoints(
         points=jax.vmap(unravel)(roots.astype(ravel(state)[0].dtype)),

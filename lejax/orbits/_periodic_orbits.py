@@ -224,7 +224,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
         length = path.shape[0]
         most = _MOST_TURNS if is_flow else length
         turns = np.array([n for n in range(1, most + 1) if length % n == 0], np.int32)
-        moved = jnp.max(jnp.abs(shortest(path[length // turns % length] - path[0], wrap)), axis=1)
+        moved = jnp.max(jnp.abs(shortest(path[length // turns % length] - path[:1], wrap)), axis=1)
         return jnp.max(jnp.where(moved > tolerance, 1, turns))
 
     def search(guess):
@@ -285,7 +285,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
 
 def _distance(point, path, shooting):
     """From a point to the points of a map's orbit, or to the polygon of a flow's."""
-    offset = shortest(point - path, shooting.wrap)
+    offset = shortest(point[None] - path, shooting.wrap)
     if isinstance(shooting, FlowShooting):
         edge = shortest(jnp.roll(path, -1, axis=0) - path, shooting.wrap)
         length = jnp.sum(edge**2, axis=1)

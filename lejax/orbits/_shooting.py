@@ -214,7 +214,8 @@ def make_shooting(
     if not dt <= period:
         raise ValueError(f"period must be finite and at least one step of {dt}, got {period}.")
     segments = check_count("num_segments", 8 if num_segments is None else num_segments, 2)
-    return FlowShooting(segments, max(1, round(period / dt / segments)), period, wrap)
+    steps = max(1, round(period / dt / segments))
+    return FlowShooting(num_segments=segments, steps=steps, start=period, wrap=wrap)
 
 
 def check_precision(name: str, state: PyTree) -> None:

@@ -113,7 +113,7 @@ def linear_stability(
         raise ValueError(f"jacobians must have shape (n, d, d), got {matrices.shape}.")
     if not np.all(np.isfinite(matrices)):
         raise ValueError("jacobians must be finite.")
-    tolerance = check_not_negative("tolerance", tolerance)
+    check_not_negative("tolerance", tolerance)
     durations = _real_array("dt", dt).astype(float)
     if durations.shape not in ((), (1,), matrices.shape[:1]):
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._cell import is_traced
-from .._check import check_finite
+from .._check import check_concrete, check_finite
 from .._signature import checked
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
@@ -45,6 +45,7 @@ def plot_manifolds(
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['unstable manifold', 'saddle']
     """
+    check_concrete("plot_manifolds", stable, unstable, crossings)
     given = [m for m in (stable, unstable) if m is not None]
     if not given:
         raise ValueError("there is nothing to draw: give a stable or an unstable manifold.")

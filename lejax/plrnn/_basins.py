@@ -153,7 +153,7 @@ def _arrive(net, states, clouds, num_steps, tolerance):
 
     def nearest(state):
         def gap(cloud):
-            distances = jnp.max(jnp.abs(state - cloud), axis=1)
+            distances = jnp.max(jnp.abs(state[None] - cloud), axis=1)
             return jnp.min(distances / (1 + jnp.max(jnp.abs(cloud), axis=1)))
 
         gaps = jnp.stack([gap(cloud) for cloud in clouds])

@@ -38,7 +38,7 @@ def first_zero(
     order = jnp.arange(coefficients.shape[-1], dtype=dtype)
 
     def scaled(halvings):
-        return coefficients * jnp.exp2(-halvings.astype(dtype) * order)
+        return coefficients * jnp.exp2(-halvings.astype(dtype) * order)[None]
 
     def is_undecided(halvings):
         negative = bernstein_coefficients(scaled(halvings)) < 0
@@ -80,6 +80,6 @@ def value_and_slope(
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     """Value and slope of h polynomials, each at its own point."""
     order = jnp.arange(coefficients.shape[1])  # integers: their powers have derivatives at 0
-    powers = x[:, None] ** order
-    slopes = jnp.sum(coefficients[:, 1:] * order[1:] * powers[:, :-1], axis=1)
+    powers = x[:, None] ** order[None]
+    slopes = jnp.sum(coefficients[:, 1:] * order[None, 1:] * powers[:, :-1], axis=1)
     return jnp.sum(coefficients * powers, axis=1), slopes

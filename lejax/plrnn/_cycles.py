@@ -173,7 +173,7 @@ def _refine(net, points):
     system = jnp.einsum("ji,ab->jaib", jnp.roll(turn, 1, axis=1), one)
     system = system - jnp.einsum("ji,jab->jaib", turn, J)
     solved = jnp.linalg.solve(system.reshape(count * size, -1), b.ravel()).reshape(points.shape)
-    P = jax.lax.fori_loop(0, count, lambda j, P: J[j] @ P, one)
+    P = jax.lax.fori_loop(1, count, lambda j, P: J[j] @ P, J[0])
     multipliers = jnp.linalg.eigvals(P)
     return solved, multipliers[jnp.argsort(-jnp.abs(multipliers))]
 

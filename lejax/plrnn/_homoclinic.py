@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
+from .._check import check_concrete
 from .._signature import checked
 from ._polyline import PolylineManifold
 
@@ -36,7 +37,7 @@ def crossings(first: PolylineManifold, second: PolylineManifold) -> Crossings:
 
     **Arguments:** two `PolylineManifold`s of two-dimensional maps.
 
-    **Returns:** a `Crossings`. Runs on the host.
+    **Returns:** a `Crossings`. Runs on the host: it cannot be traced.
 
     **Numerics:** one refinement of the solution makes the points exact to rounding. Only pairs of blocks of segments whose
     bounding boxes overlap are tried. Parallel segments do not cross, even where they overlap.
@@ -52,6 +53,7 @@ def crossings(first: PolylineManifold, second: PolylineManifold) -> Crossings:
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    check_concrete("crossings", first, second)
     for manifold in (first, second):
         if not isinstance(manifold, PolylineManifold):
             raise TypeError(f"crossings are those of polylines, got a {type(manifold).__name__}.")

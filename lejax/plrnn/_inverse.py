@@ -97,7 +97,7 @@ def _preimages(net, state, regions):
     repeated = jnp.all(words[order][1:] == words[order][:-1], axis=1) & accepted[order][:-1]
     first = jnp.ones_like(accepted).at[order[1:]].set(~repeated)
     found = accepted & first
-    points = jnp.where(found[:, None], points, state)
+    points = jnp.where(found[:, None], points, state[None])
     return Preimages(points, jnp.asarray(regions), found, jnp.sum(found))
 
 

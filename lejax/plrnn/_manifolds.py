@@ -177,17 +177,17 @@ def _distances(to_one, points, pieces, hyperplanes, batch_size):
 def _to_polyline(point, segments, _):
     start, edge = segments[:, 0], segments[:, 1] - segments[:, 0]
     squared = jnp.sum(edge**2, axis=1)  # 0 where a segment is shorter than the dtype resolves
-    share = jnp.sum((point - start) * edge, axis=1) / jnp.where(squared > 0, squared, 1)
-    offset = point - start - jnp.clip(share, 0, 1)[:, None] * edge
+    share = jnp.sum((point[None] - start) * edge, axis=1) / jnp.where(squared > 0, squared, 1)
+    offset = point[None] - start - jnp.clip(share, 0, 1)[:, None] * edge
     return _norm(offset[jnp.argmin(jnp.sum(offset**2, axis=1))])
 
 
 def _to_pieces(point, pieces, hyperplanes):
     supports, bases, regions = pieces
     W2, h2 = hyperplanes
-    offset = point - supports
+    offset = point[None] - supports
     offset = offset - jnp.einsum("nij,nkj,nk->ni", bases, bases, offset)
-    here = jnp.all(regions == (W2 @ point + h2 > 0), axis=1)
+    here = jnp.all(regions == (W2 @ point + h2 > 0)[None], axis=1)
     nearest = jnp.argmin(jnp.where(here, jnp.sum(offset**2, axis=1), jnp.inf))
     return jnp.where(here[nearest], _norm(offset[nearest]), jnp.inf)
 

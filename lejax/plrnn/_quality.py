@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import Cell
-from .._check import check_count
+from .._check import check_concrete, check_count
 from .._piecewise_linear import piecewise_linear
 from .._signature import checked
 from ._affine_pieces import PieceManifold
@@ -52,7 +52,7 @@ def manifold_quality(
         length, are those of it in the box, too.
     - `num_points`, of each kind; `num_steps`, K; `key` draws them, a fixed one if `None`.
 
-    **Returns:** a `ManifoldQuality`. The choice of points runs on the host.
+    **Returns:** a `ManifoldQuality`. The choice of points runs on the host: it cannot be traced.
 
     **Numerics:** 2 K `num_points` steps. Backwards each is one `inverse_step`; an orbit ends where there is none. Rounding
     grows on the way to the saddle: far along a long manifold delta, and so Delta, measures that and not the manifold.
@@ -69,6 +69,7 @@ def manifold_quality(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
+    check_concrete("manifold_quality", net, manifold, box, key)
     net = piecewise_linear(net)
     num_points = check_count("num_points", num_points, 1)
     num_steps = check_count("num_steps", num_steps, 1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.sparse.csgraph import connected_components
 
 from .._cell import Cell
-from .._check import check_count, check_state
+from .._check import check_concrete, check_count, check_state
 from .._piecewise_linear import piecewise_linear
 from .._signature import checked
 
@@ -51,7 +51,9 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
             f"a code holds at most {_MOST_BITS} hyperplanes, and this network has {net.h2.size}."
         )
     powers = 2 ** jnp.arange(net.h2.size)[::-1]
-    return jnp.sum(jax.vmap(net.region)(states) * powers, axis=1, dtype=powers.dtype)
+    return jnp.sum(
+        jax.vmap(net.region)(states).astype(powers.dtype) * powers[None], axis=1, dtype=powers.dtype
+    )
 
 
 class Switches(eqx.Module):
@@ -77,7 +79,7 @@ def find_switches(codes: Int[Array, " t"]) -> Switches:
 
     **Arguments:** `codes` (T,), integers.
 
-    **Returns:** a `Switches`; runs on the host.
+    **Returns:** a `Switches`; runs on the host and cannot be traced.
 
     !!! example
 
@@ -86,7 +88,7 @@ def find_switches(codes: Int[Array, " t"]) -> Switches:
         >>> switches.codes, switches.durations
         (array([3, 1]), array([3, 1]))
     """
-    symbols = _check_codes(codes)
+    symbols = _check_codes("find_switches", codes)
     starts = np.flatnonzero(np.diff(symbols)) + 1
     if starts.size < 2:
         raise ValueError(f"codes switch {starts.size} times; at least 2 are needed for a stay.")
@@ -99,7 +101,7 @@ def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
 
     **Arguments:** `codes` (T,), integers; `length` n.
 
-    **Returns:** (T - n + 1,) integers below the number of distinct blocks; runs on the host.
+    **Returns:** (T - n + 1,) integers below the number of distinct blocks; runs on the host and cannot be traced.
 
     !!! example
 
@@ -107,7 +109,7 @@ def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
         >>> lejax.plrnn.block_codes(np.array([0, 1, 0, 1, 1]), 2)  # 01, 10, 01, 11
         array([0, 1, 0, 2])
     """
-    symbols = _check_codes(codes)
+    symbols = _check_codes("block_codes", codes)
     length = check_count("length", length, 1)
     if length > symbols.size:
         raise ValueError(f"length is {length}, but there are only {symbols.size} symbols.")
@@ -176,7 +178,7 @@ def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
     **Arguments:** `codes` (T,), integers, from `region_codes`, of a `Switches`, or from `block_codes` for a memory of
     more than one symbol.
 
-    **Returns:** a `SymbolTransitions`; runs on the host.
+    **Returns:** a `SymbolTransitions`; runs on the host and cannot be traced.
 
     !!! example
 
@@ -190,7 +192,7 @@ def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
 
     Brenner, Hemmer, Monfared & Durstewitz, NeurIPS 37 (2024).
     """
-    sequence = _check_codes(codes)
+    sequence = _check_codes("symbol_transitions", codes)
     symbols, places = np.unique(sequence, return_inverse=True)
     counts = np.zeros((symbols.size, symbols.size), int)
     np.add.at(counts, (places[:-1], places[1:]), 1)
@@ -239,7 +241,7 @@ def block_entropies(codes: Int[Array, " t"], max_length: int) -> BlockEntropies:
     `find_switches` and divide by `mean_duration`: h_n of samples is still far above its limit at any n that can be
     sampled.
 
-    **Returns:** a `BlockEntropies`; runs on the host.
+    **Returns:** a `BlockEntropies`; runs on the host and cannot be traced.
 
     **Numerics:** O(n T log T). Observed frequencies make H_n too low; see `bias`.
 
@@ -252,7 +254,7 @@ def block_entropies(codes: Int[Array, " t"], max_length: int) -> BlockEntropies:
 
     Shannon, Bell Syst. Tech. J. 27 (1948); Miller, Information Theory in Psychology (1955), for the bias.
     """
-    symbols = _check_codes(codes)
+    symbols = _check_codes("block_entropies", codes)
     max_length = check_count("max_length", max_length, 1)
     if max_length > symbols.size:
         raise ValueError(f"max_length is {max_length}, but there are only {symbols.size} symbols.")
@@ -276,7 +278,8 @@ def _blocks(symbols, longest: int) -> Iterator[Int[np.ndarray, " b"]]:
         yield blocks
 
 
-def _check_codes(codes) -> Int[np.ndarray, " t"]:
+def _check_codes(name, codes) -> Int[np.ndarray, " t"]:
+    check_concrete(name, codes)
     symbols = np.asarray(codes)
     if symbols.ndim != 1 or symbols.size == 0 or not np.issubdtype(symbols.dtype, np.integer):
         raise ValueError(

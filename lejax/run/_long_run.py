@@ -13,7 +13,14 @@ from tqdm import tqdm
 from .. import __version__
 from .._blocks import has_blocks
 from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
-from .._check import check_count, check_directions, check_inputs, check_state, check_step
+from .._check import (
+    check_concrete,
+    check_count,
+    check_directions,
+    check_inputs,
+    check_state,
+    check_step,
+)
 from .._closures import keep
 from .._fingerprint import fingerprint_program
 from .._method import SequentialQR
@@ -118,6 +125,7 @@ def long_run(
         >>> print(jnp.sum(spectrum.exponents).round(4), jnp.log(0.3).round(4))  # the sum rule
         -1.204 -1.204
     """
+    check_concrete("long_run", cell, state, inputs, dt, method, frame, key, tolerance)
     state = check_state(state)
     if not isinstance(method, SequentialQR):
         raise TypeError(f"method must be a SequentialQR, got {method!r}: chunks follow each other.")

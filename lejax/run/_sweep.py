@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from .._cell import name_of
-from .._check import check_count
+from .._check import check_concrete, check_count
 from .._signature import checked
 from . import _checkpoint as checkpoints
 from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
@@ -88,6 +88,7 @@ def sweep(
         >>> print(spectra.exponents[[0, -1], 0, 0] > 0)  # settled and chaotic
         [False  True]
     """
+    check_concrete("sweep", function, members)
     shape, host = shape_of(members), to_host(members)
     size = math.prod(shape)
     mesh = _check_mesh(mesh)

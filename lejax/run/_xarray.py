@@ -6,6 +6,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
+from .._check import check_concrete
 from .._signature import checked
 from ._grid import Grid, coordinates_of, length_of, shape_of
 
@@ -23,7 +24,8 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None)
 
     **Returns:** a `Dataset`. The leading dimensions are those of the `Grid`, with its coordinates, or `member`;
     the others of a variable `x` are `x_0`, `x_1`, ... A variable is named by its place in the pytree:
-    `exponents`, `standard_error`, ... of a `LyapunovSpectrum`. A status is a number, as in `RESULTS`.
+    `exponents`, `standard_error`, ... of a `LyapunovSpectrum`. A status is a number, as in `RESULTS`. A function of the
+    host: it cannot be traced.
 
     **Raises:** `ModuleNotFoundError` without xarray; `ValueError` if the results are not those of the members or
     share a name with an axis.
@@ -36,6 +38,7 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None)
         >>> lejax.run.to_xarray(results, grid).x.sel(gain=2.0, seed=1).values
         array([2., 2., 2., 2.])
     """
+    check_concrete("to_xarray", results, members)
     try:
         import xarray
     except ModuleNotFoundError as error:

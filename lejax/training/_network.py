@@ -9,7 +9,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import is_traced
+from .._cell import is_traced, vary_with
 from .._check import check_count, check_not_negative, check_step, describe
 from .._signature import checked
 from ..cells._wrappers import initial_state, output
@@ -44,8 +44,9 @@ class Network(eqx.Module):
             state = self.cell(input, state)
             return state, output(self.cell, state)
 
-        shown = jax.lax.scan(step, initial_state(self.cell), inputs)[1]
-        return jax.vmap(self.readout)(shown * factor)
+        start = vary_with(initial_state(self.cell), (self.cell, inputs))
+        shown = jax.lax.scan(step, start, inputs)[1]
+        return jax.vmap(self.readout)(shown * jnp.asarray(factor)[None])
 
 
 @checked

@@ -85,7 +85,9 @@ def spectrum_penalty(
             f"got shape {terms.shape}."
         )
     counted = resolved | (spectrum.first_bad_step >= 0)
-    return jnp.sum(jnp.where(counted, terms, 0)) / jnp.maximum(jnp.sum(counted), 1)
+    return jnp.sum(jnp.where(counted, terms, 0)) / jnp.maximum(jnp.sum(counted), 1).astype(
+        terms.dtype
+    )
 
 
 @checked

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import is_traced
+from .._check import check_concrete
 from .._signature import checked
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import Identity, identify
@@ -152,7 +153,7 @@ def initialize_population(
 
 @checked
 def save_population(file: str | os.PathLike[str], population: Population) -> None:
-    """Write all arrays of a population to an `.npz`, in one piece or not at all.
+    """Write all arrays of a population to an `.npz`, in one piece or not at all. A function of the host: it cannot be traced.
 
     !!! example
 
@@ -164,12 +165,15 @@ def save_population(file: str | os.PathLike[str], population: Population) -> Non
         >>> lejax.training.load_population("population.npz", population).epoch
         0
     """
+    check_concrete("save_population", population)
     save_tree(file, population, identity_of(population))
 
 
 @checked
 def load_population(file: str | os.PathLike[str], like: Population) -> Population:
     """The population in a file, which must descend from `like`: same cells, hyperparameters and keys.
+
+    A function of the host: it cannot be traced.
 
     **Arguments:** `file`, written by `save_population`; `like`, for instance the untrained population: what is not an
     array (the kind of cell, its activation) comes from it.
@@ -186,6 +190,7 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
         >>> lejax.training.load_population("start.npz", population).networks.cell.weight_hh.shape
         (2, 4, 4)
     """
+    check_concrete("load_population", like)
     return load_tree(file, like, identity_of(like))
 
 

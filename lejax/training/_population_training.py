@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._check import check_count
+from .._check import check_concrete, check_count
 from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
@@ -57,7 +57,7 @@ def train_population(
     **Returns:** the `Population` at `num_epochs`. Two calls give bit for bit what one gives.
 
     **Numerics:** one epoch is one compiled program. On a CPU it trains the networks one after the other, which
-    there is faster; elsewhere under `vmap`. A network that diverges holds NaN from then on and disturbs no other.
+    there is faster; elsewhere under `vmap`. A function of the host: it cannot be traced. A network that diverges holds NaN from then on and disturbs no other.
 
     **Raises:** `ValueError` for a batch larger than the data, spectra without a stream, a spectrum of an epoch
     that is past, or a file that holds another population; `TypeError` for
@@ -76,6 +76,7 @@ def train_population(
         >>> population.validation_loss.shape
         (2, 3)
     """
+    check_concrete("train_population", population, training, validation, stream)
     num_epochs = check_count("num_epochs", num_epochs, 0)
     batch_size = check_count("batch_size", batch_size, 1)
     if batch_size > training.inputs.shape[0]:

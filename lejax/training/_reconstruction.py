@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import without_gradient
-from .._check import check_count, find_nonfinite
+from .._check import check_concrete, check_count, find_nonfinite
 from .._signature import checked_but
 from ._observation import ObservedCell
 from ._selection import PredictionScore
@@ -109,7 +109,7 @@ def reconstruct(
 
     **Returns:** a `Reconstruction`.
 
-    **Numerics:** a host function: one compiled program an epoch, in which all models are one batch; in the dtype of the
+    **Numerics:** a host function, which cannot be traced: one compiled program an epoch, in which all models are one batch; in the dtype of the
     models. Float32 is enough for training; cast a model for its spectrum. A model that diverges holds NaN from
     then on, has no further score, and disturbs no other. Two calls that differ in
     `num_epochs` alone give bit for bit what one gives.
@@ -132,6 +132,9 @@ def reconstruct(
 
     Brenner et al., ICML (2022); Hess et al., ICML (2023); Brenner, Hemmer, Monfared & Durstewitz, NeurIPS 37 (2024).
     """
+    check_concrete(
+        "reconstruct", models, series, validation, keys, inputs, validation_inputs, noise
+    )
     num_epochs = check_count("num_epochs", num_epochs, 1)
     num_updates = check_count("updates_per_epoch", updates_per_epoch, 1)
     batch_size = check_count("batch_size", batch_size, 1)

@@ -77,7 +77,9 @@ def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=
     first = jr.randint(key_first, shape[:1], 0, half)
     second = jr.randint(key_second, shape[:1], half, shape[1])
     steps = jnp.arange(shape[1])
-    marks = ((steps == first[:, None]) | (steps == second[:, None])).astype(numbers.dtype)
+    marks = ((steps[None] == first[:, None]) | (steps[None] == second[:, None])).astype(
+        numbers.dtype
+    )
     total = jnp.sum(numbers * marks, axis=1)
     targets = jnp.broadcast_to(total[:, None, None], (*shape, 1))
     inputs = jnp.stack([numbers, marks], axis=-1)

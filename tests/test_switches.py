@@ -1,0 +1,86 @@
+"""JAX's switches for the careful: every verb under each of them."""
+
+import jax
+import numpy as np
+import pytest
+from transforming import scalar
+from verbs import VERBS, function_of, manifold, population, spectrum
+
+
+TRACED = {
+    "numpy_rank_promotion": "raise",
+    "numpy_dtype_promotion": "strict",
+    "checking_leaks": None,
+}
+# A call each of the verbs at the heart; the others differ in what they do with a spectrum.
+RUN = (
+    "lyapunov_spectrum",
+    "lyapunov_spectrum.every",
+    "lyapunov_spectrum.cholesky",
+    "lyapunov_spectrum.blocks",
+    "finite_time_exponents",
+    "unroll",
+    "jacobian",
+    "push_forward",
+    "covariant_lyapunov_vectors",
+    "kaplan_yorke_dimension",
+    "jackknife",
+    "training.flossing_penalty",
+)
+
+
+# Complex modes of a cell meet real inputs, Adam of optax counts in integers: dtypes that are promoted in silence there.
+# The chunks, the pieces of a flow and what stands beside them still are.
+IMPLICIT = (
+    "embedding.cross_validate.autoencoder",
+    "embedding.fit_classifier",
+    "indicators.echo_state_index",
+    "indicators.zero_one_test",
+    "lyapunov_spectrum.parallel",
+    "plrnn.sample_flow",
+    "plrnn.sample_flow.jacobian",
+    "unroll.modes",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _made_before():
+    return spectrum(), manifold(), population()
+
+
+def switched(switch):
+    value = TRACED[switch]
+    return getattr(jax, switch)() if value is None else getattr(jax, switch)(value)
+
+
+@pytest.mark.parametrize("switch", TRACED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == function_of(name) else pytest.mark.slow)
+        for name in VERBS
+    ],
+)
+def test_traced(name, switch):
+    if switch == "numpy_dtype_promotion" and name in IMPLICIT:
+        pytest.skip("dtypes are promoted there")
+    function, x = VERBS[name]
+    with switched(switch):
+        jax.eval_shape(jax.grad(scalar(function)) if switch != "checking_leaks" else function, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
+def test_no_step_of_a_sound_run_is_nan(name):
+    function, x = VERBS[name]
+    with jax.debug_nans(True):
+        jax.block_until_ready(jax.grad(scalar(function))(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lyapunov_spectrum", "unroll", "jacobian", "push_forward"])
+def test_step_by_step_it_is_the_same(name):
+    function, x = VERBS[name]
+    with jax.disable_jit():
+        one_by_one = function(x)
+    np.testing.assert_allclose(one_by_one, function(x), rtol=1e-9, atol=1e-12)

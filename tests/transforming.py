@@ -1,0 +1,79 @@
+"""The transformations of JAX, as a table: each makes of a function and its argument another one to trace or to run."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+from verbs import numbers
+
+
+# What calls an implicit root in a branch does not pass JAX's check of how values vary over a mesh; its values are right.
+UNCHECKED = (
+    "orbits.search_fixed_points",
+    "orbits.search_periodic_orbits",
+    "plrnn.sample_flow",
+    "plrnn.sample_flow.jacobian",
+)
+
+
+def pair(x):
+    """Two members of a batch."""
+    return jnp.stack([x, 0.9 * x])
+
+
+def scalar(function):
+    return lambda x: jnp.sum(numbers(function(x)))
+
+
+def on_two_devices(function, check_vma=True):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("batch")
+    return jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check_vma)
+
+
+def _in_scan(function, x):
+    return jax.lax.scan(lambda carry, _: (carry, function(carry)), x, length=2)[1]
+
+
+def _in_cond(function, x):
+    def nothing(x):
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
+
+    return jax.lax.cond(jnp.sum(x) > 0, function, nothing, x)
+
+
+# name -> (function, x) -> what the transformed function makes of x, or of a batch of it
+TRANSFORMATIONS = {
+    "jit": lambda f, x: jax.jit(f)(x),
+    "vmap": lambda f, x: jax.vmap(f)(pair(x)),
+    "jit of vmap": lambda f, x: jax.jit(jax.vmap(f))(pair(x)),
+    "grad": lambda f, x: jax.grad(scalar(f))(x),
+    "vmap of grad": lambda f, x: jax.vmap(jax.grad(scalar(f)))(pair(x)),
+    "grad of vmap": lambda f, x: jax.grad(scalar(jax.vmap(f)))(pair(x)),
+    "jvp": lambda f, x: jax.jvp(f, (x,), (x,)),
+    "jacfwd of vmap": lambda f, x: jax.jacfwd(jax.vmap(f))(pair(x)),
+    "shard_map": lambda f, x, **o: on_two_devices(jax.vmap(f), **o)(pair(x)),
+    "grad under shard_map": lambda f, x, **o: on_two_devices(jax.vmap(jax.grad(scalar(f))), **o)(
+        pair(x)
+    ),
+    "checkpoint": lambda f, x: jax.grad(scalar(jax.checkpoint(f)))(x),
+    "scan": _in_scan,
+    "cond": _in_cond,
+}
+
+
+@cache
+def compiled(function):
+    """The function under `jit`, one object for all transformations, so that it is traced once."""
+    return jax.jit(function)
+
+
+def trace(transformation, name, table):
+    """The program that a transformation makes of an entry of a table, without compiling it."""
+    function, x = table[name]
+    options = {}
+    if "shard_map" in transformation:
+        options["check_vma"] = name not in UNCHECKED
+    transformed = partial(TRANSFORMATIONS[transformation], compiled(function), **options)
+    return jax.make_jaxpr(transformed)(x)
