@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import make_block_push
 from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
 from ._check import (
     check_count,
@@ -182,9 +181,9 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     dt = jnp.asarray(dt, dtype)
     random = random_frame(jr.key(0) if key is None else key, vector.size, num_exponents, dtype)
     frame = None if frame is None else vary_with(frame, vector)
-    push = make_block_push(cell, state)
-    _, blocks = push.blocks(first_input(inputs), vector)
-    rooms = make_rooms(blocks, vector.size, num_exponents)
+    push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
+    rooms = make_rooms(push.outline(first_input(inputs), vector), vector.size, num_exponents)
+    frame = None if frame is None else push.to_blocks(frame)
     frames = open_frames(rooms, frame, vary_with(random, vector))
     growth = method.run(push, vector, frames, inputs, plan, adjoint)
 
@@ -205,7 +204,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         unresolved=jnp.sum(unresolved.astype(jnp.int32), axis=0)[followed],
         rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
-        frame=close_frames(rooms, growth.frames, order),
+        frame=push.from_blocks(close_frames(rooms, growth.frames, order)),
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
         every=growth.every,
         overlap_bias=overlap_bias,
