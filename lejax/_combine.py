@@ -5,7 +5,7 @@ import numpy as np
 
 from ._cell import is_traced
 from ._check import check_vector
-from ._spectrum import LyapunovSpectrum, judge
+from ._spectrum import LyapunovSpectrum, do_ascend, judge
 from ._statistics import standard_error, weighted_mean
 
 
@@ -51,9 +51,12 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
     every = jnp.maximum(first.every, second.every)
     overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
+    exponents = weighted_mean(block_exponents, weights)
     errors = standard_error(block_exponents, weights)
+    duration = num_steps * first.dt
+    ascend = do_ascend(exponents * duration, errors * duration, len(block_steps), second.frame)
     return LyapunovSpectrum(
-        exponents=weighted_mean(block_exponents, weights),
+        exponents=exponents,
         standard_error=errors,
         block_exponents=block_exponents,
         block_steps=block_steps,
@@ -66,5 +69,5 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         overlap_bias=overlap_bias,
         dt=first.dt,
         first_bad_step=first_bad_step,
-        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors),
+        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors, ascend),
     )

@@ -67,8 +67,12 @@ def _follow_closed(closed: ClosedJaxpr, inputs: Sequence[_Value]) -> list[_Value
 
 def _constant(value: Any) -> _Value:
     """A number of the program; one that is traced has no value to read."""
-    is_known = not isinstance(value, jax.core.Tracer) and np.result_type(value).kind in "biu"
+    is_known = not isinstance(value, jax.core.Tracer) and _is_whole_number(jnp.result_type(value))
     return _Value(None, (lambda: np.asarray(value)) if is_known else None)
+
+
+def _is_whole_number(dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _follow(jaxpr: Jaxpr, constants: list[_Value], inputs: Sequence[_Value]) -> list[_Value]:
@@ -90,7 +94,7 @@ def _follow(jaxpr: Jaxpr, constants: list[_Value], inputs: Sequence[_Value]) -> 
 
 def _without_tangent(equation, values) -> list[_Value]:
     """Of constants alone an integer is a constant too: it may be an index. It is computed where it is asked for."""
-    if len(equation.outvars) != 1 or equation.outvars[0].aval.dtype.kind not in "biu":
+    if len(equation.outvars) != 1 or not _is_whole_number(equation.outvars[0].aval.dtype):
         return [_Value(None)] * len(equation.outvars)
     if any(value.constant is None for value in values):
         return [_Value(None)]
@@ -144,12 +148,6 @@ def _each_by_itself(equation, values):
 
 def _reduce(equation, values):
     return [_Value(np.bitwise_or.reduce(values[0].sets, axis=tuple(equation.params["axes"])))]
-
-
-def _cumulate(equation, values):
-    axis = equation.params["axis"]
-    merged = np.bitwise_or.reduce(values[0].sets, axis=axis, keepdims=True)
-    return [_Value(np.broadcast_to(merged, values[0].sets.shape))]
 
 
 def _broadcast(equation, values):
@@ -322,13 +320,9 @@ def _until_stable(body, carry: list[Sets]) -> tuple[list[Sets], list[_Value]]:
         grown = [
             _union([old, new.sets]) for old, new in zip(carry, outputs[: len(carry)], strict=True)
         ]
-        if all(_same(a, b) for a, b in zip(carry, grown, strict=True)):
+        if all(a is b or np.array_equal(a, b) for a, b in zip(carry, grown, strict=True)):
             return carry, outputs
         carry = grown
-
-
-def _same(a: Sets, b: Sets) -> bool:
-    return b is None if a is None else b is not None and np.array_equal(a, b)
 
 
 def _scan(equation, values):
@@ -346,14 +340,14 @@ def _scan(equation, values):
 
     carry, outputs = _until_stable(body, [x.sets for x in values[first:second]])
     stacked = [
-        _Value(None if out.sets is None else _spread_rows(out.sets, params["length"]))
+        _Value(
+            None
+            if out.sets is None
+            else np.broadcast_to(out.sets, (params["length"], *out.sets.shape))
+        )
         for out in outputs[len(carry) :]
     ]
     return [*map(_Value, carry), *stacked]
-
-
-def _spread_rows(sets: np.ndarray, length: int) -> np.ndarray:
-    return np.broadcast_to(sets, (length, *sets.shape))
 
 
 def _while(equation, values):
@@ -377,7 +371,6 @@ _ELEMENTWISE = (
 _RULES = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulate),
     **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint"), _call("jaxpr")),
     **dict.fromkeys(("closed_call", "core_call", "custom_jvp_call"), _call("call_jaxpr")),
     **dict.fromkeys(("optimization_barrier", "pvary", "sharding_constraint"), _each_by_itself),
