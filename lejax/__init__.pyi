@@ -36,6 +36,7 @@ from ._cell import (
     VectorField as VectorField,
 )
 from ._combine import combine as combine
+from ._components import DeclaredBlocks as DeclaredBlocks, FoundBlocks as FoundBlocks
 from ._covariant import (
     CovariantReducer as CovariantReducer,
     CovariantStep as CovariantStep,

@@ -139,6 +139,17 @@ class BlockPush(eqx.Module):
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return self.whole.step(input, vector)
 
+    def outline(self, input: PyTree, vector: Float[Array, " d"]) -> tuple[Block, ...]:
+        """The blocks as they lie in the frame, for their kinds and sizes."""
+        return self.blocks(input, vector)[1]
+
+    def to_blocks(self, frame: Float[Array, "d k"]) -> Float[Array, "d k"]:
+        """A frame of a report with its rows in the order of the blocks."""
+        return frame
+
+    def from_blocks(self, frame: Float[Array, "d k"]) -> Float[Array, "d k"]:
+        return frame
+
     def blocks(
         self, input: PyTree, vector: Float[Array, " d"]
     ) -> tuple[Float[Array, " d"], tuple[Block, ...]]:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Int
 from ._cell import is_traced
 from ._check import check_vector
 from ._signature import checked
-from ._spectrum import LyapunovSpectrum, judge
+from ._spectrum import LyapunovSpectrum, do_ascend, judge
 from ._statistics import estimate_error, weighted_mean
 
 
@@ -62,9 +62,12 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
     every = jnp.maximum(first.every, second.every)
     overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
+    exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
+    duration = num_steps * first.dt
+    ascend = do_ascend(exponents * duration, errors * duration, len(block_steps), second.frame)
     return LyapunovSpectrum(
-        exponents=weighted_mean(block_exponents, weights),
+        exponents=exponents,
         standard_error=errors,
         error_grows=grows,
         block_exponents=block_exponents,
@@ -78,7 +81,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         overlap_bias=overlap_bias,
         dt=first.dt,
         first_bad_step=first_bad_step,
-        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors),
+        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors, ascend),
     )
 
 

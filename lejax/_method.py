@@ -14,6 +14,7 @@ from ._batch import call_in_cache
 from ._blocks import BlockPush, Frames
 from ._cell import is_traced, without_gradient
 from ._check import check_count
+from ._components import Blocks, FoundBlocks
 from ._loop import Growth, Loop, Plan, Push
 from ._orthonormalize import Orthonormalizer
 from ._pilot import choose_interval, pilot_steps
@@ -40,6 +41,7 @@ class Method(eqx.Module):
 
     every: eqx.AbstractVar[int | Int[Array, ""] | np.ndarray | None]
     orthonormalizer: eqx.AbstractVar[Orthonormalizer | None]
+    blocks: eqx.AbstractVar[Blocks]
 
     def check(self, plan: Plan) -> Plan:
         """The plan this method follows, or a `ValueError` if it cannot."""
@@ -75,6 +77,8 @@ class SequentialQR(Method):
         The interval is traced: changing it compiles nothing. With a number, a too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
     - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
+    - `blocks`: `FoundBlocks()`, which finds the blocks of a Jacobian that is block triangular, or `DeclaredBlocks()`, which
+        takes none but those that a cell declares.
 
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); Geist, Parlitz & Lauterborn,
     Prog. Theor. Phys. 83 (1990).
@@ -82,6 +86,7 @@ class SequentialQR(Method):
 
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
+    blocks: Blocks = FoundBlocks()
 
     def __check_init__(self):
         check_fields(self)
@@ -123,7 +128,7 @@ class ParallelQR(Method):
     - `num_chunks`: the chunks; `num_steps` must be a multiple of it, and so is the number of blocks.
     - `overlap`: the steps each chunk starts early. The first one takes them from the `transient`, which
         must be as long.
-    - `every`, `orthonormalizer`: as for `SequentialQR`.
+    - `every`, `orthonormalizer`, `blocks`: as for `SequentialQR`.
 
     What is left of the start makes the exponents of neighbors a little too equal; the bias falls with the overlap and
     as 1/chunk length. Its size is estimated from the angles between the frame at the end of a chunk and the warmed
@@ -140,6 +145,7 @@ class ParallelQR(Method):
     overlap: int = eqx.field(static=True, converter=lambda count: check_count("overlap", count, 1))
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
+    blocks: Blocks = FoundBlocks()
 
     def __check_init__(self):
         check_fields(self)

@@ -70,7 +70,16 @@ class Householder(Orthonormalizer):
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        return Factors(lambda: q * sign[None], r * sign[:, None], norms, norms, scale)
+        # Of the first column only the length changes. A reflection would round its small numbers away, and with them
+        # directions that have fallen far behind and may take the lead again.
+        finfo = jnp.finfo(frame.dtype)
+        is_long = norms[0] > float(finfo.tiny) ** 0.5 / float(finfo.eps)
+        first = scaled[:, 0] / jnp.where(is_long, norms[0], 1)
+
+        def columns():
+            return (q * sign[None]).at[:, 0].set(jnp.where(is_long, first, q[:, 0] * sign[0]))
+
+        return Factors(columns, r * sign[:, None], norms, norms, scale)
 
     def least_ratio(self, frame):
         return -jnp.inf

@@ -20,3 +20,9 @@ class RESULTS(eqx.Enumeration):
         "twice their standard error. Use a larger overlap or fewer chunks; on a fixed point or a limit cycle frames "
         "may rotate for ever and only SequentialQR will do."
     )
+    exponents_ascend = (
+        "Exponents ascend by more than four standard errors: directions that should have taken the lead were lost "
+        "in rounding, as happens where parts of the state drive others and have nearly equal exponents. Declare such parts "
+        "as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them apart. "
+        "If the errors are too small, the run was too short or its transient too."
+    )

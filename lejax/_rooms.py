@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from ._blocks import Block, DiagonalBlock, ForgottenBlock, Frames, make_block_push
 from ._cell import Cell, name_of, ravel
 from ._closures import compiled
+from ._components import Blocks
 from ._orthonormalize import Householder, orthonormalize
 
 
@@ -171,14 +172,15 @@ def order_directions(
     cell: Cell,
     state: PyTree,
     input: PyTree,
+    blocks: Blocks,
     frame: Float[Array, "d d"],
     exponents: Float[Array, " d"],
 ) -> Int[Array, " d"]:
     """In which order a run reports directions it followed with this frame of a report, all of them."""
     vector = ravel(state)[0]
-    blocks = make_block_push(cell, state).blocks(input, vector)[1]
-    rooms = make_rooms(blocks, vector.size, vector.size)
-    owners = _find_owners(rooms, frame)
+    push = blocks.push(cell, state, input, vector.size)
+    rooms = make_rooms(push.outline(input, vector), vector.size, vector.size)
+    owners = _find_owners(rooms, push.to_blocks(frame))
     starts = np.cumsum([0, *(room.columns * room.multiplicity for room in rooms)])
     column = jnp.argsort(jnp.asarray(starts)[owners.room] + owners.place)
     return column[_descending(rooms, exponents[column])]

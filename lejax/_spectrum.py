@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from scipy.special import ndtr, stdtrit
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import close_push, make_block_push
+from ._blocks import close_push
 from ._cell import Cell, TimedCell, first_input, is_traced, name_of, ravel, time_step, vary_with
 from ._check import (
     check_count,
@@ -75,7 +76,7 @@ class LyapunovSpectrum(eqx.Module):
     first_bad_step: Int[Array, ""]
     """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
     result: RESULTS
-    """`RESULTS.successful`, `nonfinite`, `interval_too_long` or `overlap_too_short`."""
+    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`."""
 
 
 @checked
@@ -197,12 +198,12 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     dt = jnp.asarray(dt, dtype)
     random = random_frame(jr.key(0) if key is None else key, vector.size, num_exponents, dtype)
     frame = None if frame is None else vary_with(frame, vector)
-    push = make_block_push(cell, state)
-    _, blocks = push.blocks(first_input(inputs), vector)
-    rooms = make_rooms(blocks, vector.size, num_exponents)
+    push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
+    rooms = make_rooms(push.outline(first_input(inputs), vector), vector.size, num_exponents)
+    frame = None if frame is None else push.to_blocks(frame)
     frames = open_frames(rooms, frame, vary_with(random, vector))
-    push = close_push(push, first_input(inputs), vector, frames)
-    growth = method.run(push, vector, frames, inputs, plan, adjoint)
+    closed = close_push(push, first_input(inputs), vector, frames)
+    growth = method.run(closed, vector, frames, inputs, plan, adjoint)
 
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
     weights = block_steps.astype(dtype)
@@ -211,10 +212,12 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     order, followed = choose_directions(rooms, frame, means, num_exponents)
     block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
     rounding_error = jnp.sum(rounding_error, axis=0)[followed] / (plan.num_steps * dt)
+    exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
+    frame = push.from_blocks(close_frames(rooms, growth.frames, order))
     overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
     return LyapunovSpectrum(
-        exponents=weighted_mean(block_exponents, weights),
+        exponents=exponents,
         standard_error=errors,
         error_grows=grows,
         block_exponents=block_exponents,
@@ -222,14 +225,24 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         unresolved=jnp.sum(unresolved.astype(jnp.int32), axis=0)[followed],
         rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
-        frame=close_frames(rooms, growth.frames, order),
+        frame=frame,
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
         every=growth.every,
         overlap_bias=overlap_bias,
         dt=dt,
         first_bad_step=growth.first_bad_step,
         result=judge(
-            growth.first_bad_step, growth.every, rounding_error * dt, overlap_bias, errors
+            growth.first_bad_step,
+            growth.every,
+            rounding_error * dt,
+            overlap_bias,
+            errors,
+            do_ascend(
+                exponents * plan.num_steps * dt,
+                errors * plan.num_steps * dt,
+                plan.num_blocks,
+                frame,
+            ),
         ),
     )
 
@@ -240,15 +253,41 @@ def judge(
     error_per_step: Float[Array, " k"],
     overlap_bias: Float[Array, " k"],
     errors: Float[Array, " k"],
+    ascend: Bool[Array, ""],
 ) -> RESULTS:
     """The status of a run; with every = 1 there is no shorter interval to ask for."""
     # Of all exponents together: those of a dense spectrum exchange their places whatever the overlap.
     known = jnp.isfinite(errors)
     bias, error = (jnp.sum(jnp.where(known, x, 0) ** 2) for x in (overlap_bias, errors))
-    result = RESULTS.where(bias > 4 * error, RESULTS.overlap_too_short, RESULTS.successful)
+    result = RESULTS.where(ascend, RESULTS.exponents_ascend, RESULTS.successful)
+    result = RESULTS.where(bias > 4 * error, RESULTS.overlap_too_short, result)
     too_long = (every > 1) & jnp.any(error_per_step > tolerable_error(error_per_step.dtype))
     result = RESULTS.where(too_long, RESULTS.interval_too_long, result)
     return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
+
+
+def do_ascend(
+    growth: Float[Array, " k"],
+    errors: Float[Array, " k"],
+    num_blocks: int,
+    frame: Float[Array, "d k"],
+) -> Bool[Array, ""]:
+    """Whether exponents of directions in one frame ascend by more than chance explains, from the sums of logarithms over
+    the whole run and their standard errors.
+
+    Four standard errors, or as rare an excess where few blocks make the errors uncertain. What a random frame that turns
+    into its place leaves in the sums does not grow with the run: about a hundred eps^-1 of it are allowed for, in logarithms.
+    """
+    # The quantile of Student's distribution that four is of the normal one.
+    quantile = float(stdtrit(max(num_blocks - 1, 1), ndtr(4.0)))
+    allowed = float(np.log(100 * frame.shape[0] / jnp.finfo(frame.dtype).eps))
+    ahead = growth - growth[:, None]  # of i by j
+    joint = jnp.sqrt(errors**2 + errors[:, None] ** 2)
+    # Directions of different blocks stand in any order that a run was given.
+    support = (frame != 0).astype(jnp.float32)
+    is_one = support.T @ support > 0
+    counts = jnp.triu(is_one & jnp.isfinite(ahead), 1)
+    return jnp.any(counts & (ahead > quantile * joint + allowed))
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:
@@ -277,6 +316,13 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
     elif bool(spectrum.result == RESULTS.overlap_too_short):
         worst = float(jnp.max(spectrum.overlap_bias))
         message += f" Here the estimated bias is up to {worst:.1e}."
+    elif bool(spectrum.result == RESULTS.exponents_ascend):
+        exponents = np.asarray(spectrum.exponents)
+        ahead = np.where(np.isfinite(exponents), exponents, -np.inf)
+        last = int(
+            np.argmax(ahead - np.minimum.accumulate(np.nan_to_num(exponents, neginf=np.inf)))
+        )
+        message += f" Here exponent {last} is {exponents[last]:.3g}, above one before it."
     else:
         worst = float(jnp.max(spectrum.rounding_error))
         message += (

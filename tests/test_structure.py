@@ -14,13 +14,23 @@ import lejax
 PACKAGE = Path(lejax.__file__).parent
 # From the ground up. A module may import from lower floors only.
 FLOORS = [
-    {"_array_files", "_batch", "_cell", "_fingerprint", "_results", "_statistics", "_units"},
+    {
+        "_array_files",
+        "_batch",
+        "_cell",
+        "_dependencies",
+        "_fingerprint",
+        "_results",
+        "_statistics",
+        "_units",
+    },
     {"_kinds"},
     {"_check", "_signature"},
     {"_closures"},
     {"_unroll"},
     {"_adjoint", "_angles", "_orthonormalize", "_piecewise_linear", "_tangent"},
     {"_blocks", "_ginelli"},
+    {"_components"},
     {"_rooms"},
     {"_loop"},
     {"_pilot"},

@@ -1,5 +1,6 @@
 """Long runs on the host: a loop over compiled chunks of one trajectory."""
 
+import dataclasses
 import os
 import time
 
@@ -11,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .. import __version__
-from .._blocks import has_blocks
 from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
 from .._check import (
     check_concrete,
@@ -22,6 +22,7 @@ from .._check import (
     check_step,
 )
 from .._closures import keep
+from .._components import DeclaredBlocks
 from .._fingerprint import fingerprint_program
 from .._method import SequentialQR
 from .._results import RESULTS
@@ -156,7 +157,10 @@ def long_run(
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
     dt = time_step(cell) if dt is None else dt
     # Which directions of which block are the leading ones only the whole run knows.
-    follows_all = has_blocks(cell) and frame is None
+    if num_exponents not in (None, ravel(state)[0].size):
+        # To follow all directions of what is found might cost far more than what was asked for.
+        method = dataclasses.replace(method, blocks=DeclaredBlocks())
+    follows_all = frame is None and method.blocks.are_many(cell, state, first_input(inputs))
     followed = None if follows_all else num_exponents
 
     def reported(now: Position) -> tuple[Tally, Array]:
@@ -166,7 +170,7 @@ def long_run(
         if not follows_all:
             return now.tally, now.frame
         growth = jnp.asarray(now.tally.growth.sum(axis=0))
-        order = order_directions(cell, state, first_input(inputs), now.frame, growth)
+        order = order_directions(cell, state, first_input(inputs), method.blocks, now.frame, growth)
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._spectrum import LyapunovSpectrum, judge
+from .._results import RESULTS
+from .._spectrum import LyapunovSpectrum, do_ascend, judge
 from .._statistics import block_lengths, estimate_error, weighted_mean
 
 
@@ -118,6 +119,9 @@ def report(tally: Tally, state: PyTree, frame: Float[Array, "d k"]) -> LyapunovS
     begun = tally.lengths > 0
     num_steps = int(tally.lengths.sum())
     dtype = tally.dt.dtype
+    duration = num_steps * jnp.asarray(tally.dt)
+    ascend = do_ascend(exponents * duration, errors * duration, int(begun.sum()), frame)
+    ascend &= result == RESULTS.successful
     return LyapunovSpectrum(
         exponents=exponents,
         standard_error=errors,
@@ -133,7 +137,7 @@ def report(tally: Tally, state: PyTree, frame: Float[Array, "d k"]) -> LyapunovS
         overlap_bias=jnp.zeros_like(exponents),
         dt=jnp.asarray(tally.dt),
         first_bad_step=jnp.asarray(tally.first_bad_step, jnp.int32),
-        result=result,
+        result=RESULTS.where(ascend, RESULTS.exponents_ascend, result),
     )
 
 
@@ -158,5 +162,5 @@ def _statistics(tally: Tally):
 def _judged(block_exponents, weights, error_per_step, every, first_bad_step):
     errors, grows = estimate_error(block_exponents, weights)
     unbiased = jnp.zeros_like(errors)
-    result = judge(first_bad_step, every, error_per_step, unbiased, errors)
+    result = judge(first_bad_step, every, error_per_step, unbiased, errors, jnp.asarray(False))
     return weighted_mean(block_exponents, weights), errors, grows, result
