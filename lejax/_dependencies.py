@@ -10,6 +10,7 @@ or `None` where nothing depends on the tangent.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import jax
@@ -314,12 +315,6 @@ def _branches(equation, values):
     return [_Value(_union([value.sets for value in one])) for one in zip(*outputs, strict=True)]
 
 
-def _are_same(first: Sets, second: Sets) -> bool:
-    if first is None or second is None:
-        return first is second
-    return np.array_equal(first, second)
-
-
 def _until_stable(body, carry: list[Sets]) -> tuple[list[Sets], list[_Value]]:
     """The sets of what a loop carries, which only grow, and the outputs of its body with them."""
     while True:
@@ -327,7 +322,7 @@ def _until_stable(body, carry: list[Sets]) -> tuple[list[Sets], list[_Value]]:
         grown = [
             _union([old, new.sets]) for old, new in zip(carry, outputs[: len(carry)], strict=True)
         ]
-        if all(map(_are_same, carry, grown)):
+        if all(starmap(np.array_equal, zip(carry, grown, strict=True))):
             return carry, outputs
         carry = grown
 
