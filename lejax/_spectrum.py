@@ -107,7 +107,8 @@ def lyapunov_spectrum(
     **Arguments:**
 
     - `cell`: `cell(input, state) -> state`; an `eqx.Module`, or a plain function. A function, and a module that
-        holds one of yours (`Flow(lambda ...)`), compiles anew at each call.
+        holds one of yours (`Flow(lambda ...)`), is compiled at each call, with the values that it reads at that moment. What a
+        module's methods read must be fields of it: they are compiled once, for all values of the fields.
     - `state`: the starting state, a pytree of real floating-point arrays, d numbers in all.
     - `inputs`: a pytree of arrays with time as first axis, or `None` for an autonomous cell.
     - `num_exponents`: k, the leading exponents to compute; all d by default.
