@@ -1,21 +1,36 @@
-"""Cells that hide from the engine what they say of their blocks: what structured tangents are compared with."""
+"""Cells that hide from the engine what it could know of their blocks: what structured tangents are compared with."""
 
 import equinox as eqx
+import jax
+from jax.flatten_util import ravel_pytree
+
+import lejax
 
 
-class Whole(eqx.Module):
-    """The same cell, which says nothing of its blocks."""
+class Whole(lejax.BlockTriangularCell):
+    """The same cell as one dense block, whatever it says and whatever could be found."""
 
     cell: eqx.Module
 
     def __call__(self, input, state):
         return self.cell(input, state)
 
+    def blocks(self, input, state):
+        vector, unravel = ravel_pytree(state)
 
-class MemoryOnly(eqx.Module):
-    """The memory of a cell with the state (memory, output) alone, which says nothing of its blocks."""
+        def step(vector):
+            return ravel_pytree(self(input, unravel(vector)))[0]
 
-    cell: eqx.Module
+        following, tangent = jax.linearize(step, vector)
+        columns = jax.vmap(tangent, in_axes=1, out_axes=1)
+        return unravel(following), (lejax.DenseBlock(columns, vector.size),)
+
+
+class MemoryOnly(Whole):
+    """The memory of a cell with the state (memory, output) alone, as one dense block."""
 
     def __call__(self, input, state):
         return self.cell(input, (state, self.cell.initial_state()[1]))[0]
+
+    def blocks(self, input, state):  # those of the step above
+        return super().blocks(input, state)
