@@ -6,8 +6,9 @@ from jaxtyping import Array, Int
 
 from ._cell import is_traced
 from ._check import check_vector
+from ._results import RESULTS
 from ._signature import checked
-from ._spectrum import LyapunovSpectrum, do_ascend, judge
+from ._spectrum import LyapunovSpectrum, do_ascend, judge, share_rows
 from ._statistics import estimate_error, weighted_mean
 
 
@@ -65,7 +66,10 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
     duration = num_steps * first.dt
-    ascend = do_ascend(exponents * duration, errors * duration, len(block_steps), second.frame)
+    # Columns at right angles by their zeros may be of different blocks, which stand in any order, unless it is known better.
+    is_known = [run.result == RESULTS.exponents_ascend for run in (first, second)]
+    is_one = share_rows(second.frame) | is_known[0] | is_known[1]
+    ascend = do_ascend(exponents * duration, errors * duration, len(block_steps), is_one)
     return LyapunovSpectrum(
         exponents=exponents,
         standard_error=errors,

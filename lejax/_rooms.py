@@ -156,6 +156,22 @@ def choose_directions(
     return order, jnp.asarray(source)[order]
 
 
+def are_together(rooms: tuple[Room, ...], followed: Int[Array, " k"] | slice) -> Bool[Array, "k k"]:
+    """Which of the reported directions belong to the frame of one dense block, by their places among those followed."""
+    owner = [
+        place if room.is_diagonal else np.full(room.columns, place[0])
+        for room, place in zip(
+            rooms,
+            np.split(
+                np.arange(sum(r.columns for r in rooms)), np.cumsum([r.columns for r in rooms])[:-1]
+            ),
+            strict=True,
+        )
+    ]
+    owner = jnp.asarray(np.concatenate(owner))[followed]
+    return owner == owner[:, None]
+
+
 def _descending(rooms: tuple[Room, ...], exponents: Float[Array, " c"]) -> Int[Array, " c"]:
     """The directions of all rooms, the largest exponents first. Within a frame the order of the columns stands: another
     one would be another frame."""

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
-from scipy.special import ndtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push
@@ -24,7 +24,14 @@ from ._closures import compiled
 from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
-from ._rooms import choose_directions, close_frames, make_rooms, open_frames, random_frame
+from ._rooms import (
+    are_together,
+    choose_directions,
+    close_frames,
+    make_rooms,
+    open_frames,
+    random_frame,
+)
 from ._signature import checked
 from ._statistics import block_lengths, estimate_error, weighted_mean
 from ._tangent import check_frame, tangent_dtype
@@ -76,7 +83,8 @@ class LyapunovSpectrum(eqx.Module):
     first_bad_step: Int[Array, ""]
     """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
     result: RESULTS
-    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`."""
+    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`; the
+    last not of a run with a `frame` of its own, whose columns may stand in any order."""
 
 
 @checked
@@ -201,6 +209,8 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     frame = None if frame is None else vary_with(frame, vector)
     push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
     rooms = make_rooms(push.outline(first_input(inputs), vector), vector.size, num_exponents)
+    # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
+    is_chosen = frame is not None
     frame = None if frame is None else push.to_blocks(frame)
     frames = open_frames(rooms, frame, vary_with(random, vector))
     closed = close_push(push, first_input(inputs), vector, frames)
@@ -238,11 +248,12 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
             rounding_error * dt,
             overlap_bias,
             errors,
-            do_ascend(
+            ~jnp.asarray(is_chosen)
+            & do_ascend(
                 exponents * plan.num_steps * dt,
                 errors * plan.num_steps * dt,
                 plan.num_blocks,
-                frame,
+                are_together(rooms, followed),
             ),
         ),
     )
@@ -271,24 +282,27 @@ def do_ascend(
     growth: Float[Array, " k"],
     errors: Float[Array, " k"],
     num_blocks: int,
-    frame: Float[Array, "d k"],
+    is_one: Bool[Array, "k k"] | Bool[Array, ""],
 ) -> Bool[Array, ""]:
-    """Whether exponents of directions in one frame ascend by more than chance explains, from the sums of logarithms over
+    """Whether exponents of directions that belong to one frame ascend by more than chance explains, from the sums of logarithms over
     the whole run and their standard errors.
 
     Four standard errors, or as rare an excess where few blocks make the errors uncertain. What a random frame that turns
     into its place leaves in the sums does not grow with the run: about a hundred eps^-1 of it are allowed for, in logarithms.
     """
-    # The quantile of Student's distribution that four is of the normal one.
-    quantile = float(stdtrit(max(num_blocks - 1, 1), ndtr(4.0)))
-    allowed = float(np.log(100 * frame.shape[0] / jnp.finfo(frame.dtype).eps))
+    # The quantile of Student's distribution that is four for 20 blocks.
+    quantile = float(stdtrit(max(num_blocks - 1, 1), stdtr(19, 4.0)))
+    allowed = float(np.log(100 * growth.size / jnp.finfo(growth.dtype).eps))
     ahead = growth - growth[:, None]  # of i by j
     joint = jnp.sqrt(errors**2 + errors[:, None] ** 2)
-    # Directions of different blocks stand in any order that a run was given.
-    support = (frame != 0).astype(jnp.float32)
-    is_one = support.T @ support > 0
     counts = jnp.triu(is_one & jnp.isfinite(ahead), 1)
     return jnp.any(counts & (ahead > quantile * joint + allowed))
+
+
+def share_rows(frame: Float[Array, "d k"]) -> Bool[Array, "k k"]:
+    """Which columns of a report's frame are no zeros at the same place, so that they lie in one block."""
+    support = (frame != 0).astype(jnp.float32)
+    return support.T @ support > 0
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:

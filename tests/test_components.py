@@ -199,3 +199,25 @@ def test_ascending_exponents_have_a_status():
     )
     assert lejax.combine(spectrum, spectrum).result == lejax.RESULTS.successful
     assert lejax.combine(turned, turned).result == lejax.RESULTS.exponents_ascend
+
+
+def test_a_lead_that_is_lost_has_a_status(monkeypatch):
+    # What reflections do to the first column if nobody watches: small numbers of it are gone, and so is their lead.
+    factorize = lejax.Householder.factorize
+
+    def careless(self, frame):
+        factors = factorize(self, frame)
+        q, r = jnp.linalg.qr(frame / factors.scale)
+        return factors._replace(columns=lambda: q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0))
+
+    monkeypatch.setattr(lejax.Householder, "factorize", careless)
+    jax.clear_caches()
+    rates = jr.normal(jr.key(3), (100_000, 2)) - jnp.array([0.0, 0.05])
+    method = SequentialQR(every=20, orthonormalizer=lejax.Householder(), blocks=DeclaredBlocks())
+    with pytest.raises(RuntimeError, match="Exponents ascend by more than four standard errors"):
+        lejax.lyapunov_spectrum(Pair(), jnp.zeros(2), rates, method=method)
+    long = lejax.run.long_run(
+        Pair(), jnp.zeros(2), rates, method=method, progress=False, throw=False
+    )
+    assert long.result == lejax.RESULTS.exponents_ascend
+    jax.clear_caches()

@@ -28,7 +28,7 @@ from .._method import SequentialQR
 from .._results import RESULTS
 from .._rooms import order_directions
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure
+from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure, share_rows
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
@@ -232,8 +232,10 @@ def long_run(
                 checkpoints.save(path, identity, to_arrays(now))
                 saved = time.monotonic()
 
-        tally, frame = reported(now)  # at least one step counts
-    spectrum = report(tally, now.state, frame)
+        tally, last_frame = reported(now)  # at least one step counts
+    # A frame that was chosen may hold any order of directions, and so may those of several blocks.
+    is_one = share_rows(last_frame) if follows_all else jnp.asarray(frame is None)
+    spectrum = report(tally, now.state, last_frame, is_one)
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._results import RESULTS
 from .._spectrum import LyapunovSpectrum, do_ascend, judge
@@ -113,14 +113,16 @@ def is_precise(tally: Tally, tolerance: float) -> bool:
     return bool(np.all((errors < tolerance) | ~np.isfinite(exponents)))
 
 
-def report(tally: Tally, state: PyTree, frame: Float[Array, "d k"]) -> LyapunovSpectrum:
-    """The spectrum of all that was counted."""
+def report(
+    tally: Tally, state: PyTree, frame: Float[Array, "d k"], is_one: Bool[Array, "..."]
+) -> LyapunovSpectrum:
+    """The spectrum of all that was counted; `is_one` says which directions must not ascend."""
     exponents, errors, grows, result = _statistics(tally)
     begun = tally.lengths > 0
     num_steps = int(tally.lengths.sum())
     dtype = tally.dt.dtype
     duration = num_steps * jnp.asarray(tally.dt)
-    ascend = do_ascend(exponents * duration, errors * duration, int(begun.sum()), frame)
+    ascend = do_ascend(exponents * duration, errors * duration, int(begun.sum()), is_one)
     ascend &= result == RESULTS.successful
     return LyapunovSpectrum(
         exponents=exponents,
