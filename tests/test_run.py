@@ -193,7 +193,11 @@ class Scaled(eqx.Module):
 def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
     # Rounding fills the second direction for 10 steps of 3000: a chunk would fail, the run does not.
     inputs = jnp.ones(3000).at[1500:1510].set(10.0)
-    run = {"method": lejax.SequentialQR(every=10), "num_blocks": 30, "throw": False}
+    run = {
+        "method": lejax.SequentialQR(every=10, blocks=lejax.DeclaredBlocks()),
+        "num_blocks": 30,
+        "throw": False,
+    }
     state, frame = jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
     args = Scaled(), state, inputs
     one_chunk = lejax.lyapunov_spectrum(
