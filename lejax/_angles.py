@@ -145,4 +145,4 @@ def _check_columns(name: str, vectors: Array) -> Float[Array, "*t d k"]:
         raise ValueError(
             f"{name} must have shape (..., d, k), one vector a column, got {vectors.shape}."
         )
-    return vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+    return vectors.astype(np.promote_types(vectors.dtype, np.float32))

@@ -57,7 +57,9 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     share = steps[0] / (steps[0] + steps[1])
     bad = jnp.maximum(second.first_bad_step, 0)
     late = jnp.where(second.first_bad_step < 0, -1, _add("first_bad_step", first.num_steps, bad))
-    first_bad_step = jnp.where(first.first_bad_step < 0, late, first.first_bad_step)
+    first_bad_step = jnp.where(
+        first.first_bad_step < 0, late, first.first_bad_step.astype(late.dtype)
+    )
     parts = share * first.rounding_error, (1 - share) * second.rounding_error
     # What rounding costs a run with an interval of 1 no shorter one would spare.
     avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)

@@ -293,8 +293,8 @@ def do_ascend(
     # The quantile of Student's distribution that is four for 20 blocks.
     quantile = float(stdtrit(max(num_blocks - 1, 1), stdtr(19, 4.0)))
     allowed = float(np.log(100 * growth.size / jnp.finfo(growth.dtype).eps))
-    ahead = growth - growth[:, None]  # of i by j
-    joint = jnp.sqrt(errors**2 + errors[:, None] ** 2)
+    ahead = growth[None] - growth[:, None]  # of i by j
+    joint = jnp.sqrt(errors[None] ** 2 + errors[:, None] ** 2)
     counts = jnp.triu(is_one & jnp.isfinite(ahead), 1)
     return jnp.any(counts & (ahead > quantile * joint + allowed))
 

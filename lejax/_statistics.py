@@ -132,7 +132,8 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
 def _error_of(level: Level) -> Float[Array, " k"]:
     variance = jnp.sum(level.parts**2, axis=0)
     positive = (variance > 0) & (level.num_blocks > 1)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(level.num_blocks - 1, 1))
+    most = jnp.maximum(jnp.asarray(level.num_blocks, variance.dtype) - 1, 1)
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / most)
     none = jnp.where((level.num_blocks > 1) & jnp.isfinite(variance), 0, jnp.nan)
     return jnp.where(positive, root, none)
 

@@ -45,7 +45,7 @@ def principal_components(
     Pearson, Philosophical Magazine 2 (1901).
     """
     codes = check_finite(
-        "codes", jnp.asarray(codes, jnp.promote_types(jnp.result_type(codes), jnp.float32))
+        "codes", jnp.asarray(codes, np.promote_types(jnp.result_type(codes), np.float32))
     )
     if codes.ndim != 2 or codes.shape[0] < 2:
         raise ValueError(f"codes must be (n, k) with n of at least 2, got {codes.shape}.")
@@ -101,7 +101,7 @@ def fit_classifier(
         >>> bool(classifier(jnp.array([0.5])) > 0.9)
         True
     """
-    codes = jnp.asarray(codes, jnp.promote_types(jnp.result_type(codes), jnp.float32))
+    codes = jnp.asarray(codes, np.promote_types(jnp.result_type(codes), np.float32))
     penalty = check_positive("penalty", penalty)
     if codes.ndim != 2 or jnp.shape(is_good) != codes.shape[:1]:
         raise ValueError(
