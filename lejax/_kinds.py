@@ -21,6 +21,10 @@ def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu"))
     """
     if isinstance(value, list | tuple) and any(map(eqx.is_array, jtu.tree_leaves(value))):
         return check_leaves(name, value)
+    is_weak = isinstance(
+        value, bool | int | float | complex
+    )  # JAX gives it the dtype of what it meets
+    given = value
     if not isinstance(value, Array):
         check_unmasked(name, value)
         try:
@@ -36,7 +40,7 @@ def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu"))
         wanted = next(names[k] for k in names if k in kinds)
         what = shown(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
         raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
-    return value
+    return given if is_weak else value
 
 
 def kind_of(dtype: Any) -> str:
@@ -56,18 +60,18 @@ def check_unmasked(name: str, value: Any) -> None:
 
 def check_leaves(name: str, tree: PyTree) -> PyTree:
     """A pytree whose NumPy arrays JAX can read: unmasked numbers, in the byte order of the machine."""
-    leaves = jtu.tree_leaves_with_path(tree)
-    if not any(isinstance(leaf, np.ndarray) for _, leaf in leaves):
-        return tree
+    changed = False
 
     def check(path, leaf):
-        return (
-            check_array(name + jtu.keystr(path), leaf, frozenset("bcfiu"))
-            if isinstance(leaf, np.ndarray)
-            else leaf
-        )
+        nonlocal changed
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        read = check_array(name + jtu.keystr(path), leaf, frozenset("bcfiu"))
+        changed |= read is not leaf
+        return read
 
-    return jtu.tree_map_with_path(check, tree)
+    read = jtu.tree_map_with_path(check, tree)
+    return read if changed else tree
 
 
 def check_key(name: str, value: Any) -> Array:

@@ -64,6 +64,10 @@ def _checked(function: Callable[P, T], but: tuple[str, ...]) -> Callable[P, T]:
             if name in ("self", "cls", *but):
                 continue
             kind, check = signature.parameters[name].kind, checks().get(name, check_leaves)
+            if isinstance(
+                signature.parameters[name].annotation, str
+            ):  # of a library that is imported late
+                continue
             if kind is inspect.Parameter.VAR_POSITIONAL:
                 value = tuple(check(f"{name}[{i}]", x) for i, x in enumerate(value))
             elif kind is inspect.Parameter.VAR_KEYWORD:

@@ -302,7 +302,8 @@ def do_ascend(
 def share_rows(frame: Float[Array, "d k"]) -> Bool[Array, "k k"]:
     """Which columns of a report's frame are no zeros at the same place, so that they lie in one block."""
     support = (frame != 0).astype(jnp.float32)
-    return support.T @ support > 0
+    with jax.default_matmul_precision("highest"):
+        return support.T @ support > 0
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:

@@ -208,11 +208,12 @@ def test_bad_input():
         ({"step": 0.0}, "step must not be 0"),
         ({"max_step": -1.0}, "max_step must be positive"),
         ({"bounds": (3, 1)}, "bounds must be two numbers, the lower one first"),
-        ({"bounds": 3.0}, "bounds must be two numbers, got 3.0"),
     ]:
         with pytest.raises(ValueError, match=message):
             continue_orbit(logistic, 2.5, start, **settings)
-    with pytest.raises(TypeError, match="family must be a function from one parameter to a cell"):
+    with pytest.raises(TypeError, match="bounds must be 2 values in a row, got 3.0"):
+        continue_orbit(logistic, 2.5, start, bounds=3.0)
+    with pytest.raises(TypeError, match="family must make a cell of one parameter"):
         continue_orbit(Logistic(2.5), 2.5, start)
     with pytest.raises(TypeError, match=r"family must be a function .* got None"):
         continue_orbit(None, 2.5, start)

@@ -209,7 +209,7 @@ def test_memory_grows_as_the_root_of_the_steps():
         cell_, state_, inputs, dt, count, steps = check_run(
             cell, state, None, None, num_steps, 0, 0, None
         )
-        lowered = _covariant_statistics.lower(
+        lowered = eqx.filter_jit(_covariant_statistics.__wrapped__).lower(
             cell_, state_, inputs, dt, count, steps, 1, None, lejax.VectorStatistics()
         )
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes

@@ -380,7 +380,7 @@ def test_stability_of_what_is_no_jacobian():
         linear_stability(jnp.full((1, 2, 2), jnp.nan))
     with pytest.raises(TypeError, match="jacobians must be real, got complex128"):
         linear_stability(1j * jnp.eye(2)[None])
-    with pytest.raises(TypeError, match="jacobians must be an array of numbers, got None"):
+    with pytest.raises(TypeError, match="jacobians must be an array of real numbers, got None"):
         linear_stability(None)
     assert linear_stability(jnp.eye(2, dtype=jnp.float16)[None] / 2).kind == ["stable node"]
     with pytest.raises(ValueError, match="tol_q must be positive"):

@@ -312,7 +312,7 @@ BAD_MAPPINGS = {
     "objects": (
         lambda: changed(weight_hh_l0=np.array([None])),
         TypeError,
-        r"'weight_hh_l0' has dtype object",
+        r"\['weight_hh_l0'\] must be an array of numbers, got object",
     ),
     "ragged": (
         lambda: changed(weight_hh_l0=[[1.0], [1.0, 2.0]]),

@@ -128,7 +128,7 @@ def test_without_axes_there_is_one_new_figure(spectrum, monkeypatch):
 
 
 def test_bad_input(spectrum):
-    with pytest.raises(TypeError, match=r"spectrum must be a LyapunovSpectrum, got ArrayImpl"):
+    with pytest.raises(TypeError, match=r"spectrum must be a LyapunovSpectrum, got Array"):
         plot_spectrum(spectrum.exponents)
     batch = jax.tree.map(lambda x: jnp.stack([x, x]), spectrum)
     for plot in (plot_spectrum, plot_convergence):

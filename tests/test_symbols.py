@@ -120,7 +120,7 @@ def test_graph(skew):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"codes must be a sequence of integers, got float64"):
+    with pytest.raises(TypeError, match="codes must be an array of integers, got float64"):
         symbol_transitions(np.array([0.0, 1.0]))
     with pytest.raises(ValueError, match="max_length is 4, but there are only 3 symbols"):
         block_entropies(np.arange(3), 4)

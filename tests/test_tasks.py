@@ -91,7 +91,7 @@ def test_bad_input():
         training.delayed_xor_task(KEY, 5, num_steps=10, delay=5)
     with pytest.raises(ValueError, match=r"values from 0 to 10"):
         training.next_symbol_task(jnp.arange(11), num_symbols=10, num_steps=2)
-    with pytest.raises(TypeError, match="labels must be a vector of integers"):
+    with pytest.raises(TypeError, match="labels must be an array of integers, got float64"):
         training.row_task(jnp.ones((2, 3, 3)), jnp.ones(2), num_classes=2)
     with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(2,\)"):
         training.row_task(jnp.ones((2, 3)), jnp.ones(2, int), num_classes=2)

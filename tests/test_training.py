@@ -201,7 +201,7 @@ def test_an_adjoint_must_be_one(adjoint):
 
 def test_a_spectrum_term_must_make_sense():
     for weight in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="weight must be finite"):
+        with pytest.raises(ValueError, match="weight holds 1 non-finite value"):
             lejax.training.SpectrumTerm(jnp.sum, weight=weight)
     with pytest.raises(TypeError, match="function must be a function"):
         lejax.training.SpectrumTerm(3.0)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import Cell, ravel
+from .._cell import Cell, ravel, vary_with
 from .._check import check_inputs, check_not_negative, check_state
 from .._closures import compiled
 from .._signature import checked
@@ -95,7 +95,7 @@ def _echo(cell, states, inputs, transient, tolerance, key):
     def join(_, first):
         return jnp.min(jnp.where(same, first[None], first.size), axis=1)
 
-    each = jnp.arange(is_finite.size)
+    each = vary_with(jnp.arange(is_finite.size), is_finite)
     first = jax.lax.fori_loop(0, each.size, join, each)
     first = jnp.where(is_finite, first, each)
     is_new = (first == jnp.arange(first.size)) & is_finite

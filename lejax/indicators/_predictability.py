@@ -30,7 +30,9 @@ def lyapunov_time(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
 @checked
 def predictability_horizon(
-    exponents: Float[Array, " k"], initial_error: float | Array, tolerance: float | Array
+    exponents: Float[Array, " k"],
+    initial_error: float | Float[Array, "*n"],
+    tolerance: float | Float[Array, "*n"],
 ) -> Float[Array, "..."]:
     r"""The time after which an error has grown to what is tolerable.
 

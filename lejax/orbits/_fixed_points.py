@@ -216,7 +216,6 @@ def check_tolerances(tol_q: Any, tol_unique: Any) -> tuple[Any, Any]:
 
 def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
     """The guesses as arrays, and how many there are."""
-    guesses = check_state(guesses)
     leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(guesses)}
     if leading == {(0,)}:
         raise ValueError("guesses must hold at least one state, got none.")
@@ -224,7 +223,7 @@ def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:
         raise ValueError(
             "guesses must be states with one more axis in front, equally long in all leaves."
         )
-    return guesses, next(iter(leading))[0]
+    return check_state(guesses), next(iter(leading))[0]
 
 
 @checked

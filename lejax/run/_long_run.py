@@ -21,7 +21,7 @@ from .._check import (
     check_state,
     check_step,
 )
-from .._closures import keep
+from .._closures import close, holds_functions, keep
 from .._components import DeclaredBlocks
 from .._fingerprint import fingerprint_program
 from .._method import SequentialQR
@@ -241,6 +241,15 @@ def long_run(
     return spectrum
 
 
+def _constants(cell: Cell, input: PyTree, state: PyTree) -> list[Array]:
+    """The arrays that functions of a cell read, which are no leaves of it."""
+    return (
+        jax.tree.leaves(eqx.filter(close(cell, input, state), eqx.is_array))
+        if holds_functions(cell)
+        else []
+    )
+
+
 def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
     """How many steps count, from shapes alone: only a chunk of the inputs at a time goes to the device."""
     if not jax.tree.leaves(inputs):
@@ -269,8 +278,9 @@ def _identity(
         **checkpoints.identify("state", state),
         **checkpoints.identify("frame", frame),
         **checkpoints.identify("key", key),
-        "cell": f"{name_of(cell)} with fingerprint {fingerprint_program(_tangent_step, cell, first_input(inputs), state)}",
         **checkpoints.identify("cell", cell),
+        **checkpoints.identify("cell reads", _constants(cell, first_input(inputs), state)),
+        "cell": f"{name_of(cell)} with fingerprint {fingerprint_program(_tangent_step, cell, first_input(inputs), state)}",
         **checkpoints.identify("inputs", inputs),
     }
 

@@ -50,10 +50,13 @@ class Hyperparameters(eqx.Module):
             (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)
         ):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
-        for name in ("scale", "learning_rate"):
-            value = values[name]
-            if not is_traced(value) and not np.all(np.isfinite(value) & (np.asarray(value) >= 0)):
-                raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
+        rates = np.zeros(1) if is_traced(learning_rate) else np.asarray(learning_rate)
+        if not np.all((rates >= 0) & np.isfinite(rates)):
+            raise ValueError(
+                f"learning_rate must not be negative and must be finite, got {learning_rate}."
+            )
+        if not is_traced(scale) and not np.all(np.asarray(scale) >= 0):
+            raise ValueError(f"scale must be numbers of at least 0, got {scale}.")
         size = sizes.pop() if sizes else (1,)
         for name, value in values.items():
             setattr(self, name, jnp.broadcast_to(jnp.asarray(value, float), size))
