@@ -169,7 +169,7 @@ def are_together(rooms: tuple[Room, ...], followed: Int[Array, " k"] | slice) ->
         )
     ]
     owner = jnp.asarray(np.concatenate(owner))[followed]
-    return owner == owner[:, None]
+    return owner[None] == owner[:, None]
 
 
 def _descending(rooms: tuple[Room, ...], exponents: Float[Array, " c"]) -> Int[Array, " c"]:

@@ -394,7 +394,7 @@ def test_bad_input():
         find_fixed_points(Henon(), jnp.zeros((0, 2)))
     with pytest.raises(TypeError, match="cannot be traced"):
         jax.jit(lambda x: find_fixed_points(Henon(), x).points)(jnp.ones((2, 2)))
-    with pytest.raises(TypeError, match="fallback must be a SpeedMinimization or None"):
+    with pytest.raises(TypeError, match="fallback must be a SpeedMinimization, got True"):
         find_fixed_points(Henon(), jnp.ones((2, 2)), fallback=True)
     with pytest.raises(ValueError, match=r"jacobians must have shape \(n, d, d\)"):
         linear_stability(jnp.eye(2))

@@ -149,7 +149,7 @@ def test_low_precision_and_bad_types():
     assert low.transition.dtype == low.gain.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.transition.astype(float), high.transition, atol=0.01)
     with pytest.raises(
-        TypeError, match="dtype must be a real floating-point dtype .* got <class 'int'>"
+        TypeError, match=r"dtype must be a real floating-point dtype .* got <class 'int'>"
     ):
         HippoCell(3, dtype=int, dt=0.1)
     made_inside = jax.jit(lambda state: HippoCell(6, dt=0.1)(jnp.ones(1), state))(jnp.ones(6))

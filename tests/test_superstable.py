@@ -107,7 +107,10 @@ def test_columns_of_one_step_are_compared_with_each_other():
         x, y = state
         return jnp.stack([2.0 * x * (1 - x), 1.5 * y])
 
-    run = lejax.lyapunov_spectrum(pair, jnp.array([0.3, 1e-30]), num_steps=50, transient=20)
+    dense = lejax.SequentialQR(blocks=lejax.DeclaredBlocks())
+    run = lejax.lyapunov_spectrum(
+        pair, jnp.array([0.3, 1e-30]), num_steps=50, transient=20, method=dense
+    )
     np.testing.assert_allclose(run.exponents[0], np.log(1.5))
     assert run.unresolved.tolist()[0] == 0
     assert run.unresolved[1] > 0 or np.isneginf(run.exponents[1])

@@ -711,7 +711,7 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
     ),
     "plot.plot_angles": (lejax.plot.plot_angles, jnp.array([0.1, 0.2])),
     "plot.plot_basins": (
-        lambda x: lejax.plot.plot_basins(x, jnp.array([[-1.0, 1.0], [-1.0, 1.0]])),
+        lambda x: lejax.plot.plot_basins(x.astype(int), jnp.array([[-1.0, 1.0], [-1.0, 1.0]])),
         jnp.zeros((2, 2)),
     ),
     "plot.plot_convergence": (

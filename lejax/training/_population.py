@@ -1,6 +1,7 @@
 """Populations: many networks of one size trained side by side, each with hyperparameters of its own."""
 
 import os
+import re
 from collections.abc import Callable
 
 import equinox as eqx
@@ -200,13 +201,19 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
 def identity_of(population: Population) -> Identity:
     """What training does not change."""
     return {
-        "kind of networks": " ".join(eqx.tree_pformat(population.networks).split()),
+        "kind of networks": _kind(population.networks),
         **shapes("networks", population.networks),
         **shapes("memory", population.memory),
         **identify("hyperparameters", population.hyperparameters),
         **identify("key", population.key),
         **identify("origin", population.origin),
     }
+
+
+def _kind(networks: Network) -> str:
+    """Classes, shapes and functions; where these lie in memory says nothing."""
+    text = " ".join(eqx.tree_pformat(networks).split())
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def _scaled(cell, scale):
