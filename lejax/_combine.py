@@ -67,7 +67,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
     exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
-    duration = num_steps * first.dt
+    duration = (steps[0] + steps[1]) * first.dt
     # Columns at right angles by their zeros may be of different blocks, which stand in any order, unless it is known better.
     is_known = [run.result == RESULTS.exponents_ascend for run in (first, second)]
     is_one = share_rows(second.frame) | is_known[0] | is_known[1]

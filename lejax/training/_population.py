@@ -201,9 +201,9 @@ def load_population(file: str | os.PathLike[str], like: Population) -> Populatio
 def identity_of(population: Population) -> Identity:
     """What training does not change."""
     return {
-        "kind of networks": _kind(population.networks),
         **shapes("networks", population.networks),
         **shapes("memory", population.memory),
+        "kind of networks": _kind(population.networks),
         **identify("hyperparameters", population.hyperparameters),
         **identify("key", population.key),
         **identify("origin", population.origin),
