@@ -148,10 +148,10 @@ def test_what_a_field_and_a_family_read_is_read_at_each_call():
     def branch():
         return orbits.continue_orbit(family, 0.1, jnp.array(0.1), step=0.05, num_steps=3)
 
-    np.testing.assert_allclose(product(), -0.3, rtol=1e-6)
+    np.testing.assert_allclose(product(), -0.3, rtol=1e-4)
     first = branch()
     trained.b, gain = 0.5, 2.0
-    np.testing.assert_allclose(product(), -0.5, rtol=1e-6)
+    np.testing.assert_allclose(product(), -0.5, rtol=1e-4)
     second = branch()
     for run, a in ((first, 1.2), (second, 2.4)):
         x = run.points[:, 0]

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import hypothesis
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 import pytest
-from valid_calls import public, valid_calls
+from hypothesis import HealthCheck, Phase, settings, strategies as st
+from valid_calls import NOT_CALLED, public, valid_calls
 
 import lejax
+from lejax._closures import compiled
 
 
 OURS = (ValueError, TypeError, RuntimeError, FileNotFoundError, ModuleNotFoundError)
@@ -50,12 +53,14 @@ def _trace_only(function):
 @contextlib.contextmanager
 def nothing_compiles():
     """In the modules of lejax, compiled functions are replaced by their traces."""
-    compiled = type(eqx.filter_jit(lambda: None)), type(jax.jit(lambda: None))
+    programs = type(eqx.filter_jit(lambda: None)), type(jax.jit(lambda: None))
+    code = compiled(lambda: None).__code__
     replaced = []
     for name, module in list(sys.modules.items()):
         if name.startswith("lejax"):
             for attribute, value in list(vars(module).items()):
-                if isinstance(value, compiled) and value.__module__.startswith("lejax"):
+                is_program = isinstance(value, programs) or getattr(value, "__code__", None) is code
+                if is_program and value.__module__.startswith("lejax"):
                     replaced.append((module, attribute, value))
                     setattr(module, attribute, _trace_only(value.__wrapped__))
     try:
@@ -223,13 +228,15 @@ def _alarm(*_):
 
 
 @pytest.fixture
-def watched(monkeypatch):
+def watched():
     """Nothing compiles, and no call takes more than half a minute."""
-    monkeypatch.setattr(jax.config, "jax_traceback_filtering", "off", raising=False)
+    filtering = jax.config.jax_traceback_filtering
+    jax.config.update("jax_traceback_filtering", "off")
     previous = signal.signal(signal.SIGALRM, _alarm)
     with nothing_compiles():
         yield
     signal.signal(signal.SIGALRM, previous)
+    jax.config.update("jax_traceback_filtering", filtering)
 
 
 @pytest.mark.slow

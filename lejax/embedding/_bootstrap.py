@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._check import check_concrete, check_count
 from .._kinds import check_probability
@@ -29,7 +29,7 @@ Statistic = Callable[..., Float[np.ndarray, "*m"]]
 @checked
 def bootstrap(
     statistic: Statistic,
-    *samples: Float[Array, " n"],
+    *samples: Float[Array, " n"] | Bool[Array, " n"],
     confidence_level: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,

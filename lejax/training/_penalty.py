@@ -69,7 +69,7 @@ def spectrum_penalty(
         num_steps=num_steps,
         transient=transient,
         adjoint=adjoint,
-        num_blocks=1,
+        num_blocks=2,  # of one the error would be NaN
         throw=False,
     )
     resolved = _resolved(spectrum)
