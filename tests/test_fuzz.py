@@ -251,10 +251,9 @@ def test_no_call_ends_in_an_exception_of_others(watched):
     """Of each function, one or two arguments that are drawn become something drawn."""
     ended: dict[str, list] = collections.defaultdict(list)
 
-    for name, (args, options) in valid_calls().items():
-        given = {**dict(enumerate(args)), **options}
+    def fuzz(name, given):
         one = st.sampled_from(list(given)).flatmap(
-            lambda key, given=given: st.tuples(st.just(key), st.sampled_from(ways(given[key])))
+            lambda key: st.tuples(st.just(key), st.sampled_from(ways(given[key])))
         )
 
         @settings(
@@ -266,7 +265,7 @@ def test_no_call_ends_in_an_exception_of_others(watched):
             suppress_health_check=list(HealthCheck),
         )
         @hypothesis.given(st.lists(one, min_size=1, max_size=2, unique_by=lambda pair: pair[0]))
-        def fuzz(changes, name=name):
+        def run(changes):
             signal.setitimer(signal.ITIMER_REAL, 30)
             try:
                 end = call(name, dict(changes))
@@ -274,8 +273,11 @@ def test_no_call_ends_in_an_exception_of_others(watched):
                 signal.setitimer(signal.ITIMER_REAL, 0)
             ended[end.partition(" ")[0]].append((name, changes, end))
 
+        run()
+
+    for name, (args, options) in valid_calls().items():
         assert call(name, {}) in ("taken", "traced", "refused" if name in NEEDS_A_FILE else "taken")
-        fuzz()
+        fuzz(name, {**dict(enumerate(args)), **options})
 
     counts = {kind: len(calls) for kind, calls in ended.items()}
     print(counts)

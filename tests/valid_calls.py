@@ -26,7 +26,7 @@ from lejax import (
 # Reports, which functions return and nobody makes; strategies without settings; what is there to be inherited from.
 NOT_CALLED = {
     "lejax": {
-        "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DirectAdjoint", "ForgottenBlock", "DenseBlock", "DiagonalBlock",
+        "BlockTriangularCell", "Cholesky", "CovariantReducer", "DeclaredBlocks", "FoundBlocks", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DirectAdjoint", "ForgottenBlock", "DenseBlock", "DiagonalBlock",
         "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS",
         "RecurrentCell", "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
     },
@@ -167,7 +167,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.LSTMCell": ((2, 3), {"use_bias": True} | drawn),
         "cells.LeakyRNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
         "cells.LowRankRNNCell": ((2, 3, 1), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
-        "cells.LowRankReLURNN": ((0.5, wide.T, wide.T, jnp.ones(5), high), {}),
+        "cells.LowRankReLURNN": ((0.5, wide, wide.T, jnp.ones(5), high.T), {}),
         "cells.MambaCell": ((3, 2), {"expansion": 2, "width": 3, "discretization": cells.ZeroOrderHold()} | drawn),
         "cells.MeanCenteredPLRNN": ((diagonal, square, vector, wide), {}),
         "cells.NoisyCell": ((cell, 0.1), {}),
