@@ -106,7 +106,7 @@ def _draw_points(ax, fixed_points, mean, axes, length) -> None:
 
 
 def _flat(states: PyTree) -> np.ndarray:
-    leaves = [check_array("states", leaf) for leaf in jax.tree.leaves(states)]
+    leaves = [np.asarray(check_array("states", leaf)) for leaf in jax.tree.leaves(states)]
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(lengths) != 1 or None in lengths or not sum(leaf.size for leaf in leaves):
         raise ValueError(

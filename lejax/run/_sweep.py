@@ -1,5 +1,6 @@
 """Sweeps: one compiled program over thousands of networks, starting states and parameters."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -94,6 +95,8 @@ def sweep(
     mesh = _check_mesh(mesh)
     folder = None if checkpoint is None else _check_folder(checkpoint)
     name = name_of(function)
+    if inspect.isclass(function):
+        raise TypeError(f"function must be a function of one member, got the class {name}.")
     out = _check_output(name, eqx.filter_eval_shape(function, shapes_of(host, ())))
 
     if batch_size is None and folder is not None and (folder / _HEAD).exists():

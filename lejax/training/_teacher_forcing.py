@@ -206,6 +206,12 @@ def forced_states(
             f"{shapes[1]} and {shapes[2]}."
         )
 
+    dtypes = {str(jnp.result_type(x)) for x in (start, estimates, strengths)}
+    if len(dtypes) > 1:
+        raise TypeError(
+            f"start, estimates and strengths must be of one dtype, got {', '.join(sorted(dtypes))}: cast them to that of the model."
+        )
+
     def step(state, now):
         estimate, strength, input = now
         predicted = model(input, state)
