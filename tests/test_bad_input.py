@@ -1,5 +1,7 @@
 """Every bad input gets one sentence of ours that names the offender and both values."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from networks import Linear, driven_gru
 
 import lejax
-from lejax import SequentialQR
+from lejax import SequentialQR, orbits, plrnn
 from lejax.cells import (
     ClosedLoop,
     DeltaProductCell,
@@ -29,7 +31,7 @@ from lejax.cells import (
     Stack,
     fit_readout,
 )
-from lejax.systems import Flow, Henon, Lorenz63
+from lejax.systems import Flow, Henon, Logistic, Lorenz63
 
 
 CELL, STATE, INPUTS = driven_gru(size=4, num_steps=30)
@@ -743,3 +745,39 @@ def test_checks_leave_traced_values_alone():
 def test_a_product_of_matrices_from_zeros_has_the_exponents_of_the_matrix():
     run = spectrum(stretches, jnp.zeros(2), None, num_steps=900)
     np.testing.assert_allclose(run.exponents, jnp.log(3.0), rtol=1e-12)
+
+
+def _rise():
+    """x' = 1 + max(x, 0), which rests nowhere."""
+    return plrnn.ContinuousALRNN(jnp.zeros(1), jnp.ones((1, 1)), jnp.ones(1), 1)
+
+
+WARN = {
+    "find_fixed_points": lambda: orbits.find_fixed_points(
+        lambda _, x: x + 1.0, jnp.ones((1, 1)), max_iters=3
+    ),
+    "find_fixed_points beyond the most": lambda: orbits.find_fixed_points(
+        Logistic(2.5), jnp.array([0.59, 0.01]), max_n_unique=1
+    ),
+    "find_periodic_orbits": lambda: orbits.find_periodic_orbits(
+        lambda _, x: x + 1.0, jnp.ones((1, 1)), period=2, max_iters=3
+    ),
+    "continue_orbit": lambda: orbits.continue_orbit(
+        Logistic, 2.5, jnp.array(0.6), step=-0.1, bounds=(2.5, 3.0), num_steps=2
+    ),
+    "find_cycles": lambda: plrnn.find_cycles(
+        lejax.PiecewiseLinearMap([[1.0]], [[0.5]], [[1.0]], [1.0], [0.0]),
+        2,
+        key=jr.key(0),
+        max_words=0,
+    ),
+    "find_equilibria": lambda: plrnn.find_equilibria(_rise()),
+}
+
+
+@pytest.mark.parametrize("name", WARN)
+def test_a_warning_names_the_line_of_the_caller(name):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        WARN[name]()
+    assert [w.filename for w in warned] == [__file__]

@@ -2,16 +2,18 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 
 import lejax
-from lejax import indicators, orbits
+from lejax import indicators, orbits, training
 from lejax.systems import Flow, Henon
 
 
@@ -156,6 +158,87 @@ def test_what_a_field_and_a_family_read_is_read_at_each_call():
     for run, a in ((first, 1.2), (second, 2.4)):
         x = run.points[:, 0]
         np.testing.assert_allclose(x, run.parameters - a * x**2, atol=1e-9)
+
+
+def squash(x):
+    traced.append(None)
+    return jnp.tanh(gain * x)
+
+
+traced = []
+
+
+class Squashing(lejax.RecurrentCell):
+    """A network whose nonlinearity is a plain function."""
+
+    weight: jax.Array
+    function: Callable = squash
+
+    def __call__(self, input, state):
+        return self.function(self.weight @ state + input)
+
+    def initial_state(self):
+        return jnp.zeros(2)
+
+
+def _flossed(num_updates):
+    cell = Squashing(jr.normal(jr.key(0), (2, 2)))
+    inputs = 0.1 * jr.normal(jr.key(1), (num_updates, 6, 2))
+    return training.floss(cell, 0.1 * jnp.ones(2), inputs, optimizer=optax.adam(1e-2))[0].weight
+
+
+def _grown(num_epochs):
+    population = training.initialize_population(
+        lambda key: Squashing(jr.normal(key, (2, 2))),
+        training.Hyperparameters(scale=jnp.ones(2)),
+        2,
+        key=jr.key(0),
+    )
+    inputs, targets = jr.normal(jr.key(1), (8, 5, 2)), jnp.tile(jnp.arange(8)[:, None] % 2, 5)
+    task = training.Examples(inputs, targets, jnp.ones((8, 5)), 2)
+    run = training.train_population(population, task, task, num_epochs=num_epochs, batch_size=8)
+    assert run.networks.cell.function is squash
+    return run.networks.cell.weight
+
+
+def _reconstructed(num_epochs):
+    def model(key):
+        cell = Squashing(jr.normal(key, (2, 2)))
+        return training.ObservedCell(cell, training.IdentityObservation(2, 2))
+
+    keys = jr.split(jr.key(0), 2)
+    series = jnp.sin(jnp.arange(60.0)[:, None] / 4 + jnp.arange(2.0))
+    run = training.reconstruct(
+        eqx.filter_vmap(model)(keys),
+        series,
+        series,
+        keys=keys,
+        inputs=jnp.zeros((60, 2)),
+        validation_inputs=jnp.zeros((60, 2)),
+        num_epochs=num_epochs,
+        updates_per_epoch=2,
+        batch_size=2,
+        num_steps=5,
+        penalty=lambda model, starts, inputs: jnp.sum(squash(model.cell.weight) ** 2),
+        score=lambda model, validation, inputs: jnp.sum(squash(model.cell.weight)),
+    )
+    assert run.models.cell.function is run.last.cell.function is squash
+    return run.last.cell.weight
+
+
+@pytest.mark.usefixtures("values")
+@pytest.mark.parametrize("train", [_flossed, _grown, _reconstructed])
+def test_training_reads_functions_at_each_call_and_traces_them_once(train):
+    global gain
+    traced.clear()
+    first = train(2)
+    once = len(traced)
+    assert np.array_equal(train(2), first)
+    traced.clear()
+    train(4)
+    assert len(traced) == once
+    gain = 0.5
+    assert not np.allclose(train(2), first, rtol=1e-6)
 
 
 def test_functions_and_their_programs_are_freed():

@@ -350,3 +350,10 @@ def test_regions_of_float32_weights_are_those_of_their_values():
     arrays = ([[0.0]], [[k, -k]], [[1.0], [1.0]], [-1.0], [0.0, -w])
     net = lejax.PiecewiseLinearMap(*(jnp.asarray(x, jnp.float32) for x in arrays))
     assert len(find_cycles(net, 1, key=KEY).points) == 3
+
+
+def test_a_search_that_finds_nothing_says_so():
+    onward = net_of([[1.0]], [[0.5]], [[1]], [1], [0])  # x + 1 + max(x, 0) / 2
+    assert find_cycles(onward, 1, key=KEY).is_complete
+    with pytest.warns(UserWarning, match="none of 5 starts led to a cycle of period 2. Raise num_"):
+        assert not find_cycles(onward, 2, key=KEY, num_starts=5, max_words=0).is_complete

@@ -27,7 +27,10 @@ def initial_state(cell: Cell) -> PyTree:
     if isinstance(cell, eqx.nn.GRUCell | eqx.nn.LSTMCell):
         zeros = jnp.zeros(cell.hidden_size, cell.weight_hh.dtype)
         return (zeros, zeros) if isinstance(cell, eqx.nn.LSTMCell) else zeros
-    raise TypeError(f"{name_of(cell)} does not say its initial state; make one yourself.")
+    raise TypeError(
+        f"{name_of(cell)} does not say its initial state: let it inherit from lejax.RecurrentCell and have a method "
+        "initial_state()."
+    )
 
 
 class Stack(RecurrentCell, TimedCell, BlockTriangularCell):

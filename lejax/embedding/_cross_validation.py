@@ -1,6 +1,5 @@
 """Predictions of networks that were not seen."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import is_traced
 from .._check import check_count
+from .._closures import compiled
 from .._signature import checked
 from ._regression import Regressor
 from ._split import folds
@@ -64,7 +64,7 @@ def cross_validate(
     return _cross_validate(regressor, features, targets, num_folds, num_repeats, key)
 
 
-@eqx.filter_jit
+@compiled
 def _cross_validate(regressor, features, targets, num_folds, num_repeats, key):
     def repeat(key):
         key_folds, key_fit = jr.split(key)

@@ -2,12 +2,12 @@
 
 from typing import Any, Protocol
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_count
+from .._closures import compiled
 from .._kinds import check_array
 from .._signature import checked
 from ._series import check_series
@@ -78,7 +78,7 @@ def prediction_error(
     return _error(model, series, num_steps, inputs)
 
 
-@eqx.filter_jit
+@compiled
 def _error(model, series, num_steps, inputs):
     count = series.shape[0] - num_steps
 

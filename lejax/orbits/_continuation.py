@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._cell import Cell, ravel
 from .._check import check_concrete, check_count, check_positive, check_state, check_step, member_of
-from .._closures import compiled
+from .._closures import compiled, keep
 from .._signature import checked
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
@@ -127,7 +127,7 @@ def continue_orbit(
         )
     good = np.flatnonzero(np.asarray(trace.is_good))
     if len(good) == 1:
-        warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=2)
+        warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=3)
     trace = jax.tree.map(lambda x: x[good], trace)
     end = "num_steps"
     if bool(is_long):
@@ -136,7 +136,7 @@ def continue_orbit(
             f"the branch ends at {float(trace.parameter[-1]):.8g}: its period has grown to {_LONGEST:.0f} times that at "
             "the start, perhaps toward a homoclinic orbit, where it is infinite. Continue from its last point, with the "
             "last period, to go on.",
-            stacklevel=2,
+            stacklevel=3,
         )
     elif bool(is_at_bound):
         end = "bounds"
@@ -146,15 +146,17 @@ def continue_orbit(
     points = jax.vmap(jax.vmap(ravel(state)[1]))(
         jax.vmap(lambda y: shooting.points(state, y))(trace.y)
     )
+    with keep(orbit) as kept:
+        bifurcations = find_bifurcations(
+            kept, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers
+        )
     return Branch(
         parameters=trace.parameter,
         points=points,
         period=jax.vmap(shooting.period)(trace.y),
         monodromy=trace.monodromy,
         multipliers=multipliers,
-        bifurcations=find_bifurcations(
-            orbit, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers
-        ),
+        bifurcations=bifurcations,
         end=end,
     )
 

@@ -147,7 +147,7 @@ def find_fixed_points(
         warnings.warn(
             f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to a fixed point near them. Take guesses from "
             "trajectories, raise max_iters, or look for slow points with fallback=SpeedMinimization().",
-            stacklevel=2,
+            stacklevel=3,
         )
     return compact(found)
 
@@ -161,7 +161,7 @@ def compact(found: Found) -> Found:
     if left_out := int(found.left_out):  # pyright: ignore
         warnings.warn(
             f"max_n_unique is {mask.size}: {left_out} guesses led elsewhere and are left out.",
-            stacklevel=3,
+            stacklevel=4,
         )
     order = np.argsort(-count, kind="stable")
     rows = order[mask[order]]

@@ -147,7 +147,7 @@ def find_periodic_orbits(
         )
         warnings.warn(
             f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to an orbit of period {period}. {remedy}",
-            stacklevel=2,
+            stacklevel=3,
         )
     return compact(found)
 

@@ -87,7 +87,8 @@ def find_cycles(
     where no state is on the wrong side of a hyperplane by more than rounding; cycles that touch a hyperplane are
     listed once. Completeness holds up to rounding in the same sense. Regions without an interior are not
     enumerated. Words with a multiplier of 1 to rounding have no candidate: those in which cycles form a continuum are
-    in `singular_words`, and a warning says so.
+    in `singular_words`, and a warning says so, as it does where a search finds nothing; that all words were tried and
+    there is no cycle is an answer.
 
     !!! example
 
@@ -123,7 +124,13 @@ def find_cycles(
         warnings.warn(
             f"{len(singular)} words of period {period} have a multiplier of 1: cycles in their regions are not "
             "isolated and are not listed, see singular_words.",
-            stacklevel=2,
+            stacklevel=3,
+        )
+    elif not cycles and not is_complete:
+        warnings.warn(
+            f"none of {len(padded)} starts led to a cycle of period {period}. Raise num_starts, or max_words so that "
+            "all words are tried.",
+            stacklevel=3,
         )
     return _report(net, cycles, singular, len(padded), is_complete and not len(singular))
 

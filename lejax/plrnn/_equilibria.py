@@ -1,5 +1,7 @@
 """All equilibria of a piecewise-linear vector field."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,7 @@ def find_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
     on the host; `search_equilibria` is what it calls, for use under `jit`, `vmap` and `grad`.
 
     **Numerics:** one solve for each of 2^H regions, empty ones too, for H hidden units of which there may be 16: O(2^H M^3).
+    A warning says that none was found where regions were left out; without one there is none.
     A point on a hyperplane to rounding belongs to the side on which the unit is off, and is found once.
 
     !!! example
@@ -94,6 +97,12 @@ def find_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
             "vmap and grad."
         )
     rows = np.flatnonzero(np.asarray(found.found))
+    if not len(rows) and int(found.num_singular):
+        warnings.warn(
+            f"no equilibrium was found, but the Jacobian is singular in {int(found.num_singular)} regions, where there may be "
+            "a continuum of them.",
+            stacklevel=3,
+        )
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
 from .._check import check_count, check_positive, check_state
+from .._closures import compiled
 from .._piecewise_linear import PiecewiseLinearCell, piecewise_linear
 from .._signature import checked
 from .._tangent import tangent_dtype
@@ -164,7 +165,7 @@ def _network(field, input, state):
     return jax.tree.map(lambda x: x.astype(dtype), network), dtype
 
 
-@eqx.filter_jit
+@compiled
 def _advance(field, input, duration, state, tangent, *, max_pieces):
     network, dtype = _network(field, input, state)
     columns = jnp.concatenate([state[:, None].astype(dtype), tangent.astype(dtype)], axis=1)
@@ -176,7 +177,7 @@ def _advance(field, input, duration, state, tangent, *, max_pieces):
     return columns[:, 0].astype(state.dtype), columns[:, 1:].astype(tangent.dtype), is_done
 
 
-@eqx.filter_jit
+@compiled
 def _sample(field, input, state, times, max_pieces):
     return _samples((field, input, state, times), max_pieces=max_pieces)
 

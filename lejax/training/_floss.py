@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._cell import is_traced, name_of
 from .._check import check_count, check_state
+from .._closures import compiled
 from .._signature import checked
 from ._penalty import flossing_penalty
 
@@ -107,7 +108,7 @@ def floss(
     return cell, penalties
 
 
-@eqx.filter_jit
+@compiled
 def _floss(cell, state, inputs, optimizer, num_updates, target, adjoint, options):
     num_exponents, num_steps, transient = options
     trained, rest = eqx.partition(cell, eqx.is_inexact_array)

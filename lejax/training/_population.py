@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import is_traced
 from .._check import check_concrete
+from .._closures import compiled
 from .._signature import checked
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import Identity, identify
@@ -235,7 +236,7 @@ def _scaled(cell, scale):
     return jtu.tree_map_with_path(multiply, cell, is_leaf=is_part)
 
 
-@eqx.filter_jit
+@compiled
 def _initialize(keys, scales, make_cell, num_outputs, optimizer):
     def make(key, scale):
         key_cell, key_readout, key_training = jr.split(key, 3)

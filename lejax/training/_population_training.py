@@ -13,12 +13,13 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._check import check_concrete, check_count
+from .._closures import compiled, keep
 from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import fingerprint, identify
 from ._examples import Examples
-from ._network import mean_loss
+from ._network import Network, mean_loss
 from ._population import OPTIMIZER, Population, identity_of
 from ._population_file import load_tree, save_tree
 
@@ -123,14 +124,17 @@ def train_population(
             f"num_epochs is {num_epochs}, but the population is at epoch {population.epoch}."
         )
 
-    def observe(population):
+    functions = eqx.filter(population.networks, eqx.is_array, inverse=True)
+
+    def observe(population, kept):
         epoch = population.epoch
+        networks = _with(kept, population.networks)
         if population.validation_loss.shape[1] == epoch:
-            loss = _evaluate(population.networks, validation)
+            loss = _evaluate(networks, validation)
             population = _append(population, "validation_loss", loss)
         new = chosen - set(np.asarray(population.spectrum_epochs).tolist())
         if stream is not None and epoch in new:
-            spectra = population_spectra(population, stream, transient=transient)
+            spectra = _spectra(networks.cell, jnp.asarray(stream), None, transient)
             population = _append(population, "exponents", spectra.exponents)
             population = _append(population, "standard_error", spectra.standard_error)
             population = _append(population, "unresolved", spectra.unresolved)
@@ -140,19 +144,23 @@ def train_population(
             save_tree(file, population, identity_of(population) | settings)
         return population
 
-    population = observe(population)
-    while population.epoch < num_epochs:
-        networks, memory, loss = _train_epoch(
-            population.networks,
-            population.memory,
-            population.hyperparameters,
-            jax.vmap(lambda key, epoch=population.epoch: jr.fold_in(key, epoch))(population.key),
-            training,
-            optimizer,
-            batch_size,
-        )
-        population = eqx.tree_at(lambda p: (p.networks, p.memory), population, (networks, memory))
-        population = observe(_append(population, "training_loss", loss))
+    with keep((functions, optimizer)) as (kept, update):
+        population = observe(population, kept)
+        while population.epoch < num_epochs:
+            epoch = population.epoch
+            networks, memory, loss = _train_epoch(
+                _with(kept, population.networks),
+                population.memory,
+                population.hyperparameters,
+                jax.vmap(lambda key, epoch=epoch: jr.fold_in(key, epoch))(population.key),
+                training,
+                update,
+                batch_size,
+            )
+            population = eqx.tree_at(
+                lambda p: (p.networks, p.memory), population, (_with(functions, networks), memory)
+            )
+            population = observe(_append(population, "training_loss", loss), kept)
     return population
 
 
@@ -182,6 +190,11 @@ def population_spectra(
         (2, 4)
     """
     return _spectra(population.networks.cell, jnp.asarray(stream), num_exponents, transient)
+
+
+def _with(functions: Network, networks: Network) -> Network:
+    """The same arrays, with these functions."""
+    return eqx.combine(eqx.filter(networks, eqx.is_array), functions)
 
 
 def _program(optimizer: optax.GradientTransformation, population: Population) -> str:
@@ -231,7 +244,7 @@ def _for_each(function: Callable, batched: PyTree) -> PyTree:
     return jax.vmap(one)(arrays)
 
 
-@eqx.filter_jit
+@compiled
 def _train_epoch(networks, memory, hyperparameters, keys, examples, optimizer, batch_size):
     count = examples.inputs.shape[0]
     num_updates = count // batch_size
@@ -265,12 +278,12 @@ def _train_epoch(networks, memory, hyperparameters, keys, examples, optimizer, b
     return eqx.combine(weights, networks), memory, loss
 
 
-@eqx.filter_jit
+@compiled
 def _evaluate(networks, examples):
     return _for_each(lambda network: mean_loss(network, examples), (networks,))
 
 
-@eqx.filter_jit
+@compiled
 def _spectra(cells, stream, num_exponents, transient):
     def spectrum(cell):
         cell = jax.tree.map(

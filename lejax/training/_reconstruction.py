@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._cell import without_gradient
 from .._check import check_concrete, check_count, find_nonfinite
+from .._closures import compiled, keep
 from .._signature import checked_but
 from ._observation import ObservedCell
 from ._selection import PredictionScore
@@ -173,43 +174,37 @@ def reconstruct(
     losses, alphas, scores, epochs = [], [], [run.score], list(run.score_epochs)
     last, memory = run.last, run.memory
     alpha = _first_alpha(run, forcing, series.dtype)
-    kept = run.models, run.best_score, run.best_epoch
+    last, functions = eqx.partition(last, eqx.is_array)
+    best = eqx.filter(run.models, eqx.is_array), run.best_score, run.best_epoch
+    with keep((functions, forcing, optimizer, penalty, score)) as kept:
 
-    def evaluate(kept, epoch):
-        value, kept = _select(kept, last, np.asarray(epoch), validation, validation_inputs, score)
-        scores.append(value[:, None])
-        epochs.append(epoch)
-        return kept
+        def evaluate(best, epoch):
+            value, best = _select(
+                best, last, kept[0], np.asarray(epoch), validation, validation_inputs, kept[-1]
+            )
+            scores.append(value[:, None])
+            epochs.append(epoch)
+            return best
 
-    if not epochs:
-        kept = evaluate(kept, 0)
-    for epoch in range(run.epoch, num_epochs):
-        last, memory, alpha, loss = _train_epoch(
-            last,
-            memory,
-            alpha,
-            run.keys,
-            np.asarray(epoch),
-            data,
-            forcing,
-            noise,
-            optimizer,
-            penalty,
-            sizes,
-        )
-        losses.append(loss[:, None])
-        alphas.append(alpha[:, None])
-        if (epoch + 1) % score_every == 0 or epoch + 1 == num_epochs:
-            kept = evaluate(kept, epoch + 1)
+        if not epochs:
+            best = evaluate(best, 0)
+        for epoch in range(run.epoch, num_epochs):
+            last, memory, alpha, loss = _train_epoch(
+                last, memory, alpha, run.keys, np.asarray(epoch), data, noise, *kept[:-1], sizes
+            )
+            losses.append(loss[:, None])
+            alphas.append(alpha[:, None])
+            if (epoch + 1) % score_every == 0 or epoch + 1 == num_epochs:
+                best = evaluate(best, epoch + 1)
     return Reconstruction(
-        models=kept[0],
+        models=eqx.combine(best[0], functions),
         training_loss=jnp.concatenate([run.training_loss, *losses], axis=1),
         score=jnp.concatenate(scores, axis=1),
         score_epochs=np.asarray(epochs),
-        best_score=kept[1],
-        best_epoch=kept[2],
+        best_score=best[1],
+        best_epoch=best[2],
         alpha=jnp.concatenate([run.alpha, *alphas], axis=1),
-        last=last,
+        last=eqx.combine(last, functions),
         memory=memory,
         keys=run.keys,
     )
@@ -288,13 +283,13 @@ def _check_data(name, series, inputs_name, inputs, models):
     return series.astype(dtype), jax.tree.map(lambda x: jnp.asarray(x, dtype), inputs)
 
 
-@eqx.filter_jit
+@compiled
 def _train_epoch(
-    models, memory, alpha, keys, epoch, data, forcing, noise, optimizer, penalty, sizes
+    arrays, memory, alpha, keys, epoch, data, noise, functions, forcing, optimizer, penalty, sizes
 ):
     num_updates, batch_size, num_steps = sizes
     series, inputs = data
-    weights, rest = eqx.partition(models, eqx.is_inexact_array)
+    weights, rest = eqx.partition(eqx.combine(arrays, functions), eqx.is_inexact_array)
 
     def batch_loss(weights, alpha, observed, fed, inputs):
         model = eqx.combine(weights, rest)
@@ -333,21 +328,21 @@ def _train_epoch(
 
     numbers = epoch * num_updates + jnp.arange(num_updates)
     (weights, memory, alpha), errors = jax.lax.scan(step, (weights, memory, alpha), numbers)
-    return eqx.combine(weights, rest), memory, alpha, jnp.mean(errors, axis=0)
+    arrays = eqx.filter(eqx.combine(weights, rest), eqx.is_array)
+    return arrays, memory, alpha, jnp.mean(errors, axis=0)
 
 
-@eqx.filter_jit
-def _select(kept, models, epoch, validation, inputs, score):
+@compiled
+def _select(kept, arrays, functions, epoch, validation, inputs, score):
     """The score of each model, and the better of it and the one kept so far."""
     best, best_score, best_epoch = kept
+    models = eqx.combine(arrays, functions)
     value = eqx.filter_vmap(lambda model: score(model, validation, inputs))(models)
     better = value < best_score  # False for NaN
 
     def choose(new, old):
-        if not eqx.is_array(new):
-            return new
         return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    best = jax.tree.map(choose, models, best)
+    best = jax.tree.map(choose, arrays, best)
     best_score = jnp.where(better, value, best_score).astype(best_score.dtype)
     return value, (best, best_score, jnp.where(better, epoch, best_epoch))
