@@ -195,9 +195,11 @@ class ParallelQR(Method):
         # Chunks count from their own start; the state is bad from the first point that is not finite on.
         bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points, vector[None]])), axis=1)
         of_chunk = jnp.where(
-            growth.first_bad_step < 0, total + 1, counted_from + growth.first_bad_step
+            growth.first_bad_step < 0, total + 1, np.int32(counted_from) + growth.first_bad_step
         )
-        first = jnp.minimum(jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad), total + 1))
+        first = jnp.minimum(
+            jnp.min(of_chunk), jnp.where(jnp.any(bad), jnp.argmax(bad).astype(jnp.int32), total + 1)
+        )
         return Growth(
             vector,
             jax.tree.map(lambda x: x[-1], growth.frames),

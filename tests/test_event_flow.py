@@ -280,7 +280,10 @@ def test_an_equilibrium_on_all_hyperplanes_is_found_once_and_lines_are_none():
     np.testing.assert_allclose(found.points, np.zeros((1, 5)))
     assert found.kind == ["stable node"]
     line = ContinuousALRNN(jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones(2), 1)
-    found = find_equilibria(line)
+    with pytest.warns(
+        UserWarning, match="no equilibrium was found, but the Jacobian is singular in 2"
+    ):
+        found = find_equilibria(line)
     assert len(found.points) == 0
     assert int(found.num_singular) == 2
     centre = ContinuousALRNN(jnp.zeros(2), jnp.array([[0.0, 1.0], [-1.0, 0.0]]), jnp.ones(2), 0)

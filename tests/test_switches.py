@@ -29,16 +29,9 @@ RUN = (
 )
 
 
-# Complex modes of a cell meet real inputs, Adam of optax counts in integers: dtypes that are promoted in silence there.
-# The chunks, the pieces of a flow and what stands beside them still are.
+# Complex modes of a cell meet real inputs, and Adam of optax counts in integers: there dtypes are promoted in silence.
 IMPLICIT = (
     "embedding.cross_validate.autoencoder",
-    "embedding.fit_classifier",
-    "indicators.echo_state_index",
-    "indicators.zero_one_test",
-    "lyapunov_spectrum.parallel",
-    "plrnn.sample_flow",
-    "plrnn.sample_flow.jacobian",
     "unroll.modes",
 )
 

@@ -69,7 +69,8 @@ def _test(series, frequencies):
             return jnp.mean(jnp.real(moved) ** 2 + jnp.imag(moved) ** 2)
 
         square = jax.lax.map(displacement, lags)
-        centered, time = square - jnp.mean(square), (lags - jnp.mean(lags)).astype(square.dtype)
+        centered, times = square - jnp.mean(square), lags.astype(square.dtype)
+        time = times - jnp.mean(times)
         spread = jnp.sqrt(jnp.sum(centered**2) * jnp.sum(time**2))
         value = jnp.where(spread > 0, centered @ time / jnp.where(spread > 0, spread, 1), 0)
         return jnp.where(jnp.isfinite(spread), value, jnp.nan)  # a diverged series says nothing

@@ -79,7 +79,13 @@ def value_and_slope(
     coefficients: Float[Array, "h n"], x: Float[Array, " h"]
 ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
     """Value and slope of h polynomials, each at its own point."""
-    order = jnp.arange(coefficients.shape[1])  # integers: their powers have derivatives at 0
-    powers = x[:, None] ** order[None]
-    slopes = jnp.sum(coefficients[:, 1:] * order[None, 1:] * powers[:, :-1], axis=1)
-    return jnp.sum(coefficients * powers, axis=1), slopes
+    terms = powers(x, coefficients.shape[1])
+    order = jnp.arange(1, coefficients.shape[1]).astype(x.dtype)
+    slopes = jnp.sum(coefficients[:, 1:] * order[None] * terms[:, :-1], axis=1)
+    return jnp.sum(coefficients * terms, axis=1), slopes
+
+
+def powers(x: Float[Array, " h"], count: int) -> Float[Array, "h n"]:
+    """1, x, x^2, .. of each; of integer order, so that they have derivatives at 0."""
+    order = jnp.broadcast_to(jnp.arange(count), (len(x), count))
+    return jax.lax.pow(jnp.broadcast_to(x[:, None], order.shape), order)

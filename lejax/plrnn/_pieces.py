@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._batch import batch_all
 from .._cell import vary_with, without_gradient
 from .._piecewise_linear import PiecewiseLinearMap
-from ._bernstein import first_zero, value_and_slope
+from ._bernstein import first_zero, powers, value_and_slope
 
 
 # Coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns.
@@ -65,7 +65,7 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
-    return jnp.tensordot(time ** jnp.arange(len(terms)), terms, 1)
+    return jnp.tensordot(powers(time[None], len(terms))[0], terms, 1)
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
@@ -115,8 +115,7 @@ def _next_piece(
     region, side = region ^ is_wrong, jnp.where(is_wrong, -side, side)
     terms = expand(network, region, columns)
     reach = jnp.minimum(_reach(network.affine(region)[0], terms), limit)
-    powers = reach ** jnp.arange(len(terms))
-    units = network.W2 @ (terms[:, :, 0] * powers[:, None]).T
+    units = network.W2 @ (terms[:, :, 0] * powers(reach[None], len(terms)).T).T
     fraction, crossed = first_zero((side[:, None] * units).at[:, 0].add(side * network.h2 + slack))
     is_last = (fraction == 1) & (reach == limit)
     return _Piece(terms, region, fraction * reach, crossed, is_last)
@@ -254,7 +253,7 @@ def replay(
         return jax.lax.cond(is_idle, lambda carry: carry, move, carry), None
 
     start = jnp.zeros_like(columns, shape=()), columns
-    steps = jnp.arange(rows), *schedule[:3]
+    steps = jnp.arange(rows, dtype=jnp.int32), *schedule[:3]
     return jax.lax.scan(piece, start, steps)[0][1]
 
 
