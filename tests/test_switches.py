@@ -29,9 +29,11 @@ RUN = (
 )
 
 
-# Complex modes of a cell meet real inputs, and Adam of optax counts in integers: there dtypes are promoted in silence.
+# Complex modes of a cell meet real inputs; Adam of optax counts in integers; JAX's own derivative of an integer power
+# multiplies by the power: there dtypes are promoted in silence.
 IMPLICIT = (
     "embedding.cross_validate.autoencoder",
+    "plrnn.sample_flow",
     "unroll.modes",
 )
 
