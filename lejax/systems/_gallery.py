@@ -46,7 +46,8 @@ class MeasuredSystem(NamedTuple):
     start: Float[np.ndarray, " d"]
     """The state the run started from, dysts' own; empty where it was not written down."""
     second_start: Float[np.ndarray, " d"]
-    """Where a second, shorter run started from: the start moved by half of the spread of the motion, or less where that diverged."""
+    """Where a second, shorter run started from: the start moved by half of the spread of the motion, or less where that
+    diverged or, where volumes are not conserved, led to another attractor."""
     second_exponents: Float[np.ndarray, " d"]
     """Its exponents, in descending order; empty if there is no second run."""
     second_error: Float[np.ndarray, " d"]
