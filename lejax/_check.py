@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
@@ -185,16 +186,10 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
                 f"{name_of(cell)} cannot be called as cell(input, state): {problem}. What takes only the state is wrapped, "
                 "lambda input, state: cell(state)."
             ) from error
-        reason += _right_state(cell, state)
-        if input is None and isinstance(error, TypeError | ValueError | AttributeError):
-            raise TypeError(
-                f"{name_of(cell)} failed when called without an input. If it needs one, close its loop with "
-                "ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs jnp.zeros((num_steps, input_size)), "
-                f"or where one constant input is taken jnp.zeros(input_size). It said: {reason}"
-            ) from error
+        fed = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
+        hint = _right_state(cell, state) or _hint(error, input, state)
         raise TypeError(
-            f"{name_of(cell)} failed on one step with input {describe(input)} and state "
-            f"{describe(state)}. It said: {reason}"
+            f"{name_of(cell)} failed on one step {fed} and state {describe(state)}.{hint} It said: {reason}"
         ) from error
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
@@ -251,16 +246,45 @@ def _right_state(cell: Cell, state: PyTree) -> str:
             return ""
     else:
         return ""
-    alike = describe(wanted) == describe(state)
-    return "" if alike else f" Its state must be like {describe(wanted)}, got {describe(state)}."
+    if describe(wanted) == describe(state):
+        return ""
+    said = f" Its state must be like {describe(wanted)}, got {describe(state)}."
+    ranks = [[jnp.ndim(x) for x in jtu.tree_leaves(tree)] for tree in (state, wanted)]
+    return said + _MAP * (ranks[0] == [rank + 1 for rank in ranks[1]])
+
+
+_MAP = " If these are many states or sequences at once, map over them with jax.vmap."
+
+
+def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
+    """What most often is wrong with a step that fails so."""
+    if isinstance(error, jax.errors.JAXTypeError):
+        return (
+            " A step is traced, so that its numbers are not known: write jnp.where instead of if, and functions of "
+            "jax.numpy instead of NumPy's and float()."
+        )
+    if any(jnp.iscomplexobj(x) for x in jtu.tree_leaves(input)):
+        return " The input is complex: give its real and imaginary parts as two channels."
+    if any(jnp.ndim(x) > 1 for x in jtu.tree_leaves((input, state))):
+        return _MAP
+    if any(jnp.ndim(x) == 0 for x in jtu.tree_leaves(input)):
+        return " The input of a step is one number: a series of one channel has two axes, inputs[:, None]."
+    if input is None:
+        return (
+            " If it needs an input, close its loop with ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs "
+            "jnp.zeros((num_steps, input_size)), or where one constant input is taken jnp.zeros(input_size)."
+            + " If the state was to be a vector, a list of states (guesses) has one more axis in front."
+            * all(jnp.ndim(x) == 0 for x in jtu.tree_leaves(state))
+        )
+    return ""
 
 
 def _state_among(out: Any, state: PyTree) -> str:
     """What to do with a cell that returns its state beside something else, such as (carry, output) of Flax."""
     if not isinstance(out, tuple):
         return (
-            " A state and what becomes of it must be alike: both one array, or both lists."
-            * isinstance(out, list)
+            " A state and what becomes of it must be alike: both one array, or both lists. Of a list make an array, "
+            "jnp.array(...)." * (isinstance(out, list) or isinstance(state, list))
         )
     shapes = jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
     for i, part in enumerate(out):

@@ -274,7 +274,7 @@ def _load_csv(path: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         reason = str(error).partition(";")[0].rstrip(".")  # what follows is advice on loadtxt
         raise BadInput(
-            f"--inputs {path} cannot be read as numbers and commas: {reason}."
+            f"--inputs {path} cannot be read as numbers and commas, without a header: {reason}."
         ) from error
     if array.size == 0:
         raise BadInput(f"--inputs {path} holds no numbers.")

@@ -86,6 +86,8 @@ class FoundBlocks(Blocks):
     cost more than four times as much. Components of one number need no frame. Of the others at most 8 are told apart, and
     neighbors join where there are more. In states of more than 2048 numbers components are made of whole arrays.
 
+    `SequentialQR(blocks=DeclaredBlocks())` turns the search off.
+
     Cost: some tens of milliseconds a compilation. A step pushes as many columns as one dense block would, at most.
 
     !!! example

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._cell import Cell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -18,11 +18,12 @@ from ._check import (
     check_positive,
     check_state,
     check_step,
-    find_nonfinite,
 )
 from ._closures import compiled
+from ._divergence import advice_on_divergence
 from ._ginelli import Covariant, forward, forward_and_back
 from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
+from ._results import RESULTS
 from ._signature import checked
 from ._tangent import CellPush, make_push, tangent_dtype
 
@@ -329,10 +330,5 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
 def raise_if_nonfinite(exponents, cell, state, inputs) -> None:
     if is_traced(exponents) or not np.any(np.isnan(exponents)):
         return
-    culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))
-    culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
-    message = (
-        "The run left the floating-point numbers: the state or its tangent became NaN or infinite."
-    )
-    message += f" {culprit}." if culprit else ""
+    message = RESULTS[RESULTS.nonfinite] + advice_on_divergence(cell, state, inputs)
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")

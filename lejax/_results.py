@@ -4,7 +4,11 @@ import equinox as eqx
 
 
 class RESULTS(eqx.Enumeration):
-    """The statuses a run can end with; `RESULTS[result]` is the sentence that belongs to one."""
+    """The statuses a run can end with: `successful`, `nonfinite`, `interval_too_long`, `overlap_too_short`, `exponents_ascend`.
+
+    `spectrum.result == RESULTS.successful` compares, under `jit` and `vmap` too; `RESULTS[spectrum.result]` is the sentence that
+    belongs to one.
+    """
 
     successful = "The run succeeded."
     nonfinite = (

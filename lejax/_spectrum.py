@@ -10,7 +10,7 @@ from scipy.special import stdtr, stdtrit
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push
-from ._cell import Cell, TimedCell, first_input, is_traced, name_of, ravel, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -18,9 +18,9 @@ from ._check import (
     check_positive,
     check_state,
     check_step,
-    find_nonfinite,
 )
 from ._closures import compiled
+from ._divergence import advice_on_divergence
 from ._loop import Plan, tolerable_error
 from ._method import Method, SequentialQR
 from ._results import RESULTS
@@ -34,7 +34,7 @@ from ._rooms import (
 )
 from ._signature import checked
 from ._statistics import block_lengths, estimate_error, weighted_mean
-from ._tangent import check_frame, tangent_dtype
+from ._tangent import check_directions_of, tangent_dtype
 
 
 class LyapunovSpectrum(eqx.Module):
@@ -145,7 +145,8 @@ def lyapunov_spectrum(
     ones it replaces those: the last exponents before a lost one are then upper bounds too. They show in `rounding_error`:
     what stays above 1e-8 with `every=1` is noise of that size, whatever its `standard_error`.
     Where the state is reset or hits a wall inside a step (`jnp.where`), the tangent map lacks the jump that the moving
-    time of the crossing adds (the saltation matrix): make the step end at the event, as `EventExactFlow` does.
+    time of the crossing adds (the saltation matrix): make the step end at the event, as `lejax.plrnn.EventExactFlow` does
+    for piecewise-linear fields.
     An exponent of 0 says nothing of stability: a state may attract, or let go, as a power of time.
     In float32 expect errors of 1e-5 to 1e-6.
 
@@ -170,7 +171,7 @@ def lyapunov_spectrum(
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)
     if frame is not None:
-        frame = check_frame(frame, vector)
+        frame = check_directions_of(frame, vector)
         if frame.shape[1] > vector.size:
             raise ValueError(
                 f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "
@@ -325,10 +326,8 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
         return
     message = RESULTS[spectrum.result]
     if bool(spectrum.result == RESULTS.nonfinite):
-        culprits = (find_nonfinite(name_of(cell), cell), find_nonfinite("state", state))
-        culprit = next(filter(None, (*culprits, find_nonfinite("inputs", inputs))), None)
         message += f" It happened at step {int(spectrum.first_bad_step)}."
-        message += f" {culprit}." if culprit else _advice_on_divergence(cell, state, inputs)
+        message += advice_on_divergence(cell, state, inputs)
     elif bool(spectrum.result == RESULTS.overlap_too_short):
         worst = float(jnp.max(spectrum.overlap_bias))
         message += f" Here the estimated bias is up to {worst:.1e}."
@@ -345,29 +344,3 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
             f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
         )
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
-
-
-def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
-    """What to try if nothing that went in was bad."""
-    substeps, is_timed = getattr(cell, "substeps", None), isinstance(cell, TimedCell)
-    if is_timed and substeps is not None:  # a Flow
-        return (
-            f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
-            f"dt={time_step(cell)} and substeps={substeps}; take a smaller dt or more substeps."
-        )
-    if _is_linear(cell, state, inputs):
-        return (
-            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend on it: "
-            "start at zeros."
-        )
-    return ""
-
-
-def _is_linear(cell: Cell, state: PyTree, inputs: PyTree) -> bool:
-    """Whether the first step takes twice the state to twice the new one."""
-    input = first_input(inputs)
-    vector, unravel = ravel(state)
-    # Under jit a step says nothing of its own if it fails.
-    step = jax.jit(lambda vector: ravel(cell(input, unravel(vector)))[0])
-    once, twice = step(vector), step(2 * vector)
-    return bool(jnp.allclose(twice, 2 * once, rtol=1e-3, atol=0) & jnp.any(once != 0))

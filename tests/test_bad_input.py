@@ -88,6 +88,16 @@ CASES = {
         ValueError,
         r"frame has 5 columns, but a state of 4 numbers has room for 4",
     ),
+    "frame of zeros": (
+        lambda: spectrum(frame=jnp.zeros((4, 2))),
+        ValueError,
+        r"frame has 2 columns, but they span only 0 dimensions",
+    ),
+    "frame of one direction": (
+        lambda: lejax.run.long_run(CELL, STATE, INPUTS, frame=jnp.ones((4, 2))),
+        ValueError,
+        r"frame has 2 columns, but they span only 1 dimensions: they must be linearly independent",
+    ),
     "complex frame": (
         lambda: spectrum(frame=1j * jnp.eye(4)),
         TypeError,
@@ -273,7 +283,7 @@ CASES = {
     "cast inside a low precision cell": (
         lambda: spectrum(Casts(), jnp.ones(2, jnp.bfloat16), None, num_steps=3),
         TypeError,
-        r"Casts casts its state to bfloat16 itself, so its tangent cannot be computed in float32",
+        r"Casts makes bfloat16 of its state, so its tangent cannot be computed in float32",
     ),
     "empty stack": (lambda: Stack([]), ValueError, r"at least one layer"),
     "mixed stack": (
@@ -708,6 +718,73 @@ MORE_CASES = {
 CASES |= MORE_CASES
 
 
+def branching(input, state):
+    return state if state[0] > 0 else -state
+
+
+def henon(input, state):
+    x, y = state
+    return jnp.stack([1 - 1.4 * x**2 + y, 0.3 * x])
+
+
+CASES |= {
+    "branch on a number": (
+        lambda: spectrum(branching, jnp.ones(2), None, num_steps=5),
+        TypeError,
+        r"branching failed on one step .* write jnp.where instead of if",
+    ),
+    "NumPy in a step": (
+        lambda: lejax.unroll(lambda u, x: np.sin(x), jnp.ones(2), num_steps=5),
+        TypeError,
+        r"and functions of jax.numpy instead of NumPy's",
+    ),
+    "a guess for many": (
+        lambda: orbits.find_fixed_points(henon, jnp.zeros(2)),
+        TypeError,
+        r"a list of states \(guesses\) has one more axis in front",
+    ),
+    "a series without channels": (
+        lambda: lejax.unroll(GRUCell(1, 4, key=jr.key(0)), STATE, jnp.zeros(50)),
+        TypeError,
+        r"a series of one channel has two axes, inputs\[:, None\]",
+    ),
+    "a batch without a map": (
+        lambda: spectrum(CELL, jnp.zeros((3, 4)), jnp.zeros((3, 30, 2))),
+        TypeError,
+        r"map over them with jax.vmap",
+    ),
+    "complex inputs": (
+        lambda: spectrum(CELL, STATE, INPUTS + 1j),
+        TypeError,
+        r"The input is complex: give its real and imaginary parts as two channels",
+    ),
+    "a list for an array": (
+        lambda: spectrum(lambda u, x: jnp.array(x) / 2, [0.1, 0.2], None, num_steps=5),
+        TypeError,
+        r"Of a list make an array",
+    ),
+    "half precision in parameters of double": (
+        lambda: spectrum(Henon(), jnp.zeros(2, jnp.float16), None, num_steps=5),
+        TypeError,
+        r"Henon makes float64 of its state, .* or start from a float64 state",
+    ),
+    "numbers of a member": (
+        lambda: lejax.run.sweep(
+            lambda m: Henon(float(m["a"]), 0.3)(None, jnp.ones(2)), lejax.run.Grid(a=np.ones(2))
+        ),
+        TypeError,
+        r"needs the numbers of a member, but it is compiled once",
+    ),
+    "covariant vectors of a stiff flow": (
+        lambda: lejax.covariant_lyapunov_vectors(
+            Flow(lambda u, x: -1e3 * x**3, dt=1.0), jnp.ones(1), num_steps=50
+        ),
+        RuntimeError,
+        r"here dt=1.0 and substeps=1; take a smaller dt or more substeps",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_sentence(name):
     call, kind, sentence = CASES[name]
@@ -773,6 +850,17 @@ WARN = {
     ),
     "find_equilibria": lambda: plrnn.find_equilibria(_rise()),
 }
+
+
+def test_guesses_that_are_not_finite_are_named():
+    for find, options in (
+        (orbits.find_fixed_points, {}),
+        (orbits.find_periodic_orbits, {"period": 2}),
+    ):
+        with pytest.warns(
+            UserWarning, match="guesses holds 4 non-finite values out of 4. Take guesses"
+        ):
+            find(henon, jnp.full((2, 2), jnp.nan), **options)
 
 
 @pytest.mark.parametrize("name", WARN)

@@ -1,6 +1,7 @@
 """The house: imports point down only, files fit in one sitting, `--help` does not wait for JAX."""
 
 import ast
+import pydoc
 import subprocess
 import sys
 import tomllib
@@ -26,7 +27,7 @@ FLOORS = [
     },
     {"_kinds"},
     {"_check", "_signature"},
-    {"_closures"},
+    {"_closures", "_divergence"},
     {"_unroll"},
     {"_adjoint", "_angles", "_orthonormalize", "_piecewise_linear", "_tangent"},
     {"_blocks", "_ginelli"},
@@ -142,3 +143,14 @@ def test_public_list_resolves_lazily():
     assert lejax.__all__ == sorted(lejax.__all__)
     for name in lejax.__all__:
         assert getattr(lejax, name).__doc__
+
+
+def test_help_on_a_package_lists_its_names():
+    for path in PACKAGE.glob("*/__init__.py"):
+        package = getattr(lejax, path.parent.name)
+        text = pydoc.render_doc(package, renderer=pydoc.plaintext)
+        names = package.__dict__.get(
+            "__all__", ["digits", "eeg"]
+        )  # `data` is a module of functions
+        assert names
+        assert all(f" {name}" in text or f".{name}" in text for name in names)

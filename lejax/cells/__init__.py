@@ -34,3 +34,6 @@ from ._reservoir import EchoStateCell as EchoStateCell
 from ._selective import MambaCell as MambaCell, S6Cell as S6Cell
 from ._skew_symmetric import SkewRNN as SkewRNN
 from ._wrappers import ClosedLoop as ClosedLoop, Stack as Stack
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -21,3 +21,6 @@ from ._latent import (
 )
 from ._regression import LinearModel as LinearModel, Regressor as Regressor, Ridge as Ridge
 from ._split import Split as Split, folds as folds
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -21,3 +21,6 @@ from ._two_trajectories import (
     two_trajectory_exponent as two_trajectory_exponent,
 )
 from ._zero_one import zero_one_test as zero_one_test
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

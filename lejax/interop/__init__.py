@@ -2,3 +2,6 @@
 
 from ._dysts import DystsField as DystsField, DystsMap as DystsMap, from_dysts as from_dysts
 from ._torch import from_torch as from_torch
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -6,3 +6,6 @@ from ._prediction_error import (
     prediction_error as prediction_error,
 )
 from ._state_space import state_space_divergence as state_space_divergence
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -17,3 +17,6 @@ from ._periodic_orbits import (
     search_periodic_orbits as search_periodic_orbits,
 )
 from ._stability import Stability as Stability, linear_stability as linear_stability
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

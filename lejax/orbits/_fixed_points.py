@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
-from .._check import check_count, check_positive, check_state, check_step
+from .._check import check_count, check_positive, check_state, check_step, find_nonfinite
 from .._closures import compiled
 from .._signature import checked
 from .._tangent import make_push, tangent_dtype
@@ -145,8 +145,8 @@ def find_fixed_points(
         )
     if not np.any(found.found):
         warnings.warn(
-            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to a fixed point near them. Take guesses from "
-            "trajectories, raise max_iters, or look for slow points with fallback=SpeedMinimization().",
+            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to a fixed point near them{which_are_nonfinite(guesses)}. Take "
+            "guesses from trajectories, raise max_iters, or look for slow points with fallback=SpeedMinimization().",
             stacklevel=3,
         )
     return compact(found)
@@ -212,6 +212,11 @@ def search_fixed_points(
 def check_tolerances(tol_q: Any, tol_unique: Any) -> tuple[Any, Any]:
     tol_q = None if tol_q is None else check_positive("tol_q", tol_q)
     return tol_q, check_positive("tol_unique", tol_unique)
+
+
+def which_are_nonfinite(guesses: PyTree) -> str:
+    problem = find_nonfinite("guesses", guesses)
+    return f": {problem}" if problem else ""
 
 
 def check_guesses(guesses: PyTree) -> tuple[PyTree, int]:

@@ -13,7 +13,7 @@ from .._check import check_count, check_positive, check_state, check_step
 from .._closures import compiled
 from .._signature import checked
 from ..systems import Flow
-from ._fixed_points import check_guesses, check_tolerances, compact
+from ._fixed_points import check_guesses, check_tolerances, compact, which_are_nonfinite
 from ._roots import (
     component_size,
     default_tol_q,
@@ -146,7 +146,7 @@ def find_periodic_orbits(
             else "Take guesses from trajectories, or raise max_iters."
         )
         warnings.warn(
-            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to an orbit of period {period}. {remedy}",
+            f"none of {len(jax.tree.leaves(guesses)[0])} guesses led to an orbit of period {period}{which_are_nonfinite(guesses)}. {remedy}",
             stacklevel=3,
         )
     return compact(found)

@@ -6,3 +6,6 @@ from ._orbit_diagram import plot_orbit_diagram as plot_orbit_diagram
 from ._phase_portrait import plot_phase_portrait as plot_phase_portrait
 from ._population import plot_latent as plot_latent, plot_spectra as plot_spectra
 from ._spectrum import plot_convergence as plot_convergence, plot_spectrum as plot_spectrum
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -42,3 +42,6 @@ from ._vector_field import (
     ContinuousALRNN as ContinuousALRNN,
     PiecewiseLinearField as PiecewiseLinearField,
 )
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -130,7 +130,8 @@ def check_same(path: Path, theirs: Identity, ours: Identity, names: Iterable[str
         here, there = ours.get(name, "absent"), theirs.get(name, "absent")
         if here != there:
             raise ValueError(
-                f"checkpoint {str(path)!r} belongs to another run: its {name} is {there}, but here it is {here}."
+                f"checkpoint {str(path)!r} belongs to another run: its {name} is {there}, but here it is {here}. Delete it or "
+                "name another."
             )
 
 

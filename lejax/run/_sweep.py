@@ -97,7 +97,14 @@ def sweep(
     name = name_of(function)
     if inspect.isclass(function):
         raise TypeError(f"function must be a function of one member, got the class {name}.")
-    out = _check_output(name, eqx.filter_eval_shape(function, shapes_of(host, ())))
+    try:
+        shapes = eqx.filter_eval_shape(function, shapes_of(host, ()))
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            f"{name} needs the numbers of a member, but it is compiled once for all of them: write jnp.where instead of if, and "
+            f"functions of jax.numpy instead of NumPy's and float(). It said: {type(error).__name__}: {error}"
+        ) from error
+    out = _check_output(name, shapes)
 
     if batch_size is None and folder is not None and (folder / _HEAD).exists():
         batch_size = _batch_size(folder / _HEAD)

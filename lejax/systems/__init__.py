@@ -16,3 +16,6 @@ from ._vector_fields import (
     Rossler as Rossler,
     VanDerPol as VanDerPol,
 )
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -45,3 +45,6 @@ from ._teacher_forcing import (
     TeacherForcing as TeacherForcing,
     forced_states as forced_states,
 )
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
