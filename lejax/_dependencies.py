@@ -8,6 +8,7 @@ A set of inputs is a row of bits, eight in a byte; of an array of shape s the se
 or `None` where nothing depends on the tangent.
 """
 
+import functools as ft
 import math
 from collections.abc import Callable, Sequence
 from itertools import starmap
@@ -23,12 +24,16 @@ from jaxtyping import Bool, PyTree
 
 Sets = np.ndarray | None
 
+_LONGEST = 64  # a constant that more equations in a row make is not computed: each is a call inside the last one
+
 
 class _Value(NamedTuple):
     """What is known of an array: the inputs it depends on and, if it is made of constants, how to get it."""
 
     sets: Sets
     constant: Callable[[], np.ndarray] | None = None
+    length: int = 0
+    """How many equations in a row make the constant."""
 
 
 def dependencies(
@@ -98,9 +103,12 @@ def _without_tangent(equation, values) -> list[_Value]:
     """Of constants alone an integer is a constant too: it may be an index. It is computed where it is asked for."""
     if len(equation.outvars) != 1 or not _is_whole_number(equation.outvars[0].aval.dtype):
         return [_Value(None)] * len(equation.outvars)
-    if any(value.constant is None for value in values):
+    length = 1 + max((value.length for value in values), default=0)
+    if length > _LONGEST or any(value.constant is None for value in values):
         return [_Value(None)]
-    return [_Value(None, lambda: _evaluate(equation, [value.constant() for value in values]))]
+    # Once, however many read it: where each equation reads the last one twice, the calls would double.
+    once = ft.cache(lambda: _evaluate(equation, [value.constant() for value in values]))
+    return [_Value(None, once, length)]
 
 
 def _evaluate(equation, operands: Sequence[np.ndarray]) -> np.ndarray:
@@ -122,26 +130,20 @@ def _union(sets: Sequence[Sets]) -> Sets:
     return total
 
 
-def _merge(sets: np.ndarray) -> np.ndarray:
-    """The union over all elements."""
-    return np.bitwise_or.reduce(sets.reshape(-1, sets.shape[-1]), axis=0)
-
-
 def _spread(sets: Sets, shape: tuple[int, ...]) -> Sets:
     return None if sets is None else np.broadcast_to(sets, (*shape, sets.shape[-1]))
 
 
 def _everything(equation, values):
     """Any primitive: every element of every output depends on all inputs."""
-    merged = _union([_merge(value.sets) for value in values if value.sets is not None])
+    sets = [value.sets for value in values if value.sets is not None]
+    merged = _union([np.bitwise_or.reduce(x.reshape(-1, x.shape[-1]), axis=0) for x in sets])
     return [_Value(_spread(merged, var.aval.shape)) for var in equation.outvars]
 
 
 def _elementwise(equation, values):
-    shape = equation.outvars[0].aval.shape
-    sets = [value.sets for value in values]
-    total = _union([one for one in sets if one is not None])
-    return [_Value(_spread(total, shape))]
+    total = _union([value.sets for value in values])
+    return [_Value(_spread(total, equation.outvars[0].aval.shape))]
 
 
 def _each_by_itself(equation, values):
@@ -341,15 +343,11 @@ def _scan(equation, values):
         return _follow_closed(params["jaxpr"], [*constants, *carry, *rows])
 
     carry, outputs = _until_stable(body, [x.sets for x in values[first:second]])
-    stacked = [
-        _Value(
-            None
-            if out.sets is None
-            else np.broadcast_to(out.sets, (params["length"], *out.sets.shape))
-        )
-        for out in outputs[len(carry) :]
+    stacked = zip(outputs[len(carry) :], equation.outvars[len(carry) :], strict=True)
+    return [
+        *map(_Value, carry),
+        *(_Value(_spread(out.sets, var.aval.shape)) for out, var in stacked),
     ]
-    return [*map(_Value, carry), *stacked]
 
 
 def _while(equation, values):

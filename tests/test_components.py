@@ -72,6 +72,28 @@ def test_dependencies(name):
         assert np.all(found | (np.asarray(jacobian).reshape(found.shape) == 0))
 
 
+def permuted(x, times):
+    """Elements by indices that many equations in a row make, each of which reads the last one twice."""
+    places = jnp.arange(x.size)
+    for _ in range(times):
+        places = (2 * places - places) % x.size
+    return x[places]
+
+
+def test_indices_are_computed_once(monkeypatch):
+    counts = []
+    evaluate = lejax._dependencies._evaluate
+    monkeypatch.setattr(
+        lejax._dependencies, "_evaluate", lambda *args: counts.append(0) or evaluate(*args)
+    )
+    assert np.array_equal(read(lambda x: permuted(x, 12)), np.eye(6))
+    assert len(counts) < 200
+
+
+def test_indices_of_a_long_chain_are_unknown():
+    assert np.all(read(lambda x: permuted(x, 400)))
+
+
 def test_rules_of_derivatives_count_and_not_the_values():
     @jax.custom_jvp
     def spike(x):
