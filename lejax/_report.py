@@ -154,10 +154,8 @@ def write(report: Report, folder: Path, plot: bool) -> list[Path]:
 
 def _write_whole(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
     """All of the files or none: only once every writer is done do they take their names, and what had these
-    names comes back if one of them cannot be taken."""
-    mark = secrets.token_hex(
-        8
-    )  # names of this call alone, in new files: nothing is written through a link
+    names comes back if one of them cannot be taken. A name that stood for a file always does, also if the process is killed."""
+    mark = secrets.token_hex(8)  # names of this call alone: nothing is written through a link
     new, old = (
         {path: path.with_name(f".{path.name}.{mark}.{x}") for path in writers} for x in "no"
     )
@@ -170,14 +168,15 @@ def _write_whole(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
             if path.is_dir() and not path.is_symlink():
                 raise IsADirectoryError(f"{path.name} is a directory")
             with suppress(FileNotFoundError):
-                os.replace(path, old[path])
+                shutil.copy2(path, old[path], follow_symlinks=False)
             moved.append(path)
             os.replace(new[path], path)
     except BaseException:
         for path in moved:
-            path.unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
+            try:
                 os.replace(old[path], path)
+            except FileNotFoundError:
+                path.unlink(missing_ok=True)
         raise
     finally:
         for leftover in (*new.values(), *old.values()):

@@ -600,3 +600,19 @@ def test_a_long_table_shows_both_ends():
         shown = [int(word) for line in lines for word in line.split() if word.isdigit()]
         assert sorted(shown) == [*range(1, 48), 105, *range(153, 201)]
         assert sum("... 105 more in the files" in line for line in lines) == 1
+
+
+def test_a_name_always_stands_for_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "spectrum.json"
+    path.write_bytes(b"old")
+    seen, replace = [], os.replace
+
+    def watched(source, target):
+        seen.append(path.exists() and path.read_bytes())
+        replace(source, target)
+
+    monkeypatch.setattr(_report.os, "replace", watched)
+    _report._write_whole({path: lambda file: file.write(b"new")})
+    assert seen == [b"old"]
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
