@@ -25,6 +25,7 @@ from jaxtyping import Bool, PyTree
 Sets = np.ndarray | None
 
 _LONGEST = 64  # a constant that more equations in a row make is not computed: each is a call inside the last one
+_MOST_ROUNDS = 16  # through the body of a loop
 
 
 class _Value(NamedTuple):
@@ -317,16 +318,15 @@ def _branches(equation, values):
     return [_Value(_union([value.sets for value in one])) for one in zip(*outputs, strict=True)]
 
 
-def _until_stable(body, carry: list[Sets]) -> tuple[list[Sets], list[_Value]]:
-    """The sets of what a loop carries, which only grow, and the outputs of its body with them."""
-    while True:
+def _until_stable(body, carry: list[Sets]) -> tuple[list[Sets], list[_Value]] | None:
+    """The sets of what a loop carries, which only grow, and the outputs of its body with them, if that takes few rounds."""
+    for _ in range(_MOST_ROUNDS):
         outputs = body([_Value(sets) for sets in carry])
-        grown = [
-            _union([old, new.sets]) for old, new in zip(carry, outputs[: len(carry)], strict=True)
-        ]
+        grown = [_union([old, new.sets]) for old, new in zip(carry, outputs, strict=False)]
         if all(starmap(np.array_equal, zip(carry, grown, strict=True))):
             return carry, outputs
         carry = grown
+    return None
 
 
 def _scan(equation, values):
@@ -342,7 +342,9 @@ def _scan(equation, values):
     def body(carry):
         return _follow_closed(params["jaxpr"], [*constants, *carry, *rows])
 
-    carry, outputs = _until_stable(body, [x.sets for x in values[first:second]])
+    if (settled := _until_stable(body, [x.sets for x in values[first:second]])) is None:
+        return _everything(equation, values)
+    carry, outputs = settled
     stacked = zip(outputs[len(carry) :], equation.outvars[len(carry) :], strict=True)
     return [
         *map(_Value, carry),
@@ -359,8 +361,8 @@ def _while(equation, values):
     def body(carry):
         return _follow_closed(params["body_jaxpr"], [*constants, *carry])
 
-    carry, _ = _until_stable(body, [x.sets for x in values[second:]])
-    return list(map(_Value, carry))
+    settled = _until_stable(body, [x.sets for x in values[second:]])
+    return _everything(equation, values) if settled is None else list(map(_Value, settled[0]))
 
 
 _ELEMENTWISE = (

@@ -90,6 +90,29 @@ def test_indices_are_computed_once(monkeypatch):
     assert len(counts) < 200
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        jax.lax.fori_loop,
+        lambda *args: jax.lax.while_loop(
+            lambda c: c[0] < args[1], lambda c: (c[0] + 1, args[2](c[0], c[1])), (args[0], args[3])
+        )[1],
+    ],
+)
+def test_loops_that_carry_far_are_unknown_and_short_to_read(loop, monkeypatch):
+    rounds = []
+
+    def body(_, x):
+        return x.at[1:].add(x[:-1])
+
+    follow = lejax._dependencies._scatter_add
+    monkeypatch.setitem(
+        lejax._dependencies._RULES, "scatter-add", lambda *args: rounds.append(0) or follow(*args)
+    )
+    assert np.all(read(lambda x: loop(0, 9, body, x), 90))
+    assert len(rounds) < 40
+
+
 def test_indices_of_a_long_chain_are_unknown():
     assert np.all(read(lambda x: permuted(x, 400)))
 
