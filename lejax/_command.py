@@ -273,9 +273,8 @@ def _load_csv(path: Path) -> np.ndarray:
             array = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = str(error).partition(";")[0].rstrip(".")  # what follows is advice on loadtxt
-        raise BadInput(
-            f"--inputs {path} cannot be read as numbers and commas, without a header: {reason}."
-        ) from error
+        wanted = "numbers and commas" + ", without a header" * isinstance(error, ValueError)
+        raise BadInput(f"--inputs {path} cannot be read as {wanted}: {reason}.") from error
     if array.size == 0:
         raise BadInput(f"--inputs {path} holds no numbers.")
     return array

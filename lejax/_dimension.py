@@ -30,7 +30,7 @@ def kaplan_yorke_dimension(
         standard errors.
 
     A sum of all within rounding of 0, $\sqrt{\epsilon}$ of that of the absolute values, is 0: it is that of a map
-    or flow that preserves volumes. D differs by no more than twice as much.
+    or flow that preserves volumes. D differs by no more than twice as much; its derivatives there are 0.
 
     **Returns:** a scalar, 0 if all exponents are negative.
 

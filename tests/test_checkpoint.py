@@ -173,7 +173,7 @@ OTHERS = {
     ),
     "structure": (
         {"cell": lejax.cells.RNNCell(2, 3, activation=jnp.sin, key=jr.key(0))},
-        r"its cell is RNNCell with fingerprint \w+, but here it is RNNCell with fingerprint \w+\.$",
+        r"its cell is RNNCell with fingerprint \w+, but here it is RNNCell with fingerprint \w+\. Delete it or name another\.$",
     ),
 }  # fmt: skip
 

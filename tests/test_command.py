@@ -421,7 +421,7 @@ BAD = [
     ("rnn.npz --inputs huge.npy --dtype float32", "huge.npy holds inf in row 0, column 0"),
     (
         "rnn.npz --inputs head.csv",
-        "head.csv cannot be read as numbers and commas: could not convert",
+        "head.csv cannot be read as numbers and commas, without a header: could not convert",
     ),
     ("rnn.npz --inputs empty.csv", "empty.csv holds no numbers"),
     ("rnn.npz --inputs short.npy --out file", "cannot write to --out file: File exists"),

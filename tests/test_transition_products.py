@@ -302,7 +302,9 @@ def test_regular_steps_of_many_numbers_have_a_determinant_in_float32(size):
     weights = np.random.default_rng(size).normal(size=(size, size)) / size**0.5
     for matrix in (weights, 0.5 * np.eye(size)):
         step = jnp.asarray(matrix, jnp.float32)
-        product = transition_product(Turning(step[None]), jnp.zeros(size, jnp.float32), jnp.array([0]))
+        product = transition_product(
+            Turning(step[None]), jnp.zeros(size, jnp.float32), jnp.array([0])
+        )
         sign, log = np.linalg.slogdet(np.asarray(step, float))
         assert product.determinant_sign[0] == sign
         assert np.isclose(product.log_determinant[0], log, rtol=1e-4)
