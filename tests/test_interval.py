@@ -51,6 +51,19 @@ class _Matrix(eqx.Module):
         return self.matrix @ state
 
 
+def test_what_underflows_between_orthonormalizations_is_no_exact_zero():
+    # The second direction shrinks by 1e-200 a step: two steps of it are below the smallest number.
+    run = {"num_steps": 256, "num_blocks": 16, "frame": jnp.eye(2), "throw": False}
+    blocks = lejax.DeclaredBlocks()
+    cell = _Matrix(jnp.diag(jnp.array([1.0, 1e-200])))
+    asked = spectrum(cell, jnp.ones(2), method=SequentialQR(2, blocks=blocks), **run)
+    assert asked.result == RESULTS.interval_too_long
+    found = spectrum(cell, jnp.ones(2), method=SequentialQR(blocks=blocks), **run)
+    assert found.result == RESULTS.successful
+    assert int(found.every) == 1
+    np.testing.assert_allclose(found.exponents, [0, -200 * np.log(10)], rtol=1e-12)
+
+
 class _Worse(eqx.Module):
     """Driven by its matrix's exponent: calm under the pilot, ill-conditioned later."""
 
