@@ -14,6 +14,7 @@ import pytest
 
 import lejax
 from lejax import indicators, orbits, training
+from lejax._closures import keep
 from lejax.systems import Flow, Henon
 
 
@@ -114,6 +115,17 @@ def values():
     global gain
     yield
     gain, settings["a"], trained.b = 1.0, 1.2, 0.3
+
+
+def test_a_program_that_is_kept_serves_no_other_settings():
+    def decay(input, state):
+        return 0.5 * state
+
+    with keep(decay) as kept:
+        for num_steps in (3, 5, 3):
+            run = lejax.lyapunov_spectrum(kept, jnp.ones(1), num_steps=num_steps)
+            assert int(run.num_steps) == num_steps
+            np.testing.assert_array_equal(run.state, 0.5**num_steps)
 
 
 @pytest.mark.usefixtures("values")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -178,6 +179,17 @@ def test_upper_bounds_are_marked(run, tmp_path):
     assert content["unresolved"][2] > 0
     assert "\n   3 <" in out
     assert "1 of 3 are upper bounds" in out
+
+
+def test_what_stands_below_an_upper_bound_is_one():
+    lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), 0.01)
+    spectrum = lejax.lyapunov_spectrum(lorenz, jnp.ones(3), num_steps=100)
+    for counts, bounds in (([0, 3, 0], [2, 3]), ([1, 0, 0], [1, 2, 3]), ([0, 0, 0], [])):
+        marked = eqx.tree_at(lambda s: s.unresolved, spectrum, jnp.array(counts))
+        lines = _report._table(marked, 20)
+        assert [int(line[:4]) for line in lines[1:4] if line[5] == "<"] == bounds
+        assert len(lines) == 4 + bool(bounds)
+        assert not bounds or lines[4].startswith(f"< {len(bounds)} of 3 are upper bounds")
 
 
 def test_too_few_exponents_for_the_dimension(run, tmp_path):

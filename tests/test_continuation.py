@@ -113,6 +113,26 @@ def test_a_branch_ends_at_its_bound():
         assert len(branch.parameters) < 20
 
 
+def test_steps_grow_to_the_largest_and_no_further():
+    # The fixed points x = 2 p: on a line arclength is distance.
+    family = lambda p: lambda _, x: 0.5 * x + p
+    branch = continue_orbit(family, 0.0, jnp.zeros(1), step=0.01, max_step=0.05, num_steps=30)
+    places = np.stack([branch.parameters, branch.points[:, 0, 0]])
+    steps = np.linalg.norm(np.diff(places), axis=0)
+    np.testing.assert_allclose(steps[0], 0.01, rtol=1e-9)
+    np.testing.assert_allclose(steps[-10:], 0.05, rtol=1e-9)
+    assert np.all(steps < 0.05 * (1 + 1e-9))
+
+
+def test_real_multipliers_that_meet_outside_the_circle_start_no_torus():
+    # Multipliers 1.5 +- sqrt(p) of the fixed point 0: a complex pair below p = 0, and a modulus above 1 throughout.
+    family = lambda p: lambda _, x: jnp.stack([1.5 * x[0] + p * x[1], x[0] + 1.5 * x[1]])
+    branch = continue_orbit(family, 0.1, jnp.zeros(2), step=-0.03, bounds=(-0.1, 0.2), num_steps=20)
+    assert np.ptp(branch.multipliers.imag[-1]) > 0.1
+    assert np.ptp(branch.multipliers.imag[0]) == 0
+    assert branch.bifurcations == []
+
+
 def test_a_pitchfork_is_no_fold():
     # x' = x + p x - x^3: along x = sqrt(p) the parameter turns at 0, where x = 0 crosses.
     family = lambda p: lambda _, x: x + p * x - x**3

@@ -291,6 +291,19 @@ def test_refined_cycle_needs_only_the_regions(saddle_cycle):
     assert jnp.any(batch(shifts)[1] != points)
 
 
+def test_multipliers_are_those_of_the_product_in_its_order():
+    # Of three matrices or more the product in the opposite order has other eigenvalues.
+    arrays = [jr.normal(key, (3, 3)) for key in jr.split(jr.key(5), 3)]
+    net, points = net_of(*arrays, *jr.normal(jr.key(6), (2, 3))), jr.normal(jr.key(7), (5, 3))
+    turn = np.eye(3)
+    for point in points:
+        turn = np.asarray(net.affine(net.region(point))[0]) @ turn
+    expected = np.linalg.eigvals(turn)
+    expected = expected[np.argsort(-np.abs(expected))]
+    found = refine_cycle(net, points)[1]
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-8)
+
+
 def test_bad_arguments():
     cell = planar()
     with pytest.raises(ValueError, match="period must be an integer of at least 1, got 0"):

@@ -122,6 +122,21 @@ def test_scaling_uses_its_rows_only():
     np.testing.assert_allclose(scaling.undo(scaling(values[2])), values[2])
 
 
+def test_a_column_that_varies_by_rounding_says_nothing():
+    # The mean of equal numbers is off by rounding, and so is each from it.
+    values = 0.1 * jnp.arange(1.0, 40.0)
+    spreads = [Scaling(jnp.tile(values, (n, 1)), jnp.ones(n, bool)).spread for n in (3, 7, 49)]
+    np.testing.assert_array_equal(spreads, 1)
+    x = jr.normal(jr.key(0), (49, 1))
+    with_constants = jnp.concatenate([x, jnp.tile(values, (49, 1))], axis=1)
+    options = {"targets": 2 * x[:, 0], "split": fold(49), "key": jr.key(1)}
+    model = embedding.Ridge((1e-6,)).fit(with_constants, **options)
+    seen = embedding.Ridge((1e-6,)).fit(x, **options)
+    np.testing.assert_allclose(
+        model(jnp.append(0.5, values + 1e-3)), seen(jnp.array([0.5])), atol=1e-9
+    )
+
+
 @pytest.fixture(scope="module")
 def curved():
     spectra, performance = family(jr.key(0), 100)

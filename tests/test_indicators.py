@@ -46,6 +46,23 @@ def test_alignment_falls_at_the_gaps_between_exponents():
         np.testing.assert_allclose(np.exp(index[t - 1]), volume, rtol=1e-9)
 
 
+def test_alignment_where_a_step_takes_most_of_the_volume():
+    # A step leaves less than 1e-3 of the second vector: too little for a fast factorization.
+    rates = np.array([3e4, 2.0, 0.5])
+    index = log_alignment_index(Linear(jnp.diag(rates)), jnp.zeros(3), num_steps=20)
+    frame = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 2), jnp.float32), float))[0]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    for t in (1, 2, 20):
+        # By the formula of Cauchy and Binet, without a difference of large numbers.
+        minors = [
+            (rates[i] / 3e4 * rates[j] / 3e4) ** t * np.linalg.det(frame[[i, j]]) for i, j in pairs
+        ]
+        lengths = np.linalg.norm((rates / 3e4)[:, None] ** t * frame, axis=0)
+        np.testing.assert_allclose(
+            index[t - 1], np.log(np.linalg.norm(minors) / np.prod(lengths)), rtol=1e-9
+        )
+
+
 def test_alignment_of_a_shear_falls_as_a_power():
     index = log_alignment_index(Rotation(), jnp.array([0.1, 0.6]), num_steps=1000)
     slope = (index[999] - index[99]) / np.log(1000 / 100)
@@ -148,6 +165,14 @@ def test_responses_on_a_line_are_chained():
     states = jnp.array([[0.0], [10.0], [0.0054], [0.0108]])
     echo = echo_state_index(lambda _, h: h, states, jnp.zeros((5, 1)), transient=2)
     assert echo.response.tolist() == [0, 1, 0, 0]
+
+
+def test_responses_are_told_apart_in_units_of_the_size_of_the_states():
+    # The root mean square is 50, so that 0.051 in 1 + 50 counts as the same.
+    for gap, index in ((0.05, 1), (0.052, 2)):
+        states = 50 + jnp.array([[-gap / 2], [gap / 2]])
+        echo = echo_state_index(lambda _, h: h, states, jnp.zeros((5, 1)), transient=2)
+        assert int(echo.index) == index
 
 
 def test_two_trajectories_that_fall_together():

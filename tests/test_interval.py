@@ -51,6 +51,34 @@ class _Matrix(eqx.Module):
         return self.matrix @ state
 
 
+def test_what_underflows_between_orthonormalizations_is_no_exact_zero():
+    # The second direction shrinks by 1e-200 a step: two steps of it are below the smallest number.
+    run = {"num_steps": 256, "num_blocks": 16, "frame": jnp.eye(2), "throw": False}
+    blocks = lejax.DeclaredBlocks()
+    cell = _Matrix(jnp.diag(jnp.array([1.0, 1e-200])))
+    asked = spectrum(cell, jnp.ones(2), method=SequentialQR(2, blocks=blocks), **run)
+    assert asked.result == RESULTS.interval_too_long
+    found = spectrum(cell, jnp.ones(2), method=SequentialQR(blocks=blocks), **run)
+    assert found.result == RESULTS.successful
+    assert int(found.every) == 1
+    np.testing.assert_allclose(found.exponents, [0, -200 * np.log(10)], rtol=1e-12)
+
+
+def test_whether_an_interval_is_too_long_is_decided_per_step_of_a_flow():
+    # Of 32 steps of exp(-rate dt) rounding costs eps exp(32 rate dt) / 32 a step: 1e-9 and 9e-7; per unit of time 100 times as much.
+    for rate, result in ((60.0, RESULTS.successful), (80.0, RESULTS.interval_too_long)):
+        flow = lejax.systems.Flow(_Matrix(jnp.diag(jnp.array([0.0, -rate]))), dt=0.01)
+        method = SequentialQR(32, blocks=lejax.DeclaredBlocks())
+        options = {"frame": jnp.array([[1.0, 0.0], [1.0, 1.0]]), "num_blocks": 20, "throw": False}
+        run = spectrum(flow, jnp.zeros(2), method=method, **options)
+        assert run.result == result
+        assert run.rounding_error[1] > 5e-8
+        chunked = lejax.run.long_run(
+            flow, jnp.zeros(2), num_steps=640, chunk_steps=128, method=method, **options
+        )
+        assert chunked.result == result
+
+
 class _Worse(eqx.Module):
     """Driven by its matrix's exponent: calm under the pilot, ill-conditioned later."""
 

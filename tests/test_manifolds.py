@@ -348,6 +348,13 @@ def test_basin_boundary_is_the_stable_manifold():
     assert not same.found.any()
 
 
+def test_arrival_is_relative_to_the_size_of_each_point():
+    rest = lejax.PiecewiseLinearMap([[1.0]], [[0.0]], [[1.0]], [0.0], [0.0])  # nothing moves
+    states = jnp.array([[1000.9], [1001.1], [0.5], [0.0009]])
+    index = basin_index(rest, states, [jnp.array([[0.0], [1000.0]])], num_steps=2)
+    np.testing.assert_array_equal(index, [0, -1, -1, 0])
+
+
 def test_chaotic_map():
     net, saddle = SADDLES["chaotic"]
     stable, unstable = stable_manifold(net, saddle), unstable_manifold(net, saddle)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,6 +209,27 @@ def test_cuts_of_other_maps():
     found = find_periodic_orbits(standard, grid, period=1, wrap=2 * np.pi)
     np.testing.assert_allclose(np.cos(found.points[:, 0, 1]), 1)
     np.testing.assert_allclose(np.sort(np.cos(found.points[:, 0, 0])), [-1, 1])
+
+
+def test_rates_of_orbits_are_per_step():
+    found = find_periodic_orbits(lejax.systems.Logistic(3.2), jnp.array([0.5]), period=2)
+    np.testing.assert_allclose(found.stability.rates, [[np.log(0.16) / 2]], rtol=1e-9)
+    np.testing.assert_allclose(found.stability.time_constants, [[-2 / np.log(0.16)]], rtol=1e-9)
+
+
+class Doubling(eqx.Module):
+    def __call__(self, input, state):
+        return (2 * state) % 1.0
+
+
+def test_orbits_on_a_circle_are_given_as_the_map_gives_them():
+    # From each of many guesses by itself: Newton's method may end a turn away.
+    search = lambda x: search_periodic_orbits(Doubling(), x[None], period=4, wrap=1.0)
+    found = jax.jit(jax.vmap(search))(jnp.linspace(0.003, 0.997, 60))
+    points = np.asarray(found.points)[np.asarray(found.found)]
+    assert len(points) > 30
+    assert np.all((points > 0) & (points < 1))
+    np.testing.assert_allclose((2 * points) % 1, np.roll(points, -1, axis=1), atol=1e-9)
 
 
 def test_nothing_found_is_said():

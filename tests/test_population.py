@@ -253,6 +253,15 @@ def test_one_epoch_is_adam_on_shuffled_batches():
     np.testing.assert_allclose(moved, -1e-2 * jnp.sign(gradient.cell.weight_hh), rtol=1e-4)
 
 
+def test_each_epoch_draws_its_own_batches():
+    # Nothing is learned, so that the loss of an epoch says which 64 of the 96 examples its one batch holds.
+    still = fresh(training.Hyperparameters(learning_rate=1e-30))
+    some = train(still, 4, batch_size=64, spectrum_epochs=()).training_loss
+    assert all(len(set(losses)) == 4 for losses in some.tolist())
+    whole = train(still, 2, batch_size=96, spectrum_epochs=()).training_loss
+    np.testing.assert_allclose(whole[:, 0], whole[:, 1], rtol=1e-12)
+
+
 def test_training_learns_and_a_diverging_network_stays_alone():
     task = training.modular_counting_task(jr.key(5), 256, num_steps=2, modulus=2)
     settings = training.Hyperparameters(scale=jnp.array([1.0, jnp.inf]), learning_rate=3e-2)

@@ -334,6 +334,14 @@ def test_spectrum_term_is_that_of_its_starts():
     ]
     known = 2 * sum(float(jnp.sum(run.exponents)) for run in runs) / 3
     assert float(term(model, starts)) == pytest.approx(known, rel=1e-10)
+    # A function of their mean, not the mean of functions.
+    square = SpectrumTerm(
+        lambda x: jnp.sum((100 * x) ** 2), num_exponents=2, num_starts=3, num_steps=7, dt=0.1
+    )
+    each = np.array([100 * run.exponents for run in runs])
+    known = np.sum(np.mean(each, axis=0) ** 2)
+    assert abs(np.mean(np.sum(each**2, axis=1)) - known) > 1e-6 * known
+    assert float(square(model, starts)) == pytest.approx(known, rel=1e-10)
 
 
 def test_divergence_score_is_that_of_a_free_run():

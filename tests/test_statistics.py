@@ -405,6 +405,14 @@ def test_few_blocks_are_not_joined():
     assert not grows[0]
 
 
+def test_blocks_on_a_line_resemble_their_neighbors():
+    # Around their own mean neighbors of eight have a correlation of 26.25 / 42 = .625, which alone may be chance
+    # (2 / sqrt 8 = .707); around a mean that is known it would be larger by about 1 / 8.
+    error, grows = estimate_error(jnp.arange(8.0)[:, None], jnp.ones(8))
+    assert bool(grows[0])
+    np.testing.assert_allclose(error, plain_errors(np.arange(8.0), np.ones(8), [2])[0], rtol=1e-12)
+
+
 def test_joined_errors_have_gradients():
     values = jnp.cumsum(jr.normal(jr.key(0), (20, 2)), axis=0)
     check_grads(lambda v: standard_error(v, jnp.ones(20)), (values,), order=1)

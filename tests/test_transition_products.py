@@ -191,6 +191,14 @@ def test_eigenvalues_of_a_matrix_far_from_normal_are_right_or_missing():
     np.testing.assert_allclose(product.phases[known], 0, atol=0.05)
 
 
+def test_an_eigenvalue_is_as_sure_as_its_own_direction():
+    # Two directions almost meet, with a condition number of 2e6; the third is at right angles to both, with 1.
+    basis = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 3))))[0]
+    matrix = basis @ np.array([[1.0, 1e6, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1e-4]]) @ basis.T
+    product = transition_product(Linear(jnp.asarray(matrix)), jnp.zeros(3), num_steps=1)
+    np.testing.assert_allclose(product.log_moduli, np.log([1, 0.5, 1e-4]), atol=0.02)
+
+
 def test_a_step_that_reads_nothing_of_its_state_is_refused():
     class Shown(lejax.BlockTriangularCell):
         def __call__(self, input, state):
