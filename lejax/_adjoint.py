@@ -42,7 +42,8 @@ class Adjoint(eqx.Module):
 class DirectAdjoint(Adjoint):
     """One `jax.lax.scan`: exact, forward and reverse mode, and in reverse mode memory O(T).
 
-    Each step keeps about six frames. The compiled program is smaller than that of `CheckpointedAdjoint`.
+    Each step keeps about six frames. The compiled program is smaller than that of `CheckpointedAdjoint`. Exact is the gradient of
+    the run; of chaotic and of piecewise-linear cells `WindowedAdjoint` says what that lacks.
     """
 
     def loop(self, body, carry, inputs, length, detach):
@@ -60,7 +61,7 @@ class CheckpointedAdjoint(Adjoint):
 
     **Numerics:** the same gradient as `DirectAdjoint` up to rounding. It takes each step twice, but its memory stays in
     the cache. Exact gradients of a chaotic run grow as $e^{\lambda_1 T}$ and say nothing of the mean over long times:
-    there use `WindowedAdjoint`.
+    there use `WindowedAdjoint`, which also says what derivatives of piecewise-linear cells lack.
 
     !!! example
 

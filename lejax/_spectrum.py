@@ -125,7 +125,8 @@ def lyapunov_spectrum(
     - `dt`: duration of a step; the exponents are per unit of it. Default: the cell's own if it is a `TimedCell`, else 1.
     - `method`: `SequentialQR(every=...)`, or `ParallelQR(num_chunks, overlap)` for one long run on a GPU.
     - `adjoint`: how gradients are stored and cut: `CheckpointedAdjoint()`, exact in memory O(sqrt T); `DirectAdjoint()`,
-        which stores everything; `WindowedAdjoint(window)` for long chaotic runs, whose exact gradients explode.
+        which stores everything; `WindowedAdjoint(window)` for long chaotic runs, whose exact gradients explode. In chaos
+        the gradient of a piecewise-linear cell lacks how weights move the time spent in each region: see `WindowedAdjoint`.
     - `frame`: starting frame (d, k), orthonormalized on entry. Default: a random one drawn from `key`
         (an identity frame would be wrong for k < d).
     - `key`: for the starting frame; `jax.random.key(0)` if `None`.
