@@ -110,7 +110,10 @@ class WindowedAdjoint(Adjoint):
     by 11 to 47 % at best.
     Of a piecewise-linear cell (ReLU networks, tents, Lozi's map) no derivative of a run, in windows or not, sees how a weight
     moves the time spent in each region: the slopes are constant there, and most of the gradient may be missing at any
-    window. Compare exponents of long runs at two values of the weight instead.
+    window. Take the difference of exponents of long runs at two values of the weight instead, from many starts, whose
+    spread is its error (second example). With 6 million steps at each value it was .24 % for a tent, steps of a sixth of
+    the parameter, whose width biased it by 1 %; and .13 % for Lozi's map with steps of 3 %, where narrower ones gave 1 to
+    4 % more: exponents are rough functions of a parameter. Compare two widths.
     Where $\lambda_1 \le 0$ there is nothing to cut: use an exact adjoint. The gradient by the starting state is that of
     the first window; with `ParallelQR`, of which every chunk begins with a window, it is zero. Memory: one window,
     and state and frame for each.
@@ -124,6 +127,15 @@ class WindowedAdjoint(Adjoint):
         ...     return lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=5000, adjoint=adjoint).exponents[0]
         >>> bool(jnp.isfinite(jax.grad(leading)(1.4)))
         True
+        >>> def leading(a, start):
+        ...     lozi, options = lejax.systems.Lozi(a, 0.5), {"num_steps": 5000, "transient": 100}
+        ...     return lejax.lyapunov_spectrum(lozi, start, num_exponents=1, **options).exponents[0]
+        >>> starts = jax.random.uniform(jax.random.key(0), (2, 64, 2), maxval=0.1)
+        >>> runs = jax.vmap(jax.vmap(leading, (None, 0)))(jnp.array([1.65, 1.75]), starts)  # (2, 64)
+        >>> slope = (runs[1].mean() - runs[0].mean()) / 0.1
+        >>> error = jnp.sqrt(jnp.sum(runs.var(axis=1, ddof=1) / 64)) / 0.1
+        >>> bool(abs(slope - 1.0675) < 5 * error), bool(error < 0.01)  # windows of 5 steps: 0.68
+        (True, True)
 
     Williams & Peng, Neural Computation 2 (1990).
     """

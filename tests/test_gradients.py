@@ -310,6 +310,90 @@ def test_checkpoints_need_little_memory():
     assert memory(CHECKPOINTED) < 1e6 < 15e6 < memory(DIRECT)
 
 
+class ApexTent(eqx.Module):
+    """A tent on [0, 1] with its top at `apex`: the density is uniform."""
+
+    apex: jax.Array
+
+    def __call__(self, input, state):
+        left = state < self.apex
+        return jnp.where(left, state / self.apex, (1 - state) / (1 - self.apex))
+
+
+def central_difference(family, value, step, starts, num_steps):
+    """As the docstring of `WindowedAdjoint` has it: the difference and its standard error."""
+
+    def leading(value, start):
+        options = {"num_exponents": 1, "num_steps": num_steps, "transient": 100}
+        return lejax.lyapunov_spectrum(family(value), start, **options).exponents[0]
+
+    values = jnp.array([value - step, value + step])
+    runs = jax.jit(jax.vmap(jax.vmap(leading, (None, 0))))(values, starts)
+    variances = jnp.var(runs, axis=1, ddof=1) / runs.shape[1]
+    return jnp.mean(runs[1] - runs[0]) / (2 * step), jnp.sqrt(jnp.sum(variances)) / (2 * step)
+
+
+@pytest.mark.parametrize(
+    "apex",
+    [0.3, pytest.param(0.22, marks=pytest.mark.slow), pytest.param(0.41, marks=pytest.mark.slow)],
+)
+def test_a_difference_of_long_runs_has_what_gradients_of_a_tent_lack(apex):
+    truth = np.log((1 - apex) / apex)
+    starts = jr.uniform(jr.key(0), (2, 64))
+    step = 0.05
+    slope, error = central_difference(ApexTent, apex, step, starts, 50_000)
+    entropy = lambda p: -p * np.log(p) - (1 - p) * np.log(1 - p)
+    expected = (entropy(apex + step) - entropy(apex - step)) / (2 * step)
+    assert abs(slope - expected) < 3.5 * error
+    assert error < 0.01
+    assert abs(expected / truth - 1) < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "value", "start", "missing"),
+    [(ApexTent, 0.3, 0.1234567, (0.9, 1.1)), (lejax.systems.Lozi, 1.7, [0.1, 0.0], (0.3, 0.45))],
+)
+def test_windowed_gradients_lack_what_the_docstring_says(family, value, start, missing):
+    truth = {ApexTent: np.log(7 / 3), lejax.systems.Lozi: 1.0675}[family]
+
+    def leading(value):
+        options = {"num_steps": 5000, "transient": 100, "adjoint": lejax.WindowedAdjoint(5)}
+        return lejax.lyapunov_spectrum(family(value), jnp.array(start), **options).exponents[0]
+
+    least, most = missing
+    assert least < 1 - jax.grad(leading)(jnp.array(value)) / truth < most
+
+
+@pytest.mark.slow
+def test_a_difference_of_long_runs_of_lozis_map_is_that_of_a_plain_loop():
+    a, b, step = 1.7, 0.5, 0.05
+    starts = jr.uniform(jr.key(1), (2, 64, 2), maxval=0.1)
+    family = lambda a: lejax.systems.Lozi(a, b)
+    slope, error = central_difference(family, a, step, starts, 50_000)
+    assert error < 0.01
+
+    rng = np.random.default_rng(0)
+
+    def leading(a, num_runs=2000, num_steps=1500, transient=100):
+        x, y = rng.uniform(0, 0.1, (2, num_runs))
+        u, v, total = np.ones(num_runs), np.zeros(num_runs), np.zeros(num_runs)
+        for t in range(transient + num_steps):
+            u, v = np.where(x > 0, -a, a) * u + v, b * u
+            x, y = 1 - a * np.abs(x) + y, b * x
+            norm = np.hypot(u, v)
+            u, v = u / norm, v / norm
+            if t >= transient:
+                total += np.log(norm)
+        return total / num_steps
+
+    below, above = leading(a - step), leading(a + step)
+    expected = (above.mean() - below.mean()) / (2 * step)
+    own_error = np.sqrt((above.var() + below.var()) / above.size) / (2 * step)
+    assert own_error < 0.01
+    assert abs(slope - expected) < 3.5 * np.hypot(error, own_error)
+
+
 def test_bad_adjoints_are_refused():
     with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
         lejax.WindowedAdjoint(0)

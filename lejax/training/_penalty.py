@@ -36,7 +36,8 @@ def spectrum_penalty(
     - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`: as for `lyapunov_spectrum`.
     - `function`: f, from the exponents (k,) to a term for each of them, (k,), or to one number, which is then P itself.
     - `adjoint`: `CheckpointedAdjoint()`; on runs of several Lyapunov times in chaos a `WindowedAdjoint`. Of a
-        piecewise-linear cell in chaos the gradient lacks how weights move the time spent in each region.
+        piecewise-linear cell in chaos the gradient lacks how weights move the time spent in each region: `lejax.WindowedAdjoint`
+        shows a difference of long runs that has it.
 
     **Returns:** a scalar.
 
