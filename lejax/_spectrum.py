@@ -34,7 +34,7 @@ from ._rooms import (
 )
 from ._signature import checked
 from ._statistics import block_lengths, estimate_error, weighted_mean
-from ._tangent import check_directions_of, tangent_dtype
+from ._tangent import check_frame, tangent_dtype
 
 
 class LyapunovSpectrum(eqx.Module):
@@ -172,7 +172,7 @@ def lyapunov_spectrum(
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     vector, _ = ravel(state)
     if frame is not None:
-        frame = check_directions_of(frame, vector)
+        frame = check_frame(frame, vector)
         if frame.shape[1] > vector.size:
             raise ValueError(
                 f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "

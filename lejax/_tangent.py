@@ -10,10 +10,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, TangentCell, is_traced, name_of, ravel, vary_with
+from ._cell import Cell, TangentCell, name_of, ravel, vary_with
 from ._check import check_state, check_step, describe
 from ._closures import compiled, holds_functions
 from ._signature import checked
@@ -220,20 +219,6 @@ def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]
     if jnp.issubdtype(frame.dtype, jnp.complexfloating):
         raise TypeError(f"frame must be real, got {frame.dtype}.")
     return frame.astype(tangent_dtype(vector.dtype))
-
-
-def check_directions_of(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]:
-    """A frame to start from: its columns must point in as many directions as they are."""
-    frame = check_frame(frame, vector)
-    count = frame.shape[1]
-    if count <= vector.size and not is_traced(frame):
-        known = np.asarray(frame, float)
-        rank = np.linalg.matrix_rank(known) if np.all(np.isfinite(known)) else count
-        if rank < count:
-            raise ValueError(
-                f"frame has {count} columns, but they span only {rank} dimensions: they must be linearly independent."
-            )
-    return frame
 
 
 @compiled

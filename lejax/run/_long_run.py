@@ -29,7 +29,7 @@ from .._results import RESULTS
 from .._rooms import order_directions
 from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure, share_rows
-from .._tangent import check_directions_of
+from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
 from ._position import Position, from_arrays, to_arrays
@@ -141,7 +141,7 @@ def long_run(
     if num_exponents is not None:
         num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None:
-        frame = check_directions_of(frame, ravel(state)[0])
+        frame = check_frame(frame, ravel(state)[0])
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
         # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
