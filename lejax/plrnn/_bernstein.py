@@ -86,6 +86,8 @@ def value_and_slope(
 
 
 def powers(x: Float[Array, " h"], count: int) -> Float[Array, "h n"]:
-    """1, x, x^2, .. of each; of integer order, so that they have derivatives at 0."""
-    order = jnp.broadcast_to(jnp.arange(count), (len(x), count))
-    return jax.lax.pow(jnp.broadcast_to(x[:, None], order.shape), order)
+    """1, x, x^2, .. of each, by doubling: products alone, so that all derivatives are right at 0 too."""
+    terms, power = jnp.ones((len(x), 1), x.dtype), x[:, None]
+    while terms.shape[1] < count:
+        terms, power = jnp.concatenate([terms, terms * power], axis=1), power**2
+    return terms[:, :count]
