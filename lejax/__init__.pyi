@@ -54,7 +54,6 @@ from ._dimension import (
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
 from ._finite_time import finite_time_exponents as finite_time_exponents
-from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
 from ._lyapunov_vectors import (
     LyapunovVectors as LyapunovVectors,

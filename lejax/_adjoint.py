@@ -11,31 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ._cell import without_gradient
 from ._check import check_count
 
 
 Carry = TypeVar("Carry")
-Body = Callable[[Carry, PyTree], Carry]
-Detach = Callable[[Carry], Carry]
-Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+Body = Callable[[Carry, PyTree], tuple[Carry, PyTree]]
 
 
 class Adjoint(eqx.Module):
-    """A way to run `carry = body(carry, input)` over all steps, and to differentiate it."""
+    """A way to scan `carry, out = body(carry, input)` over all steps, and to differentiate that."""
 
     cuts: ClassVar[bool] = False
     """Whether derivatives end somewhere on the way: what a frame has grown must be divided out before."""
 
     @abc.abstractmethod
-    def loop(self, body: Body, carry: Carry, inputs: PyTree, length: int, detach: Detach) -> Carry:
-        """The last carry. `detach` cuts the derivatives of all that a step depends on, but not of sums."""
+    def scan(
+        self, body: Body, carry: Carry, inputs: PyTree, length: int
+    ) -> tuple[Carry, PyTree]:
+        """The last carry, and what `body` gave out at each step."""
         raise NotImplementedError
 
     def trajectory(
-        self, step: Step, state: PyTree, inputs: PyTree, length: int, starts: np.ndarray
-    ) -> tuple[PyTree, PyTree]:
-        """The last state, and what `step(state, input) -> (state, out)` gave out on the way. Loops along it begin at
-        the steps `starts`."""
+        self, step: Body, state: Carry, inputs: PyTree, length: int, starts: np.ndarray
+    ) -> tuple[Carry, PyTree]:
+        """`scan` of the state alone. Loops along it begin at the steps `starts`."""
         return jax.lax.scan(step, state, inputs, length=length)
 
 
@@ -46,8 +46,8 @@ class DirectAdjoint(Adjoint):
     the run; of chaotic and of piecewise-linear cells `WindowedAdjoint` says what that lacks.
     """
 
-    def loop(self, body, carry, inputs, length, detach):
-        return _scan(body, carry, inputs, length)
+    def scan(self, body, carry, inputs, length):
+        return jax.lax.scan(body, carry, inputs, length=length)
 
 
 class CheckpointedAdjoint(Adjoint):
@@ -82,7 +82,7 @@ class CheckpointedAdjoint(Adjoint):
         converter=lambda count: None if count is None else check_count("segments", count, 1),
     )
 
-    def loop(self, body, carry, inputs, length, detach):
+    def scan(self, body, carry, inputs, length):
         if self.segments is None:
             steps = _segment_steps(length)
         else:
@@ -143,8 +143,8 @@ class WindowedAdjoint(Adjoint):
     window: int = eqx.field(static=True, converter=lambda window: check_count("window", window, 1))
     cuts: ClassVar[bool] = True
 
-    def loop(self, body, carry, inputs, length, detach):
-        return _scan_segments(body, carry, inputs, length, min(self.window, length), detach)
+    def scan(self, body, carry, inputs, length):
+        return _scan_segments(body, carry, inputs, length, min(self.window, length), cut=True)
 
     def trajectory(self, step, state, inputs, length, starts):
         steps = np.arange(length)
@@ -166,31 +166,28 @@ def _segment_steps(length: int) -> int:
     return min(nearby, key=lambda steps: (length % steps > 0, abs(math.log(steps / ideal))))
 
 
-def _scan(body: Body, carry: Carry, inputs: PyTree, length: int) -> Carry:
-    return jax.lax.scan(lambda c, x: (body(c, x), None), carry, inputs, length=length)[0]
-
-
 def _scan_segments(
-    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, detach: Detach | None = None
-) -> Carry:
+    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, cut: bool = False
+) -> tuple[Carry, PyTree]:
     """A scan over segments of `steps` steps, each of which is run again where it is differentiated; what is left
-    over is one more, shorter segment. Every segment but the first begins with what `detach` leaves of the carry."""
+    over is one more, shorter segment. `cut` ends all derivatives between segments."""
 
     def segment(steps):
-        def run(carry, numbered):
-            number, inputs = numbered
-            if detach is not None:
-                carry = jax.tree.map(
-                    lambda whole, cut: jnp.where(number > 0, cut, whole), carry, detach(carry)
-                )
-            return _scan(body, carry, inputs, steps)
+        def run(carry, given):
+            is_first, inputs = given
+            if cut:
+                fixed = without_gradient(carry)
+                carry = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), carry, fixed)
+            return jax.lax.scan(body, carry, inputs, length=steps)
 
         return jax.checkpoint(run, prevent_cse=False)
 
     count, rest = divmod(length, steps)
     whole = jax.tree.map(lambda x: x[: count * steps].reshape(count, steps, *x.shape[1:]), inputs)
-    carry = _scan(segment(steps), carry, (jnp.arange(count), whole), count)
+    carry, out = jax.lax.scan(segment(steps), carry, (np.arange(count) == 0, whole), length=count)
+    out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
     if rest:
         left = jax.tree.map(lambda x: x[count * steps :], inputs)
-        carry = segment(rest)(carry, (jnp.asarray(count), left))
-    return carry
+        carry, last = segment(rest)(carry, (np.asarray(count == 0), left))
+        out = jax.tree.map(lambda *x: jnp.concatenate(x), out, last)
+    return carry, out

@@ -3,13 +3,12 @@ r"""The Lyapunov spectrum: `lyapunov_spectrum` and its report."""
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from scipy.special import stdtr, stdtrit
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import close_push
+from ._blocks import close_push, open_frames
 from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
 from ._check import (
     check_count,
@@ -21,17 +20,11 @@ from ._check import (
 )
 from ._closures import compiled
 from ._divergence import advice_on_divergence
-from ._loop import Plan, tolerable_error
+from ._frames import are_together, choose_directions, close_frames
+from ._interval import tolerable_error
+from ._loop import Plan
 from ._method import Method, SequentialQR
 from ._results import RESULTS
-from ._rooms import (
-    are_together,
-    choose_directions,
-    close_frames,
-    make_rooms,
-    open_frames,
-    random_frame,
-)
 from ._signature import checked
 from ._statistics import block_lengths, estimate_error, weighted_mean
 from ._tangent import check_frame, tangent_dtype
@@ -207,27 +200,27 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
     dtype = tangent_dtype(vector.dtype)
     dt = jnp.asarray(dt, dtype)
-    random = random_frame(jr.key(0) if key is None else key, vector.size, num_exponents, dtype)
+    random = random_frame(key, vector.size, num_exponents, dtype)
     frame = None if frame is None else vary_with(frame, vector)
     push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
-    rooms = make_rooms(push.outline(first_input(inputs), vector), vector.size, num_exponents)
     # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
     is_chosen = frame is not None
     frame = None if frame is None else push.to_blocks(frame)
-    frames = open_frames(rooms, frame, vary_with(random, vector))
+    blocks = push.outline(first_input(inputs), vector)
+    frames = open_frames(blocks, vary_with(random, vector), frame)
     closed = close_push(push, first_input(inputs), vector, frames)
     growth = method.run(closed, vector, frames, inputs, plan, adjoint)
 
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
     weights = block_steps.astype(dtype)
-    log_growth, rounding_error, unresolved = growth.blocks
+    log_growth = growth.log_growth
     means = weighted_mean(log_growth / weights[:, None], weights)
-    order, followed = choose_directions(rooms, frame, means, num_exponents)
+    order, followed = choose_directions(frames, frame, means, num_exponents)
     block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
-    rounding_error = jnp.sum(rounding_error, axis=0)[followed] / (plan.num_steps * dt)
+    rounding_error = growth.rounding_error[followed] / (plan.num_steps * dt)
     exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
-    frame = push.from_blocks(close_frames(rooms, growth.frames, order))
+    frame = push.from_blocks(close_frames(growth.frames, order))
     overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
     return LyapunovSpectrum(
         exponents=exponents,
@@ -235,19 +228,19 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
         error_grows=grows,
         block_exponents=block_exponents,
         block_steps=block_steps,
-        unresolved=jnp.sum(unresolved.astype(jnp.int32), axis=0)[followed],
+        unresolved=growth.unresolved.astype(jnp.int32)[followed],
         rounding_error=jax.lax.stop_gradient(rounding_error),
         state=unravel(growth.vector),
         frame=frame,
         num_steps=jnp.asarray(plan.num_steps, jnp.int32),
-        every=growth.every,
+        every=growth.longest_interval,
         overlap_bias=overlap_bias,
         dt=dt,
         first_bad_step=growth.first_bad_step,
         result=judge(
             growth.first_bad_step,
-            growth.every,
-            rounding_error * dt,
+            growth.longest_interval,
+            growth.avoidable_error[followed] / plan.num_steps,
             overlap_bias,
             errors,
             ~jnp.asarray(is_chosen)
@@ -255,7 +248,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
                 exponents * plan.num_steps * dt,
                 errors * plan.num_steps * dt,
                 plan.num_blocks,
-                are_together(rooms, followed),
+                are_together(frames, followed),
             ),
         ),
     )
@@ -306,6 +299,21 @@ def share_rows(frame: Float[Array, "d k"]) -> Bool[Array, "k k"]:
     support = (frame != 0).astype(jnp.float32)
     with jax.default_matmul_precision("highest"):
         return support.T @ support > 0
+
+
+def random_frame(
+    key: PRNGKeyArray | None, size: int, columns: int, dtype: jnp.dtype
+) -> Float[Array, "d k"]:
+    """Drawn in 32 bits whatever the dtype, so that precisions can be compared; without a key one that is always the same."""
+    shape = size, columns
+    if key is not None:
+        return jax.random.uniform(key, shape, jnp.float32, -1, 1).astype(dtype)
+    # A hash of the places (the end of MurmurHash3): a tenth of the program that a key needs.
+    bits = jax.lax.iota(jnp.uint32, size * columns) + np.uint32(1)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> shift)) * np.uint32(factor)
+    bits = (bits ^ (bits >> 16)) >> 8
+    return (bits.reshape(shape).astype(jnp.float32) * np.float32(2**-23) - 1).astype(dtype)
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:

@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .. import __version__
+from .._blocks import open_frames
 from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
 from .._check import (
     check_concrete,
@@ -21,12 +22,12 @@ from .._check import (
     check_state,
     check_step,
 )
-from .._closures import close, holds_functions, keep
-from .._components import DeclaredBlocks
+from .._closures import close, compiled, holds_functions, keep
+from .._components import Blocks, DeclaredBlocks
 from .._fingerprint import fingerprint_program
+from .._frames import descending, find_owners
 from .._method import SequentialQR
 from .._results import RESULTS
-from .._rooms import order_directions
 from .._signature import checked
 from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure, share_rows
 from .._tangent import check_frame
@@ -170,7 +171,7 @@ def long_run(
         if not follows_all:
             return now.tally, now.frame
         growth = jnp.asarray(now.tally.growth.sum(axis=0))
-        order = order_directions(cell, state, first_input(inputs), method.blocks, now.frame, growth)
+        order = _order_directions(cell, state, first_input(inputs), method.blocks, now.frame, growth)
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 
@@ -239,6 +240,25 @@ def long_run(
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
+
+
+@compiled
+def _order_directions(
+    cell: Cell,
+    state: PyTree,
+    input: PyTree,
+    blocks: Blocks,
+    frame: Float[Array, "d d"],
+    exponents: Float[Array, " d"],
+) -> Int[Array, " d"]:
+    """In which order a run reports directions it followed with this frame of a report, all of them."""
+    vector = ravel(state)[0]
+    push = blocks.push(cell, state, input, vector.size)
+    frame = push.to_blocks(frame)
+    frames = open_frames(push.outline(input, vector), frame)
+    owners = find_owners(frames, frame)
+    column = jnp.argsort(owners.number(frames))
+    return column[descending(frames, exponents[column])]
 
 
 def _constants(cell: Cell, input: PyTree, state: PyTree) -> list[Array]:
