@@ -26,9 +26,7 @@ class Adjoint(eqx.Module):
     """Whether derivatives end somewhere on the way: what a frame has grown must be divided out before."""
 
     @abc.abstractmethod
-    def scan(
-        self, body: Body, carry: Carry, inputs: PyTree, length: int
-    ) -> tuple[Carry, PyTree]:
+    def scan(self, body: Body, carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, PyTree]:
         """The last carry, and what `body` gave out at each step."""
         raise NotImplementedError
 

@@ -29,7 +29,7 @@ from ._blocks import (
     log_modulus,
     make_block_push,
 )
-from ._cell import Cell, TangentCell, ravel
+from ._cell import Cell, TangentCell, ravel, size_of
 from ._dependencies import dependencies
 from ._frames import DenseFrame
 from ._tangent import CellPush, is_of_its_step
@@ -109,7 +109,7 @@ class FoundBlocks(Blocks):
     def are_many(self, cell, state, input):
         if has_blocks(cell):
             return True
-        size = ravel(state)[0].size
+        size = size_of(state)
         return _find(make_block_push(cell, state).whole, state, input, size) is not None
 
 

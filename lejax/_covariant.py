@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, ravel, size_of, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -235,7 +235,7 @@ def check_run(
         raise ValueError(
             f"backward_transient ({backward}) leaves nothing to report: after the transient there are {both} steps."
         )
-    size = ravel(state)[0].size
+    size = size_of(state)
     count = check_directions(
         "num_exponents", size if num_exponents is None else num_exponents, state
     )

@@ -13,6 +13,7 @@ from ._orthonormalize import (
     Factors,
     Orthonormalized,
     Orthonormalizer,
+    Strain,
     complete,
     default_orthonormalizer,
     grown,
@@ -28,13 +29,6 @@ class Term(NamedTuple):
     log_growth: Float[Array, " k"]
     rounding_error: Float[Array, " k"]
     unresolved: Float[Array, " k"]
-
-
-class Strain(NamedTuple):
-    """The part of its digits that a product used, on a scale of logarithms."""
-
-    factorization: Float[Array, ""]  # by its factorization, which is wrong above 1
-    rounding: Float[Array, ""]  # by rounding on the way
 
 
 class BlockFrame(eqx.Module):
@@ -168,8 +162,7 @@ class DenseFrame(BlockFrame):
         return self._kind(orthonormalizer).factorize(self.columns)
 
     def strain(self, orthonormalizer, factors, least_share):
-        used = strain(self._kind(orthonormalizer), self.columns, factors)
-        return Strain(used, jnp.log(jnp.min(grown(factors).share)) / jnp.log(least_share))
+        return strain(self._kind(orthonormalizer), self.columns, factors, least_share)
 
     def complete(self, orthonormalizer, factors, is_good, most_defect, is_one):
         kind = self._kind(orthonormalizer)

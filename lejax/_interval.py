@@ -1,7 +1,6 @@
 """How many steps lie between two orthonormalizations: a number, or as many as rounding allows along the way."""
 
 import abc
-from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,12 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 from ._batch import batch_all, batch_min
 
 
-class Control(NamedTuple):
-    """What an interval remembers."""
-
-    steps: Int[Array, ""]  # the next interval
-    wait: Int[Array, ""]  # intervals until it may be lengthened
-    patience: Int[Array, ""]  # how many they will be after the next rejection
+# What a rule remembers: the next interval, how many whole intervals must pass until it may be lengthened, and how many after
+# the next rejection.
+Control = Int[Array, " 3"]
 
 
 def tolerable_error(dtype: jnp.dtype) -> float:
@@ -66,7 +62,7 @@ class FixedInterval(Interval):
     every: int | Int[Array, ""]
 
     def start(self, zero):
-        return Control(zero + jnp.asarray(self.every, jnp.int32), zero, zero)
+        return jnp.stack([zero + jnp.asarray(self.every, jnp.int32), zero, zero])
 
     def differentiated(self):
         return self.every
@@ -95,7 +91,7 @@ class AdaptiveInterval(Interval):
     longest: int = eqx.field(static=True)
 
     def start(self, zero):
-        return Control(zero + 1, zero, zero + 1)
+        return jnp.stack([zero + 1, zero, zero + 1])
 
     def differentiated(self):
         return 1  # a branch at each step costs more in reverse mode than it saves
@@ -115,10 +111,14 @@ class AdaptiveInterval(Interval):
         # An interval that the end of a block cut short tells little.
         is_whole = pushed == steps
         is_ripe = is_whole & (wait == 0)
-        longer = jnp.where(is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps)
+        longer = jnp.where(
+            is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
+        )
         shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
-        return Control(
-            jnp.where(accepted, longer, shorter),
-            jnp.where(accepted, jnp.maximum(wait - is_whole, 0), patience),
-            jnp.where(accepted, jnp.maximum(patience - is_ripe, 1), jnp.minimum(2 * patience, 64)),
+        return jnp.where(
+            accepted,
+            jnp.stack(
+                [longer, jnp.maximum(wait - is_whole, 0), jnp.maximum(patience - is_ripe, 1)]
+            ),
+            jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
         )

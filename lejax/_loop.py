@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._batch import alike, batch_all, call_in_cache
+from ._batch import alike, call_in_cache
 from ._cell import without_gradient
 from ._frames import Frames, Term
-from ._interval import Control, Interval
+from ._interval import Interval
 from ._orthonormalize import Householder, Orthonormalizer, tolerable_defect
 from ._statistics import add_compensated, block_lengths
 
@@ -57,17 +57,27 @@ class _Point(NamedTuple):
     )  # steps since the last orthonormalization whose slope is rounding, of a scalar state
 
 
-class _Carry(NamedTuple):
-    point: _Point
-    control: Control
+class _Clock(NamedTuple):
+    """Where a run is. The whole batch has one, as one array: XLA compiles a program for each that it computes."""
+
+    control: Int[Array, " 3"]
     block: Int[Array, ""]  # 0 is the transient
     place: Int[Array, ""]  # steps done in the block
-    total: Float[Array, " k"]  # the logarithms of the present block
+    count: Int[Array, ""]  # orthonormalizations of counted steps
+    longest: Int[Array, ""]  # of their intervals
+
+    def packed(self) -> Int[Array, " 7"]:
+        return jnp.concatenate([self.control, jnp.stack(self[1:])])
+
+    @classmethod
+    def unpacked(cls, numbers: Int[Array, " 7"]) -> "_Clock":
+        return cls(numbers[:3], *numbers[3:])
+
+
+class _Sums(NamedTuple):
+    blocks: Float[Array, "b+1 k"]  # the logarithms of the transient, then those of the blocks
     compensation: Float[Array, " k"] | None
-    blocks: Float[Array, "b+1 k"]
     errors: Float[Array, "3 k"]  # rounding, the part of it that is avoidable, unresolved
-    count: Int[Array, ""]
-    longest: Int[Array, ""]
 
 
 class Loop(eqx.Module):
@@ -97,7 +107,9 @@ def _start(vector: Float[Array, " d"], frames: Frames) -> _Point:
     zero = jnp.zeros_like(one, shape=(), dtype=jnp.int32)
     is_good = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((vector, frames))]
     bad = jnp.where(jnp.all(jnp.stack(is_good)), zero - 1, zero)
-    return _Point(zero, vector, frames, bad, jnp.zeros_like(one, shape=()) if vector.size == 1 else None)
+    return _Point(
+        zero, vector, frames, bad, jnp.zeros_like(one, shape=()) if vector.size == 1 else None
+    )
 
 
 def _push(push: Push, point: _Point, input: PyTree) -> _Point:
@@ -156,84 +168,86 @@ def _by_interval(
         return _push(push, point, input)
 
     def interval(carry):
+        kept, sums, clock = carry[0], carry[1], _Clock.unpacked(carry[2])
         # The length of the present block, as in `block_lengths`.
         end = jnp.where(
-            carry.block == 0, plan.transient, base + (carry.block <= longer).astype(jnp.int32)
+            clock.block == 0, plan.transient, base + (clock.block <= longer).astype(jnp.int32)
         )
-        place = jnp.minimum(carry.place + carry.control.steps, end)
-        pushed, is_last = place - carry.place, place == end
-        stop = carry.point.step + pushed
-        point = jax.lax.while_loop(lambda point: point.step < stop, step, carry.point)
+        place = jnp.minimum(clock.place + clock.control[0], end)
+        pushed, is_last, is_counted = place - clock.place, place == end, clock.block > 0
+        stop = kept.step + pushed
+        point = jax.lax.while_loop(lambda point: point.step < stop, step, kept)
         factors = [frame.factorize(kind) for frame in point.frames]
-        # A diverged member has no say in a batch.
-        is_out = point.first_bad_step >= 0
+        least_share = rule.least_share(pushed, dtype)
         strains = [
-            jax.tree.map(lambda x: jnp.where(is_out, 0, x), frame.strain(kind, own, rule.least_share(pushed, dtype)))
+            frame.strain(kind, own, least_share)
             for frame, own in zip(point.frames, factors, strict=True)
         ]
-        strain = jnp.max(jnp.stack(jax.tree.leaves(strains)))
-        strain = jnp.where(jnp.isnan(strain), jnp.inf, strain)
+        # A diverged member has no say in a batch.
+        strains = jnp.where(point.first_bad_step >= 0, 0, jnp.stack(jax.tree.leaves(strains)))
+        strain = jnp.max(jnp.where(jnp.isnan(strains), jnp.inf, strains))
         accepted = rule.accepts(pushed, strain)
-        control = rule.following(carry.control, pushed, strain, accepted)
 
         def commit():
-            is_end = is_last & (carry.block == plan.num_blocks)
+            is_end = is_last & (clock.block == plan.num_blocks)
             most_defect = jnp.where(
                 is_last, jnp.where(is_end, 0, tolerable_defect(dtype)), jnp.inf
             ).astype(dtype)
             parts = [
-                frame.complete(kind, own, used.factorization <= 1, most_defect, pushed <= 1)
-                for frame, own, used in zip(point.frames, factors, strains, strict=True)
+                frame.complete(kind, own, used <= 1, most_defect, pushed <= 1)
+                for frame, own, used in zip(point.frames, factors, strains[::2], strict=True)
             ]
             after, term = _count(point, parts)
             total, compensation = add_compensated(
-                carry.total, carry.compensation, term.log_growth, restart=carry.place == 0
+                jax.lax.dynamic_index_in_dim(sums.blocks, clock.block, keepdims=False),
+                sums.compensation,
+                term.log_growth,
+                restart=clock.place == 0,
             )
-            is_counted = carry.block > 0
             error = term.rounding_error
             errors = jnp.stack([error, jnp.where(pushed > 1, error, 0), term.unresolved])
-            return _Carry(
-                after,
-                control,
-                block=carry.block + is_last.astype(jnp.int32),
-                place=jnp.where(is_last, 0, place),
-                total=total,
-                compensation=compensation,
-                blocks=jax.lax.dynamic_update_index_in_dim(carry.blocks, total, carry.block, 0),
-                errors=carry.errors + jnp.where(is_counted, errors, 0),
-                count=carry.count + is_counted.astype(jnp.int32),
-                longest=jnp.where(is_counted, jnp.maximum(carry.longest, pushed), carry.longest),
-            )
+            blocks = jax.lax.dynamic_update_index_in_dim(sums.blocks, total, clock.block, 0)
+            errors = sums.errors + jnp.where(is_counted, errors, 0)
+            return after, _Sums(blocks, compensation, errors)
 
-        return jax.lax.cond(accepted, commit, lambda: carry._replace(control=control))
+        after, sums = jax.lax.cond(accepted, commit, lambda: (kept, sums))
+        is_done, is_counted = accepted & is_last, accepted & is_counted
+        clock = _Clock(
+            rule.following(clock.control, pushed, strain, accepted),
+            clock.block + is_done.astype(jnp.int32),
+            jnp.where(is_done, 0, jnp.where(accepted, place, clock.place)),
+            clock.count + is_counted.astype(jnp.int32),
+            jnp.where(is_counted, jnp.maximum(clock.longest, pushed), clock.longest),
+        )
+        return after, sums, clock.packed()
 
     start = _start(vector, frames)
     nothing = jnp.concatenate(
         [jnp.zeros_like(x, shape=x.shape[-1]) for x in jax.tree.leaves(frames)]
     )
-    carry = _Carry(
-        start,
-        rule.start(start.step),
-        block=start.step,
-        place=start.step,
-        total=nothing,
+    zero = start.step
+    sums = _Sums(
+        jnp.broadcast_to(nothing, (plan.num_blocks + 1, nothing.size)),
         # float64 has digits enough for the sum over a block
-        compensation=nothing if dtype == jnp.float32 else None,
-        blocks=jnp.broadcast_to(nothing, (plan.num_blocks + 1, nothing.size)),
-        errors=jnp.broadcast_to(nothing, (3, nothing.size)),
-        count=start.step,
-        longest=start.step,
+        nothing if dtype == jnp.float32 else None,
+        jnp.broadcast_to(nothing, (3, nothing.size)),
     )
+    clock = _Clock(rule.start(zero), zero, zero, zero, zero).packed()
     with jax.default_matmul_precision("highest"):
-        end = jax.lax.while_loop(lambda carry: carry.block <= plan.num_blocks, interval, carry)
+        point, sums, clock = jax.lax.while_loop(
+            lambda carry: _Clock.unpacked(carry[2]).block <= plan.num_blocks,
+            interval,
+            (start, sums, clock),
+        )
+    clock = _Clock.unpacked(clock)
     return Growth(
-        end.point.vector,
-        end.point.frames,
-        end.blocks[1:],
-        *end.errors,
-        num_orthonormalizations=end.count,
-        longest_interval=end.longest,
-        first_bad_step=end.point.first_bad_step,
+        point.vector,
+        point.frames,
+        sums.blocks[1:],
+        *sums.errors,
+        num_orthonormalizations=clock.count,
+        longest_interval=clock.longest,
+        first_bad_step=point.first_bad_step,
         overlap_bias=jnp.zeros_like(nothing),
     )
 
@@ -259,7 +273,9 @@ def _by_step(
     is_due = np.ones_like(is_last) if always else (place % every == 0) | is_last
 
     def divide_out(point, most_defect):
-        return _count(point, [frame.orthonormalize(kind, most_defect, every == 1) for frame in point.frames])
+        return _count(
+            point, [frame.orthonormalize(kind, most_defect, every == 1) for frame in point.frames]
+        )
 
     def body(point, given):
         input, most_defect, is_due = given
@@ -268,12 +284,16 @@ def _by_step(
             return divide_out(point, most_defect)
 
         def leave(point, _):
-            return point, jax.tree.map(jnp.zeros_like, jax.eval_shape(divide_out, point, most_defect)[1])
+            return point, jax.tree.map(
+                jnp.zeros_like, jax.eval_shape(divide_out, point, most_defect)[1]
+            )
 
         return jax.lax.cond(is_due, divide_out, leave, point, most_defect)
 
     frames = tuple(frame.orthonormalize(Householder(), 0.0, True)[0] for frame in frames)
-    point, terms = adjoint.scan(body, _start(vector, frames), (inputs, most_defect, is_due), len(place))
+    point, terms = adjoint.scan(
+        body, _start(vector, frames), (inputs, most_defect, is_due), len(place)
+    )
     terms = jax.tree.map(lambda x: x[plan.transient :], terms)
     block = np.repeat(np.arange(plan.num_blocks), block_lengths(plan.num_steps, plan.num_blocks))
     sums = jnp.zeros_like(terms.log_growth, shape=(plan.num_blocks, terms.log_growth.shape[1]))

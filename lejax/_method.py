@@ -210,10 +210,7 @@ class ParallelQR(Method):
             longest_interval=jnp.max(growth.longest_interval),
             first_bad_step=jnp.where(first > total, -1, first).astype(jnp.int32),
             overlap_bias=jnp.concatenate(
-                [
-                    end.misfit(start) / length
-                    for end, start in zip(growth.frames, warm, strict=True)
-                ]
+                [end.misfit(start) / length for end, start in zip(growth.frames, warm, strict=True)]
             ),
         )
 

@@ -6,12 +6,12 @@ products and a triangular solve and stays finite when a direction is lost.
 
 import abc
 import functools as ft
-import math
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._batch import batch_all
@@ -51,7 +51,7 @@ class Orthonormalizer(eqx.Module):
         >>> class Reversed(lejax.Orthonormalizer):  # write your own: of the rows in the opposite order
         ...     def factorize(self, frame):
         ...         columns, triangle = jnp.linalg.qr(frame[::-1])
-        ...         sign = jnp.sign(jnp.diagonal(triangle))
+        ...         sign = jnp.sign(diagonal(triangle))
         ...         norms = jnp.linalg.norm(frame, axis=0)
         ...         one = jnp.ones((), frame.dtype)
         ...         return lejax.Factors(columns[::-1] * sign, triangle * sign[:, None], norms, norms, one)
@@ -73,6 +73,16 @@ class Orthonormalizer(eqx.Module):
         return 1e4 * float(jnp.finfo(frame.dtype).eps)
 
 
+def diagonal(matrix: Float[Array, "k k"]) -> Float[Array, " k"]:
+    """A slice: `jnp.diagonal` is a gather, and a program more."""
+    return matrix.ravel()[:: matrix.shape[0] + 1]
+
+
+def transposed(matrix: Float[Array, "n m"]) -> Float[Array, "m n"]:
+    """A copy: with a transposed left operand XLA's products on a CPU take three times as long."""
+    return jax.lax.optimization_barrier(matrix.T)
+
+
 class Householder(Orthonormalizer):
     """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest."""
 
@@ -84,10 +94,12 @@ class Householder(Orthonormalizer):
         # reciprocal, which XLA may take instead, is a number too.
         largest = jnp.max(jnp.abs(frame))
         sound = (largest > 0) & jnp.isfinite(largest)
-        scale = _power_of_two(jnp.clip(jnp.where(sound, largest, 1), 4 * finfo.tiny, 0.25 / finfo.tiny))
+        scale = _power_of_two(
+            jnp.clip(jnp.where(sound, largest, 1), 4 * finfo.tiny, 0.25 / finfo.tiny)
+        )
         scaled = frame * (1 / scale)
         q, r = jnp.linalg.qr(scaled)
-        sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
+        sign = jnp.where(diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
         # Of the first column only the length changes. A reflection would round its small numbers away, and with them
         # directions that have fallen far behind and may take the lead again.
@@ -113,8 +125,8 @@ class Cholesky(Orthonormalizer):
     """
 
     def factorize(self, frame):
-        gram = frame.T @ frame
-        norms = jnp.sqrt(jnp.diagonal(gram))
+        gram = transposed(frame) @ frame
+        norms = jnp.sqrt(diagonal(gram))
         scaled = gram / norms[None] / norms[:, None]
         lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
         if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
@@ -173,7 +185,7 @@ class Panels(Orthonormalizer):
             panel = Cholesky().factorize(rest[:, :width])
             rest = rest[:, width:]
             columns.append(panel.columns)
-            products = columns[-1].T @ rest
+            products = transposed(columns[-1]) @ rest
             rest = rest - columns[-1] @ products
             before = jnp.zeros_like(frame, shape=(width, start))
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
@@ -206,28 +218,40 @@ def lost(out: Orthonormalized) -> Bool[Array, " k"]:
     return out.share <= size * float(jnp.finfo(out.columns.dtype).eps)
 
 
-def strain(
-    orthonormalizer: Orthonormalizer, frame: Float[Array, "d k"], factors: Factors
-) -> Float[Array, ""]:
-    """The part of its digits that a factorization used, on a scale of logarithms: above 1, or NaN, it is wrong.
+class Strain(NamedTuple):
+    """The part of its digits that a product used, on a scale of logarithms: above 1, or NaN, it is wrong.
 
     It grows about as the number of steps whose product the frame is.
     """
-    if orthonormalizer.is_exact:
-        return jnp.zeros_like(frame, shape=())
+
+    factorization: Float[Array, ""]
+    rounding: Float[Array, ""]
+
+
+def strain(
+    orthonormalizer: Orthonormalizer,
+    frame: Float[Array, "d k"],
+    factors: Factors,
+    least_share: Float[Array, ""] | float,
+) -> Strain:
+    """What the factorization of a frame used, and rounding before it, where a share must not be below the least."""
     finfo = jnp.finfo(frame.dtype)
-    # Squares beyond these leave the floats.
-    least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
-    most = float(finfo.max) ** 0.5 * float(finfo.eps)
-    norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
-    used = (
-        jnp.log(diagonal / factors.cleared) / math.log(orthonormalizer.least_ratio(frame)),
-        # Q is orthonormal to 1e-4, unless many small ratios multiply.
-        jnp.log(diagonal / norms) / math.log(1e4 * float(finfo.eps)),
-        jnp.log(norms) / math.log(least),
-        jnp.log(norms) / math.log(most),
+    norms, lengths = factors.norms, diagonal(factors.triangle)
+    least, most = jnp.min(norms), jnp.max(norms)
+    # Extremes first: one logarithm of five numbers is a small program.
+    extremes = [jnp.min(lengths) / most, jnp.min(lengths / factors.cleared)]
+    extremes += [jnp.min(lengths / norms), least, most]
+    logarithms = jnp.log(jnp.stack(extremes))
+    limits = (
+        orthonormalizer.least_ratio(frame),
+        1e4 * float(finfo.eps),  # Q is orthonormal to 1e-4, unless many small ratios multiply
+        # Squares beyond these leave the floats.
+        float(finfo.tiny) ** 0.5 / float(finfo.eps),
+        float(finfo.max) ** 0.5 * float(finfo.eps),
     )
-    return jnp.max(jnp.stack(used))
+    used = jnp.max(logarithms[1:] / np.log(limits).astype(frame.dtype))
+    rounding = logarithms[0] / jnp.log(jnp.asarray(least_share, frame.dtype))
+    return Strain(jnp.zeros_like(used) if orthonormalizer.is_exact else used, rounding)
 
 
 def tolerable_defect(dtype: jnp.dtype) -> float:
@@ -252,7 +276,7 @@ def complete(
 
     def measure():
         q = factors.columns
-        return jnp.max(jnp.abs(q.T @ q - jnp.eye(q.shape[1], dtype=q.dtype)))
+        return jnp.max(jnp.abs(transposed(q) @ q - jnp.eye(q.shape[1], dtype=q.dtype)))
 
     defect = jax.lax.cond(
         batch_all(most_defect == jnp.inf), lambda: jnp.zeros_like(frame, shape=()), measure
@@ -266,13 +290,13 @@ def complete(
 
 def grown(factors: Factors) -> Orthonormalized:
     """What the factors say of a frame's growth."""
-    diagonal, scale = jnp.diagonal(factors.triangle), factors.scale
+    lengths, scale = diagonal(factors.triangle), factors.scale
     largest = jnp.max(factors.norms)
     # Near the smallest numbers digits are lost, whatever the shares.
-    finfo = jnp.finfo(diagonal.dtype)
+    finfo = jnp.finfo(lengths.dtype)
     sound = largest * scale > float(finfo.tiny) / float(finfo.eps)
-    share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)
-    log_growth = jnp.log(diagonal) + jnp.log(scale)
+    share = jnp.where(sound, lengths / jnp.where(sound, largest, 1), 0)
+    log_growth = jnp.log(lengths) + jnp.log(scale)
     return Orthonormalized(factors.columns, log_growth, share, factors.triangle, scale)
 
 
@@ -294,8 +318,8 @@ def orthonormalize(
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, most_defect):
     factors = orthonormalizer.factorize(frame)
-    used = strain(orthonormalizer, frame, factors)
-    is_good = (used <= 1) | jnp.any(jnp.isnan(factors.norms))
+    used = strain(orthonormalizer, frame, factors, 0.0)
+    is_good = (used.factorization <= 1) | jnp.any(jnp.isnan(factors.norms))
     return grown(complete(orthonormalizer, frame, factors, is_good, most_defect))
 
 

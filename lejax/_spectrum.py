@@ -9,7 +9,7 @@ from scipy.special import stdtr, stdtrit
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push, open_frames
-from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, ravel, size_of, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
@@ -163,13 +163,11 @@ def lyapunov_spectrum(
         raise TypeError(f"adjoint must be an Adjoint, e.g. CheckpointedAdjoint(), got {adjoint!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
-    vector, _ = ravel(state)
     if frame is not None:
-        frame = check_frame(frame, vector)
-        if frame.shape[1] > vector.size:
+        frame, size = check_frame(frame, state), size_of(state)
+        if frame.shape[1] > size:
             raise ValueError(
-                f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "
-                f"for {vector.size}."
+                f"frame has {frame.shape[1]} columns, but a state of {size} numbers has room for {size}."
             )
     num_exponents = _check_num_exponents(num_exponents, frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
@@ -177,7 +175,7 @@ def lyapunov_spectrum(
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     if not eqx.is_array(duration):
         duration = np.asarray(duration)  # traced, yet without a trip to the device
-    spectrum = _lyapunov_spectrum(
+    spectrum, is_successful = _lyapunov_spectrum(
         cell,
         state,
         inputs,
@@ -189,7 +187,7 @@ def lyapunov_spectrum(
         num_exponents,
         plan,
     )
-    if throw:
+    if throw and not is_traced(is_successful) and not is_successful:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
 
@@ -222,7 +220,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     errors, grows = estimate_error(block_exponents, weights)
     frame = push.from_blocks(close_frames(growth.frames, order))
     overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
-    return LyapunovSpectrum(
+    spectrum = LyapunovSpectrum(
         exponents=exponents,
         standard_error=errors,
         error_grows=grows,
@@ -252,6 +250,8 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
             ),
         ),
     )
+    # One flag, by which the host knows with a single number from the device.
+    return spectrum, spectrum.result == RESULTS.successful
 
 
 def judge(
@@ -318,7 +318,7 @@ def random_frame(
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:
     if num_exponents is None:
-        return ravel(state)[0].size if frame is None else frame.shape[1]
+        return size_of(state) if frame is None else frame.shape[1]
     num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None and frame.shape[1] != num_exponents:
         raise ValueError(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from .._blocks import open_frames
-from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
+from .._cell import Cell, TangentCell, first_input, name_of, ravel, size_of, time_step
 from .._check import (
     check_concrete,
     check_count,
@@ -142,11 +142,11 @@ def long_run(
     if num_exponents is not None:
         num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None:
-        frame = check_frame(frame, ravel(state)[0])
+        frame = check_frame(frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
         # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
-        chunk_steps = min(10_000, max(256, 10**10 // (2 * ravel(state)[0].size ** 3)))
+        chunk_steps = min(10_000, max(256, 10**10 // (2 * size_of(state) ** 3)))
     chunk_steps = check_count("chunk_steps", chunk_steps, 1)
     if tolerance is None:
         ends = fixed_blocks(num_steps, num_blocks)
@@ -158,7 +158,7 @@ def long_run(
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
     dt = time_step(cell) if dt is None else dt
     # Which directions of which block are the leading ones only the whole run knows.
-    if num_exponents not in (None, ravel(state)[0].size):
+    if num_exponents not in (None, size_of(state)):
         # To follow all directions of what is found might cost far more than what was asked for.
         method = dataclasses.replace(method, blocks=DeclaredBlocks())
     follows_all = frame is None and method.blocks.are_many(cell, state, first_input(inputs))
@@ -171,7 +171,9 @@ def long_run(
         if not follows_all:
             return now.tally, now.frame
         growth = jnp.asarray(now.tally.growth.sum(axis=0))
-        order = _order_directions(cell, state, first_input(inputs), method.blocks, now.frame, growth)
+        order = _order_directions(
+            cell, state, first_input(inputs), method.blocks, now.frame, growth
+        )
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 
@@ -187,7 +189,7 @@ def long_run(
         identity = _identity(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
         arrays = checkpoints.load(path, identity)
         if arrays is not None:
-            size = ravel(state)[0].size
+            size = size_of(state)
             directions = (followed or size) if frame is None else frame.shape[1]
             now = from_arrays(path, arrays, state, directions, layout, ends)
 
