@@ -16,6 +16,7 @@ from ._orthonormalize import (
     Strain,
     complete,
     default_orthonormalizer,
+    defect_of,
     grown,
     lost,
     orthonormalize,
@@ -67,17 +68,21 @@ class BlockFrame(eqx.Module):
         orthonormalizer: Orthonormalizer | None,
         factors: Factors | None,
         is_good: Bool[Array, ""],
-        most_defect: Float[Array, ""],
         is_one: Bool[Array, ""],
     ) -> tuple["BlockFrame", Term]:
         """The frame without what it has grown, and that; of a product of one step or of several."""
         raise NotImplementedError
 
     @abc.abstractmethod
+    def defect(self) -> Float[Array, ""]:
+        """How far from orthonormal it is."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
     def orthonormalize(
         self,
         orthonormalizer: Orthonormalizer | None,
-        most_defect: Float[Array, ""] | float,
+        exact: Bool[Array, ""] | bool,
         is_one: Bool[Array, ""] | bool,
     ) -> tuple["BlockFrame", Term]:
         """All of it, differentiable."""
@@ -164,14 +169,17 @@ class DenseFrame(BlockFrame):
     def strain(self, orthonormalizer, factors, least_share):
         return strain(self._kind(orthonormalizer), self.columns, factors, least_share)
 
-    def complete(self, orthonormalizer, factors, is_good, most_defect, is_one):
+    def complete(self, orthonormalizer, factors, is_good, is_one):
         kind = self._kind(orthonormalizer)
-        factors = complete(kind, self.columns, factors, is_good, most_defect)
+        factors = complete(kind, self.columns, factors, is_good)
         return self._divided_out(grown(factors), is_one)
 
-    def orthonormalize(self, orthonormalizer, most_defect, is_one):
+    def orthonormalize(self, orthonormalizer, exact, is_one):
         kind = self._kind(orthonormalizer)
-        return self._divided_out(orthonormalize(kind, self.columns, most_defect), is_one)
+        return self._divided_out(orthonormalize(kind, self.columns, exact), is_one)
+
+    def defect(self):
+        return defect_of(self.columns)
 
     def _kind(self, orthonormalizer: Orthonormalizer | None) -> Orthonormalizer:
         return orthonormalizer or default_orthonormalizer(self.columns.shape[1])
@@ -236,10 +244,13 @@ class DiagonalFrame(BlockFrame):
         nothing = jnp.zeros_like(self.log_growth, shape=())
         return Strain(nothing, nothing)
 
-    def complete(self, orthonormalizer, factors, is_good, most_defect, is_one):
-        return self.orthonormalize(orthonormalizer, most_defect, is_one)
+    def complete(self, orthonormalizer, factors, is_good, is_one):
+        return self.orthonormalize(orthonormalizer, True, is_one)
 
-    def orthonormalize(self, orthonormalizer, most_defect, is_one):
+    def defect(self):
+        return jnp.zeros_like(self.log_growth, shape=())
+
+    def orthonormalize(self, orthonormalizer, exact, is_one):
         nothing = jnp.zeros_like(self.log_growth)
         return DiagonalFrame(nothing, self.start), Term(self.log_growth, nothing, nothing)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._batch import alike, call_in_cache
+from ._batch import alike, batch_all, call_in_cache
 from ._cell import without_gradient
 from ._frames import Frames, Term
 from ._interval import Interval
@@ -174,7 +174,7 @@ def _by_interval(
             clock.block == 0, plan.transient, base + (clock.block <= longer).astype(jnp.int32)
         )
         place = jnp.minimum(clock.place + clock.control[0], end)
-        pushed, is_last, is_counted = place - clock.place, place == end, clock.block > 0
+        pushed, is_counted = place - clock.place, clock.block > 0
         stop = kept.step + pushed
         point = jax.lax.while_loop(lambda point: point.step < stop, step, kept)
         factors = [frame.factorize(kind) for frame in point.frames]
@@ -189,12 +189,8 @@ def _by_interval(
         accepted = rule.accepts(pushed, strain)
 
         def commit():
-            is_end = is_last & (clock.block == plan.num_blocks)
-            most_defect = jnp.where(
-                is_last, jnp.where(is_end, 0, tolerable_defect(dtype)), jnp.inf
-            ).astype(dtype)
             parts = [
-                frame.complete(kind, own, used <= 1, most_defect, pushed <= 1)
+                frame.complete(kind, own, used <= 1, pushed <= 1)
                 for frame, own, used in zip(point.frames, factors, strains[::2], strict=True)
             ]
             after, term = _count(point, parts)
@@ -210,8 +206,16 @@ def _by_interval(
             errors = sums.errors + jnp.where(is_counted, errors, 0)
             return after, _Sums(blocks, compensation, errors)
 
+        def defect():
+            return jnp.max(jnp.stack([frame.defect() for frame in after.frames]))
+
         after, sums = jax.lax.cond(accepted, commit, lambda: (kept, sums))
-        is_done, is_counted = accepted & is_last, accepted & is_counted
+        # A block that ends with a frame that is not quite orthonormal has one more interval, of no step.
+        at_end = accepted & (place == end)
+        is_open = at_end & (pushed > 0)
+        excess = jax.lax.cond(is_open, defect, lambda: jnp.zeros_like(strain))
+        is_done = at_end & batch_all(~(excess > tolerable_defect(dtype)))
+        is_counted = accepted & is_counted
         clock = _Clock(
             rule.following(clock.control, pushed, strain, accepted),
             clock.block + is_done.astype(jnp.int32),
@@ -267,33 +271,29 @@ def _by_step(
     is_last = np.concatenate([np.arange(1, length + 1) == length for length in lengths])
     place = np.concatenate([np.arange(1, length + 1, dtype=np.int32) for length in lengths])
     dtype = jax.tree.leaves(frames)[0].dtype
-    most_defect = np.where(is_last, tolerable_defect(dtype), np.inf).astype(dtype)
-    most_defect[-1] = 0
     always = isinstance(every, int) and every == 1
     is_due = np.ones_like(is_last) if always else (place % every == 0) | is_last
 
-    def divide_out(point, most_defect):
+    def divide_out(point, exact):
         return _count(
-            point, [frame.orthonormalize(kind, most_defect, every == 1) for frame in point.frames]
+            point, [frame.orthonormalize(kind, exact, every == 1) for frame in point.frames]
         )
 
     def body(point, given):
-        input, most_defect, is_due = given
+        input, is_last, is_due = given
         point = _push(push, point, input)
         if always:
-            return divide_out(point, most_defect)
+            return divide_out(point, is_last)
 
         def leave(point, _):
             return point, jax.tree.map(
-                jnp.zeros_like, jax.eval_shape(divide_out, point, most_defect)[1]
+                jnp.zeros_like, jax.eval_shape(divide_out, point, is_last)[1]
             )
 
-        return jax.lax.cond(is_due, divide_out, leave, point, most_defect)
+        return jax.lax.cond(is_due, divide_out, leave, point, is_last)
 
-    frames = tuple(frame.orthonormalize(Householder(), 0.0, True)[0] for frame in frames)
-    point, terms = adjoint.scan(
-        body, _start(vector, frames), (inputs, most_defect, is_due), len(place)
-    )
+    frames = tuple(frame.orthonormalize(Householder(), True, True)[0] for frame in frames)
+    point, terms = adjoint.scan(body, _start(vector, frames), (inputs, is_last, is_due), len(place))
     terms = jax.tree.map(lambda x: x[plan.transient :], terms)
     block = np.repeat(np.arange(plan.num_blocks), block_lengths(plan.num_steps, plan.num_blocks))
     sums = jnp.zeros_like(terms.log_growth, shape=(plan.num_blocks, terms.log_growth.shape[1]))

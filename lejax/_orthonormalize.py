@@ -256,7 +256,12 @@ def strain(
 
 def tolerable_defect(dtype: jnp.dtype) -> float:
     """How far from orthonormal a frame may be at which a block ends."""
-    return {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-8}[jnp.dtype(dtype)]
+    return {jnp.dtype("float32"): 1e-5, jnp.dtype("float64"): 1e-12}[jnp.dtype(dtype)]
+
+
+def defect_of(frame: Float[Array, "d k"]) -> Float[Array, ""]:
+    """How far from orthonormal a frame is: the largest |Q^T Q - I|."""
+    return jnp.max(jnp.abs(transposed(frame) @ frame - jnp.eye(frame.shape[1], dtype=frame.dtype)))
 
 
 def complete(
@@ -264,28 +269,11 @@ def complete(
     frame: Float[Array, "d k"],
     factors: Factors,
     is_good: Bool[Array, ""],
-    most_defect: Float[Array, ""] | float,
 ) -> Factors:
-    """The factors, if they are good and Q is as near to orthonormal as asked for: those of `Householder` otherwise.
-
-    Under `vmap` there is one choice for the whole batch.
-    """
+    """The factors if they are good, and else those of `Householder`; under `vmap` one choice for the whole batch."""
     if orthonormalizer.is_exact:
         return factors
-    most_defect = jnp.asarray(most_defect, frame.dtype)
-
-    def measure():
-        q = factors.columns
-        return jnp.max(jnp.abs(transposed(q) @ q - jnp.eye(q.shape[1], dtype=q.dtype)))
-
-    defect = jax.lax.cond(
-        batch_all(most_defect == jnp.inf), lambda: jnp.zeros_like(frame, shape=()), measure
-    )
-    # A diverged member must not slow the batch: it may stay NaN.
-    is_near = (defect <= most_defect) | jnp.isnan(defect)
-    return jax.lax.cond(
-        batch_all(is_good & is_near), lambda: factors, lambda: Householder().factorize(frame)
-    )
+    return jax.lax.cond(batch_all(is_good), lambda: factors, lambda: Householder().factorize(frame))
 
 
 def grown(factors: Factors) -> Orthonormalized:
@@ -303,24 +291,25 @@ def grown(factors: Factors) -> Orthonormalized:
 def orthonormalize(
     orthonormalizer: Orthonormalizer,
     frame: Float[Array, "d k"],
-    most_defect: Float[Array, ""] | float = 0.0,
+    exact: Bool[Array, ""] | bool = True,
 ) -> Orthonormalized:
     """`frame` = Q R with R_ii >= 0, in highest precision.
 
     A fast factorization loses orthogonality on an ill-conditioned frame. That costs nothing in a product:
     Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
-    the product ends, `most_defect` says how far Q may be from orthonormal.
+    the product ends, ask for an `exact` one.
     """
     with jax.default_matmul_precision("highest"):
-        return _orthonormalize(orthonormalizer, frame, jnp.asarray(most_defect, frame.dtype))
+        return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
 
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _orthonormalize(orthonormalizer, frame, most_defect):
+def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
-    used = strain(orthonormalizer, frame, factors, 0.0)
-    is_good = (used.factorization <= 1) | jnp.any(jnp.isnan(factors.norms))
-    return grown(complete(orthonormalizer, frame, factors, is_good, most_defect))
+    used = strain(orthonormalizer, frame, factors, 0.0).factorization
+    # A diverged member must not slow the batch: it may stay NaN.
+    is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
+    return grown(complete(orthonormalizer, frame, factors, is_good))
 
 
 @_orthonormalize.defjvp
@@ -329,8 +318,8 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # d log R_ii = M_ii, dQ = dZ R^-1 - Q (M - Omega) and dR = (M - Omega) R. R is that of the factorization:
     # Z = QR, and with it dZ = dQ R + Q dR, holds even where Q is not quite orthonormal.
     # Lost columns are taken out of the solve; of theirs dR = Q^T dZ - Omega R holds above the diagonal.
-    (frame, most_defect), (change, _) = primals, tangents
-    out = _orthonormalize(orthonormalizer, frame, most_defect)
+    (frame, exact), (change, _) = primals, tangents
+    out = _orthonormalize(orthonormalizer, frame, exact)
     q, is_lost = out.columns, lost(out)
     r = jnp.where(is_lost[None], jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
     change = change / out.scale

@@ -93,7 +93,7 @@ def _log_index(cell, state, inputs, order, num_steps, key):
     def step(carry, input):
         vector, frame, triangle, log_volume = carry
         vector, pushed = push(input, vector, frame)
-        out = orthonormalize(orthonormalizer, pushed, jnp.inf)
+        out = orthonormalize(orthonormalizer, pushed, False)
         with jax.default_matmul_precision("highest"):
             triangle = out.triangle @ triangle
         length = jnp.sqrt(jnp.sum(triangle**2, axis=0))
