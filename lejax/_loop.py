@@ -270,7 +270,6 @@ def _by_step(
     lengths = np.concatenate([[plan.transient], lengths]) if plan.transient else lengths
     is_last = np.concatenate([np.arange(1, length + 1) == length for length in lengths])
     place = np.concatenate([np.arange(1, length + 1, dtype=np.int32) for length in lengths])
-    dtype = jax.tree.leaves(frames)[0].dtype
     always = isinstance(every, int) and every == 1
     is_due = np.ones_like(is_last) if always else (place % every == 0) | is_last
 
