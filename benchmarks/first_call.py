@@ -8,21 +8,18 @@ under `eqx.filter_jit`. Processes take turns, and medians over them are shown; "
 seconds, of which other programs on the machine take fewer away.
 """
 
-import time
-
-
-START = time.perf_counter()
-
 import json
 import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _harness  # first: it sets what JAX and NumPy read when they start
+import _clock  # first: it notes when imports start
+import _harness  # then: it sets what JAX and NumPy read when they start
 import _problems
 import _training_step
 import equinox as eqx
@@ -60,7 +57,6 @@ class Spans:
         self.seconds = dict.fromkeys(SPANS.values(), 0.0)
         self.programs = 0
         self.ended = []  # (start, seconds) of those that may turn out to be nested in one that is still open
-        jax.monitoring.register_event_duration_secs_listener(self.add)
 
     def add(self, event: str, duration: float, **_) -> None:
         if event not in SPANS:
@@ -140,6 +136,7 @@ def measure_here(case: Case, contender: str) -> dict:
     call = VERBS[case.verb](case, contender)
     jax.block_until_ready(jax.random.normal(jr.key(1), (3,)))  # what starts JAX is nobody's
     spans = Spans()
+    jax.monitoring.register_event_duration_secs_listener(spans.add)
 
     def timed():
         begin, cpu = time.perf_counter(), time.process_time()
@@ -149,7 +146,7 @@ def measure_here(case: Case, contender: str) -> dict:
     first, cpu = timed()
     parts = dict(spans.seconds)
     return {
-        "import_jax": IMPORTED - START,
+        "import_jax": IMPORTED - _clock.START,
         "import_lejax": imported - start,
         "first_call": first,
         "first_call_cpu": cpu,
@@ -225,7 +222,15 @@ def main():
         }
         for (case, contender), processes in found.items()
     ]
-    shown = ["first_call", "first_call_cpu", "tracing", "lowering", "compiling", "rest", "second_call"]
+    shown = [
+        "first_call",
+        "first_call_cpu",
+        "tracing",
+        "lowering",
+        "compiling",
+        "rest",
+        "second_call",
+    ]
     shown += ["import_jax", "import_lejax"]
     table = [
         [
