@@ -63,8 +63,10 @@ from ._lyapunov_vectors import (
 from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,
+    Factors as Factors,
     GramSchmidt as GramSchmidt,
     Householder as Householder,
+    Orthonormalizer as Orthonormalizer,
     Panels as Panels,
 )
 from ._piecewise_linear import (
@@ -73,10 +75,8 @@ from ._piecewise_linear import (
     piecewise_linear as piecewise_linear,
 )
 from ._results import RESULTS as RESULTS
-from ._spectrum import (
-    LyapunovSpectrum as LyapunovSpectrum,
-    lyapunov_spectrum as lyapunov_spectrum,
-)
+from ._spectrum import lyapunov_spectrum as lyapunov_spectrum
+from ._summary import Diagnostics as Diagnostics, LyapunovSpectrum as LyapunovSpectrum
 from ._tangent import jacobian as jacobian, push_forward as push_forward
 from ._unroll import unroll as unroll
 from ._window import suggest_window as suggest_window

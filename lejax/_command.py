@@ -23,7 +23,7 @@ from ._array_files import load_arrays
 from ._cell import ravel
 from ._method import SequentialQR
 from ._results import RESULTS
-from ._spectrum import LyapunovSpectrum
+from ._summary import LyapunovSpectrum
 from .cells import GRUCell, LSTMCell, RNNCell, Stack
 from .interop import from_torch
 from .run import long_run
@@ -298,11 +298,11 @@ def _run(problem: _Problem, args: Namespace) -> LyapunovSpectrum:
     if bool(result.result == RESULTS.nonfinite):
         raise BadInput(
             f"{problem.cell_name} diverges: its state or its tangent left the floating-point numbers at step "
-            f"{int(result.first_bad_step)}."
+            f"{int(result.diagnostics.first_bad_step)}."
         )
     if bool(result.result == RESULTS.interval_too_long):
         raise BadInput(
             f"--qr-every {every} is too long: the lower exponents would be rounding noise with an estimated "
-            f"error of {float(jnp.max(result.rounding_error)):.1e}."
+            f"error of {float(jnp.max(result.diagnostics.rounding_error)):.1e}."
         )
     return result

@@ -41,6 +41,11 @@ class Interval(eqx.Module):
         raise NotImplementedError
 
     @abc.abstractmethod
+    def avoidable(self, pushed: Int[Array, ""], error: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The part of an error that somebody asked for, by so many steps."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
     def accepts(self, pushed: Int[Array, ""], strain: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether a product of so many steps keeps enough digits."""
         raise NotImplementedError
@@ -69,6 +74,9 @@ class FixedInterval(Interval):
 
     def least_share(self, pushed, dtype):
         return jnp.asarray(jnp.finfo(dtype).eps)
+
+    def avoidable(self, pushed, error):
+        return jnp.where(pushed > 1, error, 0)
 
     def accepts(self, pushed, strain):
         return jnp.asarray(True)
@@ -100,6 +108,9 @@ class AdaptiveInterval(Interval):
         tolerance = tolerable_error(dtype) if self.tolerance is None else self.tolerance
         eps = float(jnp.finfo(dtype).eps)
         return eps / (tolerance * jnp.maximum(pushed, 1).astype(dtype))
+
+    def avoidable(self, pushed, error):
+        return jnp.zeros_like(error)
 
     def accepts(self, pushed, strain):
         return batch_all((pushed <= 1) | (strain <= 1))

@@ -201,7 +201,7 @@ def _by_interval(
                 restart=clock.place == 0,
             )
             error = term.rounding_error
-            errors = jnp.stack([error, jnp.where(pushed > 1, error, 0), term.unresolved])
+            errors = jnp.stack([error, rule.avoidable(pushed, error), term.unresolved])
             blocks = jax.lax.dynamic_update_index_in_dim(sums.blocks, total, clock.block, 0)
             errors = sums.errors + jnp.where(is_counted, errors, 0)
             return after, _Sums(blocks, compensation, errors)

@@ -4,8 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
-from scipy.special import stdtr, stdtrit
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push, open_frames
@@ -19,65 +18,14 @@ from ._check import (
     check_step,
 )
 from ._closures import compiled
-from ._divergence import advice_on_divergence
 from ._frames import are_together, choose_directions, close_frames
-from ._interval import tolerable_error
 from ._loop import Plan
 from ._method import Method, SequentialQR
 from ._results import RESULTS
 from ._signature import checked
-from ._statistics import block_lengths, estimate_error, weighted_mean
+from ._statistics import block_lengths, weighted_mean
+from ._summary import Diagnostics, LyapunovSpectrum, raise_on_failure, summarize
 from ._tangent import check_frame, tangent_dtype
-
-
-class LyapunovSpectrum(eqx.Module):
-    """The report of a run; d numbers in the state, k exponents, b blocks.
-
-    Exponents are in nats per step, or per unit time where the run had a `dt`. They stand in the order of
-    the frame's columns: descending up to their errors.
-    """
-
-    exponents: Float[Array, " k"]
-    """The mean growth rates."""
-    standard_error: Float[Array, " k"]
-    """From the spread of the block means. Blocks are joined in pairs, down to 4, as long as that makes the error larger by
-    more than its own uncertainty, so that autocorrelation counts. NaN with fewer than 2 blocks and for infinite
-    exponents."""
-    error_grows: Bool[Array, " k"]
-    """Whether the error had not stopped growing with the longest blocks, or neighboring blocks still resemble each
-    other: then `standard_error` is a lower bound, and the run too short for the memory of its dynamics. Of independent
-    blocks 3 % say so by chance; never said of fewer than 7."""
-    block_exponents: Float[Array, "b k"]
-    """Finite-time exponents of consecutive blocks."""
-    block_steps: Int[Array, " b"]
-    """The number of steps in each block; blocks differ by at most one step until runs are combined."""
-    unresolved: Int[Array, " k"]
-    """Orthonormalizations at which the direction was below floating-point resolution. From the first one where
-    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero). Columns are
-    compared with each other; the slope of a state of one number, which has none to compare with, with its change over 4
-    units in the last place of the state (not by `ParallelQR`): so superstable cycles are found."""
-    rounding_error: Float[Array, " k"]
-    """The exponents' error from floating point, estimated from the R factors: the mean over the run of
-    eps max_j |z_j| / R_ii, in the units of the exponents."""
-    state: PyTree
-    """The state where the run stopped."""
-    frame: Float[Array, "d k"]
-    """The orthonormal frame where the run stopped; hand it back in with `state` to continue. For a
-    `BlockTriangularCell` in the coordinates of its blocks, one block after the other: it holds the k directions that
-    grew fastest so far, and a run that continues follows these."""
-    num_steps: Int[Array, ""]
-    """Counted steps."""
-    every: Int[Array, ""]
-    """The interval between orthonormalizations: what was asked for, or what the pilot chose."""
-    overlap_bias: Float[Array, " k"]
-    """The exponents' possible error from frames that do not agree where chunks meet; 0 but for `ParallelQR`."""
-    dt: Float[Array, ""]
-    """The duration of a step."""
-    first_bad_step: Int[Array, ""]
-    """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
-    result: RESULTS
-    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`; the
-    last not of a run with a `frame` of its own, whose columns may stand in any order."""
 
 
 @checked
@@ -215,90 +163,31 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     means = weighted_mean(log_growth / weights[:, None], weights)
     order, followed = choose_directions(frames, frame, means, num_exponents)
     block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
-    rounding_error = growth.rounding_error[followed] / (plan.num_steps * dt)
-    exponents = weighted_mean(block_exponents, weights)
-    errors, grows = estimate_error(block_exponents, weights)
-    frame = push.from_blocks(close_frames(growth.frames, order))
-    overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
-    spectrum = LyapunovSpectrum(
-        exponents=exponents,
-        standard_error=errors,
-        error_grows=grows,
-        block_exponents=block_exponents,
-        block_steps=block_steps,
-        unresolved=growth.unresolved.astype(jnp.int32)[followed],
-        rounding_error=jax.lax.stop_gradient(rounding_error),
-        state=unravel(growth.vector),
-        frame=frame,
-        num_steps=jnp.asarray(plan.num_steps, jnp.int32),
-        every=growth.longest_interval,
-        overlap_bias=overlap_bias,
-        dt=dt,
-        first_bad_step=growth.first_bad_step,
-        result=judge(
-            growth.first_bad_step,
-            growth.longest_interval,
-            growth.avoidable_error[followed] / plan.num_steps,
-            overlap_bias,
-            errors,
-            ~jnp.asarray(is_chosen)
-            & do_ascend(
-                exponents * plan.num_steps * dt,
-                errors * plan.num_steps * dt,
-                plan.num_blocks,
-                are_together(frames, followed),
-            ),
+    steps = plan.num_steps
+    per_time = (growth.rounding_error, growth.avoidable_error, growth.overlap_bias * steps)
+    rounding_error, avoidable_error, overlap_bias = (
+        jax.lax.stop_gradient(x)[followed] / (steps * dt) for x in per_time
+    )
+    spectrum = summarize(
+        block_exponents,
+        block_steps,
+        Diagnostics(
+            unresolved=growth.unresolved.astype(jnp.int32)[followed],
+            rounding_error=rounding_error,
+            avoidable_error=avoidable_error,
+            overlap_bias=overlap_bias,
+            num_orthonormalizations=growth.num_orthonormalizations,
+            longest_interval=growth.longest_interval,
+            first_bad_step=growth.first_bad_step,
         ),
+        state=unravel(growth.vector),
+        frame=push.from_blocks(close_frames(growth.frames, order)),
+        num_steps=jnp.asarray(steps, jnp.int32),
+        dt=dt,
+        are_together=are_together(frames, followed) & (not is_chosen),
     )
     # One flag, by which the host knows with a single number from the device.
     return spectrum, spectrum.result == RESULTS.successful
-
-
-def judge(
-    first_bad_step: Int[Array, ""],
-    every: Int[Array, ""],
-    error_per_step: Float[Array, " k"],
-    overlap_bias: Float[Array, " k"],
-    errors: Float[Array, " k"],
-    ascend: Bool[Array, ""],
-) -> RESULTS:
-    """The status of a run; with every = 1 there is no shorter interval to ask for."""
-    # Of all exponents together: those of a dense spectrum exchange their places whatever the overlap.
-    known = jnp.isfinite(errors)
-    bias, error = (jnp.sum(jnp.where(known, x, 0) ** 2) for x in (overlap_bias, errors))
-    result = RESULTS.where(ascend, RESULTS.exponents_ascend, RESULTS.successful)
-    result = RESULTS.where(bias > 4 * error, RESULTS.overlap_too_short, result)
-    too_long = (every > 1) & jnp.any(error_per_step > tolerable_error(error_per_step.dtype))
-    result = RESULTS.where(too_long, RESULTS.interval_too_long, result)
-    return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
-
-
-def do_ascend(
-    growth: Float[Array, " k"],
-    errors: Float[Array, " k"],
-    num_blocks: int,
-    is_one: Bool[Array, "k k"] | Bool[Array, ""],
-) -> Bool[Array, ""]:
-    """Whether exponents of directions that belong to one frame ascend by more than chance explains, from the sums of logarithms over
-    the whole run and their standard errors.
-
-    Four standard errors, or as rare an excess where few blocks make the errors uncertain. What a random frame that turns
-    into its place leaves in the sums does not grow with the run: about a hundred eps^-1 of it are allowed for, in logarithms.
-    """
-    # The quantile of Student's distribution that is four for 20 blocks.
-    quantile = float(stdtrit(max(num_blocks - 1, 1), stdtr(19, 4.0)))
-    allowed = float(np.log(100 * growth.size / jnp.finfo(growth.dtype).eps))
-    ahead = growth[None] - growth[:, None]  # of i by j
-    joint = jnp.sqrt(errors[None] ** 2 + errors[:, None] ** 2)
-    counts = jnp.triu(is_one & jnp.isfinite(ahead), 1)
-    return jnp.any(counts & (ahead > quantile * joint + allowed))
-
-
-def share_rows(frame: Float[Array, "d k"]) -> Bool[Array, "k k"]:
-    """Which columns of a report's frame are no zeros at the same place, so that they lie in one block."""
-    support = (frame != 0).astype(jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        return support.T @ support > 0
 
 
 def random_frame(
@@ -325,31 +214,3 @@ def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: 
             f"num_exponents is {num_exponents}, but the frame has {frame.shape[1]} columns."
         )
     return num_exponents
-
-
-def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inputs: PyTree) -> None:
-    """Raise a `RuntimeError` that says what went wrong and where, if the result is known and failed."""
-    if is_traced(spectrum):
-        return
-    if bool(spectrum.result == RESULTS.successful):
-        return
-    message = RESULTS[spectrum.result]
-    if bool(spectrum.result == RESULTS.nonfinite):
-        message += f" It happened at step {int(spectrum.first_bad_step)}."
-        message += advice_on_divergence(cell, state, inputs)
-    elif bool(spectrum.result == RESULTS.overlap_too_short):
-        worst = float(jnp.max(spectrum.overlap_bias))
-        message += f" Here the estimated bias is up to {worst:.1e}."
-    elif bool(spectrum.result == RESULTS.exponents_ascend):
-        exponents = np.asarray(spectrum.exponents)
-        ahead = np.where(np.isfinite(exponents), exponents, -np.inf)
-        last = int(
-            np.argmax(ahead - np.minimum.accumulate(np.nan_to_num(exponents, neginf=np.inf)))
-        )
-        message += f" Here exponent {last} is {exponents[last]:.3g}, above one before it."
-    else:
-        worst = float(jnp.max(spectrum.rounding_error))
-        message += (
-            f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
-        )
-    raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")

@@ -35,7 +35,8 @@ FLOORS = [
     {"_components", "_interval"},
     {"_loop"},
     {"_method"},
-    {"_covariant", "_dimension", "_spectrum"},
+    {"_covariant", "_dimension", "_summary"},
+    {"_spectrum"},
     {
         "_combine",
         "_covariant_reducers",

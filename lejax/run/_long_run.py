@@ -29,7 +29,8 @@ from .._frames import descending, find_owners
 from .._method import SequentialQR
 from .._results import RESULTS
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure, share_rows
+from .._spectrum import lyapunov_spectrum
+from .._summary import LyapunovSpectrum, raise_on_failure, share_rows
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
@@ -101,9 +102,7 @@ def long_run(
 
     **Numerics:** compiles two or three programs as a rule, at most five: one for the first chunk, and one for each
     way in which later chunks differ in their steps or blocks. Memory does not grow with the number of chunks.
-    Without a number for `method.every` each chunk has its own pilot and its own interval, so that the run
-    follows inputs that change, and a chunk that rounding spoils is done again by itself; `every` of the result is
-    the longest. All directions of a `BlockTriangularCell` (a `Stack`) are followed, whatever `num_exponents`, unless
+    Without a number for `method.every` each chunk begins with an interval of one step. All directions of a `BlockTriangularCell` (a `Stack`) are followed, whatever `num_exponents`, unless
     there is a `frame`: which blocks the leading ones belong to is known only at the end. With an interval above 1
     there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
@@ -145,7 +144,7 @@ def long_run(
         frame = check_frame(frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
-        # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
+        # About 1e10 operations, a second or so; in 256 steps intervals find their length.
         chunk_steps = min(10_000, max(256, 10**10 // (2 * size_of(state) ** 3)))
     chunk_steps = check_count("chunk_steps", chunk_steps, 1)
     if tolerance is None:
