@@ -32,8 +32,8 @@ EVERY_STEP = lejax.SequentialQR(every=1)
 
 def intervals(spectrum: lejax.LyapunovSpectrum) -> tuple[int, int]:
     """The longest interval of a run, and how many there were; of a batch the largest of both."""
-    longest = int(np.max(spectrum.every))
-    return longest, int(np.max(np.sum(-(-np.asarray(spectrum.block_steps) // longest), axis=-1)))
+    found = spectrum.diagnostics
+    return int(np.max(found.longest_interval)), int(np.max(found.num_orthonormalizations))
 
 
 def use_lejax(p: Problem, method: lejax.SequentialQR):
