@@ -78,6 +78,7 @@ from ._results import RESULTS as RESULTS
 from ._spectrum import lyapunov_spectrum as lyapunov_spectrum
 from ._summary import Diagnostics as Diagnostics, LyapunovSpectrum as LyapunovSpectrum
 from ._tangent import jacobian as jacobian, push_forward as push_forward
+from ._tangent_dynamics import TangentDynamics as TangentDynamics
 from ._unroll import unroll as unroll
 from ._window import suggest_window as suggest_window
 

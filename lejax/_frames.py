@@ -286,6 +286,12 @@ def fill(frames: Frames, frame: Float[Array, "d k"]) -> Frames:
     )
 
 
+def sources_of(frames: Frames) -> Int[np.ndarray, " c"]:
+    """For each direction of all blocks its place among those that are followed."""
+    starts = np.cumsum([0, *(part.num_followed for part in frames)])
+    return np.concatenate([a + part.sources for part, a in zip(frames, starts, strict=False)])
+
+
 class Owners(NamedTuple):
     """Whose directions the columns of a frame are."""
 
@@ -326,10 +332,7 @@ def choose_directions(
     multiplicities, and among those followed."""
     if _is_whole(frames):
         return slice(None), slice(None)
-    followed = np.cumsum([0, *(part.num_followed for part in frames)])
-    source = np.concatenate(
-        [first + part.sources for part, first in zip(frames, followed, strict=False)]
-    )
+    source = sources_of(frames)
     order = descending(frames, exponents[source])[:num_exponents]
     if frame is not None:
         owners = find_owners(frames, frame)

@@ -51,12 +51,13 @@ class Orthonormalizer(eqx.Module):
         >>> class Reversed(lejax.Orthonormalizer):  # write your own: of the rows in the opposite order
         ...     def factorize(self, frame):
         ...         columns, triangle = jnp.linalg.qr(frame[::-1])
-        ...         sign = jnp.sign(diagonal(triangle))
+        ...         sign = jnp.sign(jnp.diagonal(triangle))
         ...         norms = jnp.linalg.norm(frame, axis=0)
         ...         one = jnp.ones((), frame.dtype)
         ...         return lejax.Factors(columns[::-1] * sign, triangle * sign[:, None], norms, norms, one)
         >>> method = lejax.SequentialQR(orthonormalizer=Reversed())
-        >>> spectrum = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.full(2, 0.3), num_steps=50, method=method)
+        >>> options = {"num_steps": 50, "transient": 50, "method": method}
+        >>> spectrum = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.full(2, 0.3), **options)
         >>> print(f"{spectrum.exponents[0]:.4f}")  # log((3 + 5**0.5) / 2)
         0.9624
     """

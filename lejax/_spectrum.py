@@ -7,15 +7,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
-from ._blocks import close_push, open_frames
-from ._cell import Cell, first_input, is_traced, ravel, size_of, time_step, vary_with
+from ._blocks import close_push
+from ._cell import Cell, first_input, is_traced, size_of, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
-    check_step,
 )
 from ._closures import compiled
 from ._frames import are_together, choose_directions, close_frames
@@ -26,6 +25,7 @@ from ._signature import checked
 from ._statistics import block_lengths, weighted_mean
 from ._summary import Diagnostics, LyapunovSpectrum, raise_on_failure, summarize
 from ._tangent import check_frame, tangent_dtype
+from ._tangent_dynamics import TangentDynamics
 
 
 @checked
@@ -142,26 +142,24 @@ def lyapunov_spectrum(
 
 @compiled
 def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
-    check_step(cell, first_input(inputs), state)
-    vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
-    dtype = tangent_dtype(vector.dtype)
-    dt = jnp.asarray(dt, dtype)
-    random = random_frame(key, vector.size, num_exponents, dtype)
-    frame = None if frame is None else vary_with(frame, vector)
-    push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
-    # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
-    is_chosen = frame is not None
-    frame = None if frame is None else push.to_blocks(frame)
-    blocks = push.outline(first_input(inputs), vector)
-    frames = open_frames(blocks, vary_with(random, vector), frame)
-    closed = close_push(push, first_input(inputs), vector, frames)
+    first = first_input(inputs)
+    state = vary_with(state, (cell, inputs, frame, key))
+    dynamics = TangentDynamics(
+        cell, state, first, num_exponents=num_exponents, blocks=method.blocks
+    )
+    push = dynamics.push
+    vector, frames = dynamics.open(state, first, frame=frame, key=key)
+    closed = close_push(push, first, vector, frames)
     growth = method.run(closed, vector, frames, inputs, plan, adjoint)
 
+    dtype = tangent_dtype(vector.dtype)
+    dt = jnp.asarray(dt, dtype)
+    given = None if frame is None else push.to_blocks(frame)
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
     weights = block_steps.astype(dtype)
     log_growth = growth.log_growth
     means = weighted_mean(log_growth / weights[:, None], weights)
-    order, followed = choose_directions(frames, frame, means, num_exponents)
+    order, followed = choose_directions(frames, given, means, num_exponents)
     block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
     steps = plan.num_steps
     per_time = (growth.rounding_error, growth.avoidable_error, growth.overlap_bias * steps)
@@ -180,29 +178,15 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
             longest_interval=growth.longest_interval,
             first_bad_step=growth.first_bad_step,
         ),
-        state=unravel(growth.vector),
+        state=dynamics.unravel(growth.vector),
         frame=push.from_blocks(close_frames(growth.frames, order)),
         num_steps=jnp.asarray(steps, jnp.int32),
         dt=dt,
-        are_together=are_together(frames, followed) & (not is_chosen),
+        # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
+        are_together=are_together(frames, followed) & (frame is None),
     )
     # One flag, by which the host knows with a single number from the device.
     return spectrum, spectrum.result == RESULTS.successful
-
-
-def random_frame(
-    key: PRNGKeyArray | None, size: int, columns: int, dtype: jnp.dtype
-) -> Float[Array, "d k"]:
-    """Drawn in 32 bits whatever the dtype, so that precisions can be compared; without a key one that is always the same."""
-    shape = size, columns
-    if key is not None:
-        return jax.random.uniform(key, shape, jnp.float32, -1, 1).astype(dtype)
-    # A hash of the places (the end of MurmurHash3): a tenth of the program that a key needs.
-    bits = jax.lax.iota(jnp.uint32, size * columns) + np.uint32(1)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        bits = (bits ^ (bits >> shift)) * np.uint32(factor)
-    bits = (bits ^ (bits >> 16)) >> 8
-    return (bits.reshape(shape).astype(jnp.float32) * np.float32(2**-23) - 1).astype(dtype)
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:

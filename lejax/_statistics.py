@@ -112,15 +112,17 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
     Flyvbjerg & Petersen, J. Chem. Phys. 91 (1989).
     """
     # All levels as one array: each operation is compiled once. What a level lacks is zero.
-    most = levels[0].parts.shape[0]
+    most, *shape = levels[0].parts.shape
+    rest = [(0, 0) for _ in shape]
     parts = jnp.stack(
-        [jnp.pad(level.parts, ((0, most - len(level.parts)), (0, 0))) for level in levels]
+        [jnp.pad(level.parts, [(0, most - len(level.parts)), *rest]) for level in levels]
     )
-    counts = jnp.stack([jnp.asarray(level.num_blocks, parts.dtype) for level in levels])[:, None]
+    counts = jnp.stack([jnp.asarray(level.num_blocks, parts.dtype) for level in levels])
+    counts = counts.reshape(-1, *(1 for _ in shape))
     errors = _errors_of(parts, counts)
     are_enough = np.array([len(level.parts) >= 2 * _LEAST_BLOCKS for level in levels])
     expected = _expected_errors(jax.lax.stop_gradient(parts), errors, counts)
-    expected = jnp.max(jnp.where(are_enough[:, None], expected, 0), axis=0)
+    expected = jnp.max(jnp.where(are_enough.reshape(counts.shape), expected, 0), axis=0)
     error = largest = errors[0]
     grows = jnp.zeros(error.shape, bool)
     for joined, count in zip(errors[1:], counts[1:], strict=True):

@@ -33,6 +33,7 @@ FLOORS = [
     {"_frames", "_ginelli"},
     {"_blocks"},
     {"_components", "_interval"},
+    {"_tangent_dynamics"},
     {"_loop"},
     {"_method"},
     {"_covariant", "_dimension", "_summary"},
