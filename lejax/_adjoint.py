@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from ._cell import without_gradient
 from ._check import check_count
+from ._orthonormalize import FACTORS
 
 
 Carry = TypeVar("Carry")
@@ -54,8 +55,10 @@ class CheckpointedAdjoint(Adjoint):
     The run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
     starts, goes back from segment to segment, and runs each again. Forward mode keeps nothing, as ever.
 
-    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step that is kept whole takes
-    about four times the memory of the frame it starts from.
+    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step of a segment that runs again keeps
+    two or three frames. A short run, whose states and frames fill no more than 2 MiB, is not cut then: it keeps up to 6 MiB,
+    orthonormalizes nothing twice, and its program is smaller. Under `vmap` each member may; a number of `segments` cuts
+    every run.
 
     **Numerics:** the same gradient as `DirectAdjoint` up to rounding. It takes each step twice, but its memory stays in
     the cache. Exact gradients of a chaotic run grow as $e^{\lambda_1 T}$ and say nothing of the mean over long times:
@@ -81,10 +84,12 @@ class CheckpointedAdjoint(Adjoint):
     )
 
     def scan(self, body, carry, inputs, length):
-        if self.segments is None:
-            steps = _segment_steps(length)
-        else:
+        if self.segments is not None:
             steps = -(-length // min(self.segments, length))
+        elif length * sum(x.nbytes for x in jax.tree.leaves(carry)) <= _KEPT_BYTES:
+            return jax.lax.scan(_push_again(body), carry, inputs, length=length)
+        else:
+            steps = _segment_steps(length)
         return _scan_segments(body, carry, inputs, length, steps)
 
     def trajectory(self, step, state, inputs, length, starts):
@@ -156,6 +161,17 @@ class WindowedAdjoint(Adjoint):
         return jax.lax.scan(jax.checkpoint(cut, prevent_cse=False), state, (is_cut, inputs))
 
 
+_KEPT_BYTES = 2**21
+"""States and frames of a run that are kept whole, and with them no step is orthonormalized again."""
+
+
+def _push_again(body: Body) -> Body:
+    """The body, of which a derivative keeps where a step starts and the factors of its orthonormalization, and does the
+    rest again: less to move through memory, and half the program."""
+    policy = jax.checkpoint_policies.save_only_these_names(FACTORS)
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+
+
 def _segment_steps(length: int) -> int:
     """About sqrt(length) / 2, and a divisor of the length if there is one nearby: the last segment then needs no
     program of its own."""
@@ -176,7 +192,7 @@ def _scan_segments(
             if cut:
                 fixed = without_gradient(carry)
                 carry = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), carry, fixed)
-            return jax.lax.scan(body, carry, inputs, length=steps)
+            return jax.lax.scan(_push_again(body), carry, inputs, length=steps)
 
         return jax.checkpoint(run, prevent_cse=False)
 

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
-from ._cell import name_of
+from ._cell import is_traced, name_of
 
 
 T = TypeVar("T")
@@ -58,16 +59,27 @@ def _is_function(leaf: Any) -> bool:
     return callable(leaf) and package not in ("jax", "jaxlib", "equinox", "numpy", "optax")
 
 
+def _is_staged() -> bool:
+    """Whether this runs inside a program that is being made, where whatever is computed is traced."""
+    return is_traced(jnp.zeros(()))
+
+
 def compiled(function: Callable[..., T]) -> Callable[..., T]:
     """`jax.jit` of a function of any pytrees: arrays are traced, all else decides which program is run.
 
     A program is kept only where no argument holds somebody's function. Otherwise it is made for the call and freed after it.
+    Inside another program it is the function itself: there a derivative traces its own rule alone, and not what it stands for.
     """
     kept_program = _program(function)
 
     @ft.wraps(function)
     def call(*args, **kwargs):
         leaves, structure = jtu.tree_flatten((args, kwargs))
+        if _is_staged():
+            # NumPy's arrays are traced in a program of their own, so here they are too.
+            leaves = [jnp.asarray(leaf) if _is_array(leaf) else leaf for leaf in leaves]
+            args, kwargs = jtu.tree_unflatten(structure, leaves)
+            return function(*args, **kwargs)
         arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
         rest = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
         functions = [leaf for leaf in rest if leaf is not None and _is_function(leaf)]

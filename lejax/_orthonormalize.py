@@ -12,10 +12,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from ._batch import batch_all
 from ._check import check_count
+
+
+FACTORS = "orthonormalized"
+"""The name by which policies of `jax.checkpoint` know what a derivative reads of an orthonormalization."""
 
 
 class Factors(NamedTuple):
@@ -320,7 +325,7 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # Z = QR, and with it dZ = dQ R + Q dR, holds even where Q is not quite orthonormal.
     # Lost columns are taken out of the solve; of theirs dR = Q^T dZ - Omega R holds above the diagonal.
     (frame, exact), (change, _) = primals, tangents
-    out = _orthonormalize(orthonormalizer, frame, exact)
+    out = checkpoint_name(_orthonormalize(orthonormalizer, frame, exact), FACTORS)
     q, is_lost = out.columns, lost(out)
     r = jnp.where(is_lost[None], jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
     change = change / out.scale
