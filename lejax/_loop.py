@@ -80,27 +80,6 @@ class _Sums(NamedTuple):
     errors: Float[Array, "3 k"]  # rounding, the part of it that is avoidable, unresolved
 
 
-class Loop(eqx.Module):
-    """A run from a state and frames of its blocks, which need not be orthonormal, with an orthonormalization at the end of
-    each interval and of each block.
-
-    Values come from nested loops over intervals and their steps, which cost nothing per step but the push. Derivatives
-    come from one loop over all steps, which has a length that reverse mode knows.
-    """
-
-    plan: Plan = eqx.field(static=True)
-    orthonormalizer: Orthonormalizer | None
-    interval: Interval
-    adjoint: Adjoint
-
-    def __call__(
-        self, push: Push, vector: Float[Array, " d"], frames: Frames, inputs: PyTree
-    ) -> Growth:
-        plan, orthonormalizer, adjoint = self.plan, self.orthonormalizer, self.adjoint
-        arguments = push, vector, frames, inputs, self.interval
-        return _run(arguments, plan=plan, orthonormalizer=orthonormalizer, adjoint=adjoint)
-
-
 def _start(vector: Float[Array, " d"], frames: Frames) -> _Point:
     # Built from the frames, so that under shard_map every part of the carry varies as they do.
     one = jax.tree.leaves(frames)[0]
@@ -328,3 +307,24 @@ def _run_jvp(primals, tangents, *, plan, orthonormalizer, adjoint):
         return _by_step(*arguments, every, plan, orthonormalizer, adjoint)
 
     return alike(eqx.filter_jvp(run, primals, tangents), primals)
+
+
+def follow(
+    push: Push,
+    vector: Float[Array, " d"],
+    frames: Frames,
+    inputs: PyTree,
+    interval: Interval,
+    *,
+    plan: Plan,
+    orthonormalizer: Orthonormalizer | None,
+    adjoint: Adjoint,
+) -> Growth:
+    """A run from a state and frames of its blocks, which need not be orthonormal, with an orthonormalization at the end of
+    each interval and of each block.
+
+    Values come from nested loops over intervals and their steps, which cost nothing per step but the push. Derivatives
+    come from one loop over all steps, which has a length that reverse mode knows.
+    """
+    arguments = push, vector, frames, inputs, interval
+    return _run(arguments, plan=plan, orthonormalizer=orthonormalizer, adjoint=adjoint)

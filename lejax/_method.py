@@ -15,7 +15,7 @@ from ._check import check_count, check_positive
 from ._components import Blocks, FoundBlocks
 from ._frames import Frames
 from ._interval import AdaptiveInterval, FixedInterval
-from ._loop import Growth, Loop, Plan, Push
+from ._loop import Growth, Plan, Push, follow
 from ._orthonormalize import Orthonormalizer
 from ._signature import check_fields
 
@@ -113,7 +113,16 @@ class SequentialQR(Method):
             interval = AdaptiveInterval(self.tolerance, self.max_interval)
         else:
             interval = FixedInterval(self.every)
-        return Loop(plan, self.orthonormalizer, interval, adjoint)(push, vector, frames, inputs)
+        return follow(
+            push,
+            vector,
+            frames,
+            inputs,
+            interval,
+            plan=plan,
+            orthonormalizer=self.orthonormalizer,
+            adjoint=adjoint,
+        )
 
 
 class ParallelQR(Method):
