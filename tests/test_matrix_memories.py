@@ -136,7 +136,7 @@ def test_beta_of_one_loses_a_direction():
     spectrum = run(cell, jr.normal(jr.key(7), (60, 4)), **EVERY_STEP)
     assert np.all(spectrum.exponents[:6] > -2)
     assert np.all(spectrum.exponents[6:] < np.log(np.finfo(float).eps) + 2)
-    np.testing.assert_array_equal(spectrum.unresolved > 40, [False] * 6 + [True] * 2)
+    np.testing.assert_array_equal(spectrum.diagnostics.unresolved > 40, [False] * 6 + [True] * 2)
 
 
 def test_parity_is_one_reflection():

@@ -191,7 +191,7 @@ def test_a_diverged_member_leaves_the_others_as_they_are(method, tolerance):
     healthy = sweep(run, STARTS[[0, 1, 2, 3, 4, 5, 6, 0]], mesh=one_device())
     np.testing.assert_array_equal(sick.result == lejax.RESULTS.successful, 7 * [True] + [False])
     np.testing.assert_array_equal(sick.result == lejax.RESULTS.nonfinite, 7 * [False] + [True])
-    assert 0 < sick.first_bad_step[7] < 20
+    assert 0 < sick.diagnostics.first_bad_step[7] < 20
     assert np.isnan(sick.exponents[7]).all()
     np.testing.assert_array_equal(sick.state[:7], healthy.state[:7])
     for name in ("exponents", "standard_error", "block_exponents", "frame"):
