@@ -41,7 +41,7 @@ class Adjoint(eqx.Module):
 class DirectAdjoint(Adjoint):
     """One `jax.lax.scan`: exact, forward and reverse mode, and in reverse mode memory O(T).
 
-    Each step keeps about six frames. The compiled program is smaller than that of `CheckpointedAdjoint`. Exact is the gradient of
+    Each step keeps about six frames, twice what a short run keeps with `CheckpointedAdjoint`. Exact is the gradient of
     the run; of chaotic and of piecewise-linear cells `WindowedAdjoint` says what that lacks.
     """
 
@@ -52,7 +52,7 @@ class DirectAdjoint(Adjoint):
 class CheckpointedAdjoint(Adjoint):
     r"""Exact gradients in little memory: $O(\sqrt T)$ by default.
 
-    The run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
+    A long run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
     starts, goes back from segment to segment, and runs each again. Forward mode keeps nothing, as ever.
 
     **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step of a segment that runs again keeps
