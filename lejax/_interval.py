@@ -118,7 +118,7 @@ class AdaptiveInterval(Interval):
     def following(self, control, pushed, strain, accepted):
         steps, wait, patience = control
         used = jnp.maximum(strain, 0.5 / self.longest)
-        possible = batch_min((0.9 * pushed / used).astype(jnp.int32))
+        possible = batch_min((0.9 * pushed.astype(used.dtype) / used).astype(jnp.int32))
         # An interval that the end of a block cut short tells little.
         is_whole = pushed == steps
         is_ripe = is_whole & (wait == 0)
@@ -129,7 +129,11 @@ class AdaptiveInterval(Interval):
         return jnp.where(
             accepted,
             jnp.stack(
-                [longer, jnp.maximum(wait - is_whole, 0), jnp.maximum(patience - is_ripe, 1)]
+                [
+                    longer,
+                    jnp.maximum(wait - is_whole.astype(jnp.int32), 0),
+                    jnp.maximum(patience - is_ripe.astype(jnp.int32), 1),
+                ]
             ),
             jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
         )

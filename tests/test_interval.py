@@ -1,4 +1,4 @@
-"""The automatic interval, and chunks in parallel."""
+"""The interval that adapts, and chunks in parallel."""
 
 import equinox as eqx
 import jax
@@ -18,30 +18,63 @@ def spectrum(cell, state, inputs=None, **options):
     return lejax.lyapunov_spectrum(cell, state, inputs, **{"num_steps": 640, **options})
 
 
-def test_the_default_is_automatic_and_equals_every_step():
-    automatic = spectrum(LORENZ, jnp.ones(3))
-    chosen = int(automatic.every)
-    assert chosen == 20  # half of a pilot of 640 // 16
-    same = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(jnp.asarray(chosen, jnp.int64)))
-    each = spectrum(LORENZ, jnp.ones(3), method=SequentialQR(jnp.array(1)))
-    np.testing.assert_array_equal(automatic.exponents, same.exponents)
+def test_the_default_adapts_and_equals_every_step():
+    automatic = spectrum(LORENZ, jnp.ones(3), num_blocks=1)
+    each = spectrum(LORENZ, jnp.ones(3), num_blocks=1, method=SequentialQR(jnp.array(1)))
+    assert automatic.diagnostics.longest_interval > 64
+    assert each.diagnostics.longest_interval == 1
+    assert each.diagnostics.num_orthonormalizations == 640
+    assert automatic.diagnostics.num_orthonormalizations < 32
     np.testing.assert_allclose(automatic.exponents, each.exponents, atol=1e-8)
     np.testing.assert_array_equal(automatic.state, each.state)
 
 
-@pytest.mark.parametrize(
-    ("spread", "longest"), [(0.0, 32), (0.5, 32), (1.0, 19), (5.0, 3), (20.0, 1)]
-)
-def test_interval_follows_the_spread_of_the_growth_rates(spread, longest):
-    # After s steps e^{-spread s} is left of the last column: the longest interval is the largest s for which the
-    # 64 / s intervals of the pilot cost 64 / s eps e^{spread s} < 64 * 5e-9. The search may stop a quarter below.
+@pytest.mark.parametrize("spread", [0.0, 0.25, 0.5, 1.0, 5.0, 20.0])
+def test_interval_follows_the_spread_of_the_growth_rates(spread):
+    # After n steps e^{-spread n} is left of the last column: the longest interval costs eps e^{spread n} = 1e-8 n.
+    steps = np.arange(1, 129)
+    fits = spread * steps <= np.log(1e-8 * steps / np.finfo(float).eps)
+    longest = steps[fits].max(initial=1)
     rotation = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
     matrix = rotation @ jnp.diag(jnp.exp(-spread * jnp.array([0.0, 0.5, 1.0]))) @ rotation.T
-    run = spectrum(_Matrix(matrix), jnp.ones(3), num_steps=2048, frame=rotation)
-    assert int(run.every) <= longest
-    assert int(run.every) >= 3 * longest // 4
+    run = spectrum(_Matrix(matrix), jnp.ones(3), num_steps=2048, frame=rotation, num_blocks=1)
+    assert 0.85 * longest <= int(run.diagnostics.longest_interval) <= longest
+    assert run.diagnostics.num_orthonormalizations <= 1.3 * 2048 / longest + 8
     expected = -spread * np.array([0.0, 0.5, 1.0])
     np.testing.assert_allclose(run.exponents, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("rate", [3.0, -5.0])
+def test_products_that_leave_the_floats_are_done_again_in_shorter_ones(rate, dtype):
+    # One column has no spread, so that nothing else ends an interval: 128 steps are e^384 or e^-640.
+    cell = _Matrix(jnp.diag(jnp.exp(jnp.array([rate, rate - 1], dtype))))
+    frame = jnp.array([[1.0], [0.0]], dtype)
+    method = SequentialQR(blocks=lejax.DeclaredBlocks())
+    run = spectrum(
+        cell, jnp.zeros(2, dtype), frame=frame, num_blocks=1, num_steps=1000, method=method
+    )
+    np.testing.assert_allclose(run.exponents, rate, rtol=10 * jnp.finfo(dtype).eps)
+    assert 8 <= run.diagnostics.longest_interval <= 128
+
+
+@pytest.mark.parametrize("columns", [6, 70])
+def test_blocks_are_those_of_a_plain_loop(columns):
+    weight = 1.5 * columns**-0.5 * jr.normal(jr.key(0), (columns, columns))
+    start = 0.5 * jr.normal(jr.key(1), (columns,))
+    frame = jnp.linalg.qr(jr.normal(jr.key(2), (columns, columns)))[0]
+    run = spectrum(_Tanh(weight), start, num_steps=60, num_blocks=5, frame=frame)
+
+    def step(carry, _):
+        state, frame = carry
+        state = jnp.tanh(weight @ state)
+        frame, triangle = jnp.linalg.qr((1 - state**2)[:, None] * weight @ frame)
+        return (state, frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
+
+    growth = jax.lax.scan(step, (start, frame), length=60)[1]
+    expected = growth.reshape(5, 12, columns).mean(axis=1)
+    np.testing.assert_allclose(run.block_exponents, expected, atol=1e-9)
+    np.testing.assert_allclose(run.frame.T @ run.frame, np.eye(columns), atol=1e-12)
 
 
 class _Matrix(eqx.Module):
@@ -60,7 +93,7 @@ def test_what_underflows_between_orthonormalizations_is_no_exact_zero():
     assert asked.result == RESULTS.interval_too_long
     found = spectrum(cell, jnp.ones(2), method=SequentialQR(blocks=blocks), **run)
     assert found.result == RESULTS.successful
-    assert int(found.every) == 1
+    assert int(found.diagnostics.longest_interval) == 1
     np.testing.assert_allclose(found.exponents, [0, -200 * np.log(10)], rtol=1e-12)
 
 
@@ -72,7 +105,7 @@ def test_whether_an_interval_is_too_long_is_decided_per_step_of_a_flow():
         options = {"frame": jnp.array([[1.0, 0.0], [1.0, 1.0]]), "num_blocks": 20, "throw": False}
         run = spectrum(flow, jnp.zeros(2), method=method, **options)
         assert run.result == result
-        assert run.rounding_error[1] > 5e-8
+        assert run.diagnostics.rounding_error[1] > 5e-8
         chunked = lejax.run.long_run(
             flow, jnp.zeros(2), num_steps=640, chunk_steps=128, method=method, **options
         )
@@ -80,7 +113,7 @@ def test_whether_an_interval_is_too_long_is_decided_per_step_of_a_flow():
 
 
 class _Worse(eqx.Module):
-    """Driven by its matrix's exponent: calm under the pilot, ill-conditioned later."""
+    """Driven by its matrix's exponent: calm at first, ill-conditioned later."""
 
     rotation: jax.Array
 
@@ -89,25 +122,23 @@ class _Worse(eqx.Module):
         return self.rotation @ (scales * (self.rotation.T @ state))
 
 
-def test_a_run_that_turns_ill_conditioned_starts_again():
+def test_an_interval_is_shortened_in_a_burst_and_lengthened_after_it():
     rotation = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
-    spreads = jnp.where(jnp.arange(1024) < 300, 0.1, 6.0)
-    cell = _Worse(rotation)
-    automatic = spectrum(cell, jnp.ones(3), spreads, num_steps=None, frame=rotation)
+    time = jnp.arange(3000)
+    spreads = jnp.where((time >= 1000) & (time < 1100), 6.0, 0.1)
+    cell, run = _Worse(rotation), {"num_steps": None, "frame": rotation, "num_blocks": 1}
+    automatic = spectrum(cell, jnp.ones(3), spreads, **run)
     assert automatic.result == RESULTS.successful
-    assert int(automatic.every) == 3  # e^18 eps / 3 < 1e-8 < e^24 eps / 4
     expected = -np.mean(spreads) * np.array([0.0, 0.5, 1.0])
     np.testing.assert_allclose(automatic.exponents, expected, atol=1e-8)
-    asked = spectrum(
-        cell,
-        jnp.ones(3),
-        spreads,
-        num_steps=None,
-        frame=rotation,
-        method=SequentialQR(32),
-        throw=False,
-    )
+    # e^18 eps / 3 < 1e-8 < e^24 eps / 4: 34 intervals of 3 in the burst, and of up to 128 before and after it.
+    burst = spectrum(cell, jnp.ones(3), spreads[1000:1100], **run).diagnostics
+    assert burst.longest_interval == 3
+    assert automatic.diagnostics.longest_interval == 128
+    assert automatic.diagnostics.num_orthonormalizations < 90
+    asked = spectrum(cell, jnp.ones(3), spreads, **run, method=SequentialQR(32), throw=False)
     assert asked.result == RESULTS.interval_too_long
+    assert asked.diagnostics.avoidable_error[2] > 1e-8
 
 
 def test_one_interval_for_a_batch_and_the_rest_intact_when_a_member_diverges():
@@ -118,15 +149,15 @@ def test_one_interval_for_a_batch_and_the_rest_intact_when_a_member_diverges():
         return spectrum(lejax.systems.Henon(a, 0.3), jnp.zeros(2), num_steps=2048, throw=False)
 
     spectra = run(a)
-    assert len(set(spectra.every.tolist())) == 1
-    assert [int(n) >= 0 for n in spectra.first_bad_step] == [False, False, True]
+    assert len(set(spectra.diagnostics.longest_interval.tolist())) == 1
+    assert [int(n) >= 0 for n in spectra.diagnostics.first_bad_step] == [False, False, True]
     for i in range(2):
         alone = spectrum(lejax.systems.Henon(a[i], 0.3), jnp.zeros(2), num_steps=2048)
-        assert spectra.every[i] <= alone.every
+        assert spectra.diagnostics.longest_interval[i] <= alone.diagnostics.longest_interval
         np.testing.assert_allclose(jnp.sum(spectra.exponents[i]), jnp.log(0.3), atol=1e-8)
         assert abs(spectra.exponents[i, 0] - alone.exponents[0]) < 5 * alone.standard_error[0]
     # The one that escapes had no say in the interval.
-    assert spectra.every[0] == run(a[:2]).every[0]
+    assert spectra.diagnostics.longest_interval[0] == run(a[:2]).every[0]
 
 
 def test_large_frames_of_a_batch_go_one_by_one_with_the_same_numbers():
@@ -150,8 +181,10 @@ def test_large_frames_of_a_batch_have_intervals_of_their_own_on_a_cpu():
     run = jax.jit(lambda w, h: spectrum(_Tanh(w), h, num_steps=200, transient=20))
     together = jax.vmap(run)(weights, states)
     alone = [run(w, h) for w, h in zip(weights, states, strict=True)]
-    assert [int(every) for every in together.every] == [int(one.every) for one in alone]
-    assert together.every[0] > together.every[1]
+    assert [int(every) for every in together.diagnostics.longest_interval] == [
+        int(one.diagnostics.longest_interval) for one in alone
+    ]
+    assert together.diagnostics.longest_interval[0] > together.diagnostics.longest_interval[1]
     np.testing.assert_allclose(together.exponents[0], alone[0].exponents, atol=1e-9)
 
 
@@ -162,11 +195,7 @@ class _Tanh(eqx.Module):
         return jnp.tanh(self.weight @ state)
 
 
-def test_short_runs_take_no_pilot():
-    assert int(spectrum(LORENZ, jnp.ones(3), num_steps=100).every) == 1
-
-
-def test_what_is_differentiated_orthonormalizes_at_each_step_whatever_the_pilot_would_choose():
+def test_what_is_differentiated_orthonormalizes_at_each_step():
     def report(rho, every):
         cell = lejax.systems.Flow(lejax.systems.Lorenz63(rho=rho), dt=0.01)
         return spectrum(cell, jnp.ones(3), num_steps=200, method=SequentialQR(every))
@@ -176,9 +205,9 @@ def test_what_is_differentiated_orthonormalizes_at_each_step_whatever_the_pilot_
 
     def with_interval(rho):
         run = report(rho, None)
-        return run.exponents, run.every
+        return run.exponents, run.diagnostics.longest_interval
 
-    assert int(report(20.0, None).every) > 1
+    assert int(report(20.0, None).diagnostics.longest_interval) > 1
     _, _, every = jax.jvp(with_interval, (20.0,), (1.0,), has_aux=True)
     assert int(every) == 1
 
@@ -199,7 +228,7 @@ def test_chunks_of_one_linear_map_are_exact():
     chunks = spectrum(_Matrix(matrix), jnp.zeros(3), method=ParallelQR(4, 60), **run)
     assert chunks.block_steps.tolist() == [30] * 8  # the blocks are a multiple of the chunks
     np.testing.assert_allclose(chunks.exponents, np.log([2.0, 0.7, 0.2]), atol=1e-12)
-    np.testing.assert_allclose(chunks.overlap_bias, 0, atol=1e-9)
+    np.testing.assert_allclose(chunks.diagnostics.overlap_bias, 0, atol=1e-9)
 
 
 def test_chunks_equal_the_sequential_run_of_a_chaotic_map_within_its_error():
@@ -243,7 +272,7 @@ def test_a_start_that_is_no_number_is_bad_from_the_start():
     run = {"num_steps": 40, "transient": 5, "throw": False}
     start = jnp.array([jnp.nan, 0.0])
     chunks = spectrum(lejax.systems.Henon(), start, method=ParallelQR(4, 5), **run)
-    assert int(chunks.first_bad_step) == 0
+    assert int(chunks.diagnostics.first_bad_step) == 0
 
 
 def test_a_diverging_trajectory_says_where():
@@ -252,7 +281,7 @@ def test_a_diverging_trajectory_says_where():
     chunks = spectrum(henon, jnp.zeros(2), method=ParallelQR(4, 20), **run)
     exact = spectrum(henon, jnp.zeros(2), method=SequentialQR(1), **run)
     assert chunks.result == RESULTS.nonfinite
-    assert int(chunks.first_bad_step) == int(exact.first_bad_step)
+    assert int(chunks.diagnostics.first_bad_step) == int(exact.diagnostics.first_bad_step)
 
 
 @pytest.mark.parametrize(
