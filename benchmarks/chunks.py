@@ -37,7 +37,10 @@ def bias(size: int, chunks: int, length: int, overlaps: list[int]) -> list[dict]
                     ),
                     "median_estimate": np.median(ours.diagnostics.overlap_bias),
                     "root_mean_square_estimate_in_errors": float(
-                        np.sqrt(np.sum(np.asarray(ours.diagnostics.overlap_bias) ** 2) / np.sum(error**2))
+                        np.sqrt(
+                            np.sum(np.asarray(ours.diagnostics.overlap_bias) ** 2)
+                            / np.sum(error**2)
+                        )
                     ),
                     "result": lejax.RESULTS[ours.result],
                 }

@@ -261,9 +261,9 @@ CASES = {
         r"method must be a SequentialQR or a ParallelQR, got 10",
     ),
     "tolerance": (
-        lambda: lejax.suggest_qr_interval(CELL, STATE, INPUTS, tolerance=float("nan")),
+        lambda: lejax.SequentialQR(tolerance=float("nan")),
         ValueError,
-        r"tolerance must be positive, got nan",
+        r"tolerance must be positive and finite, got nan",
     ),
     "bug in an autonomous map": (
         lambda: spectrum(lambda input, state: undefined * state, STATE, None, num_steps=3),
@@ -432,10 +432,10 @@ CASES = {
         TypeError,
         r"states must be real floating point, got int64",
     ),
-    "diverges in the trial": (
-        lambda: lejax.suggest_qr_interval(Henon(), 3 * jnp.ones(2)),
-        RuntimeError,
-        r"It happened at step \d+",
+    "interval of nothing": (
+        lambda: lejax.SequentialQR(max_interval=0),
+        ValueError,
+        r"max_interval must be an integer of at least 1, got 0",
     ),
 }
 

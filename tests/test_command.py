@@ -185,7 +185,7 @@ def test_what_stands_below_an_upper_bound_is_one():
     lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), 0.01)
     spectrum = lejax.lyapunov_spectrum(lorenz, jnp.ones(3), num_steps=100)
     for counts, bounds in (([0, 3, 0], [2, 3]), ([1, 0, 0], [1, 2, 3]), ([0, 0, 0], [])):
-        marked = eqx.tree_at(lambda s: s.unresolved, spectrum, jnp.array(counts))
+        marked = eqx.tree_at(lambda s: s.diagnostics.unresolved, spectrum, jnp.array(counts))
         lines = _report._table(marked, 20)
         assert [int(line[:4]) for line in lines[1:4] if line[5] == "<"] == bounds
         assert len(lines) == 4 + bool(bounds)
@@ -208,9 +208,10 @@ def test_too_few_exponents_for_the_dimension(run, tmp_path):
 def test_float32_and_an_interval_that_is_found(run, tmp_path):
     status, out, _ = run(*SMALL, "--dtype", "float32", "--qr-every", "auto", "--no-plot")
     assert status == 0
-    every = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")["qr_every"]
-    assert every > 1
-    assert f"orthonormalized every {every} steps" in out
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    assert content["longest_interval"] > 1
+    assert f"orthonormalized after {content['longest_interval']} steps at most" in out
+    assert content["num_orthonormalizations"] < content["num_steps"]
     with np.load(tmp_path / "lejax-spectrum" / "spectrum.npz") as arrays:
         assert arrays["exponents"].dtype == np.float32
 
@@ -226,20 +227,18 @@ def test_each_derived_number_has_its_own_error():
     assert report.dimension[1] != pytest.approx(report.entropy[1], rel=0.1)
 
 
-def test_the_interval_is_found_along_the_run_that_follows(run, linear, monkeypatch):
+def test_the_interval_is_that_of_the_function_by_default(run, linear, monkeypatch):
     asked = []
 
-    def spy(cell, state, inputs, *, transient, key, num_exponents):
-        asked.append((np.asarray(inputs), transient, jr.key_data(key).tolist(), num_exponents))
+    def spy(*args, method, **options):
+        asked.append(method.every)
         raise RuntimeError("enough")
 
-    monkeypatch.setattr(_command, "suggest_qr_interval", spy)
-    line = ("--inputs", "inputs.npy", "--qr-every", "auto", "--transient", 20, "--seed", 7)
-    assert run(*linear, *line)[0] == 2
-    ((inputs, transient, key, num_exponents),) = asked
-    np.testing.assert_array_equal(inputs, np.load("inputs.npy")[:276])
-    assert (transient, num_exponents) == (20, 3)
-    assert key == jr.key_data(jr.key(7)).tolist()
+    monkeypatch.setattr(_command, "long_run", spy)
+    for line in ((), ("--qr-every", "auto"), ("--qr-every", 3)):
+        with pytest.raises(RuntimeError, match="enough"):
+            run(*linear, "--inputs", "inputs.npy", *line)
+    assert asked == [None, None, 3]
 
 
 def test_info(run):

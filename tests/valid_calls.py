@@ -144,10 +144,6 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.piecewise_linear": ((systems.Lozi(), None), {}),
         "lejax.principal_angles": ((vectors, vectors), {}),
         "lejax.push_forward": ((cell, state, inputs[0], jnp.eye(4)), {}),
-        "lejax.suggest_qr_interval": (
-            driven,
-            {"num_exponents": 2, "num_steps": 20, "transient": 2, "tolerance": 1e-6, "max_interval": 8, "frame": jnp.eye(4)[:, :2], "key": key},
-        ),
         "lejax.suggest_window": ((spectrum, 1.5), {}),
         "lejax.unroll": (driven, {"num_steps": 5}),
         "lejax.vector_angles": ((vectors,), {}),
