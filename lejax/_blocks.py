@@ -42,7 +42,9 @@ class DiagonalBlock(NamedTuple):
         return cls(log_modulus(entries))
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
-        return DiagonalFrame(jnp.zeros_like(random, shape=self.log_moduli.size), start)
+        return DiagonalFrame(
+            log_growth=jnp.zeros_like(random, shape=self.log_moduli.size), start=start
+        )
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
         return frame.plus(self.log_moduli)
@@ -57,7 +59,7 @@ class ForgottenBlock(NamedTuple):
     size: int
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
-        return DiagonalFrame(jnp.zeros_like(random, shape=self.size), start)
+        return DiagonalFrame(log_growth=jnp.zeros_like(random, shape=self.size), start=start)
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
         return frame.plus(-jnp.inf)
@@ -75,7 +77,9 @@ class DenseBlock(NamedTuple):
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DenseFrame:
         rows = slice(start, start + self.size * self.multiplicity, self.multiplicity)
-        return DenseFrame(random[rows, : self.size], start, self.multiplicity)
+        return DenseFrame(
+            columns=random[rows, : self.size], start=start, multiplicity=self.multiplicity
+        )
 
     def push(self, frame: DenseFrame) -> DenseFrame:
         return frame.with_columns(self.tangent(frame.columns).astype(frame.columns.dtype))

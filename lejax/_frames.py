@@ -1,7 +1,7 @@
 """What moves along with each diagonal block of a Jacobian, and how these frames lie in the frame of a report."""
 
 import abc
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ._orthonormalize import (
-    Factors,
     Orthonormalized,
     Orthonormalizer,
     Strain,
@@ -36,6 +35,8 @@ class BlockFrame(eqx.Module):
     """The directions of one block: it stands in the state from number `start` on."""
 
     start: eqx.AbstractVar[int]
+    are_one: ClassVar[bool]
+    """Whether its directions are columns of one frame, whose order stands."""
 
     @abc.abstractmethod
     def change_from(self, before: "BlockFrame") -> Float[Array, "..."]:
@@ -48,7 +49,7 @@ class BlockFrame(eqx.Module):
         raise NotImplementedError
 
     @abc.abstractmethod
-    def factorize(self, orthonormalizer: Orthonormalizer | None) -> Factors | None:
+    def factorize(self, orthonormalizer: Orthonormalizer | None) -> Any:
         """One pass, of the orthonormalizer or that for so many columns."""
         raise NotImplementedError
 
@@ -56,7 +57,7 @@ class BlockFrame(eqx.Module):
     def strain(
         self,
         orthonormalizer: Orthonormalizer | None,
-        factors: Factors | None,
+        factors: Any,
         least_share: Float[Array, ""],
     ) -> Strain:
         """What that pass and the product before it used; rounding all, where a share is as small as `least_share`."""
@@ -66,7 +67,7 @@ class BlockFrame(eqx.Module):
     def complete(
         self,
         orthonormalizer: Orthonormalizer | None,
-        factors: Factors | None,
+        factors: Any,
         is_good: Bool[Array, ""],
         is_one: Bool[Array, ""],
     ) -> tuple["BlockFrame", Term]:
@@ -98,12 +99,6 @@ class BlockFrame(eqx.Module):
     @abc.abstractmethod
     def sources(self) -> Int[np.ndarray, " c"]:
         """For each direction of the block its place among those that are followed: one may stand for several."""
-        raise NotImplementedError
-
-    @property
-    @abc.abstractmethod
-    def are_one(self) -> bool:
-        """Whether its directions are columns of one frame, whose order stands."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -143,7 +138,7 @@ class DenseFrame(BlockFrame):
     columns: Float[Array, "n k"]
     start: int = eqx.field(static=True)
     multiplicity: int = eqx.field(static=True)
-    are_one = True
+    are_one: ClassVar[bool] = True
 
     @property
     def size(self):
@@ -154,12 +149,12 @@ class DenseFrame(BlockFrame):
         return np.repeat(np.arange(self.columns.shape[1]), self.multiplicity)
 
     def with_columns(self, columns: Float[Array, "n k"]) -> "DenseFrame":
-        return DenseFrame(columns, self.start, self.multiplicity)
+        return DenseFrame(columns=columns, start=self.start, multiplicity=self.multiplicity)
 
-    def change_from(self, before):
+    def change_from(self, before: Any):
         return self.columns
 
-    def misfit(self, warm):
+    def misfit(self, warm: Any):
         cosine = jnp.abs(jnp.sum(self.columns[:-1] * warm.columns[1:], axis=1))
         return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0)
 
@@ -216,11 +211,12 @@ class DiagonalFrame(BlockFrame):
 
     log_growth: Float[Array, " n"]
     start: int = eqx.field(static=True)
-    are_one = False
+    are_one: ClassVar[bool] = False
 
     def plus(self, logarithms: Float[Array, " n"] | float) -> "DiagonalFrame":
         return DiagonalFrame(
-            self.log_growth + jnp.asarray(logarithms, self.log_growth.dtype), self.start
+            log_growth=self.log_growth + jnp.asarray(logarithms, self.log_growth.dtype),
+            start=self.start,
         )
 
     @property
@@ -231,10 +227,10 @@ class DiagonalFrame(BlockFrame):
     def sources(self):
         return np.arange(self.size)
 
-    def change_from(self, before):
+    def change_from(self, before: Any):
         return jnp.exp(self.log_growth - before.log_growth)
 
-    def misfit(self, warm):
+    def misfit(self, warm: Any):
         return jnp.zeros_like(self.log_growth[0])
 
     def factorize(self, orthonormalizer):
@@ -252,7 +248,9 @@ class DiagonalFrame(BlockFrame):
 
     def orthonormalize(self, orthonormalizer, exact, is_one):
         nothing = jnp.zeros_like(self.log_growth)
-        return DiagonalFrame(nothing, self.start), Term(self.log_growth, nothing, nothing)
+        return DiagonalFrame(log_growth=nothing, start=self.start), Term(
+            self.log_growth, nothing, nothing
+        )
 
     def filled(self, columns, mine, places):
         return self
@@ -267,7 +265,7 @@ class DiagonalFrame(BlockFrame):
         return jnp.eye(self.size, dtype=self.log_growth.dtype)
 
 
-Frames = tuple[BlockFrame, ...]
+Frames = tuple[Any, ...]  # a BlockFrame for each block
 
 
 def _is_whole(frames: Frames) -> bool:

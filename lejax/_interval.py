@@ -4,6 +4,7 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ._batch import batch_all, batch_min
@@ -31,7 +32,7 @@ class Interval(eqx.Module):
         raise NotImplementedError
 
     @abc.abstractmethod
-    def differentiated(self) -> int | Int[Array, ""]:
+    def differentiated(self) -> int | Int[Array, ""] | np.ndarray:
         """The interval of a run that is differentiated."""
         raise NotImplementedError
 
@@ -64,7 +65,7 @@ class Interval(eqx.Module):
 class FixedInterval(Interval):
     """Always the same number of steps, whatever rounding costs."""
 
-    every: int | Int[Array, ""]
+    every: int | Int[Array, ""] | np.ndarray
 
     def start(self, zero):
         return jnp.stack([zero + jnp.asarray(self.every, jnp.int32), zero, zero])

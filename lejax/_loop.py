@@ -63,7 +63,7 @@ class _Clock(NamedTuple):
     control: Int[Array, " 3"]
     block: Int[Array, ""]  # 0 is the transient
     place: Int[Array, ""]  # steps done in the block
-    count: Int[Array, ""]  # orthonormalizations of counted steps
+    number: Int[Array, ""]  # of orthonormalizations of counted steps
     longest: Int[Array, ""]  # of their intervals
 
     def packed(self) -> Int[Array, " 7"]:
@@ -199,7 +199,7 @@ def _by_interval(
             rule.following(clock.control, pushed, strain, accepted),
             clock.block + is_done.astype(jnp.int32),
             jnp.where(is_done, 0, jnp.where(accepted, place, clock.place)),
-            clock.count + is_counted.astype(jnp.int32),
+            clock.number + is_counted.astype(jnp.int32),
             jnp.where(is_counted, jnp.maximum(clock.longest, pushed), clock.longest),
         )
         return after, sums, clock.packed()
@@ -228,7 +228,7 @@ def _by_interval(
         point.frames,
         sums.blocks[1:],
         *sums.errors,
-        num_orthonormalizations=clock.count,
+        num_orthonormalizations=clock.number,
         longest_interval=clock.longest,
         first_bad_step=point.first_bad_step,
         overlap_bias=jnp.zeros_like(nothing),
@@ -292,8 +292,8 @@ def _by_step(
 
 @eqx.filter_custom_jvp
 def _run(arguments, *, plan, orthonormalizer, adjoint):
-    def run(*arguments):
-        return _by_interval(*arguments, plan, orthonormalizer)
+    def run(push, vector, frames, inputs, rule):
+        return _by_interval(push, vector, frames, inputs, rule, plan, orthonormalizer)
 
     return alike(call_in_cache(run, arguments, jax.tree.leaves(arguments[2])), arguments)
 
@@ -301,10 +301,10 @@ def _run(arguments, *, plan, orthonormalizer, adjoint):
 @_run.def_jvp
 def _run_jvp(primals, tangents, *, plan, orthonormalizer, adjoint):
     def run(arguments):
-        *arguments, rule = arguments
+        push, vector, frames, inputs, rule = arguments
         # Of a run that may be cut anywhere what a frame has grown must be divided out before.
         every = 1 if adjoint.cuts else rule.differentiated()
-        return _by_step(*arguments, every, plan, orthonormalizer, adjoint)
+        return _by_step(push, vector, frames, inputs, every, plan, orthonormalizer, adjoint)
 
     return alike(eqx.filter_jvp(run, primals, tangents), primals)
 

@@ -112,7 +112,7 @@ class SequentialQR(Method):
         if self.every is None:
             interval = AdaptiveInterval(self.tolerance, self.max_interval)
         else:
-            interval = FixedInterval(self.every)
+            interval = FixedInterval(every=self.every)
         return follow(
             push,
             vector,
@@ -184,7 +184,7 @@ class ParallelQR(Method):
         starts = counted_from - self.overlap
         warm_up = Plan(0, self.overlap, 1)
         counted = Plan(0, length, plan.num_blocks // self.num_chunks)
-        sequential = SequentialQR(self.every, self.orthonormalizer)
+        sequential = SequentialQR(every=self.every, orthonormalizer=self.orthonormalizer)
 
         def chunk(start):
             def cut(first, steps):
