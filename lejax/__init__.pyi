@@ -13,6 +13,7 @@ from . import (
     training as training,
 )
 from ._adjoint import (
+    Adjoint as Adjoint,
     CheckpointedAdjoint as CheckpointedAdjoint,
     DirectAdjoint as DirectAdjoint,
     WindowedAdjoint as WindowedAdjoint,
@@ -60,7 +61,7 @@ from ._lyapunov_vectors import (
     backward_lyapunov_vectors as backward_lyapunov_vectors,
     forward_lyapunov_vectors as forward_lyapunov_vectors,
 )
-from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
+from ._method import Method as Method, ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,
     Factors as Factors,

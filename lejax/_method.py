@@ -40,7 +40,22 @@ def _tolerance(tolerance: float | Float[Array, ""] | None) -> float | Float[Arra
 
 
 class Method(eqx.Module):
-    """A way to run the tangent dynamics of a whole trajectory."""
+    """A way to run the tangent dynamics of a whole trajectory.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class ByLength(lejax.Method):  # write your own: an interval that the number of steps decides
+        ...     blocks: lejax.DeclaredBlocks = lejax.DeclaredBlocks()
+        ...
+        ...     def run(self, push, vector, frames, inputs, plan, adjoint):
+        ...         method = lejax.SequentialQR(every=1 if plan.num_steps < 100 else 5)
+        ...         return method.run(push, vector, frames, inputs, plan, adjoint)
+        >>> henon, options = lejax.systems.Henon(), {"num_steps": 1000, "transient": 10}
+        >>> spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), method=ByLength(), **options)
+        >>> int(spectrum.diagnostics.longest_interval)
+        5
+    """
 
     blocks: eqx.AbstractVar[Blocks]
 
