@@ -184,7 +184,7 @@ def test_chunks_of_a_stack():
     )
     one = lejax.lyapunov_spectrum(STACK, state, inputs, **run)
     np.testing.assert_allclose(chunks.exponents, one.exponents, atol=2e-3)
-    assert chunks.overlap_bias.shape == chunks.exponents.shape
+    assert chunks.diagnostics.overlap_bias.shape == chunks.exponents.shape
 
 
 def test_low_precision_stack_has_a_float32_tangent():
