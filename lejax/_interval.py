@@ -108,7 +108,8 @@ class AdaptiveInterval(Interval):
     def least_share(self, pushed, dtype):
         tolerance = tolerable_error(dtype) if self.tolerance is None else self.tolerance
         eps = float(jnp.finfo(dtype).eps)
-        return eps / (tolerance * jnp.maximum(pushed, 1).astype(dtype))
+        # One step costs eps: there is no use in asking for less.
+        return jnp.minimum(eps / (tolerance * jnp.maximum(pushed, 1).astype(dtype)), 0.5)
 
     def avoidable(self, pushed, error):
         return jnp.zeros_like(error)

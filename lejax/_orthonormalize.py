@@ -244,20 +244,24 @@ def strain(
     finfo = jnp.finfo(frame.dtype)
     norms, lengths = factors.norms, diagonal(factors.triangle)
     least, most = jnp.min(norms), jnp.max(norms)
-    # Extremes first: one logarithm of five numbers is a small program.
-    extremes = [jnp.min(lengths) / most, jnp.min(lengths / factors.cleared)]
-    extremes += [jnp.min(lengths / norms), least, most]
-    logarithms = jnp.log(jnp.stack(extremes))
-    limits = (
-        orthonormalizer.least_ratio(frame),
-        1e4 * float(finfo.eps),  # Q is orthonormal to 1e-4, unless many small ratios multiply
-        # Squares beyond these leave the floats.
-        float(finfo.tiny) ** 0.5 / float(finfo.eps),
-        float(finfo.max) ** 0.5 * float(finfo.eps),
-    )
+    if orthonormalizer.is_exact:
+        # Digits go only near the ends of the floats.
+        extremes = [most * factors.scale] * 2
+        limits = float(finfo.tiny) / float(finfo.eps), float(finfo.max) * float(finfo.eps)
+    else:
+        extremes = [jnp.min(lengths / factors.cleared), jnp.min(lengths / norms), least, most]
+        limits = (
+            orthonormalizer.least_ratio(frame),
+            1e4 * float(finfo.eps),  # Q is orthonormal to 1e-4, unless many small ratios multiply
+            # Squares beyond these leave the floats.
+            float(finfo.tiny) ** 0.5 / float(finfo.eps),
+            float(finfo.max) ** 0.5 * float(finfo.eps),
+        )
+    # Extremes first: one logarithm of a few numbers is a small program.
+    logarithms = jnp.log(jnp.stack([jnp.min(lengths) / most, *extremes]))
     used = jnp.max(logarithms[1:] / np.log(limits).astype(frame.dtype))
     rounding = logarithms[0] / jnp.log(jnp.asarray(least_share, frame.dtype))
-    return Strain(jnp.zeros_like(used) if orthonormalizer.is_exact else used, rounding)
+    return Strain(used, rounding)
 
 
 def tolerable_defect(dtype: jnp.dtype) -> float:

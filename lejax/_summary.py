@@ -175,5 +175,8 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
         message += f" Here exponent {last} is {exponents[last]:.3g}, above one before it."
     else:
         worst = float(jnp.max(spectrum.diagnostics.rounding_error))
-        message += f" Here every={int(spectrum.diagnostics.longest_interval)} and the estimated error is up to {worst:.1e}."
+        steps = int(spectrum.diagnostics.longest_interval)
+        message += (
+            f" Here up to {steps} lie between two, and the estimated error is up to {worst:.1e}."
+        )
     raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")

@@ -432,10 +432,20 @@ CASES = {
         TypeError,
         r"states must be real floating point, got int64",
     ),
+    "no tolerance": (
+        lambda: lejax.SequentialQR(tolerance=0.0),
+        ValueError,
+        r"tolerance must be positive, got 0.0",
+    ),
     "interval of nothing": (
         lambda: lejax.SequentialQR(max_interval=0),
         ValueError,
         r"max_interval must be an integer of at least 1, got 0",
+    ),
+    "diverges where its interval adapts": (
+        lambda: spectrum(Henon(), 3 * jnp.ones(2), None, num_steps=256),
+        RuntimeError,
+        r"It happened at step \d+",
     ),
 }
 

@@ -150,8 +150,8 @@ def test_panels_of_one_column_and_of_all():
     exact = orthonormalize(Householder(), frame)
     for width in (1, 2, 5, 8):
         out = Panels(width=width).factorize(frame)
-        np.testing.assert_allclose(out.columns() @ out.triangle, frame, atol=1e-14)
-        np.testing.assert_allclose(out.columns(), exact.columns, atol=1e-13)
+        np.testing.assert_allclose(out.columns @ out.triangle, frame, atol=1e-14)
+        np.testing.assert_allclose(out.columns, exact.columns, atol=1e-13)
         np.testing.assert_array_equal(jnp.tril(out.triangle, -1), 0)
     with pytest.raises(ValueError, match="width must be an integer of at least 1, got 0"):
         Panels(width=0)

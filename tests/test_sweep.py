@@ -180,7 +180,7 @@ STARTS = np.concatenate([0.1 * np.asarray(jr.normal(jr.key(3), (7, 2))), [[3.0, 
         # The guards have one answer for the batch, and the other branch rounds differently.
         (lejax.SequentialQR(every=1), 1e-13),
         (lejax.SequentialQR(every=1, orthonormalizer=lejax.Cholesky()), 1e-13),
-        (lejax.SequentialQR(), 1e-8),  # and so has the pilot
+        (lejax.SequentialQR(), 1e-8),  # and so has the interval
     ],
 )
 def test_a_diverged_member_leaves_the_others_as_they_are(method, tolerance):

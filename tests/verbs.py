@@ -530,7 +530,7 @@ WIDE = random_tanh(jr.key(0), 40, 1.5)  # 40 columns of 40: panels, and frames o
 WIDE_STATE = jr.normal(jr.key(1), (40,))
 LSTM = LSTMCell(2, 128, key=jr.key(2))  # 4 columns of 256 numbers: frames of 1024
 LSTM_INPUTS = jr.normal(jr.key(3), (12, 2))
-LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # intervals find their length
+LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # in intervals of many steps
 
 
 def wide(**options) -> Callable:
