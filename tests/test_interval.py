@@ -37,39 +37,6 @@ def longest_tolerable(spread, tolerance=1e-8, eps=2.0**-52, most=128):
     return max(1, *steps[fits]) if fits.any() else 1
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("rate", [3.0, -5.0])
-def test_products_that_leave_the_floats_are_done_again_in_shorter_ones(rate, dtype):
-    # One column has no spread, so that nothing else ends an interval: 128 steps are e^384 or e^-640.
-    cell = _Matrix(jnp.diag(jnp.exp(jnp.array([rate, rate - 1], dtype))))
-    frame = jnp.array([[1.0], [0.0]], dtype)
-    method = SequentialQR(blocks=lejax.DeclaredBlocks())
-    run = spectrum(
-        cell, jnp.zeros(2, dtype), frame=frame, num_blocks=1, num_steps=1000, method=method
-    )
-    np.testing.assert_allclose(run.exponents, rate, rtol=10 * jnp.finfo(dtype).eps)
-    assert 8 <= run.diagnostics.longest_interval <= 128
-
-
-@pytest.mark.parametrize("columns", [6, 70])
-def test_blocks_are_those_of_a_plain_loop(columns):
-    weight = 1.5 * columns**-0.5 * jr.normal(jr.key(0), (columns, columns))
-    start = 0.5 * jr.normal(jr.key(1), (columns,))
-    frame = jnp.linalg.qr(jr.normal(jr.key(2), (columns, columns)))[0]
-    run = spectrum(_Tanh(weight), start, num_steps=60, num_blocks=5, frame=frame)
-
-    def step(carry, _):
-        state, frame = carry
-        state = jnp.tanh(weight @ state)
-        frame, triangle = jnp.linalg.qr((1 - state**2)[:, None] * weight @ frame)
-        return (state, frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
-
-    growth = jax.lax.scan(step, (start, frame), length=60)[1]
-    expected = growth.reshape(5, 12, columns).mean(axis=1)
-    np.testing.assert_allclose(run.block_exponents, expected, atol=1e-9)
-    np.testing.assert_allclose(run.frame.T @ run.frame, np.eye(columns), atol=1e-12)
-
-
 class _Matrix(eqx.Module):
     matrix: jax.Array
 
@@ -270,7 +237,6 @@ def test_a_run_that_turns_ill_conditioned_shortens_its_interval_there():
     assert error < 1e-8
     asked, _ = driven(np.concatenate([CALM, HARD]), SequentialQR(32), throw=False)
     assert asked.result == RESULTS.interval_too_long
-    assert asked.diagnostics.avoidable_error[2] > 1e-8
 
 
 def test_a_run_that_turns_calm_again_lengthens_its_interval():
