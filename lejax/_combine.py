@@ -48,6 +48,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         np.asarray(first.dt) != np.asarray(second.dt)
     ):
         raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
+    num_steps = _add("num_steps", first.num_steps, second.num_steps)
     ours, theirs = first.diagnostics, second.diagnostics
     steps = [x.num_steps.astype(first.dt.dtype) for x in (first, second)]
     share = steps[0] / (steps[0] + steps[1])
@@ -78,7 +79,7 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         ),
         state=second.state,
         frame=second.frame,
-        num_steps=_add("num_steps", first.num_steps, second.num_steps),
+        num_steps=num_steps,
         dt=first.dt,
         are_together=share_rows(second.frame) | is_known[0] | is_known[1],
     )

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.special import stdtr, stdtrit
 
 from ._cell import Cell, is_traced
+from ._closures import compiled
 from ._divergence import advice_on_divergence
 from ._interval import tolerable_error
 from ._results import RESULTS
@@ -75,6 +76,7 @@ class LyapunovSpectrum(eqx.Module):
     last not of a run with a `frame` of its own, whose columns may stand in any order."""
 
 
+@compiled
 def summarize(
     block_exponents: Float[Array, "b k"],
     block_steps: Int[Array, " b"],

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._closures import compiled
 from .._statistics import block_lengths, estimate_error, weighted_mean
 from .._summary import Diagnostics, LyapunovSpectrum, summarize
 
@@ -133,7 +132,7 @@ def report(
         longest_interval=jnp.asarray(tally.longest_interval, jnp.int32),
         first_bad_step=jnp.asarray(tally.first_bad_step, jnp.int32),
     )
-    return compiled(summarize)(
+    return summarize(
         jnp.asarray(_block_exponents(tally)[begun], dtype),
         jnp.asarray(tally.lengths[begun], jnp.int32),
         diagnostics,
