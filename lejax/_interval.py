@@ -119,18 +119,17 @@ class AdaptiveInterval(Interval):
     def following(self, control, pushed, strain, accepted):
         steps, wait, patience = control
         used = jnp.maximum(strain, 0.5 / self.longest)
-        possible = batch_min((0.9 * pushed / used).astype(jnp.int32))
+        possible = batch_min((0.9 * pushed.astype(used.dtype) / used).astype(jnp.int32))
         # An interval that the end of a block cut short tells little.
         is_whole = pushed == steps
         is_ripe = is_whole & (wait == 0)
+        whole, ripe = is_whole.astype(jnp.int32), is_ripe.astype(jnp.int32)
         longer = jnp.where(
             is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
         )
         shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
         return jnp.where(
             accepted,
-            jnp.stack(
-                [longer, jnp.maximum(wait - is_whole, 0), jnp.maximum(patience - is_ripe, 1)]
-            ),
+            jnp.stack([longer, jnp.maximum(wait - whole, 0), jnp.maximum(patience - ripe, 1)]),
             jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
         )

@@ -90,7 +90,7 @@ def summarize(
     weights = block_steps.astype(block_exponents.dtype)
     exponents = weighted_mean(block_exponents, weights)
     errors, grows = estimate_error(block_exponents, weights)
-    duration = num_steps * dt
+    duration = num_steps.astype(dt.dtype) * dt
     ascend = _do_ascend(exponents * duration, errors * duration, len(block_steps), are_together)
     return LyapunovSpectrum(
         exponents=exponents,
