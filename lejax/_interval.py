@@ -124,18 +124,13 @@ class AdaptiveInterval(Interval):
         # An interval that the end of a block cut short tells little.
         is_whole = pushed == steps
         is_ripe = is_whole & (wait == 0)
+        whole, ripe = is_whole.astype(jnp.int32), is_ripe.astype(jnp.int32)
         longer = jnp.where(
             is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
         )
         shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
         return jnp.where(
             accepted,
-            jnp.stack(
-                [
-                    longer,
-                    jnp.maximum(wait - is_whole.astype(jnp.int32), 0),
-                    jnp.maximum(patience - is_ripe.astype(jnp.int32), 1),
-                ]
-            ),
+            jnp.stack([longer, jnp.maximum(wait - whole, 0), jnp.maximum(patience - ripe, 1)]),
             jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
         )

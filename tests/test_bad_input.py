@@ -263,7 +263,7 @@ CASES = {
     "tolerance": (
         lambda: lejax.SequentialQR(tolerance=float("nan")),
         ValueError,
-        r"tolerance must be positive, got nan",
+        r"tolerance must be positive and finite, got nan",
     ),
     "bug in an autonomous map": (
         lambda: spectrum(lambda input, state: undefined * state, STATE, None, num_steps=3),
@@ -435,7 +435,7 @@ CASES = {
     "no tolerance": (
         lambda: lejax.SequentialQR(tolerance=0.0),
         ValueError,
-        r"tolerance must be positive, got 0.0",
+        r"tolerance must be positive and finite, got 0.0",
     ),
     "interval of nothing": (
         lambda: lejax.SequentialQR(max_interval=0),

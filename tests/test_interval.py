@@ -198,7 +198,7 @@ def test_no_product_of_an_interval_leaves_the_floats(dtype, kind, columns):
 def test_a_state_of_one_number_leaves_the_floats_no_more():
     for dtype in (jnp.float32, jnp.float64):
         for rate in (3.0, -5.0):
-            cell = lambda input, state, step=jnp.exp(jnp.asarray(rate, dtype)): step * state
+            cell = _Matrix(jnp.exp(jnp.asarray([[rate]], dtype)))
             options = {"num_steps": 500, "num_blocks": 1}
             run = spectrum(cell, jnp.zeros(1, dtype), **options)
             np.testing.assert_allclose(run.exponents, rate, rtol=20 * jnp.finfo(dtype).eps)
