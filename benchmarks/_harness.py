@@ -1,7 +1,7 @@
 """What every benchmark shares: its command line, the environment, a fair timer, a table and JSON.
 
 Import it before JAX and NumPy: it sets what they read when they start. A benchmark runs as
-`python benchmarks/NAME.py [--toy] [--json FILE]`.
+`python benchmarks/NAME.py [--toy] [--json FILE]`, some with `[--only PART_OF_A_NAME]`.
 """
 
 import os
@@ -18,7 +18,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +31,14 @@ import lejax
 jax.config.update("jax_enable_x64", True)
 
 
-def parse_arguments(description: str | None, **flags: str) -> argparse.Namespace:
-    """`toy` and `json`, the two options that every benchmark has, and flags of its own with their help."""
+ONLY = {"only": ("TEXT", "run only the rows whose name contains this")}
+
+
+def parse_arguments(
+    description: str | None, options: Mapping[str, tuple[str, str]] | None = None, **flags: str
+) -> argparse.Namespace:
+    """`toy` and `json`, the two options that every benchmark has, and flags of its own with their help; `options` take
+    a value: what it is called, and their help."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,6 +46,8 @@ def parse_arguments(description: str | None, **flags: str) -> argparse.Namespace
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results here")
     for name, meaning in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=meaning)
+    for name, (value, meaning) in (options or {}).items():
+        parser.add_argument(f"--{name}", metavar=value, default="", help=meaning)
     arguments = parser.parse_args()
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist.")
@@ -84,10 +92,13 @@ class Timing(NamedTuple):
         return max(0.0, self.first_call - statistics.median(self.times))
 
 
-def time_round_robin(contenders: Sequence[Contender], rounds: int) -> list[Timing]:
+def time_round_robin(
+    contenders: Sequence[Contender], rounds: int, seconds: float = 0.0
+) -> list[Timing]:
     """Contenders in turn, A B C A B C ..., so that a slow spell of the machine meets all of them.
 
-    A first call of each is timed by itself: it compiles. Every call waits for its result.
+    At least `rounds` of them, and as many more as fit into `seconds`: short calls are noisy. A first call of each is
+    timed by itself: it compiles. Every call waits for its result.
     """
 
     def call(contender):
@@ -97,7 +108,8 @@ def time_round_robin(contenders: Sequence[Contender], rounds: int) -> list[Timin
 
     first = [call(contender) for contender in contenders]
     times = [[] for _ in contenders]
-    for _ in range(rounds):
+    start = time.perf_counter()
+    while len(times[0]) < rounds or time.perf_counter() - start < seconds:
         for index, contender in enumerate(contenders):
             times[index].append(call(contender)[0])
     return [

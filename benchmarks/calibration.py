@@ -57,7 +57,7 @@ def run_all(run, keys, num_steps):
 def run_seeds(run, keys, num_steps):
     """Exponents and standard errors (seeds, k) of one run from each key."""
     spectra = run_all(run, keys, num_steps)
-    failed = int(jnp.sum(spectra.first_bad_step >= 0))
+    failed = int(jnp.sum(spectra.diagnostics.first_bad_step >= 0))
     if failed:
         raise SystemExit(f"{failed} of {keys.shape[0]} runs of {run.__name__} diverged.")
     return np.asarray(spectra.exponents), np.asarray(spectra.standard_error)

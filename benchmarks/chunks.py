@@ -35,9 +35,12 @@ def bias(size: int, chunks: int, length: int, overlaps: list[int]) -> list[dict]
                     "largest_difference_of_sums": np.max(
                         np.abs(np.cumsum(np.asarray(ours.exponents - exact.exponents)))
                     ),
-                    "median_estimate": np.median(ours.overlap_bias),
+                    "median_estimate": np.median(ours.diagnostics.overlap_bias),
                     "root_mean_square_estimate_in_errors": float(
-                        np.sqrt(np.sum(np.asarray(ours.overlap_bias) ** 2) / np.sum(error**2))
+                        np.sqrt(
+                            np.sum(np.asarray(ours.diagnostics.overlap_bias) ** 2)
+                            / np.sum(error**2)
+                        )
                     ),
                     "result": lejax.RESULTS[ours.result],
                 }

@@ -106,7 +106,7 @@ def measure_pair(seed, steps):
         row[name] = {
             "exponents": run.exponents.tolist(),
             "error": float(np.abs(run.exponents - exact).max()),
-            "every": int(run.every),
+            "every": int(run.diagnostics.longest_interval),
             "successful": bool(run.result == lejax.RESULTS.successful),
         }
     return row

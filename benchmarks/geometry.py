@@ -196,7 +196,9 @@ def covariant_cost(toy):
     return {
         "hidden_size": size,
         "num_steps": num_steps,
-        "default_every": int(lejax.lyapunov_spectrum(cell, state, **run).every),
+        "default_every": int(
+            lejax.lyapunov_spectrum(cell, state, **run).diagnostics.longest_interval
+        ),
         "seconds_per_step": {t.contender.name: t.seconds_per_step for t in timings},
         "over_spectrum_at_every_step": _harness.paired_ratio(vectors, at_each),
         "over_default_spectrum": _harness.paired_ratio(vectors, default),

@@ -44,11 +44,11 @@ def study(p, intervals, rounds):
         points.append(
             {
                 "orthonormalizer": kind,
-                "every": int(spectrum.every),
+                "every": int(spectrum.diagnostics.longest_interval),
                 "automatic": every is None,
                 "seconds_per_step": timing.seconds_per_step,
                 "error": float(np.max(np.abs(timing.result - exact))),
-                "bound": float(np.max(spectrum.rounding_error)),
+                "bound": float(np.max(spectrum.diagnostics.rounding_error)),
                 "refused": bool(spectrum.result != lejax.RESULTS.successful),
             }
         )

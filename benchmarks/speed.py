@@ -1,10 +1,15 @@
 """Time per step of lejax's default against hand-jitted peers, against its own every-step run, and against the floor.
 
 A row's peer is lyapax with its default, an orthonormalization at every step, or, where there are inputs, a scan of
-jacfwd and QR. `error` is the largest difference of an exponent between the interval that lejax chose and an
-orthonormalization at every step, both run by one executable. The floor is the time of the tangent map alone, linearized
-once, plus that of the orthonormalizer alone divided by the interval, each in a loop of its own.
+jacfwd and QR. `error` is the largest difference of an exponent between the intervals that lejax chose and an
+orthonormalization at every step. The floor is the time of the tangent map alone, linearized
+once, plus that of one orthonormalization, written by hand, divided by the mean interval, each in a loop of its own. Short
+runs are whole calls of the public function: what Python does at each call counts.
 """
+
+import functools as ft
+from collections.abc import Callable
+from typing import NamedTuple
 
 import _harness  # first: it sets what JAX and NumPy read when they start
 import _problems
@@ -17,13 +22,21 @@ from _harness import Contender
 from _problems import Problem
 
 import lejax
-from lejax._orthonormalize import default_orthonormalizer
 
 
 lyapax = _harness.import_peer("lyapax")
 
 
-def use_lejax(p: Problem, every=None):
+EVERY_STEP = lejax.SequentialQR(every=1)
+
+
+def intervals(spectrum: lejax.LyapunovSpectrum) -> tuple[int, int]:
+    """The longest interval of a run, and how many there were; of a batch the largest of both."""
+    found = spectrum.diagnostics
+    return int(np.max(found.longest_interval)), int(np.max(found.num_orthonormalizations))
+
+
+def use_lejax(p: Problem, method: lejax.SequentialQR):
     return lejax.lyapunov_spectrum(
         p.cell,
         p.state,
@@ -31,7 +44,7 @@ def use_lejax(p: Problem, every=None):
         num_exponents=p.num_exponents,
         num_steps=p.steps,
         frame=p.frame,
-        method=lejax.SequentialQR(every=every),
+        method=method,
     )
 
 
@@ -58,53 +71,73 @@ def tangents_alone(cell, state, input, frame, steps):
 
 
 @eqx.filter_jit
-def orthonormalize_alone(kind, frame, steps):
+def orthonormalize_alone(frame, steps):
+    """The cheapest way for so many columns: Gram-Schmidt or one Cholesky pass."""
+
+    def gram_schmidt(frame):
+        columns, growth = [], []
+        for column in frame.T:
+            for q in columns:
+                column = column - (q @ column) * q
+            growth.append(jnp.linalg.norm(column))
+            columns.append(column / growth[-1])
+        return jnp.stack(columns, axis=1), jnp.stack(growth)
+
+    def cholesky(frame):
+        triangle = jnp.linalg.cholesky(frame.T @ frame)
+        solve = jax.scipy.linalg.solve_triangular
+        return solve(triangle, frame.T, lower=True).T, jnp.diagonal(triangle)
+
+    factorize = gram_schmidt if frame.shape[1] <= 4 else cholesky
+
     def body(_, carry):
-        columns, growth = carry
-        factors = kind.factorize(frame + 1e-9 * columns)
-        return factors.columns(), growth + jnp.log(jnp.diagonal(factors.triangle))
+        columns, total = carry
+        columns, growth = factorize(frame + 1e-9 * columns)
+        return columns, total + jnp.log(growth)
 
     return jax.lax.fori_loop(0, steps, body, (frame, jnp.zeros(frame.shape[1])))
 
 
-def measure(p: Problem, rounds: int) -> dict:
-    """One row of one network."""
-    chosen = int(use_lejax(p).every)
-    kind = default_orthonormalizer(p.num_exponents)
+def seconds_over_floor(p: Problem, interval: float, ours: float, rounds: int) -> float:
     input = None if p.inputs is None else p.inputs[0]
     frame = p.frame + 0.1 * jr.normal(jr.key(5), p.frame.shape)
+    tangent, orthonormalizer = _harness.time_round_robin(
+        [
+            Contender(
+                "tangent", lambda: tangents_alone(p.cell, p.state, input, p.frame, p.steps), p.steps
+            ),
+            Contender("orthonormalizer", lambda: orthonormalize_alone(frame, p.steps)[1], p.steps),
+        ],
+        rounds,
+    )
+    return ours / (tangent.seconds_per_step + orthonormalizer.seconds_per_step / interval)
+
+
+def compare(p: Problem, method: lejax.SequentialQR, rounds: int, seconds: float = 0.0) -> dict:
+    """lejax by one of its methods, by its default method at every step, and the peer."""
     jitted = jax.jit(peer(p, 1))
     contenders = [
-        Contender("lejax", lambda: use_lejax(p).exponents, p.steps),
+        Contender("lejax", lambda: use_lejax(p, method).exponents, p.steps),
         Contender("peer", lambda: jitted(p.parameters, p.vector), p.steps),
-        Contender("lejax every=1", lambda: use_lejax(p, jnp.array(1)).exponents, p.steps),
-        Contender(
-            "tangent", lambda: tangents_alone(p.cell, p.state, input, p.frame, p.steps), p.steps
-        ),
-        Contender(
-            "orthonormalizer", lambda: orthonormalize_alone(kind, frame, p.steps)[1], p.steps
-        ),
+        Contender("lejax every=1", lambda: use_lejax(p, EVERY_STEP).exponents, p.steps),
     ]
     if p.dt == 0.01:
-        jitted_ten = jax.jit(peer(p, 10))
+        every_ten, jitted_ten = lejax.SequentialQR(every=10), jax.jit(peer(p, 10))
         contenders += [
-            Contender("lejax every=10", lambda: use_lejax(p, 10).exponents, p.steps),
+            Contender("lejax every=10", lambda: use_lejax(p, every_ten).exponents, p.steps),
             Contender("peer every=10", lambda: jitted_ten(p.parameters, p.vector), p.steps),
         ]
-    timings = {t.contender.name: t for t in _harness.time_round_robin(contenders, rounds)}
-    same = use_lejax(p, chosen if chosen > 1 else jnp.array(1)).exponents
-    floor = timings["tangent"].seconds_per_step
-    floor += timings["orthonormalizer"].seconds_per_step / chosen
+    timings = {t.contender.name: t for t in _harness.time_round_robin(contenders, rounds, seconds)}
+    longest, number = intervals(use_lejax(p, method))
     row = {
-        "problem": p.name,
         "steps": p.steps,
-        "every": chosen,
+        "longest_interval": longest,
+        "mean_interval": p.steps / number,
         "peer": "jacfwd + QR scan" if p.make_step is None else "lyapax",
         "peer_over_lejax": _harness.paired_ratio(timings["peer"], timings["lejax"]),
-        "error": np.max(np.abs(same - timings["lejax every=1"].result)),
-        "default_equals_same_executable": np.max(np.abs(same - timings["lejax"].result)),
-        "time_over_floor": timings["lejax"].seconds_per_step / floor,
+        "error": np.max(np.abs(timings["lejax"].result - timings["lejax every=1"].result)),
         "seconds_per_step": {name: t.seconds_per_step for name, t in timings.items()},
+        "rounds": len(timings["lejax"].times),
     }
     if "peer every=10" in timings:
         row["peer_over_lejax_both_every_10"] = _harness.paired_ratio(
@@ -113,7 +146,26 @@ def measure(p: Problem, rounds: int) -> dict:
     return row
 
 
-def measure_batch(p: Problem, count: int, rounds: int) -> dict:
+def measure(p: Problem, toy: bool) -> dict:
+    """One run of one network, long enough that Python does not count."""
+    rounds = 1 if toy else 9
+    row = compare(p, lejax.SequentialQR(), rounds)
+    ours = row["seconds_per_step"]["lejax"]
+    return row | {"time_over_floor": seconds_over_floor(p, row["mean_interval"], ours, rounds)}
+
+
+def measure_short(p: Problem, toy: bool) -> dict:
+    """One short run, many times."""
+    return compare(p, lejax.SequentialQR(), *((1, 0.0) if toy else (15, 5.0)))
+
+
+def measure_householder(p: Problem, toy: bool) -> dict:
+    """What the peer does: Householder at every step."""
+    method = lejax.SequentialQR(every=1, orthonormalizer=lejax.Householder())
+    return compare(p, method, *((1, 0.0) if toy else (9, 5.0)))
+
+
+def measure_batch(p: Problem, toy: bool, *, count: int) -> dict:
     """`count` copies of a problem with weights and states of their own, by vmap."""
     scales = 1 + 0.01 * jnp.arange(count) / count
     parameters = jax.tree.map(lambda x: scales.reshape(-1, *[1] * jnp.ndim(x)) * x, p.parameters)
@@ -126,7 +178,7 @@ def measure_batch(p: Problem, count: int, rounds: int) -> dict:
             return p.make_step(*self.parameters)(state)
 
     @eqx.filter_jit
-    def ours(parameters, vectors, every):
+    def ours(parameters, vectors, method):
         def one(parameters, vector):
             return lejax.lyapunov_spectrum(
                 Map(parameters),
@@ -135,62 +187,88 @@ def measure_batch(p: Problem, count: int, rounds: int) -> dict:
                 num_exponents=p.num_exponents,
                 num_steps=p.steps,
                 frame=p.frame,
-                method=lejax.SequentialQR(every=every),
+                method=method,
             )
 
         return jax.vmap(one)(parameters, vectors)
 
     theirs = jax.jit(jax.vmap(peer(p, 1)))
-    chosen = int(ours(parameters, vectors, None).every[0])
+    default = lejax.SequentialQR()
     contenders = [
-        Contender("lejax", lambda: ours(parameters, vectors, None).exponents, p.steps),
+        Contender("lejax", lambda: ours(parameters, vectors, default).exponents, p.steps),
         Contender("peer", lambda: theirs(parameters, vectors), p.steps),
         Contender(
-            "lejax every=1", lambda: ours(parameters, vectors, jnp.array(1)).exponents, p.steps
+            "lejax every=1", lambda: ours(parameters, vectors, EVERY_STEP).exponents, p.steps
         ),
     ]
+    rounds = 1 if toy else 4
     timings = {t.contender.name: t for t in _harness.time_round_robin(contenders, rounds)}
-    same = ours(parameters, vectors, jnp.array(chosen)).exponents
+    longest, number = intervals(ours(parameters, vectors, default))
     return {
-        "problem": f"{count} x {p.name}",
         "steps": p.steps,
-        "every": chosen,
+        "longest_interval": longest,
+        "mean_interval": p.steps / number,
         "peer": "lyapax under vmap",
         "peer_over_lejax": _harness.paired_ratio(timings["peer"], timings["lejax"]),
-        "error": np.max(np.abs(same - timings["lejax every=1"].result)),
+        "error": np.max(np.abs(timings["lejax"].result - timings["lejax every=1"].result)),
         "seconds_per_step": {name: t.seconds_per_step for name, t in timings.items()},
+        "rounds": rounds,
     }
 
 
-def main():
-    arguments = _harness.parse_arguments(__doc__)
-    toy = arguments.toy
-    rounds = 1 if toy else 9
+class Row(NamedTuple):
+    name: str
+    problem: Callable[..., Problem]
+    sizes: tuple[int, ...]
+    measure: Callable[[Problem, bool], dict]
+
+
+def rows_to_measure(toy: bool) -> list[Row]:
+    lorenz, tanh, leaky = _problems.lorenz, _problems.tanh_network, _problems.leaky_network
+    of = lambda count: ft.partial(measure_batch, count=count)
     if toy:
-        single = [_problems.lorenz(400, 1), _problems.leaky_network(8, 200), _problems.gru(8, 150)]
-        batches = [(_problems.lorenz(200, 1), 4)]
-    else:
-        single = [
-            _problems.lorenz(50_000, 1),
-            _problems.tanh_network(64, 64, 2_000),
-            _problems.tanh_network(64, 8, 4_000),
-            _problems.tanh_network(256, 256, 200),
-            _problems.tanh_network(256, 8, 2_000),
-            _problems.leaky_network(256, 1_200),
-            _problems.gru(64, 1_000),
-            _problems.lstm(64, 600),
+        return [
+            Row("Lorenz-63", lorenz, (400, 1), measure),
+            Row("leaky 8", leaky, (8, 200), measure),
+            Row("GRU 8, driven", _problems.gru, (8, 150), measure),
+            Row("4 x Lorenz-63", lorenz, (200, 1), of(4)),
+            Row("short: tanh 4, k=4, T=10", tanh, (4, 4, 10), measure_short),
+            Row("Householder: tanh 4, k=4", tanh, (4, 4, 50), measure_householder),
         ]
-        batches = [(_problems.tanh_network(64, 64, 200), 64), (_problems.lorenz(5_000, 1), 256)]
+    return [
+        Row("Lorenz-63", lorenz, (50_000, 1), measure),
+        Row("tanh 64, k=64", tanh, (64, 64, 2_000), measure),
+        Row("tanh 64, k=8", tanh, (64, 8, 4_000), measure),
+        Row("tanh 256, k=256", tanh, (256, 256, 200), measure),
+        Row("tanh 256, k=8", tanh, (256, 8, 2_000), measure),
+        Row("leaky 256, dt=.1, k=256", leaky, (256, 1_200), measure),
+        Row("GRU 64, driven, k=64", _problems.gru, (64, 1_000), measure),
+        Row("LSTM 64, driven, k=128", _problems.lstm, (64, 600), measure),
+        Row("64 x tanh 64, k=64", tanh, (64, 64, 200), of(64)),
+        Row("256 x Lorenz-63", lorenz, (5_000, 1), of(256)),
+        Row("short: tanh 64, k=64, T=50", tanh, (64, 64, 50), measure_short),
+        Row("short: tanh 64, k=8, T=50", tanh, (64, 8, 50), measure_short),
+        Row("short: tanh 16, k=16, T=100", tanh, (16, 16, 100), measure_short),
+        Row("short: tanh 256, k=256, T=60", tanh, (256, 256, 60), measure_short),
+        Row("short: tanh 256, k=256, T=100", tanh, (256, 256, 100), measure_short),
+        Row("short: tanh 256, k=256, T=127", tanh, (256, 256, 127), measure_short),
+        Row("Householder: tanh 64, k=64", tanh, (64, 64, 1_000), measure_householder),
+    ]
+
+
+def main():
+    arguments = _harness.parse_arguments(__doc__, options=_harness.ONLY)
+    toy = arguments.toy
     rows = []
-    for problem in single:
-        rows.append(measure(problem, rounds))
-        print(f"done: {problem.name}", flush=True)
-    rows += [measure_batch(problem, count, max(1, rounds // 2)) for problem, count in batches]
-    header = ["problem", "every", "lejax [us]", "peer / lejax", "time / floor", "error"]
+    for name, problem, sizes, function in rows_to_measure(toy):
+        if arguments.only in name:
+            rows.append({"problem": name, **function(problem(*sizes), toy)})
+            print(f"done: {name}", flush=True)
+    header = ["problem", "interval (mean)", "lejax [us]", "peer / lejax", "time / floor", "error"]
     cells = [
         [
             row["problem"],
-            str(row["every"]),
+            f"{row['longest_interval']} ({row['mean_interval']:.1f})",
             f"{1e6 * row['seconds_per_step']['lejax']:.2f}",
             "{median:.2f} [{quartile_1:.2f}, {quartile_3:.2f}]".format(**row["peer_over_lejax"]),
             f"{row['time_over_floor']:.2f}" if "time_over_floor" in row else "-",
@@ -203,7 +281,10 @@ def main():
         if "peer_over_lejax_both_every_10" in row:
             ratio = row["peer_over_lejax_both_every_10"]["median"]
             print(f"{row['problem']}, both with every=10: {ratio:.2f}")
-    _harness.write_json(arguments.json, benchmark="speed", toy=toy, rounds=rounds, rows=rows)
+    _harness.write_json(arguments.json, benchmark="speed", toy=toy, rows=rows)
+    slower = [row["problem"] for row in rows if row["peer_over_lejax"]["median"] < 1]
+    if slower:
+        print(f"Slower than the peer: {'; '.join(slower)}.")
     wrong = [row["problem"] for row in rows if not row["error"] <= 1e-8]
     if wrong:
         raise SystemExit(f"The chosen interval costs more than 1e-8: {', '.join(wrong)}.")

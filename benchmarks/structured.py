@@ -90,7 +90,9 @@ def measure(name, cell, input_size, has_output, steps, rounds):
         frame = run(cell, state, **every_step).frame
         one = run(cell, state, frame=frame, **every_step)
         other = run(hidden, hidden_state, frame=frame[:size], **every_step)
-        is_resolved = (np.asarray(one.unresolved) == 0) & (np.asarray(other.unresolved) == 0)
+        is_resolved = (np.asarray(one.diagnostics.unresolved) == 0) & (
+            np.asarray(other.diagnostics.unresolved) == 0
+        )
         row["resolved_exponents"] = int(is_resolved.sum())
         differences = np.abs(one.exponents - other.exponents)[is_resolved]
         row["largest_difference_from_one_frame"] = float(differences.max())

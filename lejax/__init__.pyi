@@ -13,6 +13,7 @@ from . import (
     training as training,
 )
 from ._adjoint import (
+    Adjoint as Adjoint,
     CheckpointedAdjoint as CheckpointedAdjoint,
     DirectAdjoint as DirectAdjoint,
     WindowedAdjoint as WindowedAdjoint,
@@ -54,18 +55,19 @@ from ._dimension import (
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
 from ._finite_time import finite_time_exponents as finite_time_exponents
-from ._interval import suggest_qr_interval as suggest_qr_interval
 from ._jackknife import jackknife as jackknife
 from ._lyapunov_vectors import (
     LyapunovVectors as LyapunovVectors,
     backward_lyapunov_vectors as backward_lyapunov_vectors,
     forward_lyapunov_vectors as forward_lyapunov_vectors,
 )
-from ._method import ParallelQR as ParallelQR, SequentialQR as SequentialQR
+from ._method import Method as Method, ParallelQR as ParallelQR, SequentialQR as SequentialQR
 from ._orthonormalize import (
     Cholesky as Cholesky,
+    Factors as Factors,
     GramSchmidt as GramSchmidt,
     Householder as Householder,
+    Orthonormalizer as Orthonormalizer,
     Panels as Panels,
 )
 from ._piecewise_linear import (
@@ -74,11 +76,10 @@ from ._piecewise_linear import (
     piecewise_linear as piecewise_linear,
 )
 from ._results import RESULTS as RESULTS
-from ._spectrum import (
-    LyapunovSpectrum as LyapunovSpectrum,
-    lyapunov_spectrum as lyapunov_spectrum,
-)
+from ._spectrum import lyapunov_spectrum as lyapunov_spectrum
+from ._summary import Diagnostics as Diagnostics, LyapunovSpectrum as LyapunovSpectrum
 from ._tangent import jacobian as jacobian, push_forward as push_forward
+from ._tangent_dynamics import TangentDynamics as TangentDynamics
 from ._unroll import unroll as unroll
 from ._window import suggest_window as suggest_window
 

@@ -111,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         "--qr-every",
         metavar="N|auto",
         type=_interval,
-        default=1,
-        help="steps between orthonormalizations; auto finds the largest safe number (default: 1)",
+        default="auto",
+        help="steps between orthonormalizations; auto takes as many as rounding allows on the way (default: auto)",
     )
     add(
         "--dt",

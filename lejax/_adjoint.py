@@ -11,53 +11,67 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ._cell import without_gradient
 from ._check import check_count
+from ._orthonormalize import FACTORS
 
 
 Carry = TypeVar("Carry")
-Body = Callable[[Carry, PyTree], Carry]
-Detach = Callable[[Carry], Carry]
-Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+Body = Callable[[Carry, PyTree], tuple[Carry, PyTree]]
 
 
 class Adjoint(eqx.Module):
-    """A way to run `carry = body(carry, input)` over all steps, and to differentiate it."""
+    """A way to scan `carry, out = body(carry, input)` over all steps, and to differentiate that.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> class Unrolled(lejax.Adjoint):  # write your own: four steps at once
+        ...     def scan(self, body, carry, inputs, length):
+        ...         return jax.lax.scan(body, carry, inputs, length=length, unroll=4)
+        >>> def leading(a):
+        ...     logistic, options = lejax.systems.Logistic(a), {"num_steps": 100, "transient": 100}
+        ...     return lejax.lyapunov_spectrum(logistic, jnp.array(0.3), adjoint=Unrolled(), **options).exponents[0]
+        >>> print(f"{jax.grad(leading)(2.5):.3f}")  # a fixed point of slope 2 - a
+        2.000
+    """
 
     cuts: ClassVar[bool] = False
     """Whether derivatives end somewhere on the way: what a frame has grown must be divided out before."""
 
     @abc.abstractmethod
-    def loop(self, body: Body, carry: Carry, inputs: PyTree, length: int, detach: Detach) -> Carry:
-        """The last carry. `detach` cuts the derivatives of all that a step depends on, but not of sums."""
+    def scan(self, body: Body, carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, PyTree]:
+        """The last carry, and what `body` gave out at each step."""
         raise NotImplementedError
 
     def trajectory(
-        self, step: Step, state: PyTree, inputs: PyTree, length: int, starts: np.ndarray
-    ) -> tuple[PyTree, PyTree]:
-        """The last state, and what `step(state, input) -> (state, out)` gave out on the way. Loops along it begin at
-        the steps `starts`."""
+        self, step: Body, state: Carry, inputs: PyTree, length: int, starts: np.ndarray
+    ) -> tuple[Carry, PyTree]:
+        """`scan` of the state alone. Loops along it begin at the steps `starts`."""
         return jax.lax.scan(step, state, inputs, length=length)
 
 
 class DirectAdjoint(Adjoint):
     """One `jax.lax.scan`: exact, forward and reverse mode, and in reverse mode memory O(T).
 
-    Each step keeps about six frames. The compiled program is smaller than that of `CheckpointedAdjoint`. Exact is the gradient of
+    Each step keeps about six frames, twice what a short run keeps with `CheckpointedAdjoint`. Exact is the gradient of
     the run; of chaotic and of piecewise-linear cells `WindowedAdjoint` says what that lacks.
     """
 
-    def loop(self, body, carry, inputs, length, detach):
-        return _scan(body, carry, inputs, length)
+    def scan(self, body, carry, inputs, length):
+        return jax.lax.scan(body, carry, inputs, length=length)
 
 
 class CheckpointedAdjoint(Adjoint):
     r"""Exact gradients in little memory: $O(\sqrt T)$ by default.
 
-    The run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
+    A long run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
     starts, goes back from segment to segment, and runs each again. Forward mode keeps nothing, as ever.
 
-    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step that is kept whole takes
-    about four times the memory of the frame it starts from.
+    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step of a segment that runs again keeps
+    two or three frames. A short run, whose states and frames fill no more than 2 MiB, is not cut then: it keeps up to 6 MiB,
+    orthonormalizes nothing twice, and its program is smaller. Under `vmap` each member may; a number of `segments` cuts
+    every run.
 
     **Numerics:** the same gradient as `DirectAdjoint` up to rounding. It takes each step twice, but its memory stays in
     the cache. Exact gradients of a chaotic run grow as $e^{\lambda_1 T}$ and say nothing of the mean over long times:
@@ -82,11 +96,13 @@ class CheckpointedAdjoint(Adjoint):
         converter=lambda count: None if count is None else check_count("segments", count, 1),
     )
 
-    def loop(self, body, carry, inputs, length, detach):
-        if self.segments is None:
-            steps = _segment_steps(length)
-        else:
+    def scan(self, body, carry, inputs, length):
+        if self.segments is not None:
             steps = -(-length // min(self.segments, length))
+        elif length * sum(x.nbytes for x in jax.tree.leaves(carry)) <= _KEPT_BYTES:
+            return jax.lax.scan(_push_again(body), carry, inputs, length=length)
+        else:
+            steps = _segment_steps(length)
         return _scan_segments(body, carry, inputs, length, steps)
 
     def trajectory(self, step, state, inputs, length, starts):
@@ -143,8 +159,8 @@ class WindowedAdjoint(Adjoint):
     window: int = eqx.field(static=True, converter=lambda window: check_count("window", window, 1))
     cuts: ClassVar[bool] = True
 
-    def loop(self, body, carry, inputs, length, detach):
-        return _scan_segments(body, carry, inputs, length, min(self.window, length), detach)
+    def scan(self, body, carry, inputs, length):
+        return _scan_segments(body, carry, inputs, length, min(self.window, length), cut=True)
 
     def trajectory(self, step, state, inputs, length, starts):
         steps = np.arange(length)
@@ -158,6 +174,17 @@ class WindowedAdjoint(Adjoint):
         return jax.lax.scan(jax.checkpoint(cut, prevent_cse=False), state, (is_cut, inputs))
 
 
+_KEPT_BYTES = 2**21
+"""States and frames of a run that are kept whole, and with them no step is orthonormalized again."""
+
+
+def _push_again(body: Body) -> Body:
+    """The body, of which a derivative keeps where a step starts and the factors of its orthonormalization, and does the
+    rest again: less to move through memory, and half the program."""
+    policy = jax.checkpoint_policies.save_only_these_names(FACTORS)
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+
+
 def _segment_steps(length: int) -> int:
     """About sqrt(length) / 2, and a divisor of the length if there is one nearby: the last segment then needs no
     program of its own."""
@@ -166,31 +193,28 @@ def _segment_steps(length: int) -> int:
     return min(nearby, key=lambda steps: (length % steps > 0, abs(math.log(steps / ideal))))
 
 
-def _scan(body: Body, carry: Carry, inputs: PyTree, length: int) -> Carry:
-    return jax.lax.scan(lambda c, x: (body(c, x), None), carry, inputs, length=length)[0]
-
-
 def _scan_segments(
-    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, detach: Detach | None = None
-) -> Carry:
+    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, cut: bool = False
+) -> tuple[Carry, PyTree]:
     """A scan over segments of `steps` steps, each of which is run again where it is differentiated; what is left
-    over is one more, shorter segment. Every segment but the first begins with what `detach` leaves of the carry."""
+    over is one more, shorter segment. `cut` ends all derivatives between segments."""
 
     def segment(steps):
-        def run(carry, numbered):
-            number, inputs = numbered
-            if detach is not None:
-                carry = jax.tree.map(
-                    lambda whole, cut: jnp.where(number > 0, cut, whole), carry, detach(carry)
-                )
-            return _scan(body, carry, inputs, steps)
+        def run(carry, given):
+            is_first, inputs = given
+            if cut:
+                fixed = without_gradient(carry)
+                carry = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), carry, fixed)
+            return jax.lax.scan(_push_again(body), carry, inputs, length=steps)
 
         return jax.checkpoint(run, prevent_cse=False)
 
     count, rest = divmod(length, steps)
     whole = jax.tree.map(lambda x: x[: count * steps].reshape(count, steps, *x.shape[1:]), inputs)
-    carry = _scan(segment(steps), carry, (jnp.arange(count), whole), count)
+    carry, out = jax.lax.scan(segment(steps), carry, (np.arange(count) == 0, whole), length=count)
+    out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
     if rest:
         left = jax.tree.map(lambda x: x[count * steps :], inputs)
-        carry = segment(rest)(carry, (jnp.asarray(count), left))
-    return carry
+        carry, last = segment(rest)(carry, (np.asarray(count == 0), left))
+        out = jax.tree.map(lambda *x: jnp.concatenate(x), out, last)
+    return carry, out

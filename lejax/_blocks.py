@@ -6,7 +6,7 @@ blocks, how a step pushes them, and how they lie in the frame of a report. Most 
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeGuard
 
 import equinox as eqx
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Inexact, PyTree
 
 from ._cell import Cell, ravel
 from ._closures import close, holds_functions
+from ._frames import DenseFrame, DiagonalFrame, Frames, fill
 from ._tangent import CellPush, is_of_its_step, make_push, tangent_map
 
 
@@ -40,6 +41,14 @@ class DiagonalBlock(NamedTuple):
         """By the entries, of any sign."""
         return cls(log_modulus(entries))
 
+    def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
+        return DiagonalFrame(
+            log_growth=jnp.zeros_like(random, shape=self.log_moduli.size), start=start
+        )
+
+    def push(self, frame: DiagonalFrame) -> DiagonalFrame:
+        return frame.plus(self.log_moduli)
+
 
 class ForgottenBlock(NamedTuple):
     r"""Numbers of the state that the next step does not read, such as an output: their exponents are $-\infty$.
@@ -48,6 +57,12 @@ class ForgottenBlock(NamedTuple):
     """
 
     size: int
+
+    def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
+        return DiagonalFrame(log_growth=jnp.zeros_like(random, shape=self.size), start=start)
+
+    def push(self, frame: DiagonalFrame) -> DiagonalFrame:
+        return frame.plus(-jnp.inf)
 
 
 class DenseBlock(NamedTuple):
@@ -60,10 +75,38 @@ class DenseBlock(NamedTuple):
     size: int
     multiplicity: int = 1
 
+    def open(self, start: int, random: Float[Array, "d k"]) -> DenseFrame:
+        rows = slice(start, start + self.size * self.multiplicity, self.multiplicity)
+        return DenseFrame(
+            columns=random[rows, : self.size], start=start, multiplicity=self.multiplicity
+        )
+
+    def push(self, frame: DenseFrame) -> DenseFrame:
+        return frame.with_columns(self.tangent(frame.columns).astype(frame.columns.dtype))
+
 
 Block = DiagonalBlock | DenseBlock | ForgottenBlock
-# What moves along for a block: a frame of a dense one, the sums of logarithms (n,) of the others.
-Frames = tuple[Float[Array, "n k"] | Float[Array, " n"], ...]
+
+
+def open_frames(
+    blocks: Sequence[Block], random: Float[Array, "d k"], frame: Float[Array, "d k"] | None = None
+) -> Frames:
+    """The frames of the blocks of a step, which hold k directions of each block at most: those that make up `frame`, and
+    random ones where it has none. They are not orthonormal yet."""
+    frames, start = [], 0
+    for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(
+                "blocks(input, state) must return the new state and a tuple of DiagonalBlock, DenseBlock or ForgottenBlock, "
+                f"got a block {type(block).__name__}."
+            )
+        frames.append(block.open(start, random))
+        start += frames[-1].size
+    if start != random.shape[0]:
+        raise ValueError(
+            f"the blocks hold {start} directions in all, but the state has {random.shape[0]} numbers."
+        )
+    return tuple(frames) if frame is None else fill(tuple(frames), frame)
 
 
 class BlockTriangularCell(eqx.Module):
@@ -130,11 +173,13 @@ class BlockPush(eqx.Module):
         self, input: PyTree, vector: Float[Array, " d"], frames: Frames
     ) -> tuple[Float[Array, " d"], Frames]:
         if not has_blocks(self.whole.cell):
-            following, frame = self.whole(input, vector, frames[0])
-            return following, (frame,)
+            (frame,) = frames
+            following, columns = self.whole(input, vector, frame.columns)
+            return following, (frame.with_columns(columns),)
         following, blocks = self.blocks(input, vector)
         with jax.default_matmul_precision("highest"):
-            return following, tuple(map(_push_block, blocks, frames))
+            pushed = [block.push(frame) for block, frame in zip(blocks, frames, strict=True)]
+        return following, tuple(pushed)
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         return self.whole.step(input, vector)
@@ -159,14 +204,6 @@ class BlockPush(eqx.Module):
             following, blocks = tangent_blocks(cell, high_input, unravel(point))
         following = ravel(following)[0]
         return self.whole.own_precision(input, vector, following), blocks
-
-
-def _push_block(block: Block, frame: Array) -> Array:
-    if isinstance(block, DiagonalBlock):
-        return frame + block.log_moduli.astype(frame.dtype)
-    if isinstance(block, ForgottenBlock):
-        return frame - jnp.inf
-    return block.tangent(frame).astype(frame.dtype)
 
 
 class _ClosedPush(eqx.Module):

@@ -82,6 +82,16 @@ def ravel(
     return ravel_pytree(state)
 
 
+def size_of(state: PyTree) -> int:
+    """How many numbers a state holds."""
+    return sum(leaf.size for leaf in jtu.tree_leaves(state))
+
+
+def dtype_of(state: PyTree) -> jnp.dtype:
+    """The dtype of a state as one vector."""
+    return jnp.result_type(*(leaf.dtype for leaf in jtu.tree_leaves(state)))
+
+
 def vary_with(state: PyTree, others: PyTree) -> PyTree:
     """The same state, varying over a device mesh wherever any array in `others` does.
 

@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, RecurrentCell, VectorField, is_traced, name_of, ravel
+from ._cell import Cell, RecurrentCell, VectorField, is_traced, name_of, size_of
 from ._kinds import check_integer, check_number
 
 
@@ -113,8 +113,13 @@ def check_state(state: PyTree) -> PyTree:
         # A scan could not carry a weak type.
         return leaf.astype(leaf.dtype) if leaf.weak_type else leaf
 
-    state = jtu.tree_map_with_path(check, state)
-    if sum(leaf.size for leaf in jtu.tree_leaves(state)) == 0:
+    def is_good(leaf):
+        known = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return known and not leaf.weak_type
+
+    if not all(map(is_good, jtu.tree_leaves(state))):
+        state = jtu.tree_map_with_path(check, state)
+    if size_of(state) == 0:
         raise ValueError(f"state must hold at least one number, got {state!r}.")
     return state
 
@@ -332,7 +337,7 @@ class _Bare(str):
 
 def check_directions(name: str, count: Any, state: PyTree) -> int:
     """A number of directions, of which a state has as many as numbers."""
-    count, size = check_count(name, count, 1), ravel(state)[0].size
+    count, size = check_count(name, count, 1), size_of(state)
     if count > size:
         raise ValueError(f"{name} is {count}, but a state of {size} numbers has only {size}.")
     return count

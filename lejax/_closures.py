@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import PyTree
 
-from ._cell import name_of
+from ._cell import is_traced, name_of
 
 
 T = TypeVar("T")
@@ -57,45 +59,66 @@ def _is_function(leaf: Any) -> bool:
     return callable(leaf) and package not in ("jax", "jaxlib", "equinox", "numpy", "optax")
 
 
-def compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """`eqx.filter_jit`, whose program is kept only where no argument holds somebody's function.
+def _is_staged() -> bool:
+    """Whether this runs inside a program that is being made, where whatever is computed is traced."""
+    return is_traced(jnp.zeros(()))
 
-    Otherwise it is made for the call and freed after it.
+
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """`jax.jit` of a function of any pytrees: arrays are traced, all else decides which program is run.
+
+    A program is kept only where no argument holds somebody's function. Otherwise it is made for the call and freed after it.
+    Inside another program it is the function itself: there a derivative traces its own rule alone, and not what it stands for.
     """
-    kept_program = eqx.filter_jit(function)
+    kept_program = _program(function)
 
     @ft.wraps(function)
     def call(*args, **kwargs):
-        functions = list(filter(_is_function, jtu.tree_leaves((args, kwargs))))
-        if not functions:
-            return kept_program(*args, **kwargs)
-        arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
-        if not all(isinstance(leaf, Kept) for leaf in functions):
-            return _Program(function, rest)(arrays)
-        leaves, structure = jtu.tree_flatten(rest)
-        programs, key = functions[0].programs, (function, structure, *leaves)
-        if key not in programs:
-            programs[key] = _Program(function, rest)
-        return programs[key](arrays)
+        leaves, structure = jtu.tree_flatten((args, kwargs))
+        if _is_staged():
+            # NumPy's arrays are traced in a program of their own, so here they are too.
+            leaves = [jnp.asarray(leaf) if _is_array(leaf) else leaf for leaf in leaves]
+            args, kwargs = jtu.tree_unflatten(structure, leaves)
+            return function(*args, **kwargs)
+        arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
+        rest = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+        functions = [leaf for leaf in rest if leaf is not None and _is_function(leaf)]
+        program = kept_program
+        if functions:
+            are_kept = all(isinstance(leaf, Kept) for leaf in functions)
+            programs = functions[0].programs if are_kept else {}
+            program = programs.setdefault(function, _program(function))
+        # Numbers of different kinds are equal, but not the same.
+        out, static = program((structure, rest, tuple(map(type, rest))), arrays)
+        return out if static.tree is None else eqx.combine(out, static.tree)
 
     return call
 
 
-class _Program:
-    """A program of its own, with a cache of its own, which goes when it goes."""
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
-    def __init__(self, function: Callable, rest: PyTree):
-        def run(arrays):
-            args, kwargs = eqx.combine(arrays, rest)
-            out, self.static = eqx.partition(function(*args, **kwargs), eqx.is_array)
-            return out
 
-        self.run = jax.jit(run)
-        self.static: PyTree = None
+@jtu.register_static
+class _Static:
+    """The part of a result that is no array."""
 
-    def __call__(self, arrays: PyTree) -> Any:
-        out = self.run(arrays)
-        return eqx.combine(out, self.static)
+    def __init__(self, tree: PyTree):
+        self.tree = tree
+
+
+def _program(function: Callable) -> Callable:
+    """A program for each kind of arguments, in a cache of its own, which goes when it goes."""
+
+    def run(static, arrays):
+        structure, rest, _ = static
+        leaves = [b if a is None else a for a, b in zip(arrays, rest, strict=True)]
+        args, kwargs = jtu.tree_unflatten(structure, leaves)
+        out, other = eqx.partition(function(*args, **kwargs), _is_array)
+        return out, _Static(other if jtu.tree_leaves(other) else None)
+
+    run.__name__ = function.__name__
+    return jax.jit(run, static_argnums=0)
 
 
 def close(function: Callable, *example: PyTree) -> Callable:

@@ -8,8 +8,7 @@ from ._cell import is_traced
 from ._check import check_vector
 from ._results import RESULTS
 from ._signature import checked
-from ._spectrum import LyapunovSpectrum, do_ascend, judge, share_rows
-from ._statistics import estimate_error, weighted_mean
+from ._summary import Diagnostics, LyapunovSpectrum, share_rows, summarize
 
 
 @checked
@@ -49,45 +48,40 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         np.asarray(first.dt) != np.asarray(second.dt)
     ):
         raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
-    block_exponents = jnp.concatenate([first.block_exponents, second.block_exponents])
-    block_steps = jnp.concatenate([first.block_steps, second.block_steps])
-    weights = block_steps.astype(block_exponents.dtype)
     num_steps = _add("num_steps", first.num_steps, second.num_steps)
+    ours, theirs = first.diagnostics, second.diagnostics
     steps = [x.num_steps.astype(first.dt.dtype) for x in (first, second)]
     share = steps[0] / (steps[0] + steps[1])
-    bad = jnp.maximum(second.first_bad_step, 0)
-    late = jnp.where(second.first_bad_step < 0, -1, _add("first_bad_step", first.num_steps, bad))
-    first_bad_step = jnp.where(
-        first.first_bad_step < 0, late, first.first_bad_step.astype(late.dtype)
-    )
-    parts = share * first.rounding_error, (1 - share) * second.rounding_error
-    # What rounding costs a run with an interval of 1 no shorter one would spare.
-    avoidable = jnp.where(first.every > 1, parts[0], 0) + jnp.where(second.every > 1, parts[1], 0)
-    every = jnp.maximum(first.every, second.every)
-    overlap_bias = share * first.overlap_bias + (1 - share) * second.overlap_bias
-    exponents = weighted_mean(block_exponents, weights)
-    errors, grows = estimate_error(block_exponents, weights)
-    duration = (steps[0] + steps[1]) * first.dt
+
+    def mean(name):
+        return share * getattr(ours, name) + (1 - share) * getattr(theirs, name)
+
+    def add(name):
+        return _add(name, getattr(ours, name), getattr(theirs, name))
+
+    bad = jnp.maximum(theirs.first_bad_step, 0)
+    late = jnp.where(theirs.first_bad_step < 0, -1, _add("first_bad_step", first.num_steps, bad))
     # Columns at right angles by their zeros may be of different blocks, which stand in any order, unless it is known better.
     is_known = [run.result == RESULTS.exponents_ascend for run in (first, second)]
-    is_one = share_rows(second.frame) | is_known[0] | is_known[1]
-    ascend = do_ascend(exponents * duration, errors * duration, len(block_steps), is_one)
-    return LyapunovSpectrum(
-        exponents=exponents,
-        standard_error=errors,
-        error_grows=grows,
-        block_exponents=block_exponents,
-        block_steps=block_steps,
-        unresolved=_add("unresolved", first.unresolved, second.unresolved),
-        rounding_error=parts[0] + parts[1],
+    return summarize(
+        jnp.concatenate([first.block_exponents, second.block_exponents]),
+        jnp.concatenate([first.block_steps, second.block_steps]),
+        Diagnostics(
+            unresolved=add("unresolved"),
+            rounding_error=mean("rounding_error"),
+            avoidable_error=mean("avoidable_error"),
+            overlap_bias=mean("overlap_bias"),
+            num_orthonormalizations=add("num_orthonormalizations"),
+            longest_interval=jnp.maximum(ours.longest_interval, theirs.longest_interval),
+            first_bad_step=jnp.where(
+                ours.first_bad_step < 0, late, ours.first_bad_step.astype(late.dtype)
+            ),
+        ),
         state=second.state,
         frame=second.frame,
         num_steps=num_steps,
-        every=every,
-        overlap_bias=overlap_bias,
         dt=first.dt,
-        first_bad_step=first_bad_step,
-        result=judge(first_bad_step, every, avoidable * first.dt, overlap_bias, errors, ascend),
+        are_together=share_rows(second.frame) | is_known[0] | is_known[1],
     )
 
 

@@ -21,10 +21,9 @@ from jaxtyping import Float
 from . import __version__, _report, data
 from ._array_files import load_arrays
 from ._cell import ravel
-from ._interval import suggest_qr_interval
 from ._method import SequentialQR
 from ._results import RESULTS
-from ._spectrum import LyapunovSpectrum
+from ._summary import LyapunovSpectrum
 from .cells import GRUCell, LSTMCell, RNNCell, Stack
 from .interop import from_torch
 from .run import long_run
@@ -282,19 +281,7 @@ def _load_csv(path: Path) -> np.ndarray:
 
 def _run(problem: _Problem, args: Namespace) -> LyapunovSpectrum:
     state, key = problem.cell.initial_state(), jr.key(args.seed)
-    every = args.qr_every
-    if every == "auto":
-        try:
-            every = suggest_qr_interval(
-                problem.cell,
-                state,
-                problem.inputs[: problem.transient + 256],
-                num_exponents=problem.num_exponents,
-                transient=problem.transient,
-                key=key,
-            )
-        except RuntimeError as error:
-            raise BadInput(f"{problem.cell_name} diverges: {error}") from error
+    every = None if args.qr_every == "auto" else args.qr_every
     result = long_run(
         problem.cell,
         state,
@@ -311,11 +298,11 @@ def _run(problem: _Problem, args: Namespace) -> LyapunovSpectrum:
     if bool(result.result == RESULTS.nonfinite):
         raise BadInput(
             f"{problem.cell_name} diverges: its state or its tangent left the floating-point numbers at step "
-            f"{int(result.first_bad_step)}."
+            f"{int(result.diagnostics.first_bad_step)}."
         )
     if bool(result.result == RESULTS.interval_too_long):
         raise BadInput(
             f"--qr-every {every} is too long: the lower exponents would be rounding noise with an estimated "
-            f"error of {float(jnp.max(result.rounding_error)):.1e}."
+            f"error of {float(jnp.max(result.diagnostics.rounding_error)):.1e}."
         )
     return result

@@ -25,13 +25,13 @@ from ._blocks import (
     DenseBlock,
     DiagonalBlock,
     ForgottenBlock,
-    Frames,
     has_blocks,
     log_modulus,
     make_block_push,
 )
-from ._cell import Cell, TangentCell, ravel
+from ._cell import Cell, TangentCell, ravel, size_of
 from ._dependencies import dependencies
+from ._frames import DenseFrame
 from ._tangent import CellPush, is_of_its_step
 
 
@@ -109,7 +109,7 @@ class FoundBlocks(Blocks):
     def are_many(self, cell, state, input):
         if has_blocks(cell):
             return True
-        size = ravel(state)[0].size
+        size = size_of(state)
         return _find(make_block_push(cell, state).whole, state, input, size) is not None
 
 
@@ -299,7 +299,8 @@ class ComponentPush(BlockPush):
         leaves, structure = jax.tree.flatten(unravel(point))
         found, moved = self.components, None
         following = list(frames)
-        entries = jnp.zeros_like(frames[0], shape=len(found.single))
+        columns = [frame.columns for frame in frames if isinstance(frame, DenseFrame)]
+        entries = jnp.zeros_like(jax.tree.leaves(frames)[0], shape=len(found.single))
         with jax.default_matmul_precision("highest"):
             for part in found.pushed:
 
@@ -313,34 +314,39 @@ class ComponentPush(BlockPush):
                 arrays = [leaves[leaf] for leaf in part.leaves]
                 _, tangent, moved = jax.linearize(step, arrays, has_aux=True)
                 rows = _rows(part.leaves, [leaf.size for leaf in leaves])
-                seeds = self._lay_out(part, rows, frames)
+                seeds = self._lay_out(part, rows, columns, entries.dtype)
                 pushed = _push_arrays(tangent, arrays, seeds)
                 start = 0
                 for color in part.dense:
                     for i in color:
                         own = _rearrange(pushed, rows[list(found.dense[i])])
-                        following[i] = own[:, start : start + frames[i].shape[1]]
-                    start += _width(color, frames)
+                        own = own[:, start : start + columns[i].shape[1]]
+                        following[i] = frames[i].with_columns(own)
+                    start += _width(color, columns)
                 for color in part.single:
                     at = rows[[found.single[i] for i in color]]
                     entries = entries.at[np.array(color)].set(pushed[at, start])
                     start += 1
         if found.single:
-            following[len(found.dense)] += log_modulus(entries)
+            following[len(found.dense)] = frames[len(found.dense)].plus(log_modulus(entries))
         if found.forgotten:
-            following[-1] -= jnp.inf
+            following[-1] = frames[-1].plus(-jnp.inf)
         if moved is None or self.whole.unravel_high is not None:
             return self.step(input, vector), tuple(following)
         return ravel(moved)[0], tuple(following)
 
     def _lay_out(
-        self, part: Pushed, rows: Int[np.ndarray, " d"], frames: Frames
+        self,
+        part: Pushed,
+        rows: Int[np.ndarray, " d"],
+        columns: Sequence[Float[Array, "n k"]],
+        dtype: jnp.dtype,
     ) -> Float[Array, "n c"]:
         """What is pushed: for each color the frames of its components, one below the other at their rows."""
         size, parts = int(rows.max()) + 1, []
         for color in part.dense:
-            width = _width(color, frames)
-            own = [jnp.pad(frames[i], ((0, 0), (0, width - frames[i].shape[1]))) for i in color]
+            width = _width(color, columns)
+            own = [jnp.pad(columns[i], ((0, 0), (0, width - columns[i].shape[1]))) for i in color]
             at = np.concatenate([rows[list(self.components.dense[i])] for i in color])
             rest = np.setdiff1d(np.arange(size), at)
             own.append(jnp.zeros_like(own[0], shape=(len(rest), width)))
@@ -348,12 +354,12 @@ class ComponentPush(BlockPush):
         for color in part.single:
             one = np.zeros((size, 1))
             one[rows[[self.components.single[i] for i in color]]] = 1
-            parts.append(jnp.asarray(one, frames[0].dtype))
+            parts.append(jnp.asarray(one, dtype))
         return jnp.concatenate(parts, axis=1)
 
 
-def _width(color: Sequence[int], frames: Frames) -> int:
-    return max(frames[i].shape[1] for i in color)
+def _width(color: Sequence[int], columns: Sequence[Float[Array, "n k"]]) -> int:
+    return max(columns[i].shape[1] for i in color)
 
 
 def _rows(leaves: Sequence[int], sizes: Sequence[int]) -> Int[np.ndarray, " d"]:

@@ -10,14 +10,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from ._cell import Cell, dtype_of, is_traced, ravel, size_of, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
-    check_step,
 )
 from ._closures import compiled
 from ._divergence import advice_on_divergence
@@ -25,7 +24,8 @@ from ._ginelli import Covariant, forward, forward_and_back
 from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from ._results import RESULTS
 from ._signature import checked
-from ._tangent import CellPush, make_push, tangent_dtype
+from ._tangent import CellPush, tangent_dtype
+from ._tangent_dynamics import open_whole, random_frame
 
 
 class CovariantVectors(eqx.Module):
@@ -235,7 +235,7 @@ def check_run(
         raise ValueError(
             f"backward_transient ({backward}) leaves nothing to report: after the transient there are {both} steps."
         )
-    size = ravel(state)[0].size
+    size = size_of(state)
     count = check_directions(
         "num_exponents", size if num_exponents is None else num_exponents, state
     )
@@ -249,13 +249,11 @@ def prepare(
     cell: Cell, state: PyTree, inputs: PyTree, count: int, key: PRNGKeyArray | None
 ) -> tuple[CellPush, Float[Array, " d"], Float[Array, "d k"], PRNGKeyArray]:
     """The push, the raveled state, an orthonormal frame, and the key."""
-    check_step(cell, first_input(inputs), state)
-    vector, _ = ravel(vary_with(state, (cell, inputs, key)))
+    dtype = tangent_dtype(dtype_of(state))
     key = jr.key(0) if key is None else key
-    # As in the spectrum: drawn in float32 whatever the dtype.
-    frame = jr.normal(key, (vector.size, count), jnp.float32).astype(tangent_dtype(vector.dtype))
-    frame = orthonormalize(Householder(), vary_with(frame, vector)).columns
-    return make_push(cell, state), vector, frame, key
+    random = random_frame(key, size_of(state), count, dtype)
+    push, vector, frame = open_whole(cell, state, inputs, random)
+    return push, vector, orthonormalize(Householder(), frame).columns, key
 
 
 @compiled

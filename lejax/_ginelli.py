@@ -53,7 +53,7 @@ def forward(
 
     def step(carry, input):
         vector, frame = push(input, *carry)
-        return (vector, orthonormalize(orthonormalizer, frame, exact=False).columns), None
+        return (vector, orthonormalize(orthonormalizer, frame, False).columns), None
 
     return jax.lax.scan(step, (vector, frame), inputs, length=num_steps)[0]
 
@@ -99,7 +99,7 @@ def forward_and_back(
             return moved, carry
 
         (vector, pushed), (vectors, frames) = jax.lax.scan(step, carry, steps, unroll=every <= 4)
-        out = orthonormalize(orthonormalizer, pushed, exact=False)
+        out = orthonormalize(orthonormalizer, pushed, False)
         record = Record(vectors, frames, out.triangle, out.scale, lost(out))
         return (vector, out.columns), record
 

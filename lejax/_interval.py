@@ -1,103 +1,136 @@
-"""The largest interval between orthonormalizations that keeps a requested accuracy."""
+"""How many steps lie between two orthonormalizations: a number, or as many as rounding allows along the way."""
 
+import abc
+
+import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from ._cell import Cell, ravel
-from ._check import check_concrete, check_count, check_inputs, check_state
-from ._closures import keep
-from ._loop import tolerable_error
-from ._method import SequentialQR
-from ._results import RESULTS
-from ._signature import checked
-from ._spectrum import lyapunov_spectrum, raise_on_failure
-from ._tangent import tangent_dtype
+from ._batch import batch_all, batch_min
 
 
-@checked
-def suggest_qr_interval(
-    cell: Cell,
-    state: PyTree,
-    inputs: PyTree = None,
-    *,
-    num_exponents: int | None = None,
-    num_steps: int = 256,
-    transient: int = 0,
-    tolerance: float | None = None,
-    max_interval: int = 64,
-    frame: Float[Array, "d k"] | None = None,
-    key: PRNGKeyArray | None = None,
-) -> int:
-    r"""The largest interval between orthonormalizations whose estimated rounding error is tolerable.
+# What a rule remembers: the next interval, how many whole intervals must pass until it may be lengthened, and how many after
+# the next rejection.
+Control = Int[Array, " 3"]
 
-    Between two orthonormalizations the columns z of the frame all turn towards the fastest growing direction. What
-    column i keeps of its own is $R_{ii}$, and rounding costs $\epsilon \max_j |z_j| / R_{ii}$ of it.
-    `SequentialQR()` finds an interval by itself; this function is for those who want the longest, or another
-    tolerance. Short trial runs with growing intervals measure the mean of that per step.
 
-    **Arguments:** `cell`, `state`, `inputs`, `num_exponents`, `transient`, `frame` and `key` as for `lyapunov_spectrum`, and
+def tolerable_error(dtype: jnp.dtype) -> float:
+    """The error in nats per step that rounding may cost a run whose intervals are longer than 1."""
+    return {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-8}[jnp.dtype(dtype)]
 
-    - `num_steps`: length of the trial runs, at most what the inputs hold.
-    - `tolerance`: largest tolerable `rounding_error` in nats per step. Default: a tenth of where a run reports
-        `interval_too_long`, which is 1e-8 in float64, 1e-4 in float32.
-    - `max_interval`: the largest interval to try.
 
-    **Returns:** an `int` for `SequentialQR(every=...)`, at least 1. It is measured on a short stretch; the run itself
-    checks again. The estimate may be wrong by a small factor, which differs between processors; tests hold it to ten.
-    A function of the host: it cannot be traced.
+class Interval(eqx.Module):
+    """The rule for the number of steps between orthonormalizations.
 
-    Cost: about 2 log2(max_interval) runs of `num_steps` steps, compiled once.
-
-    !!! example
-
-        >>> import jax.numpy as jnp, lejax
-        >>> lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
-        >>> lejax.suggest_qr_interval(lorenz, jnp.ones(3), transient=100) > 10
-        True
+    The `strain` of a product is the part of its digits that it used, on a scale of logarithms, so that it grows about as
+    the number of its steps. Under `vmap` a batch has one interval.
     """
-    check_concrete("suggest_qr_interval", cell, state, inputs, frame, key, tolerance)
-    state = check_state(state)
-    max_interval = check_count("max_interval", max_interval, 1)
-    if inputs is not None:
-        available = check_inputs(inputs, None, transient)[1]
-        num_steps = min(num_steps, available)
-    max_interval = min(max_interval, num_steps)
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}.")
-    dtype = tangent_dtype(ravel(state)[0].dtype)
-    allowed = 0.1 * tolerable_error(dtype) if tolerance is None else tolerance
 
-    def good(every: int) -> bool:
-        spectrum = lyapunov_spectrum(
-            kept,
-            state,
-            inputs,
-            num_exponents=num_exponents,
-            num_steps=num_steps,
-            transient=transient,
-            dt=1.0,
-            method=SequentialQR(every=every),
-            frame=frame,
-            key=key,
-            num_blocks=1,
-            throw=False,
+    @abc.abstractmethod
+    def start(self, zero: Int[Array, ""]) -> Control:
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def differentiated(self) -> int | Int[Array, ""] | np.ndarray:
+        """The interval of a run that is differentiated."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def least_share(self, pushed: Int[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
+        """What must be left of a column, relative to the largest, after so many steps."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def avoidable(self, pushed: Int[Array, ""], error: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The part of an error that somebody asked for, by so many steps."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def accepts(self, pushed: Int[Array, ""], strain: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether a product of so many steps keeps enough digits."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def following(
+        self,
+        control: Control,
+        pushed: Int[Array, ""],
+        strain: Float[Array, ""],
+        accepted: Bool[Array, ""],
+    ) -> Control:
+        raise NotImplementedError
+
+
+class FixedInterval(Interval):
+    """Always the same number of steps, whatever rounding costs."""
+
+    every: int | Int[Array, ""] | np.ndarray
+
+    def start(self, zero):
+        return jnp.stack([zero + jnp.asarray(self.every, jnp.int32), zero, zero])
+
+    def differentiated(self):
+        return self.every
+
+    def least_share(self, pushed, dtype):
+        return jnp.asarray(jnp.finfo(dtype).eps)
+
+    def avoidable(self, pushed, error):
+        return jnp.where(pushed > 1, error, 0)
+
+    def accepts(self, pushed, strain):
+        return jnp.asarray(True)
+
+    def following(self, control, pushed, strain, accepted):
+        return control
+
+
+class AdaptiveInterval(Interval):
+    """As an ODE solver controls its step: a product of too many steps is thrown away and done again in shorter ones.
+
+    Of n steps with strain u a product of n / u would use all digits. After an accepted one the next has nine tenths of
+    that, but at most twice as many steps as the last, and never fewer. After a rejection it has at most half as many,
+    and longer ones are not tried for a number of intervals that doubles with each rejection, up to 64, and falls by one
+    with each success.
+    """
+
+    tolerance: float | Float[Array, ""] | None
+    """What rounding may cost, in nats per step."""
+    longest: int = eqx.field(static=True)
+
+    def start(self, zero):
+        return jnp.stack([zero + 1, zero, zero + 1])
+
+    def differentiated(self):
+        return 1  # a branch at each step costs more in reverse mode than it saves
+
+    def least_share(self, pushed, dtype):
+        tolerance = tolerable_error(dtype) if self.tolerance is None else self.tolerance
+        eps = float(jnp.finfo(dtype).eps)
+        # One step costs eps: there is no use in asking for less.
+        return jnp.minimum(eps / (tolerance * jnp.maximum(pushed, 1).astype(dtype)), 0.5)
+
+    def avoidable(self, pushed, error):
+        return jnp.zeros_like(error)
+
+    def accepts(self, pushed, strain):
+        return batch_all((pushed <= 1) | (strain <= 1))
+
+    def following(self, control, pushed, strain, accepted):
+        steps, wait, patience = control
+        used = jnp.maximum(strain, 0.5 / self.longest)
+        possible = batch_min((0.9 * pushed.astype(used.dtype) / used).astype(jnp.int32))
+        # An interval that the end of a block cut short tells little.
+        is_whole = pushed == steps
+        is_ripe = is_whole & (wait == 0)
+        whole, ripe = is_whole.astype(jnp.int32), is_ripe.astype(jnp.int32)
+        longer = jnp.where(
+            is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
         )
-        if bool(spectrum.result == RESULTS.nonfinite):
-            # Either the network itself diverges, or the product over the interval leaves the floats.
-            if every == 1:
-                raise_on_failure(spectrum, cell, state, inputs)
-            return False
-        return bool(jnp.max(spectrum.rounding_error) <= allowed)
-
-    with keep(cell) as kept:
-        good(1)  # the network itself must not diverge
-        low, high = 1, 1
-        while high < max_interval:
-            high = min(2 * high, max_interval)
-            if not good(high):
-                break
-            low = high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if good(middle) else (low, middle)
-    return low
+        shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
+        return jnp.where(
+            accepted,
+            jnp.stack([longer, jnp.maximum(wait - whole, 0), jnp.maximum(patience - ripe, 1)]),
+            jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
+        )

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ._check import check_vector
 from ._signature import checked
-from ._spectrum import LyapunovSpectrum
 from ._statistics import Level, joinings, largest_error, weighted_mean
+from ._summary import LyapunovSpectrum
 
 
 @checked

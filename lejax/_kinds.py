@@ -60,6 +60,8 @@ def check_unmasked(name: str, value: Any) -> None:
 
 def check_leaves(name: str, tree: PyTree) -> PyTree:
     """A pytree whose NumPy arrays JAX can read: unmasked numbers, in the byte order of the machine."""
+    if not any(isinstance(leaf, np.ndarray) for leaf in jtu.tree_leaves(tree)):
+        return tree
     changed = False
 
     def check(path, leaf):

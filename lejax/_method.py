@@ -1,7 +1,6 @@
 """How the steps of a run are ordered in time: one after the other, or in chunks side by side."""
 
 import abc
-import functools as ft
 
 import equinox as eqx
 import jax
@@ -10,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import Adjoint
-from ._batch import call_in_cache
-from ._blocks import BlockPush, Frames
+from ._blocks import BlockPush
 from ._cell import is_traced, without_gradient
-from ._check import check_count
+from ._check import check_count, check_positive
 from ._components import Blocks, FoundBlocks
-from ._loop import Growth, Loop, Plan, Push
+from ._frames import Frames
+from ._interval import AdaptiveInterval, FixedInterval
+from ._loop import Growth, Plan, Push, follow
 from ._orthonormalize import Orthonormalizer
-from ._pilot import choose_interval, pilot_steps
 from ._signature import check_fields
 
 
@@ -36,11 +35,28 @@ def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
     return every if every == 1 else np.asarray(every, np.int32)
 
 
-class Method(eqx.Module):
-    """A way to run the tangent dynamics of a whole trajectory."""
+def _tolerance(tolerance: float | Float[Array, ""] | None) -> float | Float[Array, ""] | None:
+    return None if tolerance is None else check_positive("tolerance", tolerance)
 
-    every: eqx.AbstractVar[int | Int[Array, ""] | np.ndarray | None]
-    orthonormalizer: eqx.AbstractVar[Orthonormalizer | None]
+
+class Method(eqx.Module):
+    """A way to run the tangent dynamics of a whole trajectory.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class ByLength(lejax.Method):  # write your own: an interval that the number of steps decides
+        ...     blocks: lejax.DeclaredBlocks = lejax.DeclaredBlocks()
+        ...
+        ...     def run(self, push, vector, frames, inputs, plan, adjoint):
+        ...         method = lejax.SequentialQR(every=1 if plan.num_steps < 100 else 5)
+        ...         return method.run(push, vector, frames, inputs, plan, adjoint)
+        >>> henon, options = lejax.systems.Henon(), {"num_steps": 1000, "transient": 10}
+        >>> spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), method=ByLength(), **options)
+        >>> int(spectrum.diagnostics.longest_interval)
+        5
+    """
+
     blocks: eqx.AbstractVar[Blocks]
 
     def check(self, plan: Plan) -> Plan:
@@ -57,36 +73,40 @@ class Method(eqx.Module):
         plan: Plan,
         adjoint: Adjoint,
     ) -> Growth:
-        """The whole run from orthonormal frames. Cost per step: one push, O(d^2 k), and 1/every
-        orthonormalizations, O(d k^2)."""
+        """The whole run, from frames that need not be orthonormal. Cost per step: one push, O(d^2 k), and one
+        orthonormalization an interval, O(d k^2)."""
         raise NotImplementedError
 
 
 class SequentialQR(Method):
-    """Step by step, with an orthonormalization after every `every` steps and at the end of each block.
+    """Step by step, with an orthonormalization after every interval and at the end of each block.
 
     **Arguments:**
 
-    - `every`: the interval in steps, 1 or more. `None` lets a pilot choose it inside the compiled program: at most 64
-        steps ahead of the run, not counted, measure how fast the columns of the frame turn towards each other, and
-        the interval is the longest, up to 32, that keeps the rounding in every exponent below half of 1e-8 nats per
-        step in float64, 1e-4 in float32. The run measures it again; where it finds more than all of the tolerance,
-        it starts anew with three quarters of the interval. Under `vmap` the batch has one interval,
-        but on a CPU, where members with frames of 1024 numbers or more go one by one, each has its own. Runs of fewer than 128
-        steps orthonormalize at each, and so does what is differentiated.
-        The interval is traced: changing it compiles nothing. With a number, a too long one makes the
+    - `every`: the interval in steps, 1 or more. `None` adapts it along the way: the product of an interval is accepted
+        or thrown away, by what rounding left of each column, and intervals are shortened and lengthened as an ODE solver does
+        with its steps. Under `vmap` the batch has one interval, but on a CPU, where members with frames of 1024 numbers or more
+        go one by one, each has its own. What is differentiated is orthonormalized at each step.
+        A number is traced: changing it compiles nothing. A too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
+    - `tolerance`: what rounding may cost every exponent, in nats per step, where the interval adapts; 1e-8 in float64 and 1e-4
+        in float32 if `None`.
+    - `max_interval`: the longest interval where it adapts.
     - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
     - `blocks`: `FoundBlocks()`, which finds the blocks of a Jacobian that is block triangular, or `DeclaredBlocks()`, which
         takes none but those that a cell declares.
 
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); Geist, Parlitz & Lauterborn,
-    Prog. Theor. Phys. 83 (1990).
+    Prog. Theor. Phys. 83 (1990); for the control of steps Gustafsson, ACM Trans. Math. Softw. 17 (1991).
     """
 
     every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
     blocks: Blocks = FoundBlocks()
+    tolerance: float | Float[Array, ""] | None = eqx.field(converter=_tolerance, default=None)
+    max_interval: int = eqx.field(
+        static=True, converter=lambda count: check_count("max_interval", count, 1), default=128
+    )
 
     def __check_init__(self):
         check_fields(self)
@@ -104,16 +124,20 @@ class SequentialQR(Method):
         adjoint: Adjoint,
     ) -> Growth:
         """`run` for any push, that of a cell or one along a known trajectory."""
-        every, pilot = self.every, 0
-        if every is None:
-            pilot = pilot_steps(plan.transient + plan.num_steps)
-            every = 1
-        if pilot:
-            pilot_of = ft.partial(choose_interval, steps=pilot)
-            arguments = without_gradient((push, vector, frames, inputs, self.orthonormalizer))
-            every = call_in_cache(pilot_of, arguments, frames)
-        loop = Loop(plan, self.orthonormalizer, adjoint, restart=pilot > 0)
-        return loop(push, vector, frames, inputs, every)
+        if self.every is None:
+            interval = AdaptiveInterval(self.tolerance, self.max_interval)
+        else:
+            interval = FixedInterval(every=self.every)
+        return follow(
+            push,
+            vector,
+            frames,
+            inputs,
+            interval,
+            plan=plan,
+            orthonormalizer=self.orthonormalizer,
+            adjoint=adjoint,
+        )
 
 
 class ParallelQR(Method):
@@ -175,7 +199,7 @@ class ParallelQR(Method):
         starts = counted_from - self.overlap
         warm_up = Plan(0, self.overlap, 1)
         counted = Plan(0, length, plan.num_blocks // self.num_chunks)
-        sequential = SequentialQR(self.every, self.orthonormalizer)
+        sequential = SequentialQR(every=self.every, orthonormalizer=self.orthonormalizer)
 
         def chunk(start):
             def cut(first, steps):
@@ -191,7 +215,6 @@ class ParallelQR(Method):
             return warm, run(push, warm, cut(start + self.overlap, length), counted)
 
         warm, growth = jax.vmap(chunk)(jnp.asarray(starts, jnp.int32))
-        blocks = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), growth.blocks)
         # Chunks count from their own start; the state is bad from the first point that is not finite on.
         bad = ~jnp.all(jnp.isfinite(jnp.concatenate([points, vector[None]])), axis=1)
         of_chunk = jnp.where(
@@ -203,10 +226,16 @@ class ParallelQR(Method):
         return Growth(
             vector,
             jax.tree.map(lambda x: x[-1], growth.frames),
-            blocks,
-            jnp.where(first > total, -1, first).astype(jnp.int32),
-            jnp.min(growth.every),
-            _overlap_bias(growth.frames, warm, length),
+            growth.log_growth.reshape(-1, growth.log_growth.shape[-1]),
+            jnp.sum(growth.rounding_error, axis=0),
+            jnp.sum(growth.avoidable_error, axis=0),
+            jnp.sum(growth.unresolved, axis=0),
+            num_orthonormalizations=jnp.sum(growth.num_orthonormalizations, dtype=jnp.int32),
+            longest_interval=jnp.max(growth.longest_interval),
+            first_bad_step=jnp.where(first > total, -1, first).astype(jnp.int32),
+            overlap_bias=jnp.concatenate(
+                [end.misfit(start) / length for end, start in zip(growth.frames, warm, strict=True)]
+            ),
         )
 
 
@@ -218,15 +247,3 @@ class _Along(eqx.Module):
     def __call__(self, input, vector, frames):
         input, point = input
         return self.push(input, point, frames)
-
-
-def _overlap_bias(ends: Frames, warmed: Frames, length: int) -> Float[Array, " k"]:
-    """The error in nats per step that frames which do not agree where chunks meet may cause."""
-
-    def one(end, warm):
-        if end.ndim == 2:  # chunks of a diagonal block
-            return jnp.zeros_like(end[0])
-        cosine = jnp.abs(jnp.sum(end[:-1] * warm[1:], axis=1))
-        return jnp.mean(jnp.sqrt(jnp.maximum(1 - cosine**2, 0)), axis=0) / length
-
-    return jnp.concatenate(list(map(one, ends, warmed)))

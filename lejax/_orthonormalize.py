@@ -6,19 +6,34 @@ products and a triangular solve and stays finite when a direction is lost.
 
 import abc
 import functools as ft
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from ._batch import batch_all
 from ._check import check_count
 
 
-class Frame(NamedTuple):
+FACTORS = "orthonormalized"
+"""The name by which policies of `jax.checkpoint` know what a derivative reads of an orthonormalization."""
+
+
+class Factors(NamedTuple):
+    """Z / scale = QR."""
+
+    columns: Float[Array, "d k"]  # Q
+    triangle: Float[Array, "k k"]  # R, with R_ii >= 0
+    norms: Float[Array, " k"]  # |z_i| / scale
+    cleared: Float[Array, " k"]  # |z_i| / scale less what was subtracted from it at first
+    scale: Float[Array, ""]
+
+
+class Orthonormalized(NamedTuple):
     """An orthonormalized frame and what was divided out of it."""
 
     columns: Float[Array, "d k"]  # Q
@@ -28,61 +43,84 @@ class Frame(NamedTuple):
     scale: Float[Array, ""]
 
 
-class Factors(NamedTuple):
-    """Z / scale = QR."""
-
-    columns: Callable[
-        [], Float[Array, "d k"]
-    ]  # Q: half of the work, which a frame that fails the guard is spared
-    triangle: Float[Array, "k k"]  # R, with R_ii >= 0
-    norms: Float[Array, " k"]  # |z_i| / scale
-    cleared: Float[Array, " k"]  # |z_i| / scale less what was subtracted from it at first
-    scale: Float[Array, ""]
-
-
 class Orthonormalizer(eqx.Module):
-    """A way to factorize (d, k) frames.
+    r"""A way to factorize frames (d, k) as $Z = QR$ with $R_{ii} \ge 0$, in one pass.
 
-    The ratio R_ii / |z_i| is what the earlier columns left of column i, where those are not counted that were
-    subtracted from it before it was factorized. Frames with a ratio below `least_ratio` go to `Householder`.
+    The ratio $R_{ii} / |z_i|$ is what the earlier columns left of column i, where those are not counted that were
+    subtracted from it before it was factorized. A pass that is fast may need ratios above some `least_ratio`; what has
+    less is left to `Householder`, which is exact for every frame.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class Reversed(lejax.Orthonormalizer):  # write your own: of the rows in the opposite order
+        ...     def factorize(self, frame):
+        ...         columns, triangle = jnp.linalg.qr(frame[::-1])
+        ...         sign = jnp.sign(jnp.diagonal(triangle))
+        ...         norms = jnp.linalg.norm(frame, axis=0)
+        ...         one = jnp.ones((), frame.dtype)
+        ...         return lejax.Factors(columns[::-1] * sign, triangle * sign[:, None], norms, norms, one)
+        >>> method = lejax.SequentialQR(orthonormalizer=Reversed())
+        >>> options = {"num_steps": 50, "transient": 50, "method": method}
+        >>> spectrum = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.full(2, 0.3), **options)
+        >>> print(f"{spectrum.exponents[0]:.4f}")  # log((3 + 5**0.5) / 2)
+        0.9624
     """
+
+    is_exact: ClassVar[bool] = False
+    """Whether every frame comes out orthonormal to rounding, so that none needs another way."""
 
     @abc.abstractmethod
     def factorize(self, frame: Float[Array, "d k"]) -> Factors:
         raise NotImplementedError
 
-    @abc.abstractmethod
     def least_ratio(self, frame: Float[Array, "d k"]) -> float:
-        raise NotImplementedError
+        """The smallest ratio that a pass keeps right."""
+        return 1e4 * float(jnp.finfo(frame.dtype).eps)
+
+
+def diagonal(matrix: Float[Array, "k k"]) -> Float[Array, " k"]:
+    """A slice: `jnp.diagonal` is a gather, and a program more."""
+    return matrix.ravel()[:: matrix.shape[0] + 1]
+
+
+def transposed(matrix: Float[Array, "n m"]) -> Float[Array, "m n"]:
+    """A copy: with a transposed left operand XLA's products on a CPU take three times as long."""
+    return jax.lax.optimization_barrier(matrix.T)
 
 
 class Householder(Orthonormalizer):
     """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest."""
 
+    is_exact: ClassVar[bool] = True
+
     def factorize(self, frame):
-        # Squares of what is far from 1 would leave the floats. A power of two divides without rounding.
+        finfo = jnp.finfo(frame.dtype)
+        # Squares of what is far from 1 would leave the floats. A power of two divides without rounding, and here its
+        # reciprocal, which XLA may take instead, is a number too.
         largest = jnp.max(jnp.abs(frame))
         sound = (largest > 0) & jnp.isfinite(largest)
-        exponent = jnp.frexp(jnp.where(sound, largest, 1))[1] - 1
-        scale = jnp.ldexp(jnp.ones_like(largest), exponent)
-        # Not a division: that by the largest powers may become a product with a number too small to be one.
-        scaled = jnp.ldexp(frame, -exponent)
+        scale = _power_of_two(
+            jnp.clip(jnp.where(sound, largest, 1), 4 * finfo.tiny, 0.25 / finfo.tiny)
+        )
+        scaled = frame * (1 / scale)
         q, r = jnp.linalg.qr(scaled)
-        sign = jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
+        sign = jnp.where(diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
         # Of the first column only the length changes. A reflection would round its small numbers away, and with them
         # directions that have fallen far behind and may take the lead again.
-        finfo = jnp.finfo(frame.dtype)
         is_long = norms[0] > float(finfo.tiny) ** 0.5 / float(finfo.eps)
         first = scaled[:, 0] / jnp.where(is_long, norms[0], 1)
-
-        def columns():
-            return (q * sign[None]).at[:, 0].set(jnp.where(is_long, first, q[:, 0] * sign[0]))
-
+        is_first = jnp.arange(frame.shape[1]) == 0
+        columns = jnp.where((is_first & is_long)[None], first[:, None], q * sign[None])
         return Factors(columns, r * sign[:, None], norms, norms, scale)
 
-    def least_ratio(self, frame):
-        return -jnp.inf
+
+def _power_of_two(x: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest one that x > 0 is not below: x without its mantissa."""
+    finfo = jnp.finfo(x.dtype)
+    bits = jax.lax.bitcast_convert_type(x, f"int{finfo.bits}")
+    return jax.lax.bitcast_convert_type(bits >> finfo.nmant << finfo.nmant, x.dtype)
 
 
 class Cholesky(Orthonormalizer):
@@ -93,33 +131,27 @@ class Cholesky(Orthonormalizer):
     """
 
     def factorize(self, frame):
-        gram = frame.T @ frame
-        norms = jnp.sqrt(jnp.diagonal(gram))
+        gram = transposed(frame) @ frame
+        norms = jnp.sqrt(diagonal(gram))
         scaled = gram / norms[None] / norms[:, None]
         lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
-        triangle = lower.T * norms[None]
-
-        def columns():
-            if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
-                inverse = jax.lax.linalg.triangular_solve(
-                    lower, jnp.diag(1 / norms), left_side=True, lower=True
-                )
-                return frame @ inverse.T
-            return jax.lax.linalg.triangular_solve(
+        if frame.shape[1] <= 16:  # a product with the small inverse is faster than a solve
+            inverse = jax.lax.linalg.triangular_solve(
+                lower, jnp.diag(1 / norms), left_side=True, lower=True
+            )
+            columns = frame @ inverse.T
+        else:
+            columns = jax.lax.linalg.triangular_solve(
                 lower * norms[:, None], frame, left_side=False, lower=True, transpose_a=True
             )
-
-        return Factors(columns, triangle, norms, norms, jnp.ones_like(frame, shape=()))
+        return Factors(columns, lower.T * norms[None], norms, norms, jnp.ones_like(frame, shape=()))
 
     def least_ratio(self, frame):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
 
 
 class GramSchmidt(Orthonormalizer):
-    """Modified Gram-Schmidt, unrolled over the columns: the fastest for k <= 4, slow beyond.
-
-    Frames with a ratio below 1e-3 go to `Householder`, which keeps the frame orthonormal.
-    """
+    """Modified Gram-Schmidt, unrolled over the columns: the fastest for k <= 4, slow beyond."""
 
     def factorize(self, frame):
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
@@ -134,10 +166,7 @@ class GramSchmidt(Orthonormalizer):
             rows = rows.at[j, j].set(length)
             columns.append(column / length)
         one = jnp.ones_like(frame, shape=())
-        return Factors(lambda: jnp.stack(columns, axis=1), rows, norms, norms, one)
-
-    def least_ratio(self, frame):
-        return 1e-3
+        return Factors(jnp.stack(columns, axis=1), rows, norms, norms, one)
 
 
 class Panels(Orthonormalizer):
@@ -161,8 +190,8 @@ class Panels(Orthonormalizer):
             width = min(self.width, count - start)
             panel = Cholesky().factorize(rest[:, :width])
             rest = rest[:, width:]
-            columns.append(panel.columns())
-            products = columns[-1].T @ rest
+            columns.append(panel.columns)
+            products = transposed(columns[-1]) @ rest
             rest = rest - columns[-1] @ products
             before = jnp.zeros_like(frame, shape=(width, start))
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
@@ -170,7 +199,7 @@ class Panels(Orthonormalizer):
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         one = jnp.ones_like(frame, shape=())
         return Factors(
-            lambda: jnp.concatenate(columns, axis=1),
+            jnp.concatenate(columns, axis=1),
             jnp.concatenate(rows),
             norms,
             jnp.concatenate(cleared),
@@ -189,88 +218,108 @@ def default_orthonormalizer(num_columns: int) -> Orthonormalizer:
     return Cholesky() if num_columns <= 32 else Panels()
 
 
-def lost(frame: Frame) -> Bool[Array, " k"]:
+def lost(out: Orthonormalized) -> Bool[Array, " k"]:
     """The columns of which nothing is left that floating point resolves: share <= d eps."""
-    size = frame.columns.shape[0]
-    return frame.share <= size * float(jnp.finfo(frame.columns.dtype).eps)
+    size = out.columns.shape[0]
+    return out.share <= size * float(jnp.finfo(out.columns.dtype).eps)
+
+
+class Strain(NamedTuple):
+    """The part of its digits that a product used, on a scale of logarithms: above 1, or NaN, it is wrong.
+
+    It grows about as the number of steps whose product the frame is.
+    """
+
+    factorization: Float[Array, ""]
+    rounding: Float[Array, ""]
+
+
+def strain(
+    orthonormalizer: Orthonormalizer,
+    frame: Float[Array, "d k"],
+    factors: Factors,
+    least_share: Float[Array, ""] | float,
+) -> Strain:
+    """What the factorization of a frame used, and rounding before it, where a share must not be below the least."""
+    finfo = jnp.finfo(frame.dtype)
+    norms, lengths = factors.norms, diagonal(factors.triangle)
+    least, most = jnp.min(norms), jnp.max(norms)
+    if orthonormalizer.is_exact:
+        # Digits go only near the ends of the floats.
+        extremes = [most * factors.scale] * 2
+        limits = float(finfo.tiny) / float(finfo.eps), float(finfo.max) * float(finfo.eps)
+    else:
+        extremes = [jnp.min(lengths / factors.cleared), jnp.min(lengths / norms), least, most]
+        limits = (
+            orthonormalizer.least_ratio(frame),
+            1e4 * float(finfo.eps),  # Q is orthonormal to 1e-4, unless many small ratios multiply
+            # Squares beyond these leave the floats.
+            float(finfo.tiny) ** 0.5 / float(finfo.eps),
+            float(finfo.max) ** 0.5 * float(finfo.eps),
+        )
+    # Extremes first: one logarithm of a few numbers is a small program.
+    logarithms = jnp.log(jnp.stack([jnp.min(lengths) / most, *extremes]))
+    used = jnp.max(logarithms[1:] / np.log(limits).astype(frame.dtype))
+    rounding = logarithms[0] / jnp.log(jnp.asarray(least_share, frame.dtype))
+    return Strain(used, rounding)
+
+
+def tolerable_defect(dtype: jnp.dtype) -> float:
+    """How far from orthonormal a frame may be at which a block ends."""
+    return {jnp.dtype("float32"): 1e-5, jnp.dtype("float64"): 1e-12}[jnp.dtype(dtype)]
+
+
+def defect_of(frame: Float[Array, "d k"]) -> Float[Array, ""]:
+    """How far from orthonormal a frame is: the largest |Q^T Q - I|."""
+    return jnp.max(jnp.abs(transposed(frame) @ frame - jnp.eye(frame.shape[1], dtype=frame.dtype)))
+
+
+def complete(
+    orthonormalizer: Orthonormalizer,
+    frame: Float[Array, "d k"],
+    factors: Factors,
+    is_good: Bool[Array, ""],
+) -> Factors:
+    """The factors if they are good, and else those of `Householder`; under `vmap` one choice for the whole batch."""
+    if orthonormalizer.is_exact:
+        return factors
+    return jax.lax.cond(batch_all(is_good), lambda: factors, lambda: Householder().factorize(frame))
+
+
+def grown(factors: Factors) -> Orthonormalized:
+    """What the factors say of a frame's growth."""
+    lengths, scale = diagonal(factors.triangle), factors.scale
+    largest = jnp.max(factors.norms)
+    # Near the smallest numbers digits are lost, whatever the shares.
+    finfo = jnp.finfo(lengths.dtype)
+    sound = largest * scale > float(finfo.tiny) / float(finfo.eps)
+    share = jnp.where(sound, lengths / jnp.where(sound, largest, 1), 0)
+    log_growth = jnp.log(lengths) + jnp.log(scale)
+    return Orthonormalized(factors.columns, log_growth, share, factors.triangle, scale)
 
 
 def orthonormalize(
     orthonormalizer: Orthonormalizer,
     frame: Float[Array, "d k"],
     exact: Bool[Array, ""] | bool = True,
-) -> Frame:
+) -> Orthonormalized:
     """`frame` = Q R with R_ii >= 0, in highest precision.
 
     A fast factorization loses orthogonality on an ill-conditioned frame. That costs nothing in a product:
     Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
-    the product ends, ask for an `exact` one: a second pass, over the columns of the first. Under `vmap` both guards
-    are one scalar for the whole batch.
+    the product ends, ask for an `exact` one.
     """
     with jax.default_matmul_precision("highest"):
         return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
 
 
-def _is_good(orthonormalizer, frame, factors) -> Bool[Array, ""]:
-    """Whether a fast factorization kept its digits. A diverged member must not slow the batch: it may stay NaN."""
-    norms, diagonal = factors.norms, jnp.diagonal(factors.triangle)
-    finfo = jnp.finfo(frame.dtype)
-    # Squares beyond these leave the floats.
-    least = float(finfo.tiny) ** 0.5 / float(finfo.eps)
-    most = float(finfo.max) ** 0.5 * float(finfo.eps)
-    good = (
-        (diagonal > orthonormalizer.least_ratio(frame) * factors.cleared)
-        # Q is orthonormal to 1e-4, unless many small ratios multiply.
-        & (diagonal > 1e4 * float(finfo.eps) * norms)
-        & (norms > least)
-        & (norms < most)
-    )
-    return jnp.all(good) | jnp.any(jnp.isnan(norms))
-
-
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
     factors = orthonormalizer.factorize(frame)
-    if isinstance(orthonormalizer, Householder):
-        parts = _parts(factors)
-    else:
-        good = batch_all(_is_good(orthonormalizer, frame, factors))
-        once = batch_all(~exact)
-
-        def by_householder():
-            return _parts(Householder().factorize(frame))
-
-        def again():
-            second = orthonormalizer.factorize(factors.columns())
-            # A chain of columns each of which keeps a small part has a condition that no ratio tells. What the first
-            # pass made of it does: the second, of orthonormal columns, would have nothing to do.
-            excess = jnp.abs(second.triangle - jnp.eye(frame.shape[1], dtype=frame.dtype))
-            kept = batch_all(jnp.all(excess < 1e-3) | jnp.any(jnp.isnan(factors.norms)))
-            twice = second._replace(
-                triangle=second.triangle @ factors.triangle,
-                norms=factors.norms,
-                scale=factors.scale,
-            )
-            return jax.lax.cond(kept, lambda: _parts(twice), by_householder)
-
-        parts = jax.lax.cond(
-            good,
-            lambda: jax.lax.cond(once, lambda: _parts(factors), again),
-            by_householder,
-        )
-    columns, triangle, diagonal, norms, scale = parts
-    largest = jnp.max(norms)
-    # Near the smallest numbers digits are lost, whatever the shares.
-    finfo = jnp.finfo(frame.dtype)
-    sound = largest * scale > float(finfo.tiny) / float(finfo.eps)
-    share = jnp.where(sound, diagonal / jnp.where(sound, largest, 1), 0)
-    return Frame(columns, jnp.log(diagonal) + jnp.log(scale), share, triangle, scale)
-
-
-def _parts(factors):
-    # The diagonal goes by itself: but for derivatives nobody asks for the triangle.
-    triangle = factors.triangle
-    return factors.columns(), triangle, jnp.diagonal(triangle), factors.norms, factors.scale
+    used = strain(orthonormalizer, frame, factors, 0.0).factorization
+    # A diverged member must not slow the batch: it may stay NaN.
+    is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
+    return grown(complete(orthonormalizer, frame, factors, is_good))
 
 
 @_orthonormalize.defjvp
@@ -280,7 +329,7 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # Z = QR, and with it dZ = dQ R + Q dR, holds even where Q is not quite orthonormal.
     # Lost columns are taken out of the solve; of theirs dR = Q^T dZ - Omega R holds above the diagonal.
     (frame, exact), (change, _) = primals, tangents
-    out = _orthonormalize(orthonormalizer, frame, exact)
+    out = checkpoint_name(_orthonormalize(orthonormalizer, frame, exact), FACTORS)
     q, is_lost = out.columns, lost(out)
     r = jnp.where(is_lost[None], jnp.eye(frame.shape[1], dtype=frame.dtype), out.triangle)
     change = change / out.scale
@@ -290,7 +339,7 @@ def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     m = q.T @ x
     below = jnp.tril(m, -1)
     upper = m - below + below.T
-    tangent = Frame(
+    tangent = Orthonormalized(
         columns=x - q @ upper,
         log_growth=jnp.sum(jnp.where(jnp.eye(r.shape[0], dtype=bool), m, 0), axis=0),
         share=jnp.zeros_like(out.share),

@@ -17,7 +17,7 @@ from ._cell import ravel
 from ._dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
 from ._jackknife import jackknife
 from ._results import RESULTS
-from ._spectrum import LyapunovSpectrum
+from ._summary import LyapunovSpectrum
 from ._units import units
 from .plot import plot_convergence, plot_spectrum
 
@@ -59,11 +59,11 @@ def text(report: Report) -> str:
     """What the terminal shows."""
     spectrum, settings = report.spectrum, report.settings
     size, k = spectrum.frame.shape
-    every = int(spectrum.every)
+    longest = int(spectrum.diagnostics.longest_interval)
     lines = [
         f"Lyapunov spectrum of {_title(report)}",
         f"{k} of {size} exponents over {int(spectrum.num_steps)} steps after {settings['transient']} skipped, "
-        f"{settings['dtype']}, orthonormalized every {'step' if every == 1 else f'{every} steps'}",
+        f"{settings['dtype']}, orthonormalized {'at every step' if longest == 1 else f'after {longest} steps at most'}",
         "",
         *_table(spectrum, shutil.get_terminal_size().columns),
         "",
@@ -86,7 +86,7 @@ def _table(spectrum: LyapunovSpectrum, width: int) -> list[str]:
     """Index, exponent and standard error, in as many columns as fit."""
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     finite = np.isfinite(exponents)
-    unresolved = finite & (np.maximum.accumulate(spectrum.unresolved) > 0)
+    unresolved = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
     scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
     decimals = int(np.clip(5 - np.floor(np.log10(scale)), 0, 12))
 
@@ -188,8 +188,8 @@ def _write_json(report: Report, file: IO[bytes]) -> None:
     numbers = {
         "exponents": spectrum.exponents,
         "standard_error": spectrum.standard_error,
-        "unresolved": spectrum.unresolved,
-        "rounding_error": spectrum.rounding_error,
+        "unresolved": spectrum.diagnostics.unresolved,
+        "rounding_error": spectrum.diagnostics.rounding_error,
         "kaplan_yorke_dimension": report.dimension[0],
         "kaplan_yorke_dimension_error": report.dimension[1],
         "entropy_bound": report.entropy[0],
@@ -212,7 +212,8 @@ def _write_json(report: Report, file: IO[bytes]) -> None:
         "status": RESULTS[spectrum.result],
         "num_steps": int(spectrum.num_steps),
         "num_blocks": len(spectrum.block_steps),
-        "qr_every": int(spectrum.every),
+        "longest_interval": int(spectrum.diagnostics.longest_interval),
+        "num_orthonormalizations": int(spectrum.diagnostics.num_orthonormalizations),
         "dt": float(spectrum.dt),
         "state_size": spectrum.frame.shape[0],
         "settings": report.settings,
@@ -228,14 +229,13 @@ def _write_npz(spectrum: LyapunovSpectrum, file: IO[bytes]) -> None:
         "standard_error",
         "block_exponents",
         "block_steps",
-        "unresolved",
-        "rounding_error",
         "frame",
         "num_steps",
-        "every",
         "dt",
     )
+    found = ("unresolved", "rounding_error", "num_orthonormalizations", "longest_interval")
     arrays: dict[str, Any] = {name: np.asarray(getattr(spectrum, name)) for name in names}
+    arrays |= {name: np.asarray(getattr(spectrum.diagnostics, name)) for name in found}
     arrays["state"] = np.asarray(ravel(spectrum.state)[0])
     np.savez_compressed(file, **arrays)
 

@@ -16,7 +16,7 @@ class RESULTS(eqx.Enumeration):
     )
     interval_too_long = (
         "Too many steps between orthonormalizations: the lower exponents are rounding noise. "
-        "Use a smaller SequentialQR(every=...); suggest_qr_interval finds the largest that serves. "
+        "Use a smaller SequentialQR(every=...), or none: SequentialQR() adapts it. "
         "If the Jacobian is singular only every=1 or fewer exponents will do."
     )
     overlap_too_short = (

@@ -3,88 +3,29 @@ r"""The Lyapunov spectrum: `lyapunov_spectrum` and its report."""
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
-from scipy.special import stdtr, stdtrit
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push
-from ._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, size_of, time_step, vary_with
 from ._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
-    check_step,
 )
 from ._closures import compiled
-from ._divergence import advice_on_divergence
-from ._loop import Plan, tolerable_error
+from ._frames import are_together, choose_directions, close_frames
+from ._loop import Plan
 from ._method import Method, SequentialQR
 from ._results import RESULTS
-from ._rooms import (
-    are_together,
-    choose_directions,
-    close_frames,
-    make_rooms,
-    open_frames,
-    random_frame,
-)
 from ._signature import checked
-from ._statistics import block_lengths, estimate_error, weighted_mean
+from ._statistics import block_lengths, weighted_mean
+from ._summary import Diagnostics, LyapunovSpectrum, raise_on_failure, summarize
 from ._tangent import check_frame, tangent_dtype
-
-
-class LyapunovSpectrum(eqx.Module):
-    """The report of a run; d numbers in the state, k exponents, b blocks.
-
-    Exponents are in nats per step, or per unit time where the run had a `dt`. They stand in the order of
-    the frame's columns: descending up to their errors.
-    """
-
-    exponents: Float[Array, " k"]
-    """The mean growth rates."""
-    standard_error: Float[Array, " k"]
-    """From the spread of the block means. Blocks are joined in pairs, down to 4, as long as that makes the error larger by
-    more than its own uncertainty, so that autocorrelation counts. NaN with fewer than 2 blocks and for infinite
-    exponents."""
-    error_grows: Bool[Array, " k"]
-    """Whether the error had not stopped growing with the longest blocks, or neighboring blocks still resemble each
-    other: then `standard_error` is a lower bound, and the run too short for the memory of its dynamics. Of independent
-    blocks 3 % say so by chance; never said of fewer than 7."""
-    block_exponents: Float[Array, "b k"]
-    """Finite-time exponents of consecutive blocks."""
-    block_steps: Int[Array, " b"]
-    """The number of steps in each block; blocks differ by at most one step until runs are combined."""
-    unresolved: Int[Array, " k"]
-    """Orthonormalizations at which the direction was below floating-point resolution. From the first one where
-    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero). Columns are
-    compared with each other; the slope of a state of one number, which has none to compare with, with its change over 4
-    units in the last place of the state (not by `ParallelQR`): so superstable cycles are found."""
-    rounding_error: Float[Array, " k"]
-    """The exponents' error from floating point, estimated from the R factors: the mean over the run of
-    eps max_j |z_j| / R_ii, in the units of the exponents."""
-    state: PyTree
-    """The state where the run stopped."""
-    frame: Float[Array, "d k"]
-    """The orthonormal frame where the run stopped; hand it back in with `state` to continue. For a
-    `BlockTriangularCell` in the coordinates of its blocks, one block after the other: it holds the k directions that
-    grew fastest so far, and a run that continues follows these."""
-    num_steps: Int[Array, ""]
-    """Counted steps."""
-    every: Int[Array, ""]
-    """The interval between orthonormalizations: what was asked for, or what the pilot chose."""
-    overlap_bias: Float[Array, " k"]
-    """The exponents' possible error from frames that do not agree where chunks meet; 0 but for `ParallelQR`."""
-    dt: Float[Array, ""]
-    """The duration of a step."""
-    first_bad_step: Int[Array, ""]
-    """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
-    result: RESULTS
-    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`; the
-    last not of a run with a `frame` of its own, whose columns may stand in any order."""
+from ._tangent_dynamics import TangentDynamics
 
 
 @checked
@@ -170,13 +111,11 @@ def lyapunov_spectrum(
         raise TypeError(f"adjoint must be an Adjoint, e.g. CheckpointedAdjoint(), got {adjoint!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
-    vector, _ = ravel(state)
     if frame is not None:
-        frame = check_frame(frame, vector)
-        if frame.shape[1] > vector.size:
+        frame, size = check_frame(frame, state), size_of(state)
+        if frame.shape[1] > size:
             raise ValueError(
-                f"frame has {frame.shape[1]} columns, but a state of {vector.size} numbers has room "
-                f"for {vector.size}."
+                f"frame has {frame.shape[1]} columns, but a state of {size} numbers has room for {size}."
             )
     num_exponents = _check_num_exponents(num_exponents, frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
@@ -184,7 +123,7 @@ def lyapunov_spectrum(
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     if not eqx.is_array(duration):
         duration = np.asarray(duration)  # traced, yet without a trip to the device
-    spectrum = _lyapunov_spectrum(
+    spectrum, is_successful = _lyapunov_spectrum(
         cell,
         state,
         inputs,
@@ -196,152 +135,66 @@ def lyapunov_spectrum(
         num_exponents,
         plan,
     )
-    if throw:
+    if throw and not is_traced(is_successful) and not is_successful:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
 
 
 @compiled
 def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
-    check_step(cell, first_input(inputs), state)
-    vector, unravel = ravel(vary_with(state, (cell, inputs, frame, key)))
-    dtype = tangent_dtype(vector.dtype)
-    dt = jnp.asarray(dt, dtype)
-    random = random_frame(jr.key(0) if key is None else key, vector.size, num_exponents, dtype)
-    frame = None if frame is None else vary_with(frame, vector)
-    push = method.blocks.push(cell, state, first_input(inputs), num_exponents)
-    rooms = make_rooms(push.outline(first_input(inputs), vector), vector.size, num_exponents)
-    # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
-    is_chosen = frame is not None
-    frame = None if frame is None else push.to_blocks(frame)
-    frames = open_frames(rooms, frame, vary_with(random, vector))
-    closed = close_push(push, first_input(inputs), vector, frames)
+    first = first_input(inputs)
+    state = vary_with(state, (cell, inputs, frame, key))
+    dynamics = TangentDynamics(
+        cell, state, first, num_exponents=num_exponents, blocks=method.blocks
+    )
+    push = dynamics.push
+    vector, frames = dynamics.open(state, first, frame=frame, key=key)
+    closed = close_push(push, first, vector, frames)
     growth = method.run(closed, vector, frames, inputs, plan, adjoint)
 
+    dtype = tangent_dtype(vector.dtype)
+    dt = jnp.asarray(dt, dtype)
+    given = None if frame is None else push.to_blocks(frame)
     block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
     weights = block_steps.astype(dtype)
-    log_growth, rounding_error, unresolved = growth.blocks
+    log_growth = growth.log_growth
     means = weighted_mean(log_growth / weights[:, None], weights)
-    order, followed = choose_directions(rooms, frame, means, num_exponents)
+    order, followed = choose_directions(frames, given, means, num_exponents)
     block_exponents = (log_growth / (weights * dt)[:, None])[:, followed]
-    rounding_error = jnp.sum(rounding_error, axis=0)[followed] / (plan.num_steps * dt)
-    exponents = weighted_mean(block_exponents, weights)
-    errors, grows = estimate_error(block_exponents, weights)
-    frame = push.from_blocks(close_frames(rooms, growth.frames, order))
-    overlap_bias = jax.lax.stop_gradient(growth.overlap_bias)[followed] / dt
-    return LyapunovSpectrum(
-        exponents=exponents,
-        standard_error=errors,
-        error_grows=grows,
-        block_exponents=block_exponents,
-        block_steps=block_steps,
-        unresolved=jnp.sum(unresolved.astype(jnp.int32), axis=0)[followed],
-        rounding_error=jax.lax.stop_gradient(rounding_error),
-        state=unravel(growth.vector),
-        frame=frame,
-        num_steps=jnp.asarray(plan.num_steps, jnp.int32),
-        every=growth.every,
-        overlap_bias=overlap_bias,
-        dt=dt,
-        first_bad_step=growth.first_bad_step,
-        result=judge(
-            growth.first_bad_step,
-            growth.every,
-            rounding_error * dt,
-            overlap_bias,
-            errors,
-            ~jnp.asarray(is_chosen)
-            & do_ascend(
-                exponents * plan.num_steps * dt,
-                errors * plan.num_steps * dt,
-                plan.num_blocks,
-                are_together(rooms, followed),
-            ),
-        ),
+    steps = plan.num_steps
+    per_time = (growth.rounding_error, growth.avoidable_error, growth.overlap_bias * steps)
+    rounding_error, avoidable_error, overlap_bias = (
+        jax.lax.stop_gradient(x)[followed] / (steps * dt) for x in per_time
     )
-
-
-def judge(
-    first_bad_step: Int[Array, ""],
-    every: Int[Array, ""],
-    error_per_step: Float[Array, " k"],
-    overlap_bias: Float[Array, " k"],
-    errors: Float[Array, " k"],
-    ascend: Bool[Array, ""],
-) -> RESULTS:
-    """The status of a run; with every = 1 there is no shorter interval to ask for."""
-    # Of all exponents together: those of a dense spectrum exchange their places whatever the overlap.
-    known = jnp.isfinite(errors)
-    bias, error = (jnp.sum(jnp.where(known, x, 0) ** 2) for x in (overlap_bias, errors))
-    result = RESULTS.where(ascend, RESULTS.exponents_ascend, RESULTS.successful)
-    result = RESULTS.where(bias > 4 * error, RESULTS.overlap_too_short, result)
-    too_long = (every > 1) & jnp.any(error_per_step > tolerable_error(error_per_step.dtype))
-    result = RESULTS.where(too_long, RESULTS.interval_too_long, result)
-    return RESULTS.where(first_bad_step >= 0, RESULTS.nonfinite, result)
-
-
-def do_ascend(
-    growth: Float[Array, " k"],
-    errors: Float[Array, " k"],
-    num_blocks: int,
-    is_one: Bool[Array, "k k"] | Bool[Array, ""],
-) -> Bool[Array, ""]:
-    """Whether exponents of directions that belong to one frame ascend by more than chance explains, from the sums of logarithms over
-    the whole run and their standard errors.
-
-    Four standard errors, or as rare an excess where few blocks make the errors uncertain. What a random frame that turns
-    into its place leaves in the sums does not grow with the run: about a hundred eps^-1 of it are allowed for, in logarithms.
-    """
-    # The quantile of Student's distribution that is four for 20 blocks.
-    quantile = float(stdtrit(max(num_blocks - 1, 1), stdtr(19, 4.0)))
-    allowed = float(np.log(100 * growth.size / jnp.finfo(growth.dtype).eps))
-    ahead = growth[None] - growth[:, None]  # of i by j
-    joint = jnp.sqrt(errors[None] ** 2 + errors[:, None] ** 2)
-    counts = jnp.triu(is_one & jnp.isfinite(ahead), 1)
-    return jnp.any(counts & (ahead > quantile * joint + allowed))
-
-
-def share_rows(frame: Float[Array, "d k"]) -> Bool[Array, "k k"]:
-    """Which columns of a report's frame are no zeros at the same place, so that they lie in one block."""
-    support = (frame != 0).astype(jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        return support.T @ support > 0
+    spectrum = summarize(
+        block_exponents,
+        block_steps,
+        Diagnostics(
+            unresolved=growth.unresolved.astype(jnp.int32)[followed],
+            rounding_error=rounding_error,
+            avoidable_error=avoidable_error,
+            overlap_bias=overlap_bias,
+            num_orthonormalizations=growth.num_orthonormalizations,
+            longest_interval=growth.longest_interval,
+            first_bad_step=growth.first_bad_step,
+        ),
+        state=dynamics.unravel(growth.vector),
+        frame=push.from_blocks(close_frames(growth.frames, order)),
+        num_steps=jnp.asarray(steps, jnp.int32),
+        dt=dt,
+        # The columns of a frame that was chosen may well ascend: a flag that all steps leave as it is does.
+        are_together=are_together(frames, followed) & (frame is None),
+    )
+    # One flag, by which the host knows with a single number from the device.
+    return spectrum, spectrum.result == RESULTS.successful
 
 
 def _check_num_exponents(num_exponents: int | None, frame: Array | None, state: PyTree) -> int:
     if num_exponents is None:
-        return ravel(state)[0].size if frame is None else frame.shape[1]
+        return size_of(state) if frame is None else frame.shape[1]
     num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None and frame.shape[1] != num_exponents:
         raise ValueError(
             f"num_exponents is {num_exponents}, but the frame has {frame.shape[1]} columns."
         )
     return num_exponents
-
-
-def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inputs: PyTree) -> None:
-    """Raise a `RuntimeError` that says what went wrong and where, if the result is known and failed."""
-    if is_traced(spectrum):
-        return
-    if bool(spectrum.result == RESULTS.successful):
-        return
-    message = RESULTS[spectrum.result]
-    if bool(spectrum.result == RESULTS.nonfinite):
-        message += f" It happened at step {int(spectrum.first_bad_step)}."
-        message += advice_on_divergence(cell, state, inputs)
-    elif bool(spectrum.result == RESULTS.overlap_too_short):
-        worst = float(jnp.max(spectrum.overlap_bias))
-        message += f" Here the estimated bias is up to {worst:.1e}."
-    elif bool(spectrum.result == RESULTS.exponents_ascend):
-        exponents = np.asarray(spectrum.exponents)
-        ahead = np.where(np.isfinite(exponents), exponents, -np.inf)
-        last = int(
-            np.argmax(ahead - np.minimum.accumulate(np.nan_to_num(exponents, neginf=np.inf)))
-        )
-        message += f" Here exponent {last} is {exponents[last]:.3g}, above one before it."
-    else:
-        worst = float(jnp.max(spectrum.rounding_error))
-        message += (
-            f" Here every={int(spectrum.every)} and the estimated error is up to {worst:.1e}."
-        )
-    raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")

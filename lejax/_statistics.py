@@ -111,45 +111,51 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
 
     Flyvbjerg & Petersen, J. Chem. Phys. 91 (1989).
     """
-    error = largest = _error_of(levels[0])
+    # All levels as one array: each operation is compiled once. What a level lacks is zero.
+    most, *shape = levels[0].parts.shape
+    rest = [(0, 0) for _ in shape]
+    parts = jnp.stack(
+        [jnp.pad(level.parts, [(0, most - len(level.parts)), *rest]) for level in levels]
+    )
+    counts = jnp.stack([jnp.asarray(level.num_blocks, parts.dtype) for level in levels])
+    counts = counts.reshape(-1, *(1 for _ in shape))
+    errors = _errors_of(parts, counts)
+    are_enough = np.array([len(level.parts) >= 2 * _LEAST_BLOCKS for level in levels])
+    expected = _expected_errors(jax.lax.stop_gradient(parts), errors, counts)
+    expected = jnp.max(jnp.where(are_enough.reshape(counts.shape), expected, 0), axis=0)
+    error = largest = errors[0]
     grows = jnp.zeros(error.shape, bool)
-    expected = jnp.zeros_like(error)
-    for index, level in enumerate(levels):
-        count = jnp.asarray(level.num_blocks, error.dtype)
-        joined = _error_of(level)
-        if index:
-            enough = count >= _LEAST_BLOCKS
-            grown = joined > error * (1 + 1.8 / jnp.sqrt(2 * jnp.maximum(count - 1, 1)))
-            grows = jnp.where(enough, grown, grows)
-            error = jnp.where(enough & grown, joined, error)
-            largest = jnp.where(enough & (joined > largest), joined, largest)
-        if level.parts.shape[0] >= 2 * _LEAST_BLOCKS:
-            expected = jnp.maximum(expected, _expected_error(level, joined, count))
+    for joined, count in zip(errors[1:], counts[1:], strict=True):
+        enough = count >= _LEAST_BLOCKS
+        grown = joined > error * (1 + 1.8 / jnp.sqrt(2 * jnp.maximum(count - 1, 1)))
+        grows = jnp.where(enough, grown, grows)
+        error = jnp.where(enough & grown, joined, error)
+        largest = jnp.where(enough & (joined > largest), joined, largest)
     grows = grows | (expected > 1.3 * error)
     return BlockError(jnp.where(grows, largest, error), grows)
 
 
-def _error_of(level: Level) -> Float[Array, " k"]:
-    variance = jnp.sum(level.parts**2, axis=0)
-    positive = (variance > 0) & (level.num_blocks > 1)
-    most = jnp.maximum(jnp.asarray(level.num_blocks, variance.dtype) - 1, 1)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / most)
-    none = jnp.where((level.num_blocks > 1) & jnp.isfinite(variance), 0, jnp.nan)
+def _errors_of(parts: Float[Array, "l b k"], counts: Float[Array, "l 1"]) -> Float[Array, "l k"]:
+    variance = jnp.sum(parts**2, axis=1)
+    positive = (variance > 0) & (counts > 1)
+    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(counts - 1, 1))
+    none = jnp.where((counts > 1) & jnp.isfinite(variance), 0, jnp.nan)
     return jnp.where(positive, root, none)
 
 
-def _expected_error(level: Level, error, count) -> Float[Array, " k"]:
+def _expected_errors(
+    parts: Float[Array, "l b k"], errors: Float[Array, "l k"], counts: Float[Array, "l 1"]
+) -> Float[Array, "l k"]:
     """What the correlation of neighbors lets expect of longer blocks, 0 where it may be chance."""
-    parts = jax.lax.stop_gradient(level.parts)
-    squares = jnp.sum(parts**2, axis=0)
-    products = jnp.sum(parts[1:] * parts[:-1], axis=0)
-    count = jnp.maximum(count, 1)
+    squares = jnp.sum(parts**2, axis=1)
+    products = jnp.sum(parts[:, 1:] * parts[:, :-1], axis=1)
+    counts = jnp.maximum(counts, 1)
     # Deviations from a mean of their own are a little opposed to each other.
-    correlation = products / jnp.where(squares > 0, squares, 1) + 1 / count
-    known = (correlation**2 * count > 4) & (correlation > 0) & (count >= 2 * _LEAST_BLOCKS)
+    correlation = products / jnp.where(squares > 0, squares, 1) + 1 / counts
+    known = (correlation**2 * counts > 4) & (correlation > 0) & (counts >= 2 * _LEAST_BLOCKS)
     correlation = jnp.clip(correlation, 0, 0.98)
     growth = jnp.sqrt((1 + correlation) / (1 - correlation))
-    return jnp.where(known, jax.lax.stop_gradient(error) * growth, 0)
+    return jnp.where(known, jax.lax.stop_gradient(errors) * growth, 0)
 
 
 def _join(rows: Float[Array, "b ..."], number: int) -> Float[Array, "c ..."]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._cell import Cell, TangentCell, name_of, ravel, vary_with
+from ._cell import Cell, TangentCell, dtype_of, name_of, ravel, size_of, vary_with
 from ._check import check_state, check_step, describe
 from ._closures import compiled, holds_functions
 from ._signature import checked
@@ -179,8 +179,7 @@ def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d
                [ 0.3,  0. ]], dtype=...)
     """
     state = check_state(state)
-    vector, _ = ravel(state)
-    frame = jnp.eye(vector.size, dtype=tangent_dtype(vector.dtype))
+    frame = jnp.eye(size_of(state), dtype=tangent_dtype(dtype_of(state)))
     return _push_forward(cell, state, input, frame)[1]
 
 
@@ -204,21 +203,20 @@ def push_forward(
                [ 0.3]], dtype=...)
     """
     state = check_state(state)
-    vector, _ = ravel(state)
-    frame = check_frame(frame, vector)
+    frame = check_frame(frame, state)
     return _push_forward(cell, state, input, frame)
 
 
-def check_frame(frame: Array, vector: Float[Array, " d"]) -> Float[Array, "d k"]:
+def check_frame(frame: Array, state: PyTree) -> Float[Array, "d k"]:
     """The frame as a (d, k) array of the tangent's dtype."""
-    frame = jnp.asarray(frame)
-    if frame.ndim != 2 or frame.shape[0] != vector.size or frame.shape[1] < 1:
+    frame, size, dtype = jnp.asarray(frame), size_of(state), tangent_dtype(dtype_of(state))
+    if frame.ndim != 2 or frame.shape[0] != size or frame.shape[1] < 1:
         raise ValueError(
-            f"frame has shape {frame.shape}, but a state of {vector.size} numbers needs ({vector.size}, k), k >= 1."
+            f"frame has shape {frame.shape}, but a state of {size} numbers needs ({size}, k), k >= 1."
         )
     if jnp.issubdtype(frame.dtype, jnp.complexfloating):
         raise TypeError(f"frame must be real, got {frame.dtype}.")
-    return frame.astype(tangent_dtype(vector.dtype))
+    return frame if frame.dtype == dtype else frame.astype(dtype)
 
 
 @compiled

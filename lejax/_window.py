@@ -5,7 +5,7 @@ import numpy as np
 from ._cell import is_traced
 from ._check import check_positive
 from ._signature import checked
-from ._spectrum import LyapunovSpectrum
+from ._summary import LyapunovSpectrum
 
 
 _ANY_RUN = 2**31 - 1

@@ -261,9 +261,9 @@ CASES = {
         r"method must be a SequentialQR or a ParallelQR, got 10",
     ),
     "tolerance": (
-        lambda: lejax.suggest_qr_interval(CELL, STATE, INPUTS, tolerance=float("nan")),
+        lambda: lejax.SequentialQR(tolerance=float("nan")),
         ValueError,
-        r"tolerance must be positive, got nan",
+        r"tolerance must be positive and finite, got nan",
     ),
     "bug in an autonomous map": (
         lambda: spectrum(lambda input, state: undefined * state, STATE, None, num_steps=3),
@@ -432,8 +432,18 @@ CASES = {
         TypeError,
         r"states must be real floating point, got int64",
     ),
-    "diverges in the trial": (
-        lambda: lejax.suggest_qr_interval(Henon(), 3 * jnp.ones(2)),
+    "no tolerance": (
+        lambda: lejax.SequentialQR(tolerance=0.0),
+        ValueError,
+        r"tolerance must be positive and finite, got 0.0",
+    ),
+    "interval of nothing": (
+        lambda: lejax.SequentialQR(max_interval=0),
+        ValueError,
+        r"max_interval must be an integer of at least 1, got 0",
+    ),
+    "diverges where its interval adapts": (
+        lambda: spectrum(Henon(), 3 * jnp.ones(2), None, num_steps=256),
         RuntimeError,
         r"It happened at step \d+",
     ),

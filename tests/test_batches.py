@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import lejax
+from lejax._tangent_dynamics import random_frame
 
 
 GRU = eqx.nn.GRUCell(2, 128, key=jr.key(0))
@@ -35,8 +36,7 @@ def gradient_by_scan(cell, inputs, num_exponents):
             return (cell(input, state), frame, total), None
 
         size = cell.hidden_size
-        random = jr.normal(jr.key(0), (size, num_exponents), jnp.float32).astype(inputs.dtype)
-        frame = jnp.linalg.qr(random)[0]
+        frame = jnp.linalg.qr(random_frame(None, size, num_exponents, inputs.dtype))[0]
         start = (jnp.zeros(size), frame, jnp.zeros(num_exponents))
         (_, _, total), _ = jax.lax.scan(step, start, inputs)
         return jnp.mean((total / len(inputs)) ** 2)

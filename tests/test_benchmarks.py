@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,28 @@ def test_runs_at_toy_size(name, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert isinstance(json.loads(report.read_text(), parse_constant=refuse), dict)
+
+
+def test_nested_spans_of_compilation_are_counted_once(monkeypatch):
+    import first_call  # pyright: ignore[reportMissingImports]
+
+    tracing, lowering, compiling = first_call.SPANS
+    spans = first_call.Spans()
+    # Tracing from 0 to 10 with a trace from 1 to 3 and a compilation from 4 to 9 in it, then lowering, 10 to 11, and
+    # compiling, 11 to 15.
+    for event, start, end in [
+        (tracing, 1, 3),
+        (compiling, 4, 9),
+        (tracing, 0, 10),
+        (lowering, 10, 11),
+        (compiling, 11, 15),
+        ("/jax/something/else", 0, 20),
+    ]:
+        clock = SimpleNamespace(perf_counter=lambda end=end: float(end))
+        monkeypatch.setattr(first_call, "time", clock)
+        spans.add(event, float(end - start))
+    assert spans.seconds == {"tracing": 5.0, "lowering": 1.0, "compiling": 9.0}
+    assert spans.programs == 2
 
 
 @pytest.mark.parametrize(("calibrated", "status"), [(True, 0), (False, 1)])

@@ -127,7 +127,7 @@ def test_a_failed_run_stays_failed(tmp_path):
             long_run(CELL, jnp.zeros(3), inputs, checkpoint=path, **RUN)
     run = long_run(CELL, jnp.zeros(3), inputs, checkpoint=path, throw=False, **RUN)
     assert run.result == lejax.RESULTS.nonfinite
-    assert int(run.first_bad_step) == 301
+    assert int(run.diagnostics.first_bad_step) == 301
 
 
 def test_a_run_with_a_smaller_tolerance_goes_on(tmp_path):
@@ -300,14 +300,15 @@ NONSENSE = {
     "two states": {"state.1": np.zeros(3)},
     "a narrow frame": {"frame": np.eye(3, 2)},
     "an infinite frame": {"frame": np.full((3, 3), np.inf)},
-    "part of a tally": {"tally.every": None},
+    "part of a tally": {"tally.longest_interval": None},
     "other blocks": {"tally.ends": np.array([100, 320, 480, 640])},
     "fewer blocks": {"tally.lengths": np.array([160, 160])},
     "negative lengths": {"tally.lengths": np.array([480, -160, 0, 0])},
     "steps that were not counted": {"tally.lengths": np.array([160, 0, 0, 0])},
     "growth without a value": {"tally.growth": np.full((4, 3), np.nan)},
     "too many lost": {"tally.unresolved": np.array([0, 0, 321])},
-    "an interval of nothing": {"tally.every": np.asarray(0)},
+    "an interval of nothing": {"tally.longest_interval": np.asarray(0)},
+    "no orthonormalization": {"tally.num_orthonormalizations": np.asarray(0)},
     "a failure to come": {"tally.first_bad_step": np.asarray(381)},
     "no time": {"tally.dt": np.asarray(0.0)},
     "no number of time": {"tally.dt": np.asarray(np.nan)},

@@ -265,7 +265,8 @@ def test_functions_and_their_programs_are_freed():
     references = weakref.ref(cell), weights
     lejax.lyapunov_spectrum(cell, jnp.ones(3), num_steps=4)
     lejax.run.long_run(cell, jnp.ones(3), num_steps=8, chunk_steps=4, progress=False)
-    lejax.suggest_qr_interval(cell, jnp.ones(3), num_steps=8, max_interval=2)
+    method = lejax.SequentialQR(max_interval=2)
+    lejax.lyapunov_spectrum(cell, jnp.ones(3), num_steps=8, num_blocks=1, method=method)
     del cell
     gc.collect()
     jax.clear_caches()

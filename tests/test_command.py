@@ -185,7 +185,7 @@ def test_what_stands_below_an_upper_bound_is_one():
     lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), 0.01)
     spectrum = lejax.lyapunov_spectrum(lorenz, jnp.ones(3), num_steps=100)
     for counts, bounds in (([0, 3, 0], [2, 3]), ([1, 0, 0], [1, 2, 3]), ([0, 0, 0], [])):
-        marked = eqx.tree_at(lambda s: s.unresolved, spectrum, jnp.array(counts))
+        marked = eqx.tree_at(lambda s: s.diagnostics.unresolved, spectrum, jnp.array(counts))
         lines = _report._table(marked, 20)
         assert [int(line[:4]) for line in lines[1:4] if line[5] == "<"] == bounds
         assert len(lines) == 4 + bool(bounds)
@@ -208,9 +208,9 @@ def test_too_few_exponents_for_the_dimension(run, tmp_path):
 def test_float32_and_an_interval_that_is_found(run, tmp_path):
     status, out, _ = run(*SMALL, "--dtype", "float32", "--qr-every", "auto", "--no-plot")
     assert status == 0
-    every = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")["qr_every"]
+    every = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")["longest_interval"]
     assert every > 1
-    assert f"orthonormalized every {every} steps" in out
+    assert f"orthonormalized after {every} steps at most" in out
     with np.load(tmp_path / "lejax-spectrum" / "spectrum.npz") as arrays:
         assert arrays["exponents"].dtype == np.float32
 
@@ -226,20 +226,20 @@ def test_each_derived_number_has_its_own_error():
     assert report.dimension[1] != pytest.approx(report.entropy[1], rel=0.1)
 
 
-def test_the_interval_is_found_along_the_run_that_follows(run, linear, monkeypatch):
-    asked = []
-
-    def spy(cell, state, inputs, *, transient, key, num_exponents):
-        asked.append((np.asarray(inputs), transient, jr.key_data(key).tolist(), num_exponents))
-        raise RuntimeError("enough")
-
-    monkeypatch.setattr(_command, "suggest_qr_interval", spy)
-    line = ("--inputs", "inputs.npy", "--qr-every", "auto", "--transient", 20, "--seed", 7)
-    assert run(*linear, *line)[0] == 2
-    ((inputs, transient, key, num_exponents),) = asked
-    np.testing.assert_array_equal(inputs, np.load("inputs.npy")[:276])
-    assert (transient, num_exponents) == (20, 3)
-    assert key == jr.key_data(jr.key(7)).tolist()
+def test_the_interval_is_that_of_the_function(run, tmp_path):
+    options = ("--qr-every", "auto", "--steps", 300, "--blocks", 5, "-k", 6)
+    assert run("spectrum", *options, "--transient", 0, "--seed", 7, "--no-plot")[0] == 0
+    content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    cell = lejax.data.digits_gru()
+    run_of = {"num_steps": 300, "num_exponents": 6, "num_blocks": 5}
+    expected = lejax.lyapunov_spectrum(
+        cell, cell.initial_state(), lejax.data.digits_inputs(), key=jr.key(7), **run_of
+    )
+    found = expected.diagnostics
+    assert content["longest_interval"] == int(found.longest_interval) > 1
+    assert content["num_orthonormalizations"] == int(found.num_orthonormalizations) < 300
+    np.testing.assert_allclose(content["exponents"], expected.exponents, atol=1e-12)
+    np.testing.assert_allclose(content["rounding_error"], found.rounding_error, rtol=1e-6)
 
 
 def test_info(run):
@@ -595,15 +595,19 @@ def test_a_long_table_shows_both_ends():
         error_grows=jnp.zeros(200, bool),
         block_exponents=jnp.zeros((1, 200)),
         block_steps=jnp.ones(1, jnp.int32),
-        unresolved=jnp.zeros(200, jnp.int32),
-        rounding_error=jnp.zeros(200),
+        diagnostics=lejax.Diagnostics(
+            unresolved=jnp.zeros(200, jnp.int32),
+            rounding_error=jnp.zeros(200),
+            avoidable_error=jnp.zeros(200),
+            overlap_bias=jnp.zeros(200),
+            num_orthonormalizations=jnp.asarray(1),
+            longest_interval=jnp.asarray(1),
+            first_bad_step=jnp.asarray(-1),
+        ),
         state=jnp.zeros(200),
         frame=jnp.eye(200),
         num_steps=jnp.asarray(1),
-        every=jnp.asarray(1),
         dt=jnp.asarray(1.0),
-        overlap_bias=jnp.zeros(40),
-        first_bad_step=jnp.asarray(-1),
         result=lejax.RESULTS.successful,
     )
     for width in (20, 80, 200):

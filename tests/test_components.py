@@ -253,7 +253,7 @@ def test_a_lead_that_is_lost_has_a_status(monkeypatch):
     def careless(self, frame):
         factors = factorize(self, frame)
         q, r = jnp.linalg.qr(frame / factors.scale)
-        return factors._replace(columns=lambda: q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0))
+        return factors._replace(columns=q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0))
 
     monkeypatch.setattr(lejax.Householder, "factorize", careless)
     jax.clear_caches()

@@ -240,6 +240,7 @@ def test_exponents_sum_to_the_mean_trace():
         jnp.array([-0.5, 0.0, 0.0]),
         num_steps=4000,
         transient=400,
+        method=lejax.SequentialQR(tolerance=1e-13),
     )
     np.testing.assert_allclose(run.exponents.sum(), -0.6, rtol=1e-11)
     assert abs(run.exponents[0] - 0.035) < 5 * run.standard_error[0]  # the published .035

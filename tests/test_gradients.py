@@ -310,6 +310,23 @@ def test_checkpoints_need_little_memory():
     assert memory(CHECKPOINTED) < 1e6 < 15e6 < memory(DIRECT)
 
 
+def test_what_is_kept_is_not_orthonormalized_again():
+    cell, state = random_tanh(jr.key(0), 64, 1.0), jnp.ones(64)
+
+    def factorizations(adjoint, num_steps=40):
+        def penalty(cell):
+            options = {"num_exponents": 8, "num_steps": num_steps, "adjoint": adjoint}
+            return training.flossing_penalty(cell, state, **options)
+
+        program = str(jax.make_jaxpr(lambda cell: jax.jit(jax.grad(penalty))(cell))(cell))
+        assert "while[" not in program  # the loop that computes values alone
+        return program.count("= cholesky")
+
+    assert factorizations(CHECKPOINTED) == factorizations(DIRECT) == 1
+    assert factorizations(lejax.CheckpointedAdjoint(5)) == 2
+    assert factorizations(CHECKPOINTED, num_steps=1000) == 2  # more than 2 MiB of frames
+
+
 class ApexTent(eqx.Module):
     """A tent on [0, 1] with its top at `apex`: the density is uniform."""
 

@@ -9,6 +9,7 @@ import pytest
 from networks import Linear
 
 import lejax
+from lejax._tangent_dynamics import random_frame
 from lejax.indicators import (
     echo_state_index,
     finite_time_exponent_field,
@@ -39,7 +40,7 @@ def test_alignment_falls_at_the_gaps_between_exponents():
         np.testing.assert_allclose((index[-1] - index[99]) / 100, expected, rtol=1e-9)
     # Far below what normalized vectors resolve, and exact against their volume before that.
     assert index[-1] < np.log(1e-100)
-    frame = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 3), jnp.float32), float))[0]
+    frame = np.linalg.qr(np.asarray(random_frame(None, 3, 3, jnp.float64)))[0]
     for t in (1, 4):
         moved = np.diag(np.exp(t * rates)) @ frame
         volume = abs(np.linalg.det(moved / np.linalg.norm(moved, axis=0)))
@@ -50,7 +51,7 @@ def test_alignment_where_a_step_takes_most_of_the_volume():
     # A step leaves less than 1e-3 of the second vector: too little for a fast factorization.
     rates = np.array([3e4, 2.0, 0.5])
     index = log_alignment_index(Linear(jnp.diag(rates)), jnp.zeros(3), num_steps=20)
-    frame = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 2), jnp.float32), float))[0]
+    frame = np.linalg.qr(np.asarray(random_frame(None, 3, 2, jnp.float64)))[0]
     pairs = [(0, 1), (0, 2), (1, 2)]
     for t in (1, 2, 20):
         # By the formula of Cauchy and Binet, without a difference of large numbers.

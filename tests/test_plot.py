@@ -56,7 +56,7 @@ def test_unresolved_and_lost_exponents_are_marked():
     matrix = jnp.array([[1.0, 1.0, 1.0], [0.0, 1e-20, 0.0], [0.0, 0.0, 0.0]])
     run = lejax.lyapunov_spectrum(lambda u, x: matrix @ x, jnp.ones(3), num_steps=40)
     assert list(np.isfinite(run.exponents)) == [True, True, False]
-    assert run.unresolved[1] > 0
+    assert run.diagnostics.unresolved[1] > 0
     ax = plot_spectrum(run, ax=new_axes())
     sure, bound = ax.containers
     assert list(sure.lines[0].get_xdata()) == [1]

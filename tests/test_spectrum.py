@@ -86,8 +86,11 @@ def test_chained_runs_are_one_long_run(every):
     both = lejax.combine(first, second)
     for name in ("exponents", "standard_error", "block_exponents", "state", "frame"):
         np.testing.assert_allclose(getattr(both, name), getattr(whole, name), atol=1e-11)
-    for name in ("num_steps", "block_steps", "every", "dt", "unresolved", "first_bad_step"):
+    for name in ("num_steps", "block_steps", "dt"):
         assert np.array_equal(getattr(both, name), getattr(whole, name))
+    for name in ("longest_interval", "unresolved", "first_bad_step"):
+        ours, theirs = (getattr(run.diagnostics, name) for run in (both, whole))
+        assert np.array_equal(ours, theirs)
     assert bool(both.result == RESULTS.successful)
 
 
@@ -129,8 +132,10 @@ def test_dt_divides_exponents_and_errors():
     cell, state, inputs = driven_gru()
     steps = lejax.lyapunov_spectrum(cell, state, inputs)
     timed = lejax.lyapunov_spectrum(cell, state, inputs, dt=0.25)
-    for name in ("exponents", "standard_error", "block_exponents", "rounding_error"):
+    for name in ("exponents", "standard_error", "block_exponents"):
         np.testing.assert_allclose(getattr(timed, name), 4 * getattr(steps, name), rtol=1e-12)
+    lost = [run.diagnostics.rounding_error for run in (timed, steps)]
+    np.testing.assert_allclose(lost[0], 4 * lost[1], rtol=1e-12)
     flow = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.02)
     own = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=100)
     given_dt = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=100, dt=0.02)
@@ -156,7 +161,7 @@ def test_many_networks_by_vmap_are_the_loop_over_them():
         alone = spectrum(random_tanh(key, 8, 1.2))
         np.testing.assert_allclose(batch.exponents[i], alone.exponents, atol=1e-10)
         np.testing.assert_allclose(batch.standard_error[i], alone.standard_error, atol=1e-9)
-        assert batch.first_bad_step[i] == alone.first_bad_step
+        assert batch.diagnostics.first_bad_step[i] == alone.diagnostics.first_bad_step
 
 
 def test_interval_leaves_well_resolved_exponents_alone():
@@ -165,8 +170,11 @@ def test_interval_leaves_well_resolved_exponents_alone():
     for every in (2, 5, 7):
         coarse = lejax.lyapunov_spectrum(cell, state, inputs, method=SequentialQR(every=every))
         np.testing.assert_allclose(coarse.exponents, one.exponents, atol=1e-11)
-        assert coarse.rounding_error.max() < 1e-12  # the estimate knows that nothing was lost
-        assert int(coarse.every) == every
+        assert (
+            coarse.diagnostics.rounding_error.max() < 1e-12
+        )  # the estimate knows that nothing was lost
+        # Blocks of six steps end with an orthonormalization of their own.
+        assert int(coarse.diagnostics.longest_interval) == min(every, 6)
         np.testing.assert_array_equal(coarse.state, one.state)
 
 
@@ -185,10 +193,12 @@ def test_too_long_an_interval_is_noticed(stiff):
     assert coarse.exponents[-1] > exact.exponents[-1] + 1
     assert bool(exact.result == RESULTS.successful)
     assert bool(coarse.result == RESULTS.interval_too_long)
-    assert coarse.unresolved[-1] > 0
+    assert coarse.diagnostics.unresolved[-1] > 0
     np.testing.assert_allclose(coarse.exponents[:8], exact.exponents[:8], atol=1e-9)
-    with pytest.raises(RuntimeError, match=r"every=10 .*throw=False"):
-        lejax.lyapunov_spectrum(cell, state, num_steps=50, method=SequentialQR(every=10))
+    with pytest.raises(RuntimeError, match=r"up to 10 lie .*throw=False"):
+        lejax.lyapunov_spectrum(
+            cell, state, num_steps=50, num_blocks=5, method=SequentialQR(every=10)
+        )
     # The leading exponents alone tolerate the same interval.
     few = run(num_exponents=8, method=SequentialQR(every=10))
     assert bool(few.result == RESULTS.successful)
@@ -203,35 +213,42 @@ def test_rounding_error_is_an_estimate_of_the_error(stiff):
     for every in (2, 4, 6):
         coarse = run(method=SequentialQR(every=every))
         error = np.abs(coarse.exponents - exact.exponents).max()
-        assert error < 10 * coarse.rounding_error.max() + 1e-12
+        assert error < 10 * coarse.diagnostics.rounding_error.max() + 1e-12
 
 
-def test_suggested_interval_keeps_the_accuracy(stiff):
+@pytest.mark.parametrize(
+    ("k", "tolerance"), [(64, None), (64, 1e-12), (32, None), (32, 1e-10), (8, None)]
+)
+def test_the_adaptive_interval_keeps_the_accuracy(stiff, k, tolerance):
     cell, state = stiff
-    for k, tolerance in ((64, None), (32, None), (32, 1e-10), (8, None)):
-        every = lejax.suggest_qr_interval(
-            cell, state, num_exponents=k, tolerance=tolerance, num_steps=128
-        )
-        run = eqx.Partial(
-            lejax.lyapunov_spectrum,
-            cell,
-            state,
-            num_steps=128,
-            num_exponents=k,
-            num_blocks=1,
-            throw=False,
-        )
-        suggested = run(method=SequentialQR(every=every))
-        if every > 1:
-            assert suggested.rounding_error.max() <= (tolerance or 1.5e-9)
-            exact = run(method=SequentialQR(every=1, orthonormalizer=lejax.Householder()))
-            # What is tolerable is the estimate, right to a factor of ten: how rounding falls differs between processors.
-            error = np.abs(suggested.exponents - exact.exponents).max()
-            assert error < 10 * suggested.rounding_error.max()
-        longer = run(method=SequentialQR(every=every + 1))
-        assert every == 64 or longer.rounding_error.max() > (tolerance or 1.49e-9)
-        if k == 64:  # more than 5 nats a step: two or three steps exhaust float64
-            assert every <= 3
+    run = eqx.Partial(
+        lejax.lyapunov_spectrum,
+        cell,
+        state,
+        num_steps=128,
+        num_exponents=k,
+        num_blocks=1,
+        throw=False,
+    )
+    adaptive = run(method=SequentialQR(tolerance=tolerance))
+    assert bool(adaptive.result == RESULTS.successful)
+    found, longest = adaptive.diagnostics, int(adaptive.diagnostics.longest_interval)
+    exact = run(method=SequentialQR(every=1, orthonormalizer=lejax.Householder()))
+    unavoidable = exact.diagnostics.rounding_error.max()
+    assert found.rounding_error.max() <= (tolerance or 1e-8) + unavoidable
+    assert found.avoidable_error.max() == 0
+    # The estimate is right to a factor of ten: how rounding falls differs between processors.
+    error = np.abs(adaptive.exponents - exact.exponents).max()
+    assert error < 10 * (found.rounding_error.max() + unavoidable)
+    assert error < 10 * (tolerance or 1e-9) + 10 * unavoidable
+    # It is about as long as can be: what is twice as long everywhere loses more.
+    longer = run(method=SequentialQR(every=2 * longest))
+    assert longest == 64 or longer.diagnostics.rounding_error.max() > (tolerance or 1e-8)
+    if k == 64:  # more than 5 nats a step: two or three steps exhaust float64
+        assert longest <= 4
+    else:
+        assert longest > 2
+    assert found.num_orthonormalizations >= 128 / longest
 
 
 def test_singular_jacobians_lose_only_their_own_directions():
@@ -248,8 +265,8 @@ def test_singular_jacobians_lose_only_their_own_directions():
             )
             np.testing.assert_allclose(spectrum.exponents[:3], np.log([1.2, 0.8, 0.5]), atol=1e-10)
             assert spectrum.exponents[3] < -20  # -inf, or the rounding noise that bounds it
-            assert int(spectrum.unresolved[3]) == 200
-            assert np.all(spectrum.unresolved[:3] == 0)
+            assert int(spectrum.diagnostics.unresolved[3]) == 200
+            assert np.all(spectrum.diagnostics.unresolved[:3] == 0)
             assert not np.isnan(spectrum.exponents).any()
             assert bool(spectrum.result == RESULTS.successful)
 
@@ -259,7 +276,7 @@ def test_exact_zero_is_minus_infinity():
     spectrum = lejax.lyapunov_spectrum(cell, jnp.zeros(2), num_steps=10)
     assert np.all(spectrum.exponents == -np.inf)
     assert np.isnan(spectrum.standard_error).all()
-    assert np.all(spectrum.rounding_error == 0)
+    assert np.all(spectrum.diagnostics.rounding_error == 0)
 
 
 def test_a_diverging_run_says_when():
@@ -270,12 +287,12 @@ def test_a_diverging_run_says_when():
     with pytest.raises(RuntimeError, match=f"at step {first_bad}"):
         lejax.lyapunov_spectrum(quadratic, start, num_steps=30)
     spectrum = lejax.lyapunov_spectrum(quadratic, start, num_steps=30, transient=2, throw=False)
-    assert int(spectrum.first_bad_step) == first_bad
+    assert int(spectrum.diagnostics.first_bad_step) == first_bad
     assert bool(spectrum.result == RESULTS.nonfinite)
     starts = jnp.array([[3.0, 3.0], [0.1, 0.1]])
     batch = jax.vmap(lambda x: lejax.lyapunov_spectrum(quadratic, x, num_steps=500))(starts)
     assert np.isfinite(batch.exponents[1]).all()
-    assert list(np.asarray(batch.first_bad_step)) == [first_bad, -1]
+    assert list(np.asarray(batch.diagnostics.first_bad_step)) == [first_bad, -1]
 
 
 @pytest.mark.parametrize("where", ["weights", "state", "inputs"])
@@ -370,12 +387,12 @@ def test_scale_is_only_an_offset(dtype, scale, matrix):
         return lejax.lyapunov_spectrum(cell, jnp.zeros(4, dtype), num_steps=60, transient=20)
 
     one, scaled = run(1.0), run(scale)
-    kept = np.asarray(one.unresolved) == 0
+    kept = np.asarray(one.diagnostics.unresolved) == 0
     assert kept.sum() == (4 if matrix is MIXING or kept.all() else 3)
     offset = np.log(scale)
     accuracy = 20 * jnp.finfo(dtype).eps * abs(offset)
     np.testing.assert_allclose(scaled.exponents[kept] - offset, one.exponents[kept], atol=accuracy)
-    np.testing.assert_array_equal(scaled.unresolved, one.unresolved)
+    np.testing.assert_array_equal(scaled.diagnostics.unresolved, one.diagnostics.unresolved)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -395,7 +412,7 @@ def test_no_interval_ruins_an_exponent_unnoticed(dtype, rates):
             throw=False,
         )
         error = np.abs(run.exponents - np.array(rates)).max()
-        accuracy = 10 * run.rounding_error.max() + 500 * jnp.finfo(dtype).eps
+        accuracy = 10 * run.diagnostics.rounding_error.max() + 500 * jnp.finfo(dtype).eps
         assert bool(run.result != RESULTS.successful) or error < accuracy
 
 

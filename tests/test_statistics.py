@@ -182,10 +182,10 @@ def test_combining_keeps_the_first_failure(spectrum):
     henon = lejax.systems.Henon()
     good = lejax.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), num_steps=40)
     bad = lejax.lyapunov_spectrum(henon, jnp.array([3.0, 3.0]), num_steps=40, throw=False)
-    step = int(bad.first_bad_step)
+    step = int(bad.diagnostics.first_bad_step)
     for first, second, expected in ((good, bad, 40 + step), (bad, good, step), (bad, bad, step)):
         both = lejax.combine(first, second)
-        assert int(both.first_bad_step) == expected
+        assert int(both.diagnostics.first_bad_step) == expected
         assert bool(both.result == lejax.RESULTS.nonfinite)
     del spectrum
 
@@ -193,7 +193,12 @@ def test_combining_keeps_the_first_failure(spectrum):
 def long_spectrum(num_steps, bad=-1):
     """A report of a run too long to make here."""
     short = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.array([0.1, 0.2]), num_steps=60)
-    where = lambda s: (s.num_steps, s.block_steps, s.unresolved, s.first_bad_step)
+    where = lambda s: (
+        s.num_steps,
+        s.block_steps,
+        s.diagnostics.unresolved,
+        s.diagnostics.first_bad_step,
+    )
     blocks = jnp.asarray(block_lengths(num_steps, 20), jnp.int32)
     counts = (jnp.asarray(num_steps, jnp.int32), blocks, jnp.full(2, num_steps, jnp.int32))
     return eqx.tree_at(where, short, (*counts, jnp.asarray(bad, jnp.int32)))
@@ -203,10 +208,10 @@ def test_counts_beyond_32_bits():
     run = long_spectrum(1_700_000_000)
     both = lejax.combine(run, lejax.combine(run, long_spectrum(1_700_000_000, bad=123)))
     assert int(both.num_steps) == int(jnp.sum(both.block_steps.astype(int))) == 5_100_000_000
-    assert both.unresolved.tolist() == [5_100_000_000] * 2
-    assert int(both.first_bad_step) == 3_400_000_123
+    assert both.diagnostics.unresolved.tolist() == [5_100_000_000] * 2
+    assert int(both.diagnostics.first_bad_step) == 3_400_000_123
     np.testing.assert_allclose(both.exponents, run.exponents)
-    np.testing.assert_allclose(both.rounding_error, run.rounding_error)
+    np.testing.assert_allclose(both.diagnostics.rounding_error, run.diagnostics.rounding_error)
     traced = jax.jit(lejax.combine)(run, run)
     assert int(traced.num_steps) == 3_400_000_000
 
@@ -216,13 +221,15 @@ def test_what_rounding_cost_two_runs_is_weighted_by_their_steps():
     first = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=40)
     second = lejax.lyapunov_spectrum(henon, first.state, num_steps=160, frame=first.frame)
     second = eqx.tree_at(
-        lambda s: (s.rounding_error, s.overlap_bias),
+        lambda s: (s.diagnostics.rounding_error, s.diagnostics.overlap_bias),
         second,
-        (3 * first.rounding_error, jnp.array([0.5, 1.5])),
+        (3 * first.diagnostics.rounding_error, jnp.array([0.5, 1.5])),
     )
     both = lejax.combine(first, second)
-    np.testing.assert_allclose(both.rounding_error, 2.6 * first.rounding_error, rtol=1e-12)
-    np.testing.assert_allclose(both.overlap_bias, [0.4, 1.2], rtol=1e-12)
+    np.testing.assert_allclose(
+        both.diagnostics.rounding_error, 2.6 * first.diagnostics.rounding_error, rtol=1e-12
+    )
+    np.testing.assert_allclose(both.diagnostics.overlap_bias, [0.4, 1.2], rtol=1e-12)
 
 
 def test_counts_that_have_no_room_are_refused():
@@ -233,7 +240,9 @@ def test_counts_that_have_no_room_are_refused():
             lejax.combine(run, run)
         traced = jax.jit(lejax.combine)(run, run)
         assert int(traced.num_steps) == 2**31 - 1
-        np.testing.assert_allclose(traced.rounding_error, run.rounding_error, rtol=1e-6)
+        np.testing.assert_allclose(
+            traced.diagnostics.rounding_error, run.diagnostics.rounding_error, rtol=1e-6
+        )
         np.testing.assert_allclose(traced.exponents, run.exponents, rtol=1e-6)
 
 

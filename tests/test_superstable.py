@@ -13,8 +13,8 @@ from lejax import SequentialQR
 def is_bound(spectrum):
     """The exponent is -inf, or said to be no more than a bound, or noise where an interval hides an exact zero."""
     if bool(spectrum.result != lejax.RESULTS.successful):
-        return int(spectrum.every) > 1
-    return np.isneginf(spectrum.exponents[0]) or int(spectrum.unresolved[0]) > 0
+        return int(spectrum.diagnostics.longest_interval) > 1
+    return np.isneginf(spectrum.exponents[0]) or int(spectrum.diagnostics.unresolved[0]) > 0
 
 
 class Cubic(eqx.Module):
@@ -85,7 +85,7 @@ def test_small_slopes_are_resolved(slope):
         lambda input, state: slope * (state - 3) + 3, jnp.array(2.0), num_steps=5
     )
     np.testing.assert_allclose(run.exponents[0], np.log(abs(slope)), rtol=1e-6)
-    assert run.unresolved[0] == 0
+    assert run.diagnostics.unresolved[0] == 0
 
 
 def test_chaos_and_near_misses_are_resolved():
@@ -96,7 +96,7 @@ def test_chaos_and_near_misses_are_resolved():
         return lejax.lyapunov_spectrum(cell, jnp.array(0.3), num_steps=3000, transient=100)
 
     spectra = jax.vmap(run)(rates)
-    assert (spectra.unresolved == 0).all()
+    assert (spectra.diagnostics.unresolved == 0).all()
     # The slope of the fixed point 1 - 1/r is 2 - r.
     np.testing.assert_allclose(spectra.exponents[2, 0], np.log(1e-9), rtol=1e-6)
 
@@ -112,8 +112,8 @@ def test_columns_of_one_step_are_compared_with_each_other():
         pair, jnp.array([0.3, 1e-30]), num_steps=50, transient=20, method=dense
     )
     np.testing.assert_allclose(run.exponents[0], np.log(1.5))
-    assert run.unresolved.tolist()[0] == 0
-    assert run.unresolved[1] > 0 or np.isneginf(run.exponents[1])
+    assert run.diagnostics.unresolved.tolist()[0] == 0
+    assert run.diagnostics.unresolved[1] > 0 or np.isneginf(run.exponents[1])
 
     # At the fixed point x = 0, y = -1 of this map the Jacobian is [[0, 1], [-.3, 0]].
     def henon(input, state):
@@ -122,4 +122,4 @@ def test_columns_of_one_step_are_compared_with_each_other():
 
     run = lejax.lyapunov_spectrum(henon, jnp.array([0.01, -1.0]), num_steps=400, transient=200)
     np.testing.assert_allclose(run.exponents, np.log(0.3) / 2, rtol=1e-9)
-    assert (run.unresolved == 0).all()
+    assert (run.diagnostics.unresolved == 0).all()

@@ -180,7 +180,7 @@ STARTS = np.concatenate([0.1 * np.asarray(jr.normal(jr.key(3), (7, 2))), [[3.0, 
         # The guards have one answer for the batch, and the other branch rounds differently.
         (lejax.SequentialQR(every=1), 1e-13),
         (lejax.SequentialQR(every=1, orthonormalizer=lejax.Cholesky()), 1e-13),
-        (lejax.SequentialQR(), 1e-8),  # and so has the pilot
+        (lejax.SequentialQR(), 1e-8),  # and so has the interval
     ],
 )
 def test_a_diverged_member_leaves_the_others_as_they_are(method, tolerance):
@@ -191,7 +191,7 @@ def test_a_diverged_member_leaves_the_others_as_they_are(method, tolerance):
     healthy = sweep(run, STARTS[[0, 1, 2, 3, 4, 5, 6, 0]], mesh=one_device())
     np.testing.assert_array_equal(sick.result == lejax.RESULTS.successful, 7 * [True] + [False])
     np.testing.assert_array_equal(sick.result == lejax.RESULTS.nonfinite, 7 * [False] + [True])
-    assert 0 < sick.first_bad_step[7] < 20
+    assert 0 < sick.diagnostics.first_bad_step[7] < 20
     assert np.isnan(sick.exponents[7]).all()
     np.testing.assert_array_equal(sick.state[:7], healthy.state[:7])
     for name in ("exponents", "standard_error", "block_exponents", "frame"):

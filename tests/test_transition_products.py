@@ -175,8 +175,10 @@ def test_a_run_that_blows_up_says_when():
     time = np.mean(y / np.logaddexp(0, 1 / y))
     spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=2000, throw=False)
     assert spectrum.result == RESULTS.nonfinite
-    assert 0 <= int(spectrum.first_bad_step) * 0.001 - time < 0.02
-    with pytest.raises(RuntimeError, match=f"happened at step {int(spectrum.first_bad_step)}"):
+    assert 0 <= int(spectrum.diagnostics.first_bad_step) * 0.001 - time < 0.02
+    with pytest.raises(
+        RuntimeError, match=f"happened at step {int(spectrum.diagnostics.first_bad_step)}"
+    ):
         lejax.lyapunov_spectrum(flow, start, num_steps=2000)
 
 

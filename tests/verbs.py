@@ -530,7 +530,7 @@ WIDE = random_tanh(jr.key(0), 40, 1.5)  # 40 columns of 40: panels, and frames o
 WIDE_STATE = jr.normal(jr.key(1), (40,))
 LSTM = LSTMCell(2, 128, key=jr.key(2))  # 4 columns of 256 numbers: frames of 1024
 LSTM_INPUTS = jr.normal(jr.key(3), (12, 2))
-LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # a pilot chooses the interval
+LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # in intervals of many steps
 
 
 def wide(**options) -> Callable:
@@ -665,7 +665,6 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
 # --- what runs on the host: called with a traced array, it says so
 
 HOST: dict[str, tuple[Callable, jax.Array]] = {
-    "suggest_qr_interval": (lambda x: lejax.suggest_qr_interval(Henon(), x), PLANE),
     "suggest_window": (
         lambda x: lejax.suggest_window(eqx.tree_at(lambda s: s.exponents, spectrum(), x)),
         spectrum().exponents,

@@ -2,15 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, first_input, ravel, vary_with
-from .._check import check_count, check_directions, check_inputs, check_state, check_step
+from .._cell import Cell, dtype_of, size_of
+from .._check import check_count, check_directions, check_inputs, check_state
 from .._closures import compiled
 from .._orthonormalize import Householder, default_orthonormalizer, orthonormalize
 from .._signature import checked
-from .._tangent import make_push, tangent_dtype
+from .._tangent import tangent_dtype
+from .._tangent_dynamics import open_whole, random_frame
 
 
 @checked
@@ -82,18 +82,15 @@ def smaller_alignment_index(log_gali_2: Float[Array, "*t"]) -> Float[Array, "*t"
 
 @compiled
 def _log_index(cell, state, inputs, order, num_steps, key):
-    check_step(cell, first_input(inputs), state)
-    vector, _ = ravel(vary_with(state, (cell, inputs, key)))
-    dtype = tangent_dtype(vector.dtype)
-    key = jr.key(0) if key is None else key
-    frame = jr.normal(key, (vector.size, order), jnp.float32).astype(dtype)
-    frame = orthonormalize(Householder(), vary_with(frame, vector)).columns
-    push, orthonormalizer = make_push(cell, state), default_orthonormalizer(order)
+    random = random_frame(key, size_of(state), order, tangent_dtype(dtype_of(state)))
+    push, vector, frame = open_whole(cell, state, inputs, random)
+    frame = orthonormalize(Householder(), frame).columns
+    orthonormalizer = default_orthonormalizer(order)
 
     def step(carry, input):
         vector, frame, triangle, log_volume = carry
         vector, pushed = push(input, vector, frame)
-        out = orthonormalize(orthonormalizer, pushed)
+        out = orthonormalize(orthonormalizer, pushed, False)
         with jax.default_matmul_precision("highest"):
             triangle = out.triangle @ triangle
         length = jnp.sqrt(jnp.sum(triangle**2, axis=0))

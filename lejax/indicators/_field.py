@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, first_input, ravel, time_step, vary_with
+from .._cell import Cell, dtype_of, size_of, time_step, vary_with
 from .._check import (
     check_count,
     check_directions,
     check_inputs,
     check_positive,
     check_state,
-    check_step,
 )
 from .._closures import compiled
 from .._signature import checked
-from .._tangent import make_push, tangent_dtype
+from .._tangent import tangent_dtype
+from .._tangent_dynamics import open_whole
 
 
 @checked
@@ -69,13 +69,11 @@ def finite_time_exponent_field(
 
 @compiled
 def _field(cell, states, inputs, num_steps, count, dt, batch_size):
-    example = jax.tree.map(lambda x: x[0], states)
-    check_step(cell, first_input(inputs), example)
-    push = make_push(cell, example)
     states = vary_with(states, (cell, inputs))
 
     def one(state):
-        vector = ravel(state)[0]
+        eye = jnp.eye(size_of(state), dtype=tangent_dtype(dtype_of(state)))
+        push, vector, frame = open_whole(cell, state, inputs, eye)
 
         def step(carry, input):
             vector, frame, log_scale = carry
@@ -84,8 +82,6 @@ def _field(cell, states, inputs, num_steps, count, dt, batch_size):
             scale = jnp.where(scale > 0, scale, 1)
             return (vector, frame / scale, log_scale + jnp.log(scale)), None
 
-        # Varies over a mesh as the vector does.
-        frame = jnp.diag(jnp.zeros_like(vector, dtype=tangent_dtype(vector.dtype)) + 1)
         start = (vector, frame, jnp.zeros_like(frame, shape=()))
         (vector, frame, log_scale), _ = jax.lax.scan(step, start, inputs, length=num_steps)
         values = jnp.linalg.svd(frame, compute_uv=False)[:count]

@@ -7,11 +7,18 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
-from .._blocks import DenseBlock, DiagonalBlock, has_blocks, make_block_push
-from .._cell import Cell, first_input, ravel, vary_with
+from .._blocks import (
+    DenseBlock,
+    DiagonalBlock,
+    ForgottenBlock,
+    has_blocks,
+    make_block_push,
+    open_frames,
+)
+from .._cell import Cell, first_input, name_of, ravel, vary_with
 from .._check import check_inputs, check_state, check_step
 from .._closures import compiled
-from .._rooms import make_rooms, remembered
+from .._frames import DenseFrame
 from .._signature import checked
 from .._tangent import make_push, tangent_dtype
 
@@ -209,28 +216,44 @@ def _transient_growth(cell, state, inputs, num_steps):
     )
 
 
+def _remembered(cell: Cell, state: PyTree, input: PyTree) -> Int[np.ndarray, " r"]:
+    """The places in the state of all numbers but those that the next step does not read."""
+    vector = ravel(state)[0]
+    blocks = make_block_push(cell, state).blocks(input, vector)[1]
+    places = np.arange(vector.size)
+    kept = [
+        places[frame.rows]
+        for block, frame in zip(blocks, open_frames(blocks, vector[:, None]), strict=True)
+        if not isinstance(block, ForgottenBlock)
+    ]
+    if not sum(map(len, kept)):
+        raise ValueError(
+            f"the step of {name_of(cell)} reads none of the {vector.size} numbers of its state."
+        )
+    return np.concatenate(kept)
+
+
 def _make_columns(cell, state, input, vector, one_of_each):
     """The places of the state that are pushed, and how the pushed columns, the input and the state make the matrix of a step."""
-    whole = remembered(cell, state, input, False)
+    whole = _remembered(cell, state, input)
     if not (one_of_each and has_blocks(cell)):
         return whole, lambda columns, input, vector: columns[whole]
     push = make_block_push(cell, state)
-    rooms = make_rooms(push.blocks(input, vector)[1], vector.size, 1)
-    if all(room.multiplicity == 1 for room in rooms):
+    frames = open_frames(push.blocks(input, vector)[1], vector[:, None])
+    if not any(isinstance(frame, DenseFrame) and frame.multiplicity > 1 for frame in frames):
         return whole, lambda columns, input, vector: columns[whole]
 
     def matrix(columns, input, vector):
         parts, blocks = [], push.blocks(input, vector)[1]
-        for room, block in zip(rooms, blocks, strict=True):
+        for frame, block in zip(frames, blocks, strict=True):
             if isinstance(block, DenseBlock):
                 # As the block says, in whatever order of the state its copies stand.
-                eye = jnp.eye(room.size, dtype=columns.dtype)
+                eye = jnp.eye(block.size, dtype=columns.dtype)
                 with jax.default_matmul_precision("highest"):
                     parts.append(block.tangent(eye).astype(columns.dtype))
             elif isinstance(block, DiagonalBlock):
-                inside = slice(room.start, room.start + room.size)
-                first = int(np.searchsorted(whole, room.start))
-                own = columns[inside, first : first + room.size]
+                first = int(np.searchsorted(whole, frame.start))
+                own = columns[frame.rows, first : first + frame.size]
                 # Its entries must multiply to what the block says, or the state is in other coordinates.
                 told = jnp.sum(block.log_moduli)
                 agrees = jnp.abs(jnp.linalg.slogdet(own)[1] - told) < 1e-2 * (1 + jnp.abs(told))

@@ -84,7 +84,7 @@ def orbit_diagram(
             throw=False,
         )
         states = unroll(cell, run.state, repeat(num_states), num_steps=num_states)
-        bad = run.first_bad_step >= 0
+        bad = run.diagnostics.first_bad_step >= 0
         return states, jnp.where(bad, jnp.nan, run.exponents), run.standard_error
 
     states, exponents, errors = jax.jit(jax.vmap(one))(parameters)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, is_traced, name_of, ravel, time_step
+from .._cell import Cell, is_traced, name_of, ravel, size_of, time_step
 from .._check import check_count, check_positive
 from .._tangent import make_push
 from ..systems import Flow
@@ -48,7 +48,7 @@ class Shooting(eqx.Module):
         raise NotImplementedError
 
     def points(self, state: PyTree, y: Array) -> Float[Array, "m d"]:
-        size = ravel(state)[0].size
+        size = size_of(state)
         return y[: self.num_segments * size].reshape(self.num_segments, size)
 
     def follow(self, cell, input, state, y) -> Float[Array, "m d"]:

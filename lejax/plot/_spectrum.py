@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .._cell import is_traced
 from .._check import check_count
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum
+from .._summary import LyapunovSpectrum
 from .._units import units
 from ._axes import new_axes
 
@@ -44,7 +44,7 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     index = np.arange(1, len(exponents) + 1)
     finite, lost = np.isfinite(exponents), np.isneginf(exponents)
-    bound = finite & (np.maximum.accumulate(spectrum.unresolved) > 0)
+    bound = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
     sure = finite & ~bound
 
     ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)

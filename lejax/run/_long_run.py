@@ -8,11 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .. import __version__
-from .._cell import Cell, TangentCell, first_input, name_of, ravel, time_step
+from .._blocks import open_frames
+from .._cell import Cell, TangentCell, first_input, name_of, ravel, size_of, time_step
 from .._check import (
     check_concrete,
     check_count,
@@ -21,14 +22,15 @@ from .._check import (
     check_state,
     check_step,
 )
-from .._closures import close, holds_functions, keep
-from .._components import DeclaredBlocks
+from .._closures import close, compiled, holds_functions, keep
+from .._components import Blocks, DeclaredBlocks
 from .._fingerprint import fingerprint_program
+from .._frames import descending, find_owners
 from .._method import SequentialQR
 from .._results import RESULTS
-from .._rooms import order_directions
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum, raise_on_failure, share_rows
+from .._spectrum import lyapunov_spectrum
+from .._summary import LyapunovSpectrum, raise_on_failure, share_rows
 from .._tangent import check_frame
 from . import _checkpoint as checkpoints
 from ._chunks import Layout
@@ -100,9 +102,7 @@ def long_run(
 
     **Numerics:** compiles two or three programs as a rule, at most five: one for the first chunk, and one for each
     way in which later chunks differ in their steps or blocks. Memory does not grow with the number of chunks.
-    Without a number for `method.every` each chunk has its own pilot and its own interval, so that the run
-    follows inputs that change, and a chunk that rounding spoils is done again by itself; `every` of the result is
-    the longest. All directions of a `BlockTriangularCell` (a `Stack`) are followed, whatever `num_exponents`, unless
+    Without a number for `method.every` each chunk begins with an interval of one step. All directions of a `BlockTriangularCell` (a `Stack`) are followed, whatever `num_exponents`, unless
     there is a `frame`: which blocks the leading ones belong to is known only at the end. With an interval above 1
     there is an orthonormalization at the end of each chunk too.
     A run that is killed and called again gives the same bits as one that was not, with the same version
@@ -141,11 +141,11 @@ def long_run(
     if num_exponents is not None:
         num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None:
-        frame = check_frame(frame, ravel(state)[0])
+        frame = check_frame(frame, state)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
     if chunk_steps is None:
-        # About 1e10 operations, a second or so; from 256 steps on a pilot finds intervals that pay.
-        chunk_steps = min(10_000, max(256, 10**10 // (2 * ravel(state)[0].size ** 3)))
+        # About 1e10 operations, a second or so; in 256 steps intervals find their length.
+        chunk_steps = min(10_000, max(256, 10**10 // (2 * size_of(state) ** 3)))
     chunk_steps = check_count("chunk_steps", chunk_steps, 1)
     if tolerance is None:
         ends = fixed_blocks(num_steps, num_blocks)
@@ -157,7 +157,7 @@ def long_run(
     path = None if checkpoint is None else checkpoints.check_file(checkpoint)
     dt = time_step(cell) if dt is None else dt
     # Which directions of which block are the leading ones only the whole run knows.
-    if num_exponents not in (None, ravel(state)[0].size):
+    if num_exponents not in (None, size_of(state)):
         # To follow all directions of what is found might cost far more than what was asked for.
         method = dataclasses.replace(method, blocks=DeclaredBlocks())
     follows_all = frame is None and method.blocks.are_many(cell, state, first_input(inputs))
@@ -170,7 +170,9 @@ def long_run(
         if not follows_all:
             return now.tally, now.frame
         growth = jnp.asarray(now.tally.growth.sum(axis=0))
-        order = order_directions(cell, state, first_input(inputs), method.blocks, now.frame, growth)
+        order = _order_directions(
+            cell, state, first_input(inputs), method.blocks, now.frame, growth
+        )
         order = np.asarray(order)[:num_exponents]
         return rearrange(now.tally, order), now.frame[:, order]
 
@@ -186,7 +188,7 @@ def long_run(
         identity = _identity(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
         arrays = checkpoints.load(path, identity)
         if arrays is not None:
-            size = ravel(state)[0].size
+            size = size_of(state)
             directions = (followed or size) if frame is None else frame.shape[1]
             now = from_arrays(path, arrays, state, directions, layout, ends)
 
@@ -239,6 +241,25 @@ def long_run(
     if throw:
         raise_on_failure(spectrum, cell, state, inputs)
     return spectrum
+
+
+@compiled
+def _order_directions(
+    cell: Cell,
+    state: PyTree,
+    input: PyTree,
+    blocks: Blocks,
+    frame: Float[Array, "d d"],
+    exponents: Float[Array, " d"],
+) -> Int[Array, " d"]:
+    """In which order a run reports directions it followed with this frame of a report, all of them."""
+    vector = ravel(state)[0]
+    push = blocks.push(cell, state, input, vector.size)
+    frame = push.to_blocks(frame)
+    frames = open_frames(push.outline(input, vector), frame)
+    owners = find_owners(frames, frame)
+    column = jnp.argsort(owners.number(frames))
+    return column[descending(frames, exponents[column])]
 
 
 def _constants(cell: Cell, input: PyTree, state: PyTree) -> list[Array]:

@@ -79,7 +79,8 @@ def _kinds(b: int, k: int) -> dict:
         "rounding_error": (np.floating, (k,)),
         "avoidable_error": (np.floating, (k,)),
         "unresolved": (np.integer, (k,)),
-        "every": (np.integer, ()),
+        "num_orthonormalizations": (np.integer, ()),
+        "longest_interval": (np.integer, ()),
         "first_bad_step": (np.integer, ()),
         "dt": (jnp.floating, ()),
     }
@@ -97,7 +98,8 @@ def _check_tally(path, tally: Tally, step: int, layout: Layout, ends) -> None:
         or (not failed and counted != max(0, step - layout.transient)),
         "growth": not failed and bool(np.any(np.isnan(tally.growth) | (tally.growth == np.inf))),
         "unresolved": bool(np.any((tally.unresolved < 0) | (tally.unresolved > counted))),
-        "every": bool(tally.every < 1),
+        "num_orthonormalizations": bool(tally.num_orthonormalizations < 1),
+        "longest_interval": bool(tally.longest_interval < 1),
         "first_bad_step": not -1 <= tally.first_bad_step <= step,
         "dt": not 0 < float(tally.dt) < np.inf,
     }

@@ -2,14 +2,13 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._results import RESULTS
-from .._spectrum import LyapunovSpectrum, do_ascend, judge
 from .._statistics import block_lengths, estimate_error, weighted_mean
+from .._summary import Diagnostics, LyapunovSpectrum, summarize
 
 
 class Tally(NamedTuple):
@@ -24,9 +23,10 @@ class Tally(NamedTuple):
     rounding_error: Float[np.ndarray, " k"]
     """The error times steps."""
     avoidable_error: Float[np.ndarray, " k"]
-    """The part of it that a shorter interval would have spared: that of chunks with one above 1."""
+    """The part of it that a shorter interval would have spared, times steps."""
     unresolved: Int[np.ndarray, " k"]
-    every: Int[np.ndarray, ""]
+    num_orthonormalizations: Int[np.ndarray, ""]
+    longest_interval: Int[np.ndarray, ""]
     first_bad_step: Int[np.ndarray, ""]
     """Counted from the start of the run."""
     dt: Float[np.ndarray, ""]
@@ -52,7 +52,8 @@ def begin(ends: Int[np.ndarray, " b"], chunk: LyapunovSpectrum) -> Tally:
         rounding_error=np.zeros(k),
         avoidable_error=np.zeros(k),
         unresolved=np.zeros(k, np.int64),
-        every=np.asarray(1),
+        num_orthonormalizations=np.asarray(0),
+        longest_interval=np.asarray(0),
         first_bad_step=np.asarray(-1),
         dt=np.asarray(chunk.dt),
     )
@@ -67,15 +68,16 @@ def add(tally: Tally, chunk: LyapunovSpectrum, start: int) -> Tally:
     growth, lengths = tally.growth.copy(), tally.lengths.copy()
     np.add.at(growth, blocks, np.asarray(chunk.block_exponents, np.float64) * steps[:, None])
     np.add.at(lengths, blocks, steps)
-    error = steps.sum() * np.asarray(chunk.rounding_error, np.float64)
-    bad = int(chunk.first_bad_step)
+    found, count = chunk.diagnostics, steps.sum()
+    bad = int(found.first_bad_step)
     return tally._replace(
         growth=growth,
         lengths=lengths,
-        rounding_error=tally.rounding_error + error,
-        avoidable_error=tally.avoidable_error + (int(chunk.every) > 1) * error,
-        unresolved=tally.unresolved + np.asarray(chunk.unresolved),
-        every=np.maximum(tally.every, np.asarray(chunk.every)),
+        rounding_error=tally.rounding_error + count * np.float64(found.rounding_error),
+        avoidable_error=tally.avoidable_error + count * np.float64(found.avoidable_error),
+        unresolved=tally.unresolved + np.asarray(found.unresolved),
+        num_orthonormalizations=tally.num_orthonormalizations + int(found.num_orthonormalizations),
+        longest_interval=np.maximum(tally.longest_interval, np.asarray(found.longest_interval)),
         first_bad_step=np.asarray(-1 if bad < 0 else start + bad),
     )
 
@@ -109,37 +111,36 @@ def is_precise(tally: Tally, tolerance: float) -> bool:
     complete = np.cumsum(tally.lengths) >= tally.ends
     if np.sum(complete) < len(complete) // 2:
         return False
-    exponents, errors = map(np.asarray, _statistics(tally)[:2])
+    blocks, weights = _block_exponents(tally), tally.lengths.astype(tally.dt.dtype)
+    exponents, errors = map(np.asarray, _mean_and_error(blocks.astype(weights.dtype), weights))
     return bool(np.all((errors < tolerance) | ~np.isfinite(exponents)))
 
 
 def report(
-    tally: Tally, state: PyTree, frame: Float[Array, "d k"], is_one: Bool[Array, "..."]
+    tally: Tally, state: PyTree, frame: Float[Array, "d k"], are_together: Bool[Array, "..."]
 ) -> LyapunovSpectrum:
-    """The spectrum of all that was counted; `is_one` says which directions must not ascend."""
-    exponents, errors, grows, result = _statistics(tally)
+    """The spectrum of all that was counted; `are_together` says which directions must not ascend."""
     begun = tally.lengths > 0
     num_steps = int(tally.lengths.sum())
     dtype = tally.dt.dtype
-    duration = num_steps * jnp.asarray(tally.dt)
-    ascend = do_ascend(exponents * duration, errors * duration, int(begun.sum()), is_one)
-    ascend &= result == RESULTS.successful
-    return LyapunovSpectrum(
-        exponents=exponents,
-        standard_error=errors,
-        error_grows=grows,
-        block_exponents=jnp.asarray(_block_exponents(tally)[begun], dtype),
-        block_steps=jnp.asarray(tally.lengths[begun], jnp.int32),
+    diagnostics = Diagnostics(
         unresolved=jnp.asarray(tally.unresolved),
         rounding_error=jnp.asarray(tally.rounding_error / num_steps, dtype),
+        avoidable_error=jnp.asarray(tally.avoidable_error / num_steps, dtype),
+        overlap_bias=jnp.zeros(len(tally.unresolved), dtype),
+        num_orthonormalizations=jnp.asarray(tally.num_orthonormalizations),
+        longest_interval=jnp.asarray(tally.longest_interval, jnp.int32),
+        first_bad_step=jnp.asarray(tally.first_bad_step, jnp.int32),
+    )
+    return summarize(
+        jnp.asarray(_block_exponents(tally)[begun], dtype),
+        jnp.asarray(tally.lengths[begun], jnp.int32),
+        diagnostics,
         state=state,
         frame=frame,
         num_steps=jnp.asarray(num_steps, jnp.int32),
-        every=jnp.asarray(tally.every, jnp.int32),
-        overlap_bias=jnp.zeros_like(exponents),
         dt=jnp.asarray(tally.dt),
-        first_bad_step=jnp.asarray(tally.first_bad_step, jnp.int32),
-        result=RESULTS.where(ascend, RESULTS.exponents_ascend, result),
+        are_together=are_together,
     )
 
 
@@ -147,22 +148,8 @@ def _block_exponents(tally: Tally) -> Float[np.ndarray, "b k"]:
     return tally.growth / np.maximum(tally.lengths, 1)[:, None]
 
 
-def _statistics(tally: Tally):
-    """Exponents, their errors, whether these grow, and the status, of as many rows whatever was done: compiled once."""
-    dtype = tally.dt.dtype
-    per_step = tally.avoidable_error / tally.lengths.sum() * tally.dt
-    return _judged(
-        _block_exponents(tally).astype(dtype),
-        tally.lengths.astype(dtype),
-        per_step.astype(dtype),
-        tally.every,
-        tally.first_bad_step,
-    )
-
-
-@eqx.filter_jit
-def _judged(block_exponents, weights, error_per_step, every, first_bad_step):
-    errors, grows = estimate_error(block_exponents, weights)
-    unbiased = jnp.zeros_like(errors)
-    result = judge(first_bad_step, every, error_per_step, unbiased, errors, jnp.asarray(False))
-    return weighted_mean(block_exponents, weights), errors, grows, result
+@jax.jit
+def _mean_and_error(block_exponents, weights):
+    """Of as many rows whatever was done: compiled once."""
+    error = estimate_error(block_exponents, weights).error
+    return weighted_mean(block_exponents, weights), error

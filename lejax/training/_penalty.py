@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._adjoint import Adjoint, CheckpointedAdjoint
 from .._cell import Cell
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
+from .._spectrum import lyapunov_spectrum
+from .._summary import LyapunovSpectrum
 
 
 @checked
@@ -77,7 +78,9 @@ def spectrum_penalty(
     least = float(np.log(jnp.finfo(spectrum.exponents.dtype).tiny)) / spectrum.dt
     terms = jnp.asarray(function(jnp.where(resolved, spectrum.exponents, least)))
     # A factor, so that the gradients of a diverged run are NaN too and not zero.
-    terms = terms * jnp.where(spectrum.first_bad_step < 0, 1.0, jnp.nan).astype(terms.dtype)
+    terms = terms * jnp.where(spectrum.diagnostics.first_bad_step < 0, 1.0, jnp.nan).astype(
+        terms.dtype
+    )
     if terms.shape == ():
         return terms
     if terms.shape != resolved.shape:
@@ -85,7 +88,7 @@ def spectrum_penalty(
             f"function must give a term for each of the {resolved.size} exponents or one number, "
             f"got shape {terms.shape}."
         )
-    counted = resolved | (spectrum.first_bad_step >= 0)
+    counted = resolved | (spectrum.diagnostics.first_bad_step >= 0)
     return jnp.sum(jnp.where(counted, terms, 0)) / jnp.maximum(jnp.sum(counted), 1).astype(
         terms.dtype
     )
@@ -155,5 +158,5 @@ def flossing_penalty(
 
 def _resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
     """The exponents before the first lost direction."""
-    lost = (spectrum.unresolved > 0) | jnp.isneginf(spectrum.exponents)
+    lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
     return jax.lax.cummax(lost.astype(jnp.int32)) == 0

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, PyTree
 from .._check import check_concrete, check_count
 from .._closures import compiled, keep
 from .._signature import checked
-from .._spectrum import LyapunovSpectrum, lyapunov_spectrum
+from .._spectrum import lyapunov_spectrum
+from .._summary import LyapunovSpectrum
 from ..cells._wrappers import initial_state
 from ..run._checkpoint import fingerprint, identify
 from ._examples import Examples
@@ -137,7 +138,7 @@ def train_population(
             spectra = _spectra(networks.cell, jnp.asarray(stream), None, transient)
             population = _append(population, "exponents", spectra.exponents)
             population = _append(population, "standard_error", spectra.standard_error)
-            population = _append(population, "unresolved", spectra.unresolved)
+            population = _append(population, "unresolved", spectra.diagnostics.unresolved)
             epochs = jnp.append(population.spectrum_epochs, epoch).astype(jnp.int32)
             population = eqx.tree_at(lambda p: p.spectrum_epochs, population, epochs)
         if file is not None:
