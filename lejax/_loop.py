@@ -137,7 +137,8 @@ def _by_interval(
     plan: Plan,
     kind: Orthonormalizer | None,
 ) -> Growth:
-    base, longer = divmod(plan.num_steps, plan.num_blocks)
+    lengths = block_lengths(plan.num_steps, plan.num_blocks)
+    ends = jnp.asarray(np.append(plan.transient, lengths), jnp.int32)
     dtype = jax.tree.leaves(frames)[0].dtype
 
     def step(point):
@@ -148,10 +149,7 @@ def _by_interval(
 
     def interval(carry):
         kept, sums, clock = carry[0], carry[1], _Clock.unpacked(carry[2])
-        # The length of the present block, as in `block_lengths`.
-        end = jnp.where(
-            clock.block == 0, plan.transient, base + (clock.block <= longer).astype(jnp.int32)
-        )
+        end = ends[clock.block]
         place = jnp.minimum(clock.place + clock.control[0], end)
         pushed, is_counted = place - clock.place, clock.block > 0
         stop = kept.step + pushed
@@ -245,8 +243,8 @@ def _by_step(
     kind: Orthonormalizer | None,
     adjoint: Adjoint,
 ) -> Growth:
-    lengths = block_lengths(plan.num_steps, plan.num_blocks)
-    lengths = np.concatenate([[plan.transient], lengths]) if plan.transient else lengths
+    counted = block_lengths(plan.num_steps, plan.num_blocks)
+    lengths = np.append(plan.transient, counted) if plan.transient else counted
     is_last = np.concatenate([np.arange(1, length + 1) == length for length in lengths])
     place = np.concatenate([np.arange(1, length + 1, dtype=np.int32) for length in lengths])
     always = isinstance(every, int) and every == 1
@@ -273,7 +271,7 @@ def _by_step(
     frames = tuple(frame.orthonormalize(Householder(), True, True)[0] for frame in frames)
     point, terms = adjoint.scan(body, _start(vector, frames), (inputs, is_last, is_due), len(place))
     terms = jax.tree.map(lambda x: x[plan.transient :], terms)
-    block = np.repeat(np.arange(plan.num_blocks), block_lengths(plan.num_steps, plan.num_blocks))
+    block = np.repeat(np.arange(plan.num_blocks), counted)
     sums = jnp.zeros_like(terms.log_growth, shape=(plan.num_blocks, terms.log_growth.shape[1]))
     error = jnp.sum(terms.rounding_error, axis=0)
     return Growth(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._adjoint import Adjoint, CheckpointedAdjoint
 from ._blocks import close_push
-from ._cell import Cell, first_input, is_traced, size_of, time_step, vary_with
+from ._cell import Cell, first_input, is_traced, size_of, time_step
 from ._check import (
     check_count,
     check_directions,
@@ -143,7 +143,6 @@ def lyapunov_spectrum(
 @compiled
 def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num_exponents, plan):
     first = first_input(inputs)
-    state = vary_with(state, (cell, inputs, frame, key))
     dynamics = TangentDynamics(
         cell, state, first, num_exponents=num_exponents, blocks=method.blocks
     )
