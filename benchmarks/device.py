@@ -29,7 +29,7 @@ import numpy as np
 import lejax
 
 
-SECONDS = {"a": 170, "b": 70, "c": 40, "d": 20, "e": 40, "f": 30, "host": 80}
+SECONDS = {"a": 140, "b": 110, "c": 40, "d": 20, "e": 40, "f": 40, "host": 70}
 TOY_SECONDS = {"a": 6, "b": 9, "c": 10, "d": 4, "e": 12, "f": 8, "host": 12}
 REPEAT = 0.6  # seconds that repetitions of a call may take together
 ARRAYS = 12  # as large as all frames, that a run may hold at a time: a guess on the safe side
@@ -144,7 +144,11 @@ def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Ro
 def single(cases: list[tuple[int, int]], chunk_counts: list[int], clock: Clock) -> Iterator[Row]:
     """(b) All exponents of one network."""
     overlap = 64
-    methods = {"every step": EVERY_STEP, "automatic": lejax.SequentialQR()}
+    methods = {
+        "every step": EVERY_STEP,
+        "every ten": lejax.SequentialQR(every=10),
+        "automatic": lejax.SequentialQR(),
+    }
     methods |= {f"{count} chunks": lejax.ParallelQR(count, overlap) for count in chunk_counts}
     for size, steps in cases:
         for dtype in dtypes():

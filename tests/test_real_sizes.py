@@ -10,6 +10,7 @@ import pytest
 
 import lejax
 from lejax import training
+from lejax._tangent_dynamics import random_frame
 
 
 pytestmark = pytest.mark.slow
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 def plain_exponents(cell, state, inputs, count, num_steps):
     """Columns pushed by jvp and factorized at each step, from the frame that the library draws."""
     vector, unravel = jax.flatten_util.ravel_pytree(state)
-    drawn = jr.normal(jr.key(0), (vector.size, count), jnp.float32).astype(vector.dtype)
+    drawn = random_frame(None, vector.size, count, vector.dtype)
 
     def flat(vector, input):
         return jax.flatten_util.ravel_pytree(cell(input, unravel(vector)))[0]

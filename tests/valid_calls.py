@@ -26,8 +26,8 @@ from lejax import (
 # Reports, which functions return and nobody makes; strategies without settings; what is there to be inherited from.
 NOT_CALLED = {
     "lejax": {
-        "BlockTriangularCell", "Cholesky", "CovariantReducer", "DeclaredBlocks", "FoundBlocks", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DirectAdjoint", "ForgottenBlock", "DenseBlock", "DiagonalBlock",
-        "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS",
+        "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DeclaredBlocks", "DenseBlock", "Diagnostics", "DiagonalBlock", "DirectAdjoint", "Factors",
+        "ForgottenBlock", "FoundBlocks", "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "Method", "Orthonormalizer", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS",
         "RecurrentCell", "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
     },
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
@@ -124,6 +124,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.Panels": ((8,), {}),
         "lejax.ParallelQR": ((2, 3), {"every": 2, "orthonormalizer": lejax.Householder()}),
         "lejax.SequentialQR": ((2, lejax.Householder()), {"tolerance": 1e-6, "max_interval": 8}),
+        "lejax.TangentDynamics": ((cell, state, inputs[0]), {"num_exponents": 2, "blocks": lejax.DenseBlock()}),
         "lejax.WindowedAdjoint": ((5,), {}),
         "lejax.backward_lyapunov_vectors": (driven, run_options | {"dt": 0.5, "key": key}),
         "lejax.combine": ((spectrum, spectrum), {}),
