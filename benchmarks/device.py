@@ -412,7 +412,13 @@ PARTS = {
 
 
 def main():
-    arguments = _harness.parse_arguments(__doc__, host="what the host does, as lines of JSON")
+    arguments = _harness.parse_arguments(
+        __doc__,
+        options={
+            "seconds": ("NUMBER", "what all parts may take together, instead of eight minutes")
+        },
+        host="what the host does, as lines of JSON",
+    )
     toy = arguments.toy
     if arguments.host:
         for row in host_rows(toy):
@@ -420,6 +426,9 @@ def main():
         return
     start = time.perf_counter()
     seconds = TOY_SECONDS if toy else SECONDS
+    if arguments.seconds:
+        share = float(arguments.seconds) / sum(seconds.values())
+        seconds = {part: share * count for part, count in seconds.items()}
     whole = Clock(sum(seconds.values()))
     device = jax.devices()[0]
     print(f"{device.device_kind} ({device.platform}), jax {jax.__version__}", flush=True)

@@ -6,7 +6,6 @@ A point is on the front if no other one is both faster and more accurate. `bound
 
 import _harness  # first: it sets what JAX and NumPy read when they start
 import _problems
-import jax.numpy as jnp
 import numpy as np
 from _harness import Contender
 
@@ -22,10 +21,9 @@ KINDS = {
 
 
 def study(p, intervals, rounds):
-    """All pairs of an orthonormalizer and an interval on one network; `None` is the pilot's interval."""
+    """All pairs of an orthonormalizer and an interval on one network; `None` adapts the interval."""
 
     def use(kind, every):
-        every = jnp.array(every) if every else None  # traced: one program an orthonormalizer
         method = lejax.SequentialQR(every=every, orthonormalizer=KINDS[kind])
         return lejax.lyapunov_spectrum(
             p.cell, p.state, p.inputs, num_steps=p.steps, frame=p.frame, method=method, throw=False

@@ -21,7 +21,7 @@ from ._check import (
 from ._closures import compiled
 from ._divergence import advice_on_divergence
 from ._ginelli import Covariant, forward, forward_and_back
-from ._orthonormalize import Householder, default_orthonormalizer, orthonormalize
+from ._orthonormalize import Householder, orthonormalize
 from ._results import RESULTS
 from ._signature import checked
 from ._tangent import CellPush, tangent_dtype
@@ -309,12 +309,10 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
     coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)[None]
-    orthonormalizer = default_orthonormalizer(count)
     early = jax.tree.map(lambda x: x[: steps.transient], inputs)
-    settled = forward(push, orthonormalizer, vector, frame, early, steps.transient)
+    settled = forward(push, vector, frame, early, steps.transient)
     return forward_and_back(
         push,
-        orthonormalizer,
         settled,
         coefficients,
         jax.tree.map(lambda x: x[steps.transient :], inputs),

@@ -170,8 +170,7 @@ class DenseFrame(BlockFrame):
         return self._divided_out(grown(factors), is_one)
 
     def orthonormalize(self, orthonormalizer, exact, is_one):
-        kind = self._kind(orthonormalizer)
-        return self._divided_out(orthonormalize(kind, self.columns, exact), is_one)
+        return self._divided_out(orthonormalize(orthonormalizer, self.columns, exact), is_one)
 
     def defect(self):
         return defect_of(self.columns)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._orthonormalize import Orthonormalizer, lost, orthonormalize
+from ._orthonormalize import lost, orthonormalize
 from ._tangent import Push
 
 
@@ -43,7 +43,6 @@ Visit = Callable[[Total, Covariant, Int[Array, ""]], tuple[Total, PyTree]]
 
 def forward(
     push: Push,
-    orthonormalizer: Orthonormalizer,
     vector: Float[Array, " d"],
     frame: Float[Array, "d k"],
     inputs: PyTree,
@@ -53,14 +52,13 @@ def forward(
 
     def step(carry, input):
         vector, frame = push(input, *carry)
-        return (vector, orthonormalize(orthonormalizer, frame, False).columns), None
+        return (vector, orthonormalize(None, frame, False).columns), None
 
     return jax.lax.scan(step, (vector, frame), inputs, length=num_steps)[0]
 
 
 def forward_and_back(
     push: Push,
-    orthonormalizer: Orthonormalizer,
     start: tuple[Float[Array, " d"], Float[Array, "d k"]],
     coefficients: Float[Array, "k k"],
     inputs: PyTree,
@@ -99,7 +97,7 @@ def forward_and_back(
             return moved, carry
 
         (vector, pushed), (vectors, frames) = jax.lax.scan(step, carry, steps, unroll=every <= 4)
-        out = orthonormalize(orthonormalizer, pushed, False)
+        out = orthonormalize(None, pushed, False)
         record = Record(vectors, frames, out.triangle, out.scale, lost(out))
         return (vector, out.columns), record
 

@@ -7,13 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._adjoint import Adjoint
 from ._batch import alike, batch_all, call_in_cache
 from ._cell import without_gradient
 from ._frames import Frames, Term
-from ._interval import Interval
+from ._interval import AdaptiveInterval
 from ._orthonormalize import Householder, Orthonormalizer, tolerable_defect
 from ._statistics import add_compensated, block_lengths
 
@@ -79,6 +79,75 @@ class _Sums(NamedTuple):
     compensation: Float[Array, " k"] | None
     errors: Float[Array, "3 k"]  # rounding, the part of it that is avoidable, unresolved
 
+    @classmethod
+    def zero(cls, frames: Frames, plan: Plan) -> "_Sums":
+        nothing = jnp.concatenate(
+            [jnp.zeros_like(x, shape=x.shape[-1]) for x in jax.tree.leaves(frames)]
+        )
+        return cls(
+            jnp.broadcast_to(nothing, (plan.num_blocks + 1, nothing.size)),
+            # float64 has digits enough for the sum over a block
+            nothing if nothing.dtype == jnp.float32 else None,
+            jnp.broadcast_to(nothing, (3, nothing.size)),
+        )
+
+    def plus(
+        self,
+        term: Term,
+        avoidable: Float[Array, " k"],
+        block: Int[Array, ""],
+        is_first: Bool[Array, ""],
+    ) -> "_Sums":
+        """With what an interval adds, which may be the first of its block."""
+        total, compensation = add_compensated(
+            jax.lax.dynamic_index_in_dim(self.blocks, block, keepdims=False),
+            self.compensation,
+            term.log_growth,
+            restart=is_first,
+        )
+        errors = jnp.stack([term.rounding_error, avoidable, term.unresolved])
+        return _Sums(
+            jax.lax.dynamic_update_index_in_dim(self.blocks, total, block, 0),
+            compensation,
+            self.errors + jnp.where(block > 0, errors, 0),
+        )
+
+
+class _Table(NamedTuple):
+    """The intervals of a run that are known before it: in the transient and in each block as few and as equal as can be."""
+
+    steps: Int[np.ndarray, " n"]
+    block: Int[np.ndarray, " n"]  # 0 is the transient
+    is_first: Bool[np.ndarray, " n"]
+    is_last: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, every: int, plan: Plan) -> "_Table":
+        lengths = np.append(plan.transient, block_lengths(plan.num_steps, plan.num_blocks))
+        counts = -(-lengths // every)
+        block = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
+        ends = np.cumsum(counts)
+        place = np.arange(len(block)) - (ends - counts)[block]
+        least, more = np.divmod(lengths, np.maximum(counts, 1))
+        steps = least[block] + (place < more[block])
+        return cls(steps.astype(np.int32), block, place == 0, place == counts[block] - 1)
+
+    @property
+    def longest(self) -> int:
+        return int(self.steps.max())
+
+    def arranged(self, inputs: PyTree) -> PyTree:
+        """The inputs of each interval, up to the length of the longest: those of shorter ones are not read beyond it."""
+        if self.longest == 1:
+            return inputs
+        if np.all(self.steps == self.longest):
+            return jax.tree.map(
+                lambda x: x.reshape(len(self.steps), self.longest, *x.shape[1:]), inputs
+            )
+        within = np.minimum(np.arange(self.longest), self.steps[:, None] - 1)
+        places = np.cumsum(self.steps)[:, None] - self.steps[:, None] + within
+        return jax.tree.map(lambda x: x[places], inputs)
+
 
 def _start(vector: Float[Array, " d"], frames: Frames) -> _Point:
     # Built from the frames, so that under shard_map every part of the carry varies as they do.
@@ -133,7 +202,7 @@ def _by_interval(
     vector: Float[Array, " d"],
     frames: Frames,
     inputs: PyTree,
-    rule: Interval,
+    rule: AdaptiveInterval,
     plan: Plan,
     kind: Orthonormalizer | None,
 ) -> Growth:
@@ -171,17 +240,9 @@ def _by_interval(
                 for frame, own, used in zip(point.frames, factors, strains[::2], strict=True)
             ]
             after, term = _count(point, parts)
-            total, compensation = add_compensated(
-                jax.lax.dynamic_index_in_dim(sums.blocks, clock.block, keepdims=False),
-                sums.compensation,
-                term.log_growth,
-                restart=clock.place == 0,
-            )
-            error = term.rounding_error
-            errors = jnp.stack([error, rule.avoidable(pushed, error), term.unresolved])
-            blocks = jax.lax.dynamic_update_index_in_dim(sums.blocks, total, clock.block, 0)
-            errors = sums.errors + jnp.where(is_counted, errors, 0)
-            return after, _Sums(blocks, compensation, errors)
+            # Nobody asked for what rounding costs here.
+            none = jnp.zeros_like(term.rounding_error)
+            return after, sums.plus(term, none, clock.block, clock.place == 0)
 
         def defect():
             return jnp.max(jnp.stack([frame.defect() for frame in after.frames]))
@@ -202,17 +263,8 @@ def _by_interval(
         )
         return after, sums, clock.packed()
 
-    start = _start(vector, frames)
-    nothing = jnp.concatenate(
-        [jnp.zeros_like(x, shape=x.shape[-1]) for x in jax.tree.leaves(frames)]
-    )
+    start, sums = _start(vector, frames), _Sums.zero(frames, plan)
     zero = start.step
-    sums = _Sums(
-        jnp.broadcast_to(nothing, (plan.num_blocks + 1, nothing.size)),
-        # float64 has digits enough for the sum over a block
-        nothing if dtype == jnp.float32 else None,
-        jnp.broadcast_to(nothing, (3, nothing.size)),
-    )
     clock = _Clock(rule.start(zero), zero, zero, zero, zero).packed()
     with jax.default_matmul_precision("highest"):
         point, sums, clock = jax.lax.while_loop(
@@ -229,69 +281,95 @@ def _by_interval(
         num_orthonormalizations=clock.number,
         longest_interval=clock.longest,
         first_bad_step=point.first_bad_step,
-        overlap_bias=jnp.zeros_like(nothing),
+        overlap_bias=jnp.zeros_like(sums.errors[0]),
     )
 
 
-def _by_step(
+def _interval_of_table(
+    push: Push, table: _Table, kind: Orthonormalizer | None
+) -> Callable[[_Point, PyTree], tuple[_Point, Term]]:
+    """The body of a loop over the intervals of a table: no branch and no length that is not known."""
+    are_equal = bool(np.all(table.steps == table.longest))
+
+    def interval(point, given):
+        inputs, steps, is_last = given
+
+        def step(point, given):
+            place, input = given
+            after = _push(push, point, input)
+            if not are_equal:
+                after = jax.tree.map(lambda x, y: jnp.where(place < steps, x, y), after, point)
+            return after, None
+
+        if table.longest == 1:
+            point = _push(push, point, inputs)
+        else:
+            point, _ = jax.lax.scan(step, point, (np.arange(table.longest), inputs))
+        is_one = True if table.longest == 1 else steps == 1
+        return _count(
+            point, [frame.orthonormalize(kind, is_last, is_one) for frame in point.frames]
+        )
+
+    return interval
+
+
+def _by_table(
     push: Push,
     vector: Float[Array, " d"],
     frames: Frames,
     inputs: PyTree,
-    every: int | Int[Array, ""],
+    every: int,
     plan: Plan,
     kind: Orthonormalizer | None,
-    adjoint: Adjoint,
+    adjoint: Adjoint | None = None,
 ) -> Growth:
-    counted = block_lengths(plan.num_steps, plan.num_blocks)
-    lengths = np.append(plan.transient, counted) if plan.transient else counted
-    is_last = np.concatenate([np.arange(1, length + 1) == length for length in lengths])
-    place = np.concatenate([np.arange(1, length + 1, dtype=np.int32) for length in lengths])
-    always = isinstance(every, int) and every == 1
-    is_due = np.ones_like(is_last) if always else (place % every == 0) | is_last
-
-    def divide_out(point, exact):
-        return _count(
-            point, [frame.orthonormalize(kind, exact, every == 1) for frame in point.frames]
-        )
-
-    def body(point, given):
-        input, is_last, is_due = given
-        point = _push(push, point, input)
-        if always:
-            return divide_out(point, is_last)
-
-        def leave(point, _):
-            return point, jax.tree.map(
-                jnp.zeros_like, jax.eval_shape(divide_out, point, is_last)[1]
-            )
-
-        return jax.lax.cond(is_due, divide_out, leave, point, is_last)
-
+    """Intervals of `every` steps; what is differentiated by an adjoint keeps the terms of each."""
+    table = _Table.of(every, plan)
+    interval = _interval_of_table(push, table, kind)
     frames = tuple(frame.orthonormalize(Householder(), True, True)[0] for frame in frames)
-    point, terms = adjoint.scan(body, _start(vector, frames), (inputs, is_last, is_due), len(place))
-    terms = jax.tree.map(lambda x: x[plan.transient :], terms)
-    block = np.repeat(np.arange(plan.num_blocks), counted)
-    sums = jnp.zeros_like(terms.log_growth, shape=(plan.num_blocks, terms.log_growth.shape[1]))
-    error = jnp.sum(terms.rounding_error, axis=0)
+    start, sums = _start(vector, frames), _Sums.zero(frames, plan)
+    given = table.arranged(inputs), table.steps, table.is_last
+
+    def avoidable(error, steps):
+        return jnp.where(steps > 1, error, 0)
+
+    if adjoint is None:
+
+        def count(carry, given):
+            point, sums = carry
+            of_interval, block, is_first = given
+            point, term = interval(point, of_interval)
+            error = avoidable(term.rounding_error, of_interval[1])
+            return (point, sums.plus(term, error, block, is_first)), None
+
+        (point, sums), _ = jax.lax.scan(count, (start, sums), (given, table.block, table.is_first))
+    else:
+        point, terms = adjoint.scan(interval, start, given, len(table.steps))
+        error = avoidable(terms.rounding_error, table.steps[:, None])
+        errors = jnp.stack([terms.rounding_error, error, terms.unresolved])
+        sums = _Sums(
+            sums.blocks.at[table.block].add(terms.log_growth, indices_are_sorted=True),
+            None,
+            jnp.sum(errors[:, np.sum(table.block == 0) :], axis=1),
+        )
     return Growth(
         point.vector,
         point.frames,
-        sums.at[block].add(terms.log_growth, indices_are_sorted=True),
-        error,
-        jnp.where(every == 1, 0, error),
-        jnp.sum(terms.unresolved, axis=0),
-        num_orthonormalizations=jnp.sum(is_due[plan.transient :], dtype=jnp.int32),
-        longest_interval=jnp.minimum(jnp.asarray(every, jnp.int32), np.int32(lengths.max())),
+        sums.blocks[1:],
+        *sums.errors,
+        num_orthonormalizations=jnp.asarray(np.sum(table.block > 0), jnp.int32),
+        longest_interval=jnp.asarray(table.steps[table.block > 0].max(), jnp.int32),
         first_bad_step=point.first_bad_step,
-        overlap_bias=jnp.zeros_like(error),
+        overlap_bias=jnp.zeros_like(sums.errors[0]),
     )
 
 
 @eqx.filter_custom_jvp
 def _run(arguments, *, plan, orthonormalizer, adjoint):
-    def run(push, vector, frames, inputs, rule):
-        return _by_interval(push, vector, frames, inputs, rule, plan, orthonormalizer)
+    def run(push, vector, frames, inputs, interval):
+        if isinstance(interval, int):
+            return _by_table(push, vector, frames, inputs, interval, plan, orthonormalizer)
+        return _by_interval(push, vector, frames, inputs, interval, plan, orthonormalizer)
 
     return alike(call_in_cache(run, arguments, jax.tree.leaves(arguments[2])), arguments)
 
@@ -299,10 +377,10 @@ def _run(arguments, *, plan, orthonormalizer, adjoint):
 @_run.def_jvp
 def _run_jvp(primals, tangents, *, plan, orthonormalizer, adjoint):
     def run(arguments):
-        push, vector, frames, inputs, rule = arguments
+        push, vector, frames, inputs, interval = arguments
         # Of a run that may be cut anywhere what a frame has grown must be divided out before.
-        every = 1 if adjoint.cuts else rule.differentiated()
-        return _by_step(push, vector, frames, inputs, every, plan, orthonormalizer, adjoint)
+        every = interval if isinstance(interval, int) and not adjoint.cuts else 1
+        return _by_table(push, vector, frames, inputs, every, plan, orthonormalizer, adjoint)
 
     return alike(eqx.filter_jvp(run, primals, tangents), primals)
 
@@ -312,17 +390,18 @@ def follow(
     vector: Float[Array, " d"],
     frames: Frames,
     inputs: PyTree,
-    interval: Interval,
+    interval: int | AdaptiveInterval,
     *,
     plan: Plan,
     orthonormalizer: Orthonormalizer | None,
     adjoint: Adjoint,
 ) -> Growth:
     """A run from a state and frames of its blocks, which need not be orthonormal, with an orthonormalization at the end of
-    each interval and of each block.
+    each interval, of so many steps at most, and of each block.
 
-    Values come from nested loops over intervals and their steps, which cost nothing per step but the push. Derivatives
-    come from one loop over all steps, which has a length that reverse mode knows.
+    Intervals that are known before compile to loops of known length: reverse mode needs that, and a GPU does not wait
+    for its host. Where the interval adapts, the values are those of a loop that looks at each product, and derivatives
+    are those of intervals of one step.
     """
     arguments = push, vector, frames, inputs, interval
     return _run(arguments, plan=plan, orthonormalizer=orthonormalizer, adjoint=adjoint)

@@ -6,33 +6,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ._adjoint import Adjoint
 from ._blocks import BlockPush
-from ._cell import is_traced, without_gradient
+from ._cell import without_gradient
 from ._check import check_count, check_positive
 from ._components import Blocks, FoundBlocks
 from ._frames import Frames
-from ._interval import AdaptiveInterval, FixedInterval
+from ._interval import AdaptiveInterval
 from ._loop import Growth, Plan, Push, follow
 from ._orthonormalize import Orthonormalizer
 from ._signature import check_fields
 
 
-def _interval(every) -> int | Int[Array, ""] | np.ndarray | None:
-    # An array is traced, the number 1 is static: reverse mode needs no branch at every step. NumPy's
-    # arrays do not start a JAX backend when they are made at import.
-    if every is None:
-        return None
-    if eqx.is_array(every):
-        if every.shape != () or not jnp.issubdtype(every.dtype, jnp.integer):
-            raise TypeError(f"every must be one integer, got {every.dtype}{list(every.shape)}.")
-        if not is_traced(every):
-            check_count("every", every, 1)
-        return every.astype(jnp.int32)
-    every = check_count("every", every, 1)
-    return every if every == 1 else np.asarray(every, np.int32)
+def _interval(every: int | None) -> int | None:
+    return None if every is None else check_count("every", every, 1)
 
 
 def _tolerance(tolerance: float | Float[Array, ""] | None) -> float | Float[Array, ""] | None:
@@ -83,11 +72,12 @@ class SequentialQR(Method):
 
     **Arguments:**
 
-    - `every`: the interval in steps, 1 or more. `None` adapts it along the way: the product of an interval is accepted
+    - `every`: the longest interval in steps, 1 or more; those of a block are as equal as can be. `None` adapts it along the way: the product of an interval is accepted
         or thrown away, by what rounding left of each column, and intervals are shortened and lengthened as an ODE solver does
         with its steps. Under `vmap` the batch has one interval, but on a CPU, where members with frames of 1024 numbers or more
         go one by one, each has its own. What is differentiated is orthonormalized at each step.
-        A number is traced: changing it compiles nothing. A too long one makes the
+        A number compiles to loops of known length, for which a GPU need not wait for its host at each step; another number is
+        another program. A too long one makes the
         lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
     - `tolerance`: what rounding may cost every exponent, in nats per step, where the interval adapts; 1e-8 in float64 and 1e-4
         in float32 if `None`.
@@ -100,7 +90,7 @@ class SequentialQR(Method):
     Prog. Theor. Phys. 83 (1990); for the control of steps Gustafsson, ACM Trans. Math. Softw. 17 (1991).
     """
 
-    every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
+    every: int | None = eqx.field(static=True, converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
     blocks: Blocks = FoundBlocks()
     tolerance: float | Float[Array, ""] | None = eqx.field(converter=_tolerance, default=None)
@@ -124,10 +114,8 @@ class SequentialQR(Method):
         adjoint: Adjoint,
     ) -> Growth:
         """`run` for any push, that of a cell or one along a known trajectory."""
-        if self.every is None:
-            interval = AdaptiveInterval(self.tolerance, self.max_interval)
-        else:
-            interval = FixedInterval(every=self.every)
+        adaptive = AdaptiveInterval(self.tolerance, self.max_interval)
+        interval = adaptive if self.every is None else self.every
         return follow(
             push,
             vector,
@@ -167,7 +155,7 @@ class ParallelQR(Method):
         static=True, converter=lambda count: check_count("num_chunks", count, 2)
     )
     overlap: int = eqx.field(static=True, converter=lambda count: check_count("overlap", count, 1))
-    every: int | Int[Array, ""] | np.ndarray | None = eqx.field(converter=_interval, default=None)
+    every: int | None = eqx.field(static=True, converter=_interval, default=None)
     orthonormalizer: Orthonormalizer | None = None
     blocks: Blocks = FoundBlocks()
 

@@ -96,13 +96,7 @@ class Householder(Orthonormalizer):
 
     def factorize(self, frame):
         finfo = jnp.finfo(frame.dtype)
-        # Squares of what is far from 1 would leave the floats. A power of two divides without rounding, and here its
-        # reciprocal, which XLA may take instead, is a number too.
-        largest = jnp.max(jnp.abs(frame))
-        sound = (largest > 0) & jnp.isfinite(largest)
-        scale = _power_of_two(
-            jnp.clip(jnp.where(sound, largest, 1), 4 * finfo.tiny, 0.25 / finfo.tiny)
-        )
+        scale = _scale_of(frame)
         scaled = frame * (1 / scale)
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
@@ -114,6 +108,15 @@ class Householder(Orthonormalizer):
         is_first = jnp.arange(frame.shape[1]) == 0
         columns = jnp.where((is_first & is_long)[None], first[:, None], q * sign[None])
         return Factors(columns, r * sign[:, None], norms, norms, scale)
+
+
+def _scale_of(frame: Float[Array, "d k"]) -> Float[Array, ""]:
+    """Squares of what is far from 1 would leave the floats. A power of two divides without rounding, and here its
+    reciprocal, which XLA may take instead, is a number too."""
+    tiny = jnp.finfo(frame.dtype).tiny
+    largest = jnp.max(jnp.abs(frame))
+    sound = (largest > 0) & jnp.isfinite(largest)
+    return _power_of_two(jnp.clip(jnp.where(sound, largest, 1), 4 * tiny, 0.25 / tiny))
 
 
 def _power_of_two(x: Float[Array, ""]) -> Float[Array, ""]:
@@ -150,23 +153,92 @@ class Cholesky(Orthonormalizer):
         return 20 * (frame.shape[0] * float(jnp.finfo(frame.dtype).eps)) ** 0.5
 
 
+class ShiftedCholesky(Orthonormalizer):
+    r"""Three Cholesky passes with a shift of the Gram matrix that makes them succeed: for every frame, without a branch,
+    and on a GPU in a fifth to a half of the time of `Householder`.
+
+    A pass with shift s divides the condition by up to $1 / \sqrt s$; the last one needs no more than rounding. A frame whose
+    condition is beyond $1 / \epsilon$ may come out a little oblique in the columns that it hides; Z = QR holds all the same.
+
+    Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa, SIAM J. Sci. Comput. 42 (2020).
+    """
+
+    is_exact: ClassVar[bool] = True
+
+    def factorize(self, frame):
+        size, count = frame.shape
+        scale = _scale_of(frame)
+        columns = frame * (1 / scale)
+        norms = jnp.sqrt(jnp.sum(columns**2, axis=0))
+        lengths, triangle = norms, None
+        unit = _filled(columns / jnp.where(norms == 0, 1, norms)[None], norms == 0)
+        for shift in (4, 4, 0.05):
+            gram = transposed(unit) @ unit
+            shifts = shift * size * float(jnp.finfo(frame.dtype).eps)
+            gram = gram + shifts * jnp.eye(count, dtype=frame.dtype)
+            lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+            # Where rounding is all that is left of several columns a last pass may fail: they stay what they are.
+            lower = jnp.where(
+                jnp.all(jnp.isfinite(lower)), lower, jnp.eye(count, dtype=frame.dtype)
+            )
+            columns = jax.lax.linalg.triangular_solve(
+                lower, unit, left_side=False, lower=True, transpose_a=True
+            )
+            own = lower.T * lengths[None]
+            triangle = own if triangle is None else own @ triangle
+            lengths = jnp.sqrt(jnp.sum(columns**2, axis=0))
+            unit = columns / lengths[None]
+        return Factors(unit, triangle * lengths[:, None], norms, norms, scale)
+
+
 class GramSchmidt(Orthonormalizer):
     """Modified Gram-Schmidt, unrolled over the columns: the fastest for k <= 4, slow beyond."""
 
     def factorize(self, frame):
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
-        columns, rows = [], jnp.zeros_like(frame, shape=(frame.shape[1],) * 2)
-        for j in range(frame.shape[1]):
-            column = frame[:, j]
-            for i, previous in enumerate(columns):
-                product = previous @ column
-                rows = rows.at[i, j].set(product)
-                column = column - previous * product
-            length = jnp.sqrt(column @ column) if j else norms[0]
-            rows = rows.at[j, j].set(length)
-            columns.append(column / length)
-        one = jnp.ones_like(frame, shape=())
-        return Factors(jnp.stack(columns, axis=1), rows, norms, norms, one)
+        columns, rows = _gram_schmidt(frame)
+        return Factors(columns, rows, norms, norms, jnp.ones_like(frame, shape=()))
+
+
+class GramSchmidtTwice(Orthonormalizer):
+    """What `GramSchmidt` loses in a first pass a second one finds: orthonormal to rounding for every frame, without a
+    branch.
+
+    Giraud, Langou & Rozloznik, Comput. Math. Appl. 50 (2005).
+    """
+
+    is_exact: ClassVar[bool] = True
+
+    def factorize(self, frame):
+        scale = _scale_of(frame)
+        scaled = frame * (1 / scale)
+        norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
+        columns, rows = _gram_schmidt(scaled)
+        columns, again = _gram_schmidt(_filled(columns, diagonal(rows) == 0))
+        return Factors(columns, again @ rows, norms, norms, scale)
+
+
+def _gram_schmidt(
+    frame: Float[Array, "d k"],
+) -> tuple[Float[Array, "d k"], Float[Array, "k k"]]:
+    """Columns of length one, or zero, and what they were multiplied by."""
+    columns, rows = [], jnp.zeros_like(frame, shape=(frame.shape[1],) * 2)
+    for j in range(frame.shape[1]):
+        column = frame[:, j]
+        for i, previous in enumerate(columns):
+            product = previous @ column
+            rows = rows.at[i, j].set(product)
+            column = column - previous * product
+        length = jnp.sqrt(column @ column)
+        rows = rows.at[j, j].set(length)
+        columns.append(column / jnp.where(length == 0, 1, length))
+    return jnp.stack(columns, axis=1), rows
+
+
+def _filled(columns: Float[Array, "d k"], is_zero: Bool[Array, " k"]) -> Float[Array, "d k"]:
+    """Any direction may stand where there is none."""
+    rows, count = jnp.arange(1, len(columns) + 1, dtype=columns.dtype), columns.shape[1]
+    return jnp.where(is_zero[None], jnp.sin(rows[:, None] * rows[None, :count]), columns)
 
 
 class Panels(Orthonormalizer):
@@ -280,10 +352,16 @@ def complete(
     factors: Factors,
     is_good: Bool[Array, ""],
 ) -> Factors:
-    """The factors if they are good, and else those of `Householder`; under `vmap` one choice for the whole batch."""
+    """The factors if they are good, and else exact ones; under `vmap` one choice for the whole batch."""
     if orthonormalizer.is_exact:
         return factors
-    return jax.lax.cond(batch_all(is_good), lambda: factors, lambda: Householder().factorize(frame))
+    return jax.lax.cond(batch_all(is_good), lambda: factors, lambda: _exact_factors(frame))
+
+
+def _exact_factors(frame: Float[Array, "d k"]) -> Factors:
+    return jax.lax.platform_dependent(
+        frame, cpu=Householder().factorize, default=ShiftedCholesky().factorize
+    )
 
 
 def grown(factors: Factors) -> Orthonormalized:
@@ -299,11 +377,11 @@ def grown(factors: Factors) -> Orthonormalized:
 
 
 def orthonormalize(
-    orthonormalizer: Orthonormalizer,
+    orthonormalizer: Orthonormalizer | None,
     frame: Float[Array, "d k"],
     exact: Bool[Array, ""] | bool = True,
 ) -> Orthonormalized:
-    """`frame` = Q R with R_ii >= 0, in highest precision.
+    """`frame` = Q R with R_ii >= 0, in highest precision, by the way for so many columns if none is given.
 
     A fast factorization loses orthogonality on an ill-conditioned frame. That costs nothing in a product:
     Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
@@ -315,11 +393,22 @@ def orthonormalize(
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _orthonormalize(orthonormalizer, frame, exact):
-    factors = orthonormalizer.factorize(frame)
-    used = strain(orthonormalizer, frame, factors, 0.0).factorization
-    # A diverged member must not slow the batch: it may stay NaN.
-    is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
-    return grown(complete(orthonormalizer, frame, factors, is_good))
+    count = frame.shape[1]
+    kind = orthonormalizer or default_orthonormalizer(count)
+
+    def guarded(frame, exact):
+        factors = kind.factorize(frame)
+        used = strain(kind, frame, factors, 0.0).factorization
+        # A diverged member must not slow the batch: it may stay NaN.
+        is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
+        return complete(kind, frame, factors, is_good)
+
+    def repeated(frame, exact):  # a branch costs a GPU more than two passes
+        return (GramSchmidtTwice() if count <= 4 else ShiftedCholesky()).factorize(frame)
+
+    if orthonormalizer:
+        return grown(guarded(frame, exact))
+    return grown(jax.lax.platform_dependent(frame, exact, cpu=guarded, default=repeated))
 
 
 @_orthonormalize.defjvp

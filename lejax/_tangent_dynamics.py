@@ -15,6 +15,7 @@ from ._check import check_directions, check_state, check_step
 from ._components import Blocks, FoundBlocks
 from ._frames import Frames, close_frames, sources_of
 from ._orthonormalize import Orthonormalizer
+from ._signature import checked
 from ._tangent import CellPush, check_frame, make_push, tangent_dtype
 
 
@@ -58,6 +59,7 @@ class TangentDynamics(eqx.Module):
     unravel: Callable
     num_exponents: int = eqx.field(static=True)
 
+    @checked
     def __init__(
         self,
         cell: Cell,
@@ -75,6 +77,7 @@ class TangentDynamics(eqx.Module):
         self.push = blocks.push(cell, state, input, self.num_exponents)
         self.unravel = ravel(state)[1]
 
+    @checked
     def open(
         self,
         state: PyTree,
@@ -96,6 +99,7 @@ class TangentDynamics(eqx.Module):
         """One step of the state and of its frames."""
         return Tangents(*self.push(input, *tangents))
 
+    @checked
     def orthonormalize(
         self, tangents: Tangents, orthonormalizer: Orthonormalizer | None = None
     ) -> tuple[Tangents, Float[Array, " c"]]:

@@ -10,7 +10,7 @@ os.environ.setdefault("PJRT_NPROC", "4")
 # emitters of loops, an option that later versions of XLA may refuse to know.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
+    + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false"
     * importlib.metadata.version("jaxlib").startswith("0.10.")
 )

@@ -156,7 +156,7 @@ OTHERS = {
     "dt": ({"dt": 0.5}, r"its dt is float64\[\] 1.0, but here it is float64\[\] 0.5"),
     "method": (
         {"method": lejax.SequentialQR(every=2)},
-        r"its method is SequentialQR\(\), but here it is SequentialQR\(every=array\(2, dtype=int32\)\)",
+        r"its method is SequentialQR\(\), but here it is SequentialQR\(every=2\)",
     ),
     "key": ({"key": jr.key(3)}, r"its key is a key uint32\[2\] \[0, 2\], but here it is .*\[0, 3\]"),
     "frame": ({"frame": jnp.eye(3)}, "its frame is absent, but here it is float64"),

@@ -1,4 +1,6 @@
-"""One program serves every network, state, input, interval and time step of the same shapes."""
+"""One program serves every network, state, input and time step of the same shapes; of known intervals it has no branch."""
+
+import re
 
 import equinox as eqx
 import jax
@@ -51,10 +53,10 @@ def test_second_call_and_second_network_trace_nothing(name):
     assert len(traces) > 0
     count = len(traces)
     run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 2, 1.0)
-    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 5, 0.5)
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 2, 0.5)
     assert len(traces) == count
     # Another length is another program.
-    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 5, 0.5)
+    run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 2, 0.5)
     assert len(traces) > count or name == "jacobian"
 
 
@@ -104,3 +106,28 @@ def test_spectrum_never_materializes_the_jacobian():
     visit(jaxpr.jaxpr)
     assert (size, columns) in shapes
     assert (size, size) not in shapes
+
+
+@pytest.mark.parametrize("every", [1, 5, 7, None])
+@pytest.mark.parametrize(("count", "k"), [(None, 8), (3, 8), (3, 2)])
+def test_known_intervals_have_no_branch_on_a_gpu(every, count, k):
+    """Each would cost a wait of the host. A branch for each platform is none: the others are left out."""
+
+    def run(weight, state):
+        cell = eqx.Partial(lambda weight, input, state: jnp.tanh(weight @ state), weight)
+        return lejax.lyapunov_spectrum(
+            cell,
+            state,
+            num_exponents=k,
+            num_steps=200,
+            transient=20,
+            method=SequentialQR(every=every),
+        ).exponents
+
+    state = jnp.ones(8 if count is None else (count, 8))
+    run = run if count is None else jax.vmap(run, (None, 0))
+    text = jax.export.export(jax.jit(run), platforms=["cuda"])(jnp.eye(8), state).mlir_module()
+    # Which platform it is, is a constant.
+    text, count = re.subn(r'"stablehlo.case"\(%c\w*\) \(\{\n.*return.*\n\s*\}, \{', "", text)
+    assert count > 0
+    assert bool(re.search(r"^\s*\}, \{", text, re.MULTILINE)) is (every is None)

@@ -1,5 +1,6 @@
 """Orthonormalizers: exact factorizations, guards, singular frames, derivatives, and `batch_all`."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,11 +9,26 @@ import pytest
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._batch import batch_all
-from lejax._orthonormalize import default_orthonormalizer, lost, orthonormalize, strain
+from lejax._orthonormalize import (
+    GramSchmidtTwice,
+    ShiftedCholesky,
+    default_orthonormalizer,
+    lost,
+    orthonormalize as orthonormalize_one_by_one,
+    strain,
+)
 
 
 # Four columns in panels of three: the last panel is narrower.
-KINDS = [Householder(), Cholesky(), GramSchmidt(), Panels(width=3)]
+KINDS = [
+    Householder(),
+    Cholesky(),
+    GramSchmidt(),
+    Panels(width=3),
+    ShiftedCholesky(),
+    GramSchmidtTwice(),
+]
+orthonormalize = eqx.filter_jit(orthonormalize_one_by_one)  # one program instead of fifty
 
 
 def graded(key, size, columns, spread):
@@ -193,7 +209,9 @@ def test_one_diverged_member_does_not_send_the_batch_to_householder():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize(
-    "kind", [GramSchmidt(), Cholesky(), Panels()], ids=lambda k: type(k).__name__
+    "kind",
+    [GramSchmidt(), Cholesky(), Panels()],
+    ids=lambda k: type(k).__name__,
 )
 def test_a_chain_of_small_ratios_ends_orthonormal(kind, dtype):
     # Each column keeps a small part of its own beside the one before: ratios that pass the guard, a condition that does not.
@@ -248,3 +266,42 @@ def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder
     one_pass = Panels(width=2).factorize(frame).columns
     taken = orthonormalize(Panels(width=2), frame, exact=False).columns
     np.testing.assert_allclose(taken, one_pass, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (ShiftedCholesky(), (64, 64)),
+        (ShiftedCholesky(), (300, 40)),
+        (GramSchmidtTwice(), (5, 4)),
+        (GramSchmidtTwice(), (1, 1)),
+    ],
+)
+def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
+    """What they cannot resolve may be oblique, but Z = QR holds, and nothing is NaN."""
+    eps, factorize = float(jnp.finfo(dtype).eps), jax.jit(kind.factorize)
+    frame = jr.normal(jr.key(0), shape, dtype)
+    spread = jnp.asarray(10.0 ** -np.linspace(0, 14, shape[1]), dtype)
+    turned = frame * spread @ jnp.linalg.qr(jr.normal(jr.key(1), (shape[1],) * 2, dtype))[0]
+    frames = {
+        "graded": frame * spread,
+        "lost": turned,
+        "one direction": jnp.ones_like(frame),
+        "huge": frame * float(jnp.finfo(dtype).max) ** 0.9,
+        "tiny": frame * float(jnp.finfo(dtype).tiny) ** 0.9,
+        "zero": jnp.zeros_like(frame),
+    }
+    for name, frame in frames.items():
+        factors = factorize(frame)
+        product = np.asarray(factors.columns @ factors.triangle)
+        np.testing.assert_allclose(
+            product, frame / factors.scale, atol=40 * eps * float(factors.norms.max()), err_msg=name
+        )
+        assert np.all(np.diagonal(factors.triangle) >= 0)
+        np.testing.assert_array_equal(np.tril(factors.triangle, -1), 0)
+        np.testing.assert_allclose(jnp.linalg.norm(factors.columns, axis=0), 1, rtol=1e-4)
+        if name in ("graded", "huge", "tiny", "zero"):
+            defect = np.abs(factors.columns.T @ factors.columns - np.eye(shape[1])).max()
+            assert defect < 100 * eps, name
+    assert np.isnan(factorize(frame.at[0, 0].set(jnp.nan)).columns).any()

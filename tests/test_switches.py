@@ -7,11 +7,6 @@ from transforming import scalar
 from verbs import VERBS, function_of, manifold, population, spectrum
 
 
-TRACED = {
-    "numpy_rank_promotion": "raise",
-    "numpy_dtype_promotion": "strict",
-    "checking_leaks": None,
-}
 # A call each of the verbs at the heart; the others differ in what they do with a spectrum.
 RUN = (
     "lyapunov_spectrum",
@@ -38,25 +33,25 @@ def _made_before():
     return spectrum(), manifold(), population()
 
 
-def switched(switch):
-    value = TRACED[switch]
-    return getattr(jax, switch)() if value is None else getattr(jax, switch)(value)
+NAMES = [
+    pytest.param(name, marks=() if name == function_of(name) else pytest.mark.slow)
+    for name in VERBS
+]
 
 
-@pytest.mark.parametrize("switch", TRACED)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == function_of(name) else pytest.mark.slow)
-        for name in VERBS
-    ],
-)
-def test_traced(name, switch):
-    if switch == "numpy_dtype_promotion" and name in IMPLICIT:
-        pytest.skip("dtypes are promoted there")
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_promoted_in_silence(name):
     function, x = VERBS[name]
-    with switched(switch):
-        jax.eval_shape(jax.grad(scalar(function)) if switch != "checking_leaks" else function, x)
+    dtypes = "standard" if name in IMPLICIT else "strict"
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(dtypes):
+        jax.eval_shape(jax.grad(scalar(function)), x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tracer_leaks(name):
+    function, x = VERBS[name]
+    with jax.checking_leaks():
+        jax.eval_shape(function, x)
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.Panels": ((8,), {}),
         "lejax.ParallelQR": ((2, 3), {"every": 2, "orthonormalizer": lejax.Householder()}),
         "lejax.SequentialQR": ((2, lejax.Householder()), {"tolerance": 1e-6, "max_interval": 8}),
-        "lejax.TangentDynamics": ((cell, state, inputs[0]), {"num_exponents": 2, "blocks": lejax.DenseBlock()}),
+        "lejax.TangentDynamics": ((cell, state, inputs[0]), {"num_exponents": 2, "blocks": lejax.DeclaredBlocks()}),
         "lejax.WindowedAdjoint": ((5,), {}),
         "lejax.backward_lyapunov_vectors": (driven, run_options | {"dt": 0.5, "key": key}),
         "lejax.combine": ((spectrum, spectrum), {}),

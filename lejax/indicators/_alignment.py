@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import Cell, dtype_of, size_of
 from .._check import check_count, check_directions, check_inputs, check_state
 from .._closures import compiled
-from .._orthonormalize import Householder, default_orthonormalizer, orthonormalize
+from .._orthonormalize import Householder, orthonormalize
 from .._signature import checked
 from .._tangent import tangent_dtype
 from .._tangent_dynamics import open_whole, random_frame
@@ -85,12 +85,11 @@ def _log_index(cell, state, inputs, order, num_steps, key):
     random = random_frame(key, size_of(state), order, tangent_dtype(dtype_of(state)))
     push, vector, frame = open_whole(cell, state, inputs, random)
     frame = orthonormalize(Householder(), frame).columns
-    orthonormalizer = default_orthonormalizer(order)
 
     def step(carry, input):
         vector, frame, triangle, log_volume = carry
         vector, pushed = push(input, vector, frame)
-        out = orthonormalize(orthonormalizer, pushed, False)
+        out = orthonormalize(None, pushed, False)
         with jax.default_matmul_precision("highest"):
             triangle = out.triangle @ triangle
         length = jnp.sqrt(jnp.sum(triangle**2, axis=0))
