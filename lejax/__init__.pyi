@@ -54,6 +54,14 @@ from ._dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
+from ._factorization import (
+    Cholesky as Cholesky,
+    Factors as Factors,
+    GramSchmidt as GramSchmidt,
+    Householder as Householder,
+    Orthonormalizer as Orthonormalizer,
+    Panels as Panels,
+)
 from ._finite_time import finite_time_exponents as finite_time_exponents
 from ._jackknife import jackknife as jackknife
 from ._lyapunov_vectors import (
@@ -62,14 +70,6 @@ from ._lyapunov_vectors import (
     forward_lyapunov_vectors as forward_lyapunov_vectors,
 )
 from ._method import Method as Method, ParallelQR as ParallelQR, SequentialQR as SequentialQR
-from ._orthonormalize import (
-    Cholesky as Cholesky,
-    Factors as Factors,
-    GramSchmidt as GramSchmidt,
-    Householder as Householder,
-    Orthonormalizer as Orthonormalizer,
-    Panels as Panels,
-)
 from ._piecewise_linear import (
     PiecewiseLinearCell as PiecewiseLinearCell,
     PiecewiseLinearMap as PiecewiseLinearMap,

@@ -20,8 +20,9 @@ from ._check import (
 )
 from ._closures import compiled
 from ._divergence import advice_on_divergence
+from ._factorization import Householder
 from ._ginelli import Covariant, forward, forward_and_back
-from ._orthonormalize import Householder, orthonormalize
+from ._orthonormalize import orthonormalize
 from ._results import RESULTS
 from ._signature import checked
 from ._tangent import CellPush, tangent_dtype

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ._factorization import Orthonormalizer
 from ._orthonormalize import (
     Orthonormalized,
-    Orthonormalizer,
     Strain,
     complete,
     default_orthonormalizer,

@@ -1,8 +1,12 @@
-"""As many steps between two orthonormalizations as rounding allows along the way."""
+"""How many steps lie between two orthonormalizations: known before a run, or as many as rounding allows along the way."""
+
+from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._batch import batch_all, batch_min
 
@@ -15,6 +19,42 @@ Control = Int[Array, " 3"]
 def tolerable_error(dtype: jnp.dtype) -> float:
     """The error in nats per step that rounding may cost a run whose intervals are longer than 1."""
     return {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-8}[jnp.dtype(dtype)]
+
+
+class KnownIntervals(NamedTuple):
+    """The intervals of a run that are known before it: in the transient and in each block as few and as equal as can be."""
+
+    steps: Int[np.ndarray, " n"]
+    block: Int[np.ndarray, " n"]  # 0 is the transient
+    is_first: Bool[np.ndarray, " n"]
+    is_last: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, every: int, lengths: Int[np.ndarray, " b"]) -> "KnownIntervals":
+        """Of at most `every` steps, where `lengths` are those of the transient and of the blocks."""
+        counts = -(-lengths // every)
+        block = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
+        ends = np.cumsum(counts)
+        place = np.arange(len(block)) - (ends - counts)[block]
+        least, more = np.divmod(lengths, np.maximum(counts, 1))
+        steps = least[block] + (place < more[block])
+        return cls(steps.astype(np.int32), block, place == 0, place == counts[block] - 1)
+
+    @property
+    def longest(self) -> int:
+        return int(self.steps.max())
+
+    def arranged(self, inputs: PyTree) -> PyTree:
+        """The inputs of each interval, up to the length of the longest: those of shorter ones are not read beyond it."""
+        if self.longest == 1:
+            return inputs
+        if np.all(self.steps == self.longest):
+            return jax.tree.map(
+                lambda x: x.reshape(len(self.steps), self.longest, *x.shape[1:]), inputs
+            )
+        within = np.minimum(np.arange(self.longest), self.steps[:, None] - 1)
+        places = np.cumsum(self.steps)[:, None] - self.steps[:, None] + within
+        return jax.tree.map(lambda x: x[places], inputs)
 
 
 class AdaptiveInterval(eqx.Module):

@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._adjoint import Adjoint
 from ._batch import alike, batch_all, call_in_cache
 from ._cell import without_gradient
+from ._factorization import Householder, Orthonormalizer
 from ._frames import Frames, Term
-from ._interval import AdaptiveInterval
-from ._orthonormalize import Householder, Orthonormalizer, tolerable_defect
+from ._interval import AdaptiveInterval, KnownIntervals
+from ._orthonormalize import tolerable_defect
 from ._statistics import add_compensated, block_lengths
 
 
@@ -27,6 +28,11 @@ class Plan(NamedTuple):
     transient: int
     num_steps: int
     num_blocks: int
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " b"]:
+        """The steps of the transient and of each block."""
+        return np.append(self.transient, block_lengths(self.num_steps, self.num_blocks))
 
 
 class Growth(NamedTuple):
@@ -113,42 +119,6 @@ class _Sums(NamedTuple):
         )
 
 
-class _Table(NamedTuple):
-    """The intervals of a run that are known before it: in the transient and in each block as few and as equal as can be."""
-
-    steps: Int[np.ndarray, " n"]
-    block: Int[np.ndarray, " n"]  # 0 is the transient
-    is_first: Bool[np.ndarray, " n"]
-    is_last: Bool[np.ndarray, " n"]
-
-    @classmethod
-    def of(cls, every: int, plan: Plan) -> "_Table":
-        lengths = np.append(plan.transient, block_lengths(plan.num_steps, plan.num_blocks))
-        counts = -(-lengths // every)
-        block = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
-        ends = np.cumsum(counts)
-        place = np.arange(len(block)) - (ends - counts)[block]
-        least, more = np.divmod(lengths, np.maximum(counts, 1))
-        steps = least[block] + (place < more[block])
-        return cls(steps.astype(np.int32), block, place == 0, place == counts[block] - 1)
-
-    @property
-    def longest(self) -> int:
-        return int(self.steps.max())
-
-    def arranged(self, inputs: PyTree) -> PyTree:
-        """The inputs of each interval, up to the length of the longest: those of shorter ones are not read beyond it."""
-        if self.longest == 1:
-            return inputs
-        if np.all(self.steps == self.longest):
-            return jax.tree.map(
-                lambda x: x.reshape(len(self.steps), self.longest, *x.shape[1:]), inputs
-            )
-        within = np.minimum(np.arange(self.longest), self.steps[:, None] - 1)
-        places = np.cumsum(self.steps)[:, None] - self.steps[:, None] + within
-        return jax.tree.map(lambda x: x[places], inputs)
-
-
 def _start(vector: Float[Array, " d"], frames: Frames) -> _Point:
     # Built from the frames, so that under shard_map every part of the carry varies as they do.
     one = jax.tree.leaves(frames)[0]
@@ -206,8 +176,7 @@ def _by_interval(
     plan: Plan,
     kind: Orthonormalizer | None,
 ) -> Growth:
-    lengths = block_lengths(plan.num_steps, plan.num_blocks)
-    ends = jnp.asarray(np.append(plan.transient, lengths), jnp.int32)
+    ends = jnp.asarray(plan.lengths, jnp.int32)
     dtype = jax.tree.leaves(frames)[0].dtype
 
     def step(point):
@@ -285,11 +254,11 @@ def _by_interval(
     )
 
 
-def _interval_of_table(
-    push: Push, table: _Table, kind: Orthonormalizer | None
+def _body_of(
+    push: Push, known: KnownIntervals, kind: Orthonormalizer | None
 ) -> Callable[[_Point, PyTree], tuple[_Point, Term]]:
-    """The body of a loop over the intervals of a table: no branch and no length that is not known."""
-    are_equal = bool(np.all(table.steps == table.longest))
+    """The body of a loop over known intervals: no branch and no length that is not known."""
+    are_equal = bool(np.all(known.steps == known.longest))
 
     def interval(point, given):
         inputs, steps, is_last = given
@@ -301,11 +270,11 @@ def _interval_of_table(
                 after = jax.tree.map(lambda x, y: jnp.where(place < steps, x, y), after, point)
             return after, None
 
-        if table.longest == 1:
+        if known.longest == 1:
             point = _push(push, point, inputs)
         else:
-            point, _ = jax.lax.scan(step, point, (np.arange(table.longest), inputs))
-        is_one = True if table.longest == 1 else steps == 1
+            point, _ = jax.lax.scan(step, point, (np.arange(known.longest), inputs))
+        is_one = True if known.longest == 1 else steps == 1
         return _count(
             point, [frame.orthonormalize(kind, is_last, is_one) for frame in point.frames]
         )
@@ -313,7 +282,7 @@ def _interval_of_table(
     return interval
 
 
-def _by_table(
+def _by_known_intervals(
     push: Push,
     vector: Float[Array, " d"],
     frames: Frames,
@@ -324,11 +293,11 @@ def _by_table(
     adjoint: Adjoint | None = None,
 ) -> Growth:
     """Intervals of `every` steps; what is differentiated by an adjoint keeps the terms of each."""
-    table = _Table.of(every, plan)
-    interval = _interval_of_table(push, table, kind)
+    known = KnownIntervals.of(every, plan.lengths)
+    interval = _body_of(push, known, kind)
     frames = tuple(frame.orthonormalize(Householder(), True, True)[0] for frame in frames)
     start, sums = _start(vector, frames), _Sums.zero(frames, plan)
-    given = table.arranged(inputs), table.steps, table.is_last
+    given = known.arranged(inputs), known.steps, known.is_last
 
     def avoidable(error, steps):
         return jnp.where(steps > 1, error, 0)
@@ -342,23 +311,23 @@ def _by_table(
             error = avoidable(term.rounding_error, of_interval[1])
             return (point, sums.plus(term, error, block, is_first)), None
 
-        (point, sums), _ = jax.lax.scan(count, (start, sums), (given, table.block, table.is_first))
+        (point, sums), _ = jax.lax.scan(count, (start, sums), (given, known.block, known.is_first))
     else:
-        point, terms = adjoint.scan(interval, start, given, len(table.steps))
-        error = avoidable(terms.rounding_error, table.steps[:, None])
+        point, terms = adjoint.scan(interval, start, given, len(known.steps))
+        error = avoidable(terms.rounding_error, known.steps[:, None])
         errors = jnp.stack([terms.rounding_error, error, terms.unresolved])
         sums = _Sums(
-            sums.blocks.at[table.block].add(terms.log_growth, indices_are_sorted=True),
+            sums.blocks.at[known.block].add(terms.log_growth, indices_are_sorted=True),
             None,
-            jnp.sum(errors[:, np.sum(table.block == 0) :], axis=1),
+            jnp.sum(errors[:, np.sum(known.block == 0) :], axis=1),
         )
     return Growth(
         point.vector,
         point.frames,
         sums.blocks[1:],
         *sums.errors,
-        num_orthonormalizations=jnp.asarray(np.sum(table.block > 0), jnp.int32),
-        longest_interval=jnp.asarray(table.steps[table.block > 0].max(), jnp.int32),
+        num_orthonormalizations=jnp.asarray(np.sum(known.block > 0), jnp.int32),
+        longest_interval=jnp.asarray(known.steps[known.block > 0].max(), jnp.int32),
         first_bad_step=point.first_bad_step,
         overlap_bias=jnp.zeros_like(sums.errors[0]),
     )
@@ -368,7 +337,9 @@ def _by_table(
 def _run(arguments, *, plan, orthonormalizer, adjoint):
     def run(push, vector, frames, inputs, interval):
         if isinstance(interval, int):
-            return _by_table(push, vector, frames, inputs, interval, plan, orthonormalizer)
+            return _by_known_intervals(
+                push, vector, frames, inputs, interval, plan, orthonormalizer
+            )
         return _by_interval(push, vector, frames, inputs, interval, plan, orthonormalizer)
 
     return alike(call_in_cache(run, arguments, jax.tree.leaves(arguments[2])), arguments)
@@ -380,7 +351,9 @@ def _run_jvp(primals, tangents, *, plan, orthonormalizer, adjoint):
         push, vector, frames, inputs, interval = arguments
         # Of a run that may be cut anywhere what a frame has grown must be divided out before.
         every = interval if isinstance(interval, int) and not adjoint.cuts else 1
-        return _by_table(push, vector, frames, inputs, every, plan, orthonormalizer, adjoint)
+        return _by_known_intervals(
+            push, vector, frames, inputs, every, plan, orthonormalizer, adjoint
+        )
 
     return alike(eqx.filter_jvp(run, primals, tangents), primals)
 

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ._cell import Cell, ravel
 from ._closures import compiled
 from ._covariant import check_run, prepare, raise_if_nonfinite
-from ._orthonormalize import Householder, orthonormalize
+from ._factorization import Householder
+from ._orthonormalize import orthonormalize
 from ._signature import checked
 
 

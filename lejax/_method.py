@@ -13,10 +13,10 @@ from ._blocks import BlockPush
 from ._cell import without_gradient
 from ._check import check_count, check_positive
 from ._components import Blocks, FoundBlocks
+from ._factorization import Orthonormalizer
 from ._frames import Frames
 from ._interval import AdaptiveInterval
 from ._loop import Growth, Plan, Push, follow
-from ._orthonormalize import Orthonormalizer
 from ._signature import check_fields
 
 

@@ -13,8 +13,8 @@ from ._blocks import BlockPush, open_frames
 from ._cell import Cell, first_input, ravel, size_of, vary_with
 from ._check import check_directions, check_state, check_step
 from ._components import Blocks, FoundBlocks
+from ._factorization import Orthonormalizer
 from ._frames import Frames, close_frames, sources_of
-from ._orthonormalize import Orthonormalizer
 from ._signature import checked
 from ._tangent import CellPush, check_frame, make_push, tangent_dtype
 

@@ -9,9 +9,8 @@ import pytest
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._batch import batch_all
+from lejax._factorization import GramSchmidtTwice, ShiftedCholesky
 from lejax._orthonormalize import (
-    GramSchmidtTwice,
-    ShiftedCholesky,
     default_orthonormalizer,
     lost,
     orthonormalize as orthonormalize_one_by_one,

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._cell import Cell, dtype_of, size_of
 from .._check import check_count, check_directions, check_inputs, check_state
 from .._closures import compiled
-from .._orthonormalize import Householder, orthonormalize
+from .._factorization import Householder
+from .._orthonormalize import orthonormalize
 from .._signature import checked
 from .._tangent import tangent_dtype
 from .._tangent_dynamics import open_whole, random_frame
