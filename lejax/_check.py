@@ -312,11 +312,17 @@ def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
     if len({name for names in parts.values() for name in names}) < 2:
         return ""
     said = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
-    wanted = parts["state"][-1]
-    return (
-        f" Precisions are mixed: {said}. Cast them to one, e.g. the weights by jax.tree.map(lambda x: x.astype("
-        f"'{wanted}') if eqx.is_inexact_array(x) else x, cell), or from_torch(..., dtype='{wanted}')."
-    )
+    # What most parts have is left as it is.
+    found = [name for names in parts.values() for name in names]
+    wanted = max(reversed(found), key=found.count)
+    remedies = {
+        "weights": f"the weights by jax.tree.map(lambda x: x.astype('{wanted}') if eqx.is_inexact_array(x) else x, cell) "
+        f"or from_torch(..., dtype='{wanted}')",
+        "input": f"the inputs by inputs.astype('{wanted}')",
+        "state": f"the state by jax.tree.map(lambda x: x.astype('{wanted}'), state)",
+    }
+    others = [remedies[part] for part, names in parts.items() if names and names != [wanted]]
+    return f" Precisions are mixed: {said}. Cast {', and '.join(others)}."
 
 
 def describe(tree: PyTree) -> str:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Int
 
 from ._cell import is_traced
 from ._check import check_vector
+from ._closures import compiled
 from ._results import RESULTS
 from ._signature import checked
 from ._summary import Diagnostics, LyapunovSpectrum, share_rows, summarize
@@ -48,7 +49,21 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         np.asarray(first.dt) != np.asarray(second.dt)
     ):
         raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
-    num_steps = _add("num_steps", first.num_steps, second.num_steps)
+    for name, ours, theirs in _counts(first, second):
+        _check_sum(name, ours, theirs)
+    return _combine(first, second)
+
+
+def _counts(first: LyapunovSpectrum, second: LyapunovSpectrum):
+    """What is added: its name, and that of each run."""
+    yield "num_steps", first.num_steps, second.num_steps
+    for name in ("unresolved", "num_orthonormalizations"):
+        yield name, getattr(first.diagnostics, name), getattr(second.diagnostics, name)
+    yield "first_bad_step", first.num_steps, second.diagnostics.first_bad_step
+
+
+@compiled
+def _combine(first, second):
     ours, theirs = first.diagnostics, second.diagnostics
     steps = [x.num_steps.astype(first.dt.dtype) for x in (first, second)]
     share = steps[0] / (steps[0] + steps[1])
@@ -56,22 +71,19 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
     def mean(name):
         return share * getattr(ours, name) + (1 - share) * getattr(theirs, name)
 
-    def add(name):
-        return _add(name, getattr(ours, name), getattr(theirs, name))
-
-    bad = jnp.maximum(theirs.first_bad_step, 0)
-    late = jnp.where(theirs.first_bad_step < 0, -1, _add("first_bad_step", first.num_steps, bad))
+    sums = {name: _add(*pair) for name, *pair in _counts(first, second)}
+    late = jnp.where(theirs.first_bad_step < 0, -1, sums["first_bad_step"])
     # Columns at right angles by their zeros may be of different blocks, which stand in any order, unless it is known better.
     is_known = [run.result == RESULTS.exponents_ascend for run in (first, second)]
     return summarize(
         jnp.concatenate([first.block_exponents, second.block_exponents]),
         jnp.concatenate([first.block_steps, second.block_steps]),
         Diagnostics(
-            unresolved=add("unresolved"),
+            unresolved=sums["unresolved"],
             rounding_error=mean("rounding_error"),
             avoidable_error=mean("avoidable_error"),
             overlap_bias=mean("overlap_bias"),
-            num_orthonormalizations=add("num_orthonormalizations"),
+            num_orthonormalizations=sums["num_orthonormalizations"],
             longest_interval=jnp.maximum(ours.longest_interval, theirs.longest_interval),
             first_bad_step=jnp.where(
                 ours.first_bad_step < 0, late, ours.first_bad_step.astype(late.dtype)
@@ -79,20 +91,25 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         ),
         state=second.state,
         frame=second.frame,
-        num_steps=num_steps,
+        num_steps=sums["num_steps"],
         dt=first.dt,
         are_together=share_rows(second.frame) | is_known[0] | is_known[1],
     )
 
 
-def _add(name: str, first: Int[Array, "..."], second: Int[Array, "..."]) -> Int[Array, "..."]:
-    """The sum of two counts, 64 bits wide where JAX has them."""
+def _add(first: Int[Array, "..."], second: Int[Array, "..."]) -> Int[Array, "..."]:
+    """The sum of two counts, 64 bits wide where JAX has them, or the largest number there is."""
     widest = jnp.result_type(int)
     first, second = first.astype(widest), second.astype(widest)
     most = jnp.iinfo(widest).max
-    fits = first <= most - second
-    if not is_traced(fits) and not np.all(fits):
+    return jnp.where(first <= most - jnp.maximum(second, 0), first + second, most)
+
+
+def _check_sum(name: str, first: Int[Array, "..."], second: Int[Array, "..."]) -> None:
+    if is_traced((first, second)):
+        return
+    most = jnp.iinfo(jnp.result_type(int)).max
+    if np.any(np.asarray(first, np.int64) > most - np.maximum(np.asarray(second, np.int64), 0)):
         raise ValueError(
             f"the sum of {name} of both runs, {first} + {second}, is beyond 2**31 - 1: turn on jax_enable_x64."
         )
-    return jnp.where(fits, first + second, most)

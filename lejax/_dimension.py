@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._check import check_count, check_exponents, check_tolerances
+from ._closures import compiled
 from ._signature import checked
 
 
@@ -55,6 +56,12 @@ def kaplan_yorke_dimension(
             raise ValueError(
                 f"there are {num_exponents} exponents, but state_size is {state_size}."
             )
+    return _kaplan_yorke_dimension(exponents, state_size, tolerance)
+
+
+@compiled
+def _kaplan_yorke_dimension(exponents, state_size, tolerance):
+    num_exponents = exponents.shape[-1]
     exponents = jnp.where(jnp.abs(exponents) < tolerance, 0, exponents)
     exponents = -jnp.sort(-exponents)
     sums = jnp.cumsum(exponents)

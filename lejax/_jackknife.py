@@ -5,9 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ._check import check_vector
+from ._closures import compiled
 from ._signature import checked
 from ._statistics import Level, joinings, largest_error, weighted_mean
 from ._summary import LyapunovSpectrum
@@ -41,29 +42,37 @@ def jackknife(
     Efron & Stein, Ann. Statist. 9 (1981).
     """
     check_vector("spectrum.exponents", spectrum.exponents)
-    blocks, weights = spectrum.block_exponents, spectrum.block_steps.astype(spectrum.dt.dtype)
-    num_blocks = blocks.shape[0]
     value = jax.tree_util.tree_map(jnp.asarray, function(spectrum.exponents))
+    num_blocks = spectrum.block_exponents.shape[0]
     if num_blocks < 2:
         return value, jax.tree_util.tree_map(lambda x: jnp.full_like(x, jnp.nan), value)
+    left_out = jax.vmap(function)(_left_out(spectrum.block_exponents, spectrum.block_steps))
+    return value, jax.tree_util.tree_map(lambda values: _error(values, num_blocks), left_out)
 
-    # The blocks of each length that joining makes: the number of a block, and how often its length was doubled.
-    counts = {level: -(-num_blocks // 2**level) for level in joinings(num_blocks)}
-    doublings = jnp.concatenate([jnp.full(count, level) for level, count in counts.items()])
-    numbers = jnp.concatenate([jnp.arange(count) for count in counts.values()])
 
-    def without(number, doubling):
-        is_out = jnp.arange(num_blocks) >> doubling == number
-        return function(weighted_mean(blocks, jnp.where(is_out, 0, weights)))
+def _counts(num_blocks: int) -> dict[int, int]:
+    """The numbers of blocks of each length that joining makes, by how often a length was doubled."""
+    return {level: -(-num_blocks // 2**level) for level in joinings(num_blocks)}
 
-    left_out = jax.vmap(without)(numbers, doublings)
 
-    def error(values):
-        levels, ends = [], np.cumsum(list(counts.values()))
-        for rows in jnp.split(values, ends[:-1]):
-            count = rows.shape[0]
-            deviations = rows - jnp.mean(rows, axis=0, keepdims=True)
-            levels.append(Level((count - 1) / count**0.5 * deviations, count))
-        return largest_error(levels).error
+@compiled
+def _left_out(blocks: Float[Array, "b k"], block_steps: Int[Array, " b"]) -> Float[Array, "n k"]:
+    """The exponents without each block of each length."""
+    num_blocks, weights = blocks.shape[0], block_steps.astype(blocks.dtype)
+    counts = _counts(num_blocks)
+    doublings = np.repeat(list(counts), list(counts.values()))
+    numbers = np.concatenate([np.arange(count) for count in counts.values()])
+    is_out = np.arange(num_blocks) >> doublings[:, None] == numbers[:, None]
+    return jax.vmap(lambda out: weighted_mean(blocks, jnp.where(out, 0, weights)))(is_out)
 
-    return value, jax.tree_util.tree_map(error, left_out)
+
+@compiled
+def _error(values: Float[Array, "n ..."], num_blocks: int) -> Float[Array, "..."]:
+    levels, ends = [], np.cumsum(list(_counts(num_blocks).values()))
+    for rows in jnp.split(values, ends[:-1]):
+        count = rows.shape[0]
+        # Of equal values exactly zero, whatever the rounding of their mean.
+        shifted = rows - rows[:1]
+        deviations = shifted - jnp.mean(shifted, axis=0, keepdims=True)
+        levels.append(Level((count - 1) / count**0.5 * deviations, count))
+    return largest_error(levels).error

@@ -72,15 +72,17 @@ class SequentialQR(Method):
 
     **Arguments:**
 
-    - `every`: the longest interval in steps, 1 or more; those of a block are as equal as can be. `None` adapts it along the way: the product of an interval is accepted
-        or thrown away, by what rounding left of each column, and intervals are shortened and lengthened as an ODE solver does
-        with its steps. Under `vmap` the batch has one interval, but on a CPU, where members with frames of 1024 numbers or more
-        go one by one, each has its own. What is differentiated is orthonormalized at each step.
+    - `every`: the longest interval in steps, 1 or more; those of a block are as equal as can be. `None` adapts it along the
+        way: the product of an interval is accepted or thrown away, by what rounding left of each column, and intervals are
+        shortened and lengthened as an ODE solver does with its steps. Under `vmap` the members of a batch share their intervals;
+        on a CPU members with frames of 1024 numbers or more run one by one, with intervals of their own. A derivative
+        orthonormalizes at each step.
         A number compiles to loops of known length, for which a GPU need not wait for its host at each step; another number is
-        another program. A too long one makes the
-        lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`.
+        another program. A too long one makes the lower exponents rounding noise, and the run ends with
+        `RESULTS.interval_too_long`.
     - `tolerance`: what rounding may cost every exponent, in nats per step, where the interval adapts; 1e-8 in float64 and 1e-4
-        in float32 if `None`.
+        in float32 if `None`. The fast orthonormalizers may end an interval sooner, of columns that are nearly parallel: a
+        looser tolerance then changes nothing, but with `Householder()`. A Python number is another program, an array is not.
     - `max_interval`: the longest interval where it adapts.
     - `orthonormalizer`: `Householder()`, `Cholesky()`, `GramSchmidt()` or `Panels()`; chosen from k if `None`.
     - `blocks`: `FoundBlocks()`, which finds the blocks of a Jacobian that is block triangular, or `DeclaredBlocks()`, which
@@ -144,7 +146,7 @@ class ParallelQR(Method):
 
     What is left of the start makes the exponents of neighbors a little too equal; the bias falls with the overlap and
     as 1/chunk length. Its size is estimated from the angles between the frame at the end of a chunk and the warmed
-    frame of the next, `LyapunovSpectrum.overlap_bias`; where that exceeds twice the standard error the run ends with
+    frame of the next, `LyapunovSpectrum.diagnostics.overlap_bias`; where that exceeds twice the standard error the run ends with
     `RESULTS.overlap_too_short`. On fixed points and limit cycles with complex multipliers frames rotate for ever and
     never agree: there no overlap is long enough.
 

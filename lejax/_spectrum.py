@@ -106,7 +106,7 @@ def lyapunov_spectrum(
     Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
     """
     if not isinstance(method, Method):
-        raise TypeError(f"method must be a SequentialQR or a ParallelQR, got {method!r}.")
+        raise TypeError(f"method must be a Method, such as SequentialQR(), got {method!r}.")
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be an Adjoint, e.g. CheckpointedAdjoint(), got {adjoint!r}.")
     state = check_state(state)

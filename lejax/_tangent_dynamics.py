@@ -34,10 +34,12 @@ class TangentDynamics(eqx.Module):
     $$h_{t+1} = F(u_t, h_t), \qquad Z_{t+1} = J_t Q_t, \qquad Z_{t+1} = Q_{t+1} R_{t+1}$$
 
     **Arguments:** `cell`; `state` and `input`, those of a first step, for their shapes; `num_exponents` k, all d by default; and
-    `blocks`, as for `SequentialQR`.
+    `blocks`, as for `SequentialQR`. Where a Jacobian has several blocks, k directions of each are followed, one block after the
+    other: sort the rates to get those of the whole, of which the k largest are right.
 
     **Numerics:** a step costs O(d^2 k), an orthonormalization O(d k^2). Between two of them the columns turn towards each
-    other and lose digits, as `SequentialQR` says. Works under `jit`, `vmap`, `grad` and in any loop of JAX.
+    other and lose digits, as `SequentialQR` says. Works under `vmap`, `grad` and in any loop of JAX; in a loop of Python put
+    the step under `eqx.filter_jit`, or it compiles each time.
 
     !!! example
 
@@ -58,6 +60,7 @@ class TangentDynamics(eqx.Module):
     push: BlockPush
     unravel: Callable
     num_exponents: int = eqx.field(static=True)
+    size: int = eqx.field(static=True)
 
     @checked
     def __init__(
@@ -74,6 +77,7 @@ class TangentDynamics(eqx.Module):
         if num_exponents is None:
             num_exponents = size_of(state)
         self.num_exponents = check_directions("num_exponents", num_exponents, state)
+        self.size = size_of(state)
         self.push = blocks.push(cell, state, input, self.num_exponents)
         self.unravel = ravel(state)[1]
 
@@ -89,6 +93,10 @@ class TangentDynamics(eqx.Module):
         """A state with tangent frames, which need not be orthonormal yet: `frame` (d, k), as `close` gives it back, or a random
         one drawn from `key`. `input` is that of the first step."""
         vector, _ = ravel(vary_with(check_state(state), (self.push, input, frame, key)))
+        if vector.size != self.size:
+            raise ValueError(
+                f"the state has {vector.size} numbers, but the dynamics were made for {self.size}."
+            )
         dtype = tangent_dtype(vector.dtype)
         random = vary_with(random_frame(key, vector.size, self.num_exponents, dtype), vector)
         if frame is not None:

@@ -258,7 +258,7 @@ CASES = {
     "method": (
         lambda: spectrum(method=10),
         TypeError,
-        r"method must be a SequentialQR or a ParallelQR, got 10",
+        r"method must be a Method, such as SequentialQR\(\), got 10",
     ),
     "tolerance": (
         lambda: lejax.SequentialQR(tolerance=float("nan")),
@@ -697,7 +697,17 @@ MORE_CASES = {
             jax.tree.map(lambda x: x.astype(jnp.float32), CELL), STATE.astype(jnp.float32)
         ),
         TypeError,
-        r"Precisions are mixed: weights float32, input float64, state float32.*jax\.tree\.map.*from_torch",
+        r"Precisions are mixed: weights float32, input float64, state float32\. Cast the inputs by inputs\.astype\('float32'\)\.",
+    ),
+    "mixed precision of the weights": (
+        lambda: spectrum(CELL, STATE.astype(jnp.float32), INPUTS.astype(jnp.float32)),
+        TypeError,
+        r"Cast the weights by jax\.tree\.map.*'float32'.*from_torch\(\.\.\., dtype='float32'\)\.",
+    ),
+    "state of another size": (
+        lambda: lejax.TangentDynamics(CELL, STATE, INPUTS[0]).open(jnp.zeros(7), INPUTS[0]),
+        ValueError,
+        r"the state has 7 numbers, but the dynamics were made for 4",
     ),
     "state beside an output": (
         lambda: lejax.unroll(lambda input, x: (x, 2 * x[:1]), jnp.ones(2), num_steps=3),
