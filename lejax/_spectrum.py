@@ -105,10 +105,6 @@ def lyapunov_spectrum(
     Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15 (1980); for recurrent networks Engelken, Wolf & Abbott,
     Phys. Rev. Research 5 (2023); Vogt, Puelma Touzel, Shlizerman & Lajoie, Front. Appl. Math. Stat. 8 (2022).
     """
-    if not isinstance(method, Method):
-        raise TypeError(f"method must be a Method, such as SequentialQR(), got {method!r}.")
-    if not isinstance(adjoint, Adjoint):
-        raise TypeError(f"adjoint must be an Adjoint, e.g. CheckpointedAdjoint(), got {adjoint!r}.")
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     if frame is not None:

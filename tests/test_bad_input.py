@@ -258,7 +258,7 @@ CASES = {
     "method": (
         lambda: spectrum(method=10),
         TypeError,
-        r"method must be a Method, such as SequentialQR\(\), got 10",
+        r"method must be a SequentialQR or a ParallelQR, got 10",
     ),
     "tolerance": (
         lambda: lejax.SequentialQR(tolerance=float("nan")),
