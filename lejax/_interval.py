@@ -62,8 +62,8 @@ class AdaptiveInterval(eqx.Module):
 
     Of n steps with strain u a product of n / u would use all digits. After an accepted one the next has nine tenths of
     that, but at most twice as many steps as the last, and never fewer. After a rejection it has at most half as many,
-    and longer ones are not tried for a number of intervals that doubles with each rejection, up to 64, and falls by one
-    with each success. The strain of a product is the part of its digits that it used, on a scale of logarithms, so that it
+    and longer ones are not tried for a number of intervals that doubles with each rejection of a longer one, up to 64, and
+    falls by one with each success. The strain of a product is the part of its digits that it used, on a scale of logarithms, so that it
     grows about as the number of its steps. Under `vmap` a batch has one interval.
     """
 
@@ -103,8 +103,11 @@ class AdaptiveInterval(eqx.Module):
             is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
         )
         shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
+        # Rejections in a row are one: where a burst cuts a long interval down step by step, patience is not used up.
+        is_new = wait == 0
+        more = jnp.where(is_new, jnp.minimum(2 * patience, 64), patience)
         return jnp.where(
             accepted,
             jnp.stack([longer, jnp.maximum(wait - whole, 0), jnp.maximum(patience - ripe, 1)]),
-            jnp.stack([shorter, patience, jnp.minimum(2 * patience, 64)]),
+            jnp.stack([shorter, jnp.where(is_new, patience, wait), more]),
         )
