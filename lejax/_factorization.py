@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ._check import check_count
 
@@ -17,7 +17,9 @@ class Factors(NamedTuple):
     columns: Float[Array, "d k"]  # Q
     triangle: Float[Array, "k k"]  # R, with R_ii >= 0
     norms: Float[Array, " k"]  # |z_i| / scale
-    cleared: Float[Array, " k"]  # |z_i| / scale less what was subtracted from it at first
+    cleared: Float[
+        Array, " k"
+    ]  # |z_i| / scale less what was subtracted from it at first, if that hides nothing
     scale: Float[Array, ""]
 
 
@@ -146,10 +148,8 @@ class ShiftedCholesky(Orthonormalizer):
     def factorize(self, frame):
         size, count = frame.shape
         scale = _scale_of(frame)
-        columns = frame * (1 / scale)
-        norms = jnp.sqrt(jnp.sum(columns**2, axis=0))
+        unit, norms = _normalized(frame * (1 / scale))
         lengths, triangle = norms, None
-        unit = _filled(columns / jnp.where(norms == 0, 1, norms)[None], norms == 0)
         for shift in (4, 4, 0.05):
             gram = transposed(unit) @ unit
             shifts = shift * size * float(jnp.finfo(frame.dtype).eps)
@@ -164,9 +164,24 @@ class ShiftedCholesky(Orthonormalizer):
             )
             own = lower.T * lengths[None]
             triangle = own if triangle is None else own @ triangle
-            lengths = jnp.sqrt(jnp.sum(columns**2, axis=0))
-            unit = columns / lengths[None]
+            unit, lengths = _normalized(columns)
         return Factors(unit, triangle * lengths[:, None], norms, norms, scale)
+
+
+def _normalized(
+    columns: Float[Array, "d k"],
+) -> tuple[Float[Array, "d k"], Float[Array, " k"]]:
+    """Columns of length one, and what their lengths were. Where a column is zero any direction may stand."""
+    # By the largest number of each column: squares of small ones would underflow.
+    largest = jnp.max(jnp.abs(columns), axis=0)
+    is_zero = jnp.all(columns == 0, axis=0)
+    scaled = columns / jnp.where(is_zero, 1, largest)[None]
+    lengths = jnp.sqrt(jnp.sum(scaled**2, axis=0))
+    unit = scaled / jnp.where(is_zero, 1, lengths)[None]
+    rows, count = jnp.arange(1, len(columns) + 1, dtype=columns.dtype), columns.shape[1]
+    any_columns = jnp.sin(rows[:, None] * rows[None, :1] * jnp.arange(1, count + 1)[None])
+    any_columns = any_columns / jnp.sqrt(jnp.sum(any_columns**2, axis=0))[None]
+    return jnp.where(is_zero[None], any_columns, unit), largest * lengths
 
 
 class GramSchmidt(Orthonormalizer):
@@ -178,9 +193,8 @@ class GramSchmidt(Orthonormalizer):
         return Factors(columns, rows, norms, norms, jnp.ones_like(frame, shape=()))
 
 
-class GramSchmidtTwice(Orthonormalizer):
-    """What `GramSchmidt` loses in a first pass a second one finds: orthonormal to rounding for every frame, without a
-    branch.
+class RepeatedGramSchmidt(Orthonormalizer):
+    """What `GramSchmidt` loses in a first pass two more find: orthonormal to rounding for every frame, without a branch.
 
     Giraud, Langou & Rozloznik, Comput. Math. Appl. 50 (2005).
     """
@@ -189,11 +203,15 @@ class GramSchmidtTwice(Orthonormalizer):
 
     def factorize(self, frame):
         scale = _scale_of(frame)
-        scaled = frame * (1 / scale)
-        norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        columns, rows = _gram_schmidt(scaled)
-        columns, again = _gram_schmidt(_filled(columns, diagonal(rows) == 0))
-        return Factors(columns, again @ rows, norms, norms, scale)
+        columns, norms = _normalized(frame * (1 / scale))
+        triangle = jnp.diag(norms)
+        for _ in range(3):
+            columns, rows = _gram_schmidt(columns)
+            # What is left of a column of length one is rounding: it may be parallel to the others.
+            least = 8 * len(frame) * float(jnp.finfo(frame.dtype).eps)
+            columns, _ = _normalized(jnp.where((diagonal(rows) <= least)[None], 0, columns))
+            triangle = rows @ triangle
+        return Factors(columns, triangle, norms, norms, scale)
 
 
 def _gram_schmidt(
@@ -213,12 +231,6 @@ def _gram_schmidt(
     return jnp.stack(columns, axis=1), rows
 
 
-def _filled(columns: Float[Array, "d k"], is_zero: Bool[Array, " k"]) -> Float[Array, "d k"]:
-    """Any direction may stand where there is none."""
-    rows, count = jnp.arange(1, len(columns) + 1, dtype=columns.dtype), columns.shape[1]
-    return jnp.where(is_zero[None], jnp.sin(rows[:, None] * rows[None, :count]), columns)
-
-
 class Panels(Orthonormalizer):
     r"""Block Gram-Schmidt on panels of `width` columns, each factorized as by `Cholesky`.
 
@@ -236,17 +248,26 @@ class Panels(Orthonormalizer):
     def factorize(self, frame):
         count = frame.shape[1]
         rest, columns, rows, cleared = frame, [], [], []
+        norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
+        hidden = jnp.zeros_like(norms[0])
         for start in range(0, count, self.width):
             width = min(self.width, count - start)
             panel = Cholesky().factorize(rest[:, :width])
             rest = rest[:, width:]
             columns.append(panel.columns)
-            products = transposed(columns[-1]) @ rest
-            rest = rest - columns[-1] @ products
+            transpose = transposed(columns[-1])
+            products = transpose @ rest
             before = jnp.zeros_like(frame, shape=(width, start))
+            cleared.append(jnp.maximum(panel.norms, hidden * norms[start : start + width]))
+            if rest.shape[1]:
+                # One pass leaves the panel oblique, G = Q^T Q with a defect |G - I|. To first order G^-1 = 2 I - G: with it the
+                # rest keeps no more than the square of the defect, which must not hide what is left of a column.
+                error = transpose @ columns[-1] - jnp.eye(width, dtype=frame.dtype)
+                products = products - error @ products
+                defect = jnp.max(jnp.abs(error))
+                hidden = jnp.maximum(hidden, 100 * defect**2 / self.least_ratio(frame))
+            rest = rest - columns[-1] @ products
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
-            cleared.append(panel.norms)
-        norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         one = jnp.ones_like(frame, shape=())
         return Factors(
             jnp.concatenate(columns, axis=1),

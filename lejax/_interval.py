@@ -45,14 +45,15 @@ class KnownIntervals(NamedTuple):
         return int(self.steps.max())
 
     def arranged(self, inputs: PyTree) -> PyTree:
-        """The inputs of each interval, up to the length of the longest: those of shorter ones are not read beyond it."""
+        """The inputs of each interval, up to the length of the longest. A shorter one is filled with its first."""
         if self.longest == 1:
             return inputs
         if np.all(self.steps == self.longest):
             return jax.tree.map(
                 lambda x: x.reshape(len(self.steps), self.longest, *x.shape[1:]), inputs
             )
-        within = np.minimum(np.arange(self.longest), self.steps[:, None] - 1)
+        within = np.arange(self.longest)
+        within = np.where(within < self.steps[:, None], within, 0)
         places = np.cumsum(self.steps)[:, None] - self.steps[:, None] + within
         return jax.tree.map(lambda x: x[places], inputs)
 

@@ -28,11 +28,17 @@ class Plan(NamedTuple):
     transient: int
     num_steps: int
     num_blocks: int
+    num_chunks: int = 1  # equal parts of the counted steps, each with as many of the blocks
+
+    @property
+    def block_steps(self) -> Int[np.ndarray, " b"]:
+        chunk = block_lengths(self.num_steps // self.num_chunks, self.num_blocks // self.num_chunks)
+        return np.tile(chunk, self.num_chunks)
 
     @property
     def lengths(self) -> Int[np.ndarray, " b"]:
         """The steps of the transient and of each block."""
-        return np.append(self.transient, block_lengths(self.num_steps, self.num_blocks))
+        return np.append(self.transient, self.block_steps)
 
 
 class Growth(NamedTuple):
@@ -167,6 +173,7 @@ def _count(point: _Point, parts: list) -> tuple[_Point, Term]:
     return point._replace(frames=frames, first_bad_step=first_bad_step), term
 
 
+@jax.default_matmul_precision("highest")
 def _by_interval(
     push: Push,
     vector: Float[Array, " d"],
@@ -235,12 +242,11 @@ def _by_interval(
     start, sums = _start(vector, frames), _Sums.zero(frames, plan)
     zero = start.step
     clock = _Clock(rule.start(zero), zero, zero, zero, zero).packed()
-    with jax.default_matmul_precision("highest"):
-        point, sums, clock = jax.lax.while_loop(
-            lambda carry: _Clock.unpacked(carry[2]).block <= plan.num_blocks,
-            interval,
-            (start, sums, clock),
-        )
+    point, sums, clock = jax.lax.while_loop(
+        lambda carry: _Clock.unpacked(carry[2]).block <= plan.num_blocks,
+        interval,
+        (start, sums, clock),
+    )
     clock = _Clock.unpacked(clock)
     return Growth(
         point.vector,
@@ -262,13 +268,17 @@ def _body_of(
 
     def interval(point, given):
         inputs, steps, is_last = given
+        first = point.vector
 
         def step(point, given):
             place, input = given
-            after = _push(push, point, input)
-            if not are_equal:
-                after = jax.tree.map(lambda x, y: jnp.where(place < steps, x, y), after, point)
-            return after, None
+            if are_equal:
+                return _push(push, point, input), None
+            # After a shorter interval the first step again, which is known to be defined, and nothing of it is kept.
+            is_in = place < steps
+            again = point._replace(vector=jnp.where(is_in, point.vector, first))
+            after = _push(push, again, input)
+            return jax.tree.map(lambda x, y: jnp.where(is_in, x, y), after, point), None
 
         if known.longest == 1:
             point = _push(push, point, inputs)
@@ -282,6 +292,7 @@ def _body_of(
     return interval
 
 
+@jax.default_matmul_precision("highest")
 def _by_known_intervals(
     push: Push,
     vector: Float[Array, " d"],

@@ -79,7 +79,8 @@ class SequentialQR(Method):
         orthonormalizes at each step.
         A number compiles to loops of known length, for which a GPU need not wait for its host at each step; another number is
         another program. A too long one makes the lower exponents rounding noise, and the run ends with
-        `RESULTS.interval_too_long`.
+        `RESULTS.interval_too_long`. What columns lose inside a product and regain before its end no interval shows that is
+        judged at its end: where contraction and expansion by more than e^19 alternate within some dozens of steps, give a number.
     - `tolerance`: what rounding may cost every exponent, in nats per step, where the interval adapts; 1e-8 in float64 and 1e-4
         in float32 if `None`. The fast orthonormalizers may end an interval sooner, of columns that are nearly parallel: a
         looser tolerance then changes nothing, but with `Householder()`. A Python number is another program, an array is not.
@@ -176,7 +177,7 @@ class ParallelQR(Method):
             )
         length = plan.num_steps // self.num_chunks
         blocks = min(-(-plan.num_blocks // self.num_chunks), length)
-        return plan._replace(num_blocks=blocks * self.num_chunks)
+        return plan._replace(num_blocks=blocks * self.num_chunks, num_chunks=self.num_chunks)
 
     def run(self, push, vector, frames, inputs, plan, adjoint):
         def step(vector, input):

@@ -18,10 +18,10 @@ from ._factorization import (
     Cholesky,
     Factors,
     GramSchmidt,
-    GramSchmidtTwice,
     Householder,
     Orthonormalizer,
     Panels,
+    RepeatedGramSchmidt,
     ShiftedCholesky,
     diagonal,
     transposed,
@@ -147,11 +147,11 @@ def orthonormalize(
     Z = QR still holds to rounding, so what Q lacks the next R makes up for, and only the last Q counts. Where
     the product ends, ask for an `exact` one.
     """
-    with jax.default_matmul_precision("highest"):
-        return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
+    return _orthonormalize(orthonormalizer, frame, jnp.asarray(exact))
 
 
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@jax.default_matmul_precision("highest")
 def _orthonormalize(orthonormalizer, frame, exact):
     count = frame.shape[1]
     kind = orthonormalizer or default_orthonormalizer(count)
@@ -164,7 +164,7 @@ def _orthonormalize(orthonormalizer, frame, exact):
         return complete(kind, frame, factors, is_good)
 
     def repeated(frame, exact):  # a branch costs a GPU more than two passes
-        return (GramSchmidtTwice() if count <= 4 else ShiftedCholesky()).factorize(frame)
+        return (RepeatedGramSchmidt() if count <= 4 else ShiftedCholesky()).factorize(frame)
 
     if orthonormalizer:
         return grown(guarded(frame, exact))
@@ -172,6 +172,7 @@ def _orthonormalize(orthonormalizer, frame, exact):
 
 
 @_orthonormalize.defjvp
+@jax.default_matmul_precision("highest")
 def _orthonormalize_jvp(orthonormalizer, primals, tangents):
     # With M = Q^T dZ R^-1 and Omega = tril(M, -1) - tril(M, -1)^T:
     # d log R_ii = M_ii, dQ = dZ R^-1 - Q (M - Omega) and dR = (M - Omega) R. R is that of the factorization:

@@ -17,12 +17,13 @@ from ._check import (
     check_state,
 )
 from ._closures import compiled
+from ._factorization import Householder
 from ._frames import are_together, choose_directions, close_frames
 from ._loop import Plan
 from ._method import Method, SequentialQR
 from ._results import RESULTS
 from ._signature import checked
-from ._statistics import block_lengths, weighted_mean
+from ._statistics import weighted_mean
 from ._summary import Diagnostics, LyapunovSpectrum, raise_on_failure, summarize
 from ._tangent import check_frame, tangent_dtype
 from ._tangent_dynamics import TangentDynamics
@@ -144,13 +145,15 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     )
     push = dynamics.push
     vector, frames = dynamics.open(state, first, frame=frame, key=key)
+    if frame is not None:  # nearly parallel columns need more than a fast pass
+        frames = tuple(part.orthonormalize(Householder(), True, True)[0] for part in frames)
     closed = close_push(push, first, vector, frames)
     growth = method.run(closed, vector, frames, inputs, plan, adjoint)
 
     dtype = tangent_dtype(vector.dtype)
     dt = jnp.asarray(dt, dtype)
     given = None if frame is None else push.to_blocks(frame)
-    block_steps = jnp.asarray(block_lengths(plan.num_steps, plan.num_blocks), jnp.int32)
+    block_steps = jnp.asarray(plan.block_steps, jnp.int32)
     weights = block_steps.astype(dtype)
     log_growth = growth.log_growth
     means = weighted_mean(log_growth / weights[:, None], weights)

@@ -24,8 +24,9 @@ class Diagnostics(eqx.Module):
     compared with each other; the slope of a state of one number, which has none to compare with, with its change over 4
     units in the last place of the state (not by `ParallelQR`): so superstable cycles are found."""
     rounding_error: Float[Array, " k"]
-    """The exponents' error from floating point, estimated from the R factors: the mean over the run of
-    eps max_j |z_j| / R_ii."""
+    """An estimate of the exponents' error from floating point, by the R factors: the mean over the run of
+    eps max_j |z_j| / R_ii. It is no bound: where the directions of one hidden layer overlap those of another, neighbors may
+    exchange more, their sum does not, and badly conditioned steps cost more (up to thirty times the estimate was seen)."""
     avoidable_error: Float[Array, " k"]
     """The part of it that comes from intervals of several steps that were asked for: shorter ones would have spared it."""
     overlap_bias: Float[Array, " k"]

@@ -9,6 +9,7 @@ import pytest
 
 import lejax
 from lejax import RESULTS, ParallelQR, SequentialQR
+from lejax._statistics import block_lengths
 
 
 LORENZ = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
@@ -542,14 +543,157 @@ def test_float32_agrees_with_float64_within_the_standard_error():
         assert np.all(np.abs(single.exponents - exact.exponents) < 0.1 * exact.standard_error)
 
 
-def test_products_are_in_highest_precision_whatever_the_global_default():
+@pytest.mark.parametrize("method", [ParallelQR(4, 20), SequentialQR(), SequentialQR(3)])
+@pytest.mark.parametrize("is_differentiated", [False, True])
+def test_products_are_in_highest_precision_whatever_the_global_default(method, is_differentiated):
     cell = lejax.cells.GRUCell(0, 20, dtype=jnp.float32, key=jr.key(0))
+
+    def run(cell, state):
+        return spectrum(cell, state, method=method, transient=20, throw=False).exponents
+
+    def derivative(cell, state):
+        return jax.jvp(lambda h: run(cell, h), (state,), (state,))
+
     with jax.default_matmul_precision("bfloat16"):
-        text = str(
-            jax.make_jaxpr(
-                lambda c, h: spectrum(c, h, method=ParallelQR(4, 20), transient=20, throw=False)
-            )(cell, jnp.zeros(20, jnp.float32))
-        )
+        program = derivative if is_differentiated else run
+        text = str(jax.make_jaxpr(program)(cell, jnp.zeros(20, jnp.float32)))
     products = text.count("dot_general[")
     assert products > 10
     assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+
+
+class _Product(eqx.Module):
+    """Its inputs are the matrices of its steps."""
+
+    def __call__(self, input, state):
+        return input @ state
+
+
+def random_products(count, size, smallest):
+    """Gaussian matrices whose columns shrink, from the first to `smallest` of it."""
+    scales = np.geomspace(1, smallest, size)
+    return np.asarray(jr.normal(jr.key(4), (count, size, size))) * scales / size**0.5
+
+
+def plain_sums(matrices, frame, lengths):
+    """Sums of log R_ii over each block of such a product, after a transient, and the last frame."""
+    columns, sums = np.linalg.qr(frame)[0], []
+    for block in np.split(matrices, np.cumsum(lengths)[:-1]):
+        total = np.zeros(frame.shape[1])
+        for matrix in block:
+            columns, triangle = np.linalg.qr(matrix @ columns)
+            total += np.log(np.abs(np.diagonal(triangle)))
+        sums.append(total)
+    return np.array(sums[1:]), columns
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+@pytest.mark.parametrize(("transient", "num_blocks"), [(0, 1), (5, 3), (2, 23)])
+def test_known_intervals_are_those_of_a_plain_loop(every, transient, num_blocks):
+    """Blocks of 7 and 8 steps and intervals of unequal lengths within them, each with the inputs of its own steps."""
+    lengths = [transient, *block_lengths(23, num_blocks)]
+    matrices, frame = random_products(23 + transient, 6, 1e-2), jr.normal(jr.key(5), (6, 4))
+    run = lejax.lyapunov_spectrum(
+        _Product(),
+        jnp.zeros(6),
+        jnp.asarray(matrices),
+        frame=frame,
+        transient=transient,
+        num_blocks=num_blocks,
+        method=SequentialQR(every),
+        throw=False,
+    )
+    sums, columns = plain_sums(matrices, frame, lengths)
+    np.testing.assert_allclose(run.block_exponents * run.block_steps[:, None], sums, atol=1e-8)
+    np.testing.assert_allclose(run.frame.T @ run.frame, np.eye(4), atol=1e-13)
+    np.testing.assert_allclose(np.abs(run.frame.T @ columns), np.eye(4), atol=1e-6)
+    assert count_of(run) == sum(-(-length // every) for length in lengths[1:])
+    assert longest_of(run) == max(-(-n // -(-n // every)) for n in lengths[1:])
+    diagnostics = run.diagnostics
+    if longest_of(run) == 1:
+        np.testing.assert_array_equal(diagnostics.avoidable_error, 0)
+    else:
+        assert np.all(diagnostics.avoidable_error <= diagnostics.rounding_error)
+        assert diagnostics.avoidable_error.max() > 0
+
+
+def test_only_intervals_of_several_steps_lose_what_shorter_ones_would_not():
+    # Of three steps a block has an interval of two and one of one.
+    matrices = jnp.asarray(random_products(3, 4, 1e-3))
+    options = {"num_blocks": 1, "frame": jnp.eye(4), "method": SequentialQR(2), "throw": False}
+    found = lejax.lyapunov_spectrum(_Product(), jnp.zeros(4), matrices, **options).diagnostics
+    first = lejax.lyapunov_spectrum(_Product(), jnp.zeros(4), matrices[:2], **options).diagnostics
+    np.testing.assert_allclose(found.avoidable_error * 3, first.rounding_error * 2, rtol=1e-6)
+    assert np.all(found.rounding_error > found.avoidable_error)
+
+
+def test_a_derivative_reports_the_errors_of_counted_steps_alone():
+    matrices = random_products(40, 4, 1e-1)
+    matrices[:10, :, 3] *= 1e-9
+
+    def run(matrices):
+        return lejax.lyapunov_spectrum(
+            _Product(), jnp.zeros(4), matrices, transient=10, method=SequentialQR(1), throw=False
+        )
+
+    value = run(jnp.asarray(matrices))
+    derived = eqx.filter_jvp(run, (jnp.asarray(matrices),), (jnp.ones_like(matrices),))[0]
+    np.testing.assert_allclose(
+        derived.diagnostics.rounding_error, value.diagnostics.rounding_error, rtol=1e-6
+    )
+    np.testing.assert_allclose(derived.exponents, value.exponents, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", [lejax.CheckpointedAdjoint(), lejax.DirectAdjoint()])
+def test_a_shorter_interval_takes_no_step_where_its_cell_is_not_defined(adjoint):
+    def total(scale, every):
+        def cell(input, state):
+            return jnp.sqrt(scale * state**2 + input)
+
+        inputs = jnp.array([3.0, -3.0] * 10)[:, None]
+        method = SequentialQR(every, blocks=lejax.DeclaredBlocks())
+        run = lejax.lyapunov_spectrum(
+            cell, jnp.full(1, 2.0), inputs, method=method, adjoint=adjoint, num_blocks=4
+        )
+        return run.exponents[0]
+
+    expected = jax.grad(total)(1.0, 1)
+    assert np.isfinite(expected)
+    np.testing.assert_allclose(jax.grad(total)(1.0, 3), expected, rtol=1e-10)
+
+
+def test_blocks_of_chunks_hold_the_steps_that_are_reported():
+    rates = jnp.concatenate([jnp.zeros(4), jnp.arange(1.0, 15.0)])
+    run = lejax.lyapunov_spectrum(
+        lambda rate, state: state * jnp.exp(rate),
+        jnp.ones(1),
+        rates,
+        transient=4,
+        num_blocks=4,
+        method=ParallelQR(2, 4, every=1),
+    )
+    ends = np.cumsum(run.block_steps)
+    means = [np.mean(rates[4:][a:b]) for a, b in zip(ends - run.block_steps, ends, strict=True)]
+    np.testing.assert_allclose(run.block_exponents[:, 0], means, rtol=1e-12)
+    assert ends[-1] == 14
+
+
+def test_a_frame_that_is_nearly_parallel_leaves_nothing_in_the_sums():
+    matrices = jnp.asarray(random_products(40, 6, 0.5))
+    frame = jnp.eye(6)[:, :3] + jnp.array([[0.0, 1.0, 1.0]]) * jnp.eye(6)[:, :1] / 2e-6
+    run = lejax.lyapunov_spectrum(_Product(), jnp.zeros(6), matrices, frame=frame, num_blocks=1)
+    sums, _ = plain_sums(np.asarray(matrices), frame, [0, 40])
+    np.testing.assert_allclose(run.exponents * 40, sums[0], atol=1e-9)
+
+
+def test_what_a_panel_leaves_of_a_column_is_not_taken_for_the_column():
+    """A hidden layer of one unit, far behind 32 others that nearly share a direction now and then."""
+    rng = np.random.default_rng(5)
+    rotation, matrices = np.linalg.qr(rng.normal(size=(33, 33)))[0], np.zeros((300, 33, 33))
+    matrices[:, :32] = rng.normal(size=(300, 32, 33)) / 32**0.5
+    matrices[:, 32:, 32:] = rng.normal(size=(300, 1, 1)) * np.exp(-4)
+    matrices = rotation @ matrices @ rotation.T
+    run = lejax.lyapunov_spectrum(_Product(), jnp.zeros(33), jnp.asarray(matrices), throw=False)
+    exact = np.mean(np.linalg.slogdet(matrices).logabsdet)
+    assert longest_of(run) > 1
+    np.testing.assert_allclose(jnp.sum(run.exponents), exact, atol=1e-8)

@@ -9,7 +9,7 @@ import pytest
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._batch import batch_all
-from lejax._factorization import GramSchmidtTwice, ShiftedCholesky
+from lejax._factorization import RepeatedGramSchmidt, ShiftedCholesky
 from lejax._orthonormalize import (
     default_orthonormalizer,
     lost,
@@ -25,7 +25,7 @@ KINDS = [
     GramSchmidt(),
     Panels(width=3),
     ShiftedCholesky(),
-    GramSchmidtTwice(),
+    RepeatedGramSchmidt(),
 ]
 orthonormalize = eqx.filter_jit(orthonormalize_one_by_one)  # one program instead of fifty
 
@@ -273,8 +273,8 @@ def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder
     [
         (ShiftedCholesky(), (64, 64)),
         (ShiftedCholesky(), (300, 40)),
-        (GramSchmidtTwice(), (5, 4)),
-        (GramSchmidtTwice(), (1, 1)),
+        (RepeatedGramSchmidt(), (5, 4)),
+        (RepeatedGramSchmidt(), (1, 1)),
     ],
 )
 def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
@@ -304,3 +304,43 @@ def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
             defect = np.abs(factors.columns.T @ factors.columns - np.eye(shape[1])).max()
             assert defect < 100 * eps, name
     assert np.isnan(factorize(frame.at[0, 0].set(jnp.nan)).columns).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("kind", [ShiftedCholesky(), RepeatedGramSchmidt()])
+def test_passes_without_a_branch_meet_parallel_columns_and_tiny_ones(kind, dtype):
+    eps, factorize = float(jnp.finfo(dtype).eps), jax.jit(kind.factorize)
+    for size in (2, 4) if kind == RepeatedGramSchmidt() else (15, 16, 24):
+        unit = jnp.eye(size, dtype=dtype)
+        numbers = jnp.arange(1, size + 1, dtype=dtype)
+        for frame in (
+            unit.at[:, 1].set(unit[:, 0]),
+            jnp.outer(numbers, numbers + 2),
+            jnp.outer(unit[0], numbers),
+        ):
+            factors = factorize(frame)
+            product = factors.columns @ factors.triangle * factors.scale
+            atol = 40 * size * eps * float(jnp.abs(frame).max())
+            np.testing.assert_allclose(product, frame, atol=atol)
+            if kind == RepeatedGramSchmidt():
+                gram = factors.columns.T @ factors.columns
+                np.testing.assert_allclose(gram, np.eye(size), atol=20 * eps)
+    tiny = 1e-200 if dtype == jnp.float64 else 1e-25
+    factors = kind.factorize(jnp.diag(jnp.array([1, tiny], dtype)))
+    log_growth = jnp.log(jnp.diagonal(factors.triangle)) + jnp.log(factors.scale)
+    np.testing.assert_allclose(log_growth, np.log([1, tiny]), rtol=1e-6, atol=1e-6)
+
+
+def test_a_panel_hides_no_more_than_it_says():
+    """The last of 32 columns is nearly in the span of the others, and little is left of one in the next panel."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(33, 33)))[0]
+    triangle = np.eye(33)
+    triangle[:31, 31], triangle[31, 31] = 31**-0.5, 1e-5
+    triangle[:32, 32], triangle[32, 32] = 32**-0.5, 1e-8
+    frame = jnp.asarray(basis @ triangle)
+    factors = Panels().factorize(frame)
+    np.testing.assert_allclose(factors.triangle[32, 32], 1e-8, rtol=1e-3)
+    assert np.abs(factors.columns.T @ factors.columns - np.eye(33)).max() < 1e-3
+    triangle[31, 31] = 2e-6
+    factors = Panels().factorize(jnp.asarray(basis @ triangle))
+    assert strain(Panels(), frame, factors, 0.0).factorization > 1
