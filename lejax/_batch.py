@@ -41,6 +41,11 @@ def batch_min(x: Int[Array, ""]) -> Int[Array, ""]:
     return _batch_min_p.bind(x)
 
 
+def is_on_cpu() -> bool:
+    """Whether programs run on a CPU. `jax.lax.platform_dependent` would trace the ways of all platforms."""
+    return jax.default_backend() == "cpu"
+
+
 def call_in_cache(
     function: Callable[..., PyTree], arguments: tuple, frames: Sequence[Array]
 ) -> PyTree:
@@ -54,7 +59,7 @@ def call_in_cache(
     def call(arrays):
         return function(*eqx.combine(arrays, rest))
 
-    if jax.default_backend() == "cpu" and sum(frame.size for frame in frames) >= 1024:
+    if is_on_cpu() and sum(frame.size for frame in frames) >= 1024:
         call = _one_by_one(call)
     return call(arrays)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from ._batch import batch_all
+from ._batch import batch_all, is_on_cpu
 from ._factorization import (
     Cholesky,
     Factors,
@@ -119,9 +119,11 @@ def complete(
 
 
 def _exact_factors(frame: Float[Array, "d k"]) -> Factors:
-    return jax.lax.platform_dependent(
-        frame, cpu=Householder().factorize, default=ShiftedCholesky().factorize
-    )
+    """By the fastest way that is exact: no branch, but on a CPU."""
+    if is_on_cpu():
+        return Householder().factorize(frame)
+    few = frame.shape[1] <= 4
+    return (RepeatedGramSchmidt() if few else ShiftedCholesky()).factorize(frame)
 
 
 def grown(factors: Factors) -> Orthonormalized:
@@ -153,22 +155,14 @@ def orthonormalize(
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @jax.default_matmul_precision("highest")
 def _orthonormalize(orthonormalizer, frame, exact):
-    count = frame.shape[1]
-    kind = orthonormalizer or default_orthonormalizer(count)
-
-    def guarded(frame, exact):
-        factors = kind.factorize(frame)
-        used = strain(kind, frame, factors, 0.0).factorization
-        # A diverged member must not slow the batch: it may stay NaN.
-        is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
-        return complete(kind, frame, factors, is_good)
-
-    def repeated(frame, exact):  # a branch costs a GPU more than two passes
-        return (RepeatedGramSchmidt() if count <= 4 else ShiftedCholesky()).factorize(frame)
-
-    if orthonormalizer:
-        return grown(guarded(frame, exact))
-    return grown(jax.lax.platform_dependent(frame, exact, cpu=guarded, default=repeated))
+    if orthonormalizer is None and not is_on_cpu():
+        return grown(_exact_factors(frame))  # a branch costs a GPU more than two passes
+    kind = orthonormalizer or default_orthonormalizer(frame.shape[1])
+    factors = kind.factorize(frame)
+    used = strain(kind, frame, factors, 0.0).factorization
+    # A diverged member must not slow the batch: it may stay NaN.
+    is_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
+    return grown(complete(kind, frame, factors, is_good))
 
 
 @_orthonormalize.defjvp

@@ -10,7 +10,6 @@ from networks import Linear, driven_gru, random_tanh
 
 import lejax
 from lejax import training
-from lejax._orthonormalize import orthonormalize
 
 
 GRU, REST, INPUTS = driven_gru(size=5, num_steps=24)
@@ -321,13 +320,8 @@ def test_what_is_kept_is_not_orthonormalized_again():
 
         program = str(jax.make_jaxpr(lambda cell: jax.jit(jax.grad(penalty))(cell))(cell))
         assert "while[" not in program  # the loop that computes values alone
-        return program.count("= cholesky") / one
+        return program.count("= cholesky")
 
-    # The passes of all platforms.
-    one = str(jax.make_jaxpr(lambda x: orthonormalize(None, x))(jnp.ones((64, 8)))).count(
-        "= cholesky"
-    )
-    assert one > 0
     assert factorizations(CHECKPOINTED) == factorizations(DIRECT) == 1
     assert factorizations(lejax.CheckpointedAdjoint(5)) == 2
     assert factorizations(CHECKPOINTED, num_steps=1000) == 2  # more than 2 MiB of frames

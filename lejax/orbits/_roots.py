@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._batch import is_on_cpu
+
 
 Function = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 _SIDE_BY_SIDE = 256  # searches at a time on a GPU
@@ -99,7 +101,7 @@ def least_speed(
 
 def from_each(search: Callable[[PyTree], PyTree], guesses: PyTree) -> PyTree:
     """What `search` finds from each guess. On a CPU one after the other, each with its own number of steps."""
-    batch_size = None if jax.default_backend() == "cpu" else _SIDE_BY_SIDE
+    batch_size = None if is_on_cpu() else _SIDE_BY_SIDE
     return jax.lax.map(search, guesses, batch_size=batch_size)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from .._batch import is_on_cpu
 from .._check import check_concrete, check_count
 from .._closures import compiled, keep
 from .._signature import checked
@@ -240,7 +241,7 @@ def _for_each(function: Callable, batched: PyTree) -> PyTree:
     def one(arrays):
         return eqx.partition(function(*eqx.combine(arrays, rest)), eqx.is_array)[0]
 
-    if jax.default_backend() == "cpu":
+    if is_on_cpu():
         return jax.lax.map(one, arrays)
     return jax.vmap(one)(arrays)
 
