@@ -178,8 +178,8 @@ def _normalized(
     scaled = columns / jnp.where(is_zero, 1, largest)[None]
     lengths = jnp.sqrt(jnp.sum(scaled**2, axis=0))
     unit = scaled / jnp.where(is_zero, 1, lengths)[None]
-    rows, count = jnp.arange(1, len(columns) + 1, dtype=columns.dtype), columns.shape[1]
-    any_columns = jnp.sin(rows[:, None] * rows[None, :1] * jnp.arange(1, count + 1)[None])
+    places = [jnp.arange(1, count + 1, dtype=columns.dtype) for count in columns.shape]
+    any_columns = jnp.sin(places[0][:, None] * places[1][None])
     any_columns = any_columns / jnp.sqrt(jnp.sum(any_columns**2, axis=0))[None]
     return jnp.where(is_zero[None], any_columns, unit), largest * lengths
 

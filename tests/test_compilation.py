@@ -150,6 +150,7 @@ def test_the_ways_of_accelerators_give_the_same_numbers(every, k, monkeypatch):
 
     (_, exponents), slope = jax.value_and_grad(total, has_aux=True)(1.0)
     as_on_a_gpu(monkeypatch)
-    (_, others), other = jax.value_and_grad(total, has_aux=True)(1.0)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        (_, others), other = jax.value_and_grad(total, has_aux=True)(1.0)
     np.testing.assert_allclose(others, exponents, atol=1e-8)
     np.testing.assert_allclose(other, slope, rtol=1e-5)
