@@ -697,3 +697,14 @@ def test_what_a_panel_leaves_of_a_column_is_not_taken_for_the_column():
     exact = np.mean(np.linalg.slogdet(matrices).logabsdet)
     assert longest_of(run) > 1
     np.testing.assert_allclose(jnp.sum(run.exponents), exact, atol=1e-8)
+
+
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_a_block_ends_with_an_orthonormal_frame_even_if_its_last_step_is_a_shear(every):
+    """Of a column 1e-5 is left beside the others: one fast pass keeps it, and a frame that is orthonormal to 1e-6."""
+    matrices = random_products(20, 8, 0.5)
+    matrices[-1] = np.eye(8) + 1e5 * np.outer(np.eye(8)[0], np.ones(8))
+    run = lejax.lyapunov_spectrum(
+        _Product(), jnp.zeros(8), jnp.asarray(matrices), num_blocks=2, method=SequentialQR(every)
+    )
+    np.testing.assert_allclose(run.frame.T @ run.frame, np.eye(8), atol=1e-12)
