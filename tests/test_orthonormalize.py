@@ -263,7 +263,7 @@ def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder
         used = strain(orthonormalizer, frame, factors, 0.0).factorization
         assert bool(used <= 1) is is_good
     one_pass = Panels(width=2).factorize(frame).columns
-    taken = orthonormalize(Panels(width=2), frame, exact=False).columns
+    taken = orthonormalize_one_by_one(Panels(width=2), frame, exact=False).columns
     np.testing.assert_allclose(taken, one_pass, rtol=0, atol=1e-15)
 
 
