@@ -283,7 +283,7 @@ def _body_of(
         if known.longest == 1:
             point = _push(push, point, inputs)
         else:
-            point, _ = jax.lax.scan(step, point, (np.arange(known.longest), inputs))
+            point, _ = jax.lax.scan(step, point, (np.arange(known.longest, dtype=np.int32), inputs))
         is_one = True if known.longest == 1 else steps == 1
         return _count(
             point, [frame.orthonormalize(kind, is_last, is_one) for frame in point.frames]
