@@ -558,7 +558,7 @@ def test_products_are_in_highest_precision_whatever_the_global_default(method, i
         program = derivative if is_differentiated else run
         text = str(jax.make_jaxpr(program)(cell, jnp.zeros(20, jnp.float32)))
     products = text.count("dot_general[")
-    assert products > 10
+    assert products > (10 if isinstance(method, ParallelQR) or is_differentiated else 4)
     assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
