@@ -19,7 +19,7 @@ class Factors(NamedTuple):
     norms: Float[Array, " k"]  # |z_i| / scale
     cleared: Float[
         Array, " k"
-    ]  # |z_i| / scale less what was subtracted from it at first, if that hides nothing
+    ]  # norms after what was subtracted first, or more if that hides digits
     scale: Float[Array, ""]
 
 

@@ -97,18 +97,17 @@ class AdaptiveInterval(eqx.Module):
         used = jnp.maximum(strain, 0.5 / self.longest)
         possible = batch_min((0.9 * pushed.astype(used.dtype) / used).astype(jnp.int32))
         # An interval that the end of a block cut short tells little.
-        is_whole = pushed == steps
-        is_ripe = is_whole & (wait == 0)
+        is_whole, is_free = pushed == steps, wait == 0
+        is_ripe = is_whole & is_free
         whole, ripe = is_whole.astype(jnp.int32), is_ripe.astype(jnp.int32)
         longer = jnp.where(
             is_ripe, jnp.clip(possible, steps, jnp.minimum(2 * steps, self.longest)), steps
         )
         shorter = jnp.clip(possible, 1, jnp.maximum(pushed // 2, 1))
         # Rejections in a row are one: where a burst cuts a long interval down step by step, patience is not used up.
-        is_new = wait == 0
-        more = jnp.where(is_new, jnp.minimum(2 * patience, 64), patience)
+        more = jnp.where(is_free, jnp.minimum(2 * patience, 64), patience)
         return jnp.where(
             accepted,
             jnp.stack([longer, jnp.maximum(wait - whole, 0), jnp.maximum(patience - ripe, 1)]),
-            jnp.stack([shorter, jnp.where(is_new, patience, wait), more]),
+            jnp.stack([shorter, jnp.where(is_free, patience, wait), more]),
         )

@@ -248,16 +248,7 @@ def _by_interval(
         (start, sums, clock),
     )
     clock = _Clock.unpacked(clock)
-    return Growth(
-        point.vector,
-        point.frames,
-        sums.blocks[1:],
-        *sums.errors,
-        num_orthonormalizations=clock.number,
-        longest_interval=clock.longest,
-        first_bad_step=point.first_bad_step,
-        overlap_bias=jnp.zeros_like(sums.errors[0]),
-    )
+    return _growth(point, sums, clock.number, clock.longest)
 
 
 def _body_of(
@@ -332,13 +323,21 @@ def _by_known_intervals(
             None,
             jnp.sum(errors[:, np.sum(known.block == 0) :], axis=1),
         )
+    counted = known.steps[known.block > 0]
+    return _growth(
+        point, sums, jnp.asarray(counted.size, jnp.int32), jnp.asarray(counted.max(), jnp.int32)
+    )
+
+
+def _growth(point: _Point, sums: _Sums, number: Int[Array, ""], longest: Int[Array, ""]) -> Growth:
+    """What the last point and the sums of a run leave, and how many intervals there were, the longest of so many steps."""
     return Growth(
         point.vector,
         point.frames,
         sums.blocks[1:],
         *sums.errors,
-        num_orthonormalizations=jnp.asarray(np.sum(known.block > 0), jnp.int32),
-        longest_interval=jnp.asarray(known.steps[known.block > 0].max(), jnp.int32),
+        num_orthonormalizations=number,
+        longest_interval=longest,
         first_bad_step=point.first_bad_step,
         overlap_bias=jnp.zeros_like(sums.errors[0]),
     )
