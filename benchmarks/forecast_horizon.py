@@ -30,7 +30,7 @@ import optax
 from _forecasts import Encoded, cast, hear, run_on, steps_that_hold, train
 
 import lejax
-from lejax import training
+from lejax import reconstruction
 from lejax.cells import ALRNN, ClosedLoop, EchoStateCell, GRUCell, LRUCell, fit_readout
 from lejax.interop import from_dysts
 from lejax.systems import Flow
@@ -60,9 +60,9 @@ def end_of_hearing(model, points):
     # Now and then, as in training: the units that are not measured have not learned to be led at every step.
     points = points[-1 - (len(points) - 1) // FORCED_EVERY * FORCED_EVERY :]
     estimates = jax.vmap(model.observation.estimate)(points[1:])
-    forcing = training.SparseTeacherForcing(FORCED_EVERY)
+    forcing = reconstruction.SparseTeacherForcing(FORCED_EVERY)
     strengths = forcing.strengths(jnp.ones((), points.dtype), len(estimates))
-    states = training.forced_states(model, model.start(points[0]), estimates, strengths)
+    states = reconstruction.forced_states(model, model.start(points[0]), estimates, strengths)
     last = jnp.where(model.observation.determined(), estimates[-1], states[-1])
     return model(None, last)
 
@@ -127,15 +127,15 @@ def fit_almost_linear(series, valid, keys, toy, longest):
 
     def draw(key):
         cell = ALRNN.draw(size, size // 2, dtype=jnp.float32, key=key)
-        observation = training.IdentityObservation(series.shape[1], size, dtype=jnp.float32)
-        return training.ObservedCell(cell, observation)
+        observation = reconstruction.IdentityObservation(series.shape[1], size, dtype=jnp.float32)
+        return reconstruction.ObservedCell(cell, observation)
 
-    run = training.reconstruct(
+    run = reconstruction.reconstruct(
         eqx.filter_vmap(draw)(keys),
         series,
         valid,
         keys=keys,
-        forcing=training.SparseTeacherForcing(FORCED_EVERY),
+        forcing=reconstruction.SparseTeacherForcing(FORCED_EVERY),
         num_epochs=epochs,
         updates_per_epoch=updates,
         num_steps=length,

@@ -50,7 +50,7 @@ import jax.random as jr
 import numpy as np
 
 import lejax
-from lejax._statistics import standard_error
+from lejax._core.statistics import standard_error
 from lejax.interop import DystsField, from_dysts
 from lejax.systems import Flow
 

@@ -34,7 +34,7 @@ from _torch_spectra import make_run
 from jax.sharding import AxisType, PartitionSpec
 
 import lejax
-from lejax import embedding, training
+from lejax import populations
 
 
 SIZE = 32
@@ -62,7 +62,7 @@ def digits(seed, toy):
     images, labels = images[order].reshape(-1, 8, 8).astype(np.float32) / 16, labels[order]
     cut = 1400
     parts = [
-        training.row_task(images[part], labels[part], num_classes=10)
+        populations.row_task(images[part], labels[part], num_classes=10)
         for part in (slice(0, 128 if toy else cut), slice(cut, None))
     ]
     return *parts, jnp.asarray(images[cut:].reshape(-1, 8), float)
@@ -74,24 +74,24 @@ def uniform_scale(limit):
 
 
 def rank(x, y):
-    return embedding.spearman(x, y).value
+    return populations.spearman(x, y).value
 
 
 def seed_sets(kind, toy):
     """Rank correlations of the largest exponent with the final loss, one a seed set."""
     limits = jnp.geomspace(0.1, 2.0, 15 if toy else 30)
-    hyperparameters = training.Hyperparameters(scale=uniform_scale(limits))
+    hyperparameters = populations.Hyperparameters(scale=uniform_scale(limits))
     found = {}
     for seed in range(1 if toy else 3):
         examples, validation, stream = digits(seed, toy)
-        start = training.initialize_population(
+        start = populations.initialize_population(
             maker(kind, 8), hyperparameters, 10, key=jr.key(seed)
         )
-        end = training.train_population(start, examples, validation, num_epochs=2 if toy else 15)
+        end = populations.train_population(start, examples, validation, num_epochs=2 if toy else 15)
         loss = end.validation_loss[:, -1]
         for suffix, rows in (("_440_steps", stream[:440]), ("", stream)):
             first, last = (
-                training.population_spectra(
+                populations.population_spectra(
                     population, rows, num_exponents=1, transient=40
                 ).exponents[:, 0]
                 for population in (start, end)
@@ -101,7 +101,7 @@ def seed_sets(kind, toy):
                 f"spearman_lambda1_final{suffix}": rank(last, loss),
                 f"spearman_lambda1_initial{suffix}": rank(first, loss),
                 f"spearman_abs_lambda1_initial{suffix}": rank(jnp.abs(first), loss),
-                f"pearson_lambda1_initial{suffix}": embedding.pearson(first, loss).value,
+                f"pearson_lambda1_initial{suffix}": populations.pearson(first, loss).value,
             }.items():
                 found.setdefault(name, []).append(value)
     return found
@@ -114,9 +114,9 @@ def untrained_population(kind, toy):
     limits = jnp.exp(jr.uniform(keys[0], (count,), minval=jnp.log(0.1), maxval=jnp.log(2.0)))
     rates = jnp.exp(jr.uniform(keys[1], (count,), minval=jnp.log(1e-3), maxval=jnp.log(1e-2)))
     dropout = jr.uniform(keys[2], (count,), minval=0.0, maxval=0.4)
-    hyperparameters = training.Hyperparameters(uniform_scale(limits), rates, dropout)
+    hyperparameters = populations.Hyperparameters(uniform_scale(limits), rates, dropout)
     examples, validation, stream = digits(100, toy)
-    start = training.initialize_population(maker(kind, 8), hyperparameters, 10, key=jr.key(101))
+    start = populations.initialize_population(maker(kind, 8), hyperparameters, 10, key=jr.key(101))
     return start, examples, validation, stream[:440]
 
 
@@ -124,7 +124,7 @@ def study_population(kind, toy):
     """The same after their training, with spectra before, early and at the end."""
     start, examples, validation, stream = untrained_population(kind, toy)
     last = 3 if toy else 15
-    return training.train_population(
+    return populations.train_population(
         start,
         examples,
         validation,
@@ -147,7 +147,7 @@ def mean_over_repeats(statistic):
 def difference_over_repeats(truth, *predictions, axis=-1):
     """How much better the first half of the predictions ranks than the second."""
     half = len(predictions) // 2
-    mean = mean_over_repeats(embedding.spearman_statistic)
+    mean = mean_over_repeats(populations.spearman_statistic)
     return mean(truth, *predictions[:half], axis=axis) - mean(truth, *predictions[half:], axis=axis)
 
 
@@ -159,7 +159,7 @@ def agreement(prediction, truth, axis=-1):
 
 def table(exponents, early_loss, hyperparameters, target, toy):
     """Method -> scores of its out-of-fold predictions, and what the embedding is better by."""
-    chosen = embedding.Autoencoder(num_updates=10 if toy else 150)
+    chosen = populations.Autoencoder(num_updates=10 if toy else 150)
     spectra = exponents.astype(jnp.float32)  # enough for a fit, and faster
     early = jnp.log(early_loss)[:, None]
     logs = [jnp.log(hyperparameters.scale), jnp.log(hyperparameters.learning_rate)]
@@ -169,25 +169,25 @@ def table(exponents, early_loss, hyperparameters, target, toy):
     largest = exponents[:, :1]
     methods = {
         "embedding": (chosen, spectra),
-        "largest exponent": (embedding.Ridge(), largest),
-        "|largest exponent|": (embedding.Ridge(), jnp.abs(largest)),
-        "mean exponent": (embedding.Ridge(), exponents.mean(axis=1, keepdims=True)),
-        "ridge on the spectrum": (embedding.Ridge(), exponents),
-        "early validation loss": (embedding.Ridge(), early),
-        "hyperparameters": (embedding.Ridge(), jnp.concatenate([plain, squares], axis=1)),
+        "largest exponent": (populations.Ridge(), largest),
+        "|largest exponent|": (populations.Ridge(), jnp.abs(largest)),
+        "mean exponent": (populations.Ridge(), exponents.mean(axis=1, keepdims=True)),
+        "ridge on the spectrum": (populations.Ridge(), exponents),
+        "early validation loss": (populations.Ridge(), early),
+        "hyperparameters": (populations.Ridge(), jnp.concatenate([plain, squares], axis=1)),
         "ridge on spectrum and early loss": (
-            embedding.Ridge(),
+            populations.Ridge(),
             jnp.concatenate([exponents, early], axis=1),
         ),
     }
     statistics = {
-        "spearman": embedding.spearman_statistic,
-        "r_squared": embedding.r_squared_statistic,
+        "spearman": populations.spearman_statistic,
+        "r_squared": populations.r_squared_statistic,
         "good_or_bad": agreement,
     }
     scores, predictions = {}, {}
     for name, (regressor, features) in methods.items():
-        out = embedding.cross_validate(
+        out = populations.cross_validate(
             regressor,
             features,
             target.astype(features.dtype),
@@ -196,13 +196,13 @@ def table(exponents, early_loss, hyperparameters, target, toy):
         )
         predictions[name] = np.asarray(out, float)
         scores[name] = {
-            score: embedding.bootstrap(
+            score: populations.bootstrap(
                 mean_over_repeats(statistic), target, *predictions[name]
             )._asdict()
             for score, statistic in statistics.items()
         }
     better_by = {
-        name: embedding.bootstrap(
+        name: populations.bootstrap(
             difference_over_repeats, target, *predictions["embedding"], *other
         )._asdict()
         for name, other in predictions.items()
@@ -217,13 +217,13 @@ def table(exponents, early_loss, hyperparameters, target, toy):
 
 @eqx.filter_jit
 def judge_latent_codes(method, spectra, target):
-    splits = embedding.folds(jr.key(8), spectra.shape[0])
+    splits = populations.folds(jr.key(8), spectra.shape[0])
 
     def judge(split, key):
         model = method.fit(spectra, target, split, key=key)
         codes = jax.vmap(model.encode)(spectra)
         middle = jnp.nanmedian(jnp.where(split.training, target, jnp.nan))
-        classifier = embedding.fit_classifier(codes, target < middle, is_used=split.training)
+        classifier = populations.fit_classifier(codes, target < middle, is_used=split.training)
         right = (jax.vmap(classifier)(codes) > 0.5) == (target < middle)
         return split.test & right
 
@@ -233,7 +233,7 @@ def judge_latent_codes(method, spectra, target):
 def latent_classifier(method, spectra, target):
     """The share of unseen networks that a line in the latent space puts on the right side of the median."""
     right = judge_latent_codes(method, spectra, target.astype(spectra.dtype))
-    return embedding.bootstrap(np.mean, right)
+    return populations.bootstrap(np.mean, right)
 
 
 def time_spectra(population, stream, rounds):
@@ -303,8 +303,8 @@ def characters(toy):
     from pydoc_data.topics import topics
 
     text = re.sub("[^a-z]+", " ", " ".join(topics.values()).lower())[: 4_000 if toy else 30_000]
-    symbols, alphabet = training.encode_text(text)
-    task = training.next_symbol_task(
+    symbols, alphabet = populations.encode_text(text)
+    task = populations.next_symbol_task(
         symbols, num_symbols=len(alphabet), num_steps=30, dtype=jnp.float32
     )
     cut = int(0.8 * len(task.inputs))
@@ -317,8 +317,8 @@ def eeg(toy):
     with matplotlib.cbook.get_sample_data("eeg.dat") as file:
         series = np.frombuffer(file.read(), float).reshape(800, 4)
     series = ((series - series.mean(axis=0)) / series.std(axis=0)).astype(np.float32)
-    task = training.forecasting_task(series[:600], num_steps=20)
-    held_out = training.forecasting_task(series[600:], num_steps=20)
+    task = populations.forecasting_task(series[:600], num_steps=20)
+    held_out = populations.forecasting_task(series[600:], num_steps=20)
     return task, held_out, jnp.asarray(series[360:], float)
 
 
@@ -326,23 +326,23 @@ def other_task(kind, draw, batch_size, num_epochs, toy):
     """Rank correlations on another task, with intervals over the networks."""
     examples, validation, stream = draw(toy)
     limits = jnp.geomspace(0.1, 2.0, 6 if toy else 30)
-    start = training.initialize_population(
+    start = populations.initialize_population(
         maker(kind, examples.inputs.shape[-1]),
-        training.Hyperparameters(scale=uniform_scale(limits)),
+        populations.Hyperparameters(scale=uniform_scale(limits)),
         examples.num_outputs,
         key=jr.key(0),
     )
-    end = training.train_population(
+    end = populations.train_population(
         start, examples, validation, num_epochs=1 if toy else num_epochs, batch_size=batch_size
     )
     loss = end.validation_loss[:, -1]
     first, last = (
-        training.population_spectra(p, stream, num_exponents=1, transient=40).exponents[:, 0]
+        populations.population_spectra(p, stream, num_exponents=1, transient=40).exponents[:, 0]
         for p in (start, end)
     )
     return {
-        "spearman_abs_lambda1_final": embedding.spearman(jnp.abs(last), loss)._asdict(),
-        "spearman_lambda1_initial": embedding.spearman(first, loss)._asdict(),
+        "spearman_abs_lambda1_final": populations.spearman(jnp.abs(last), loss)._asdict(),
+        "spearman_lambda1_initial": populations.spearman(first, loss)._asdict(),
         "least_loss": float(loss.min()),
         "largest_loss": float(loss.max()),
     }
@@ -379,7 +379,7 @@ def study(kinds, arguments):
         trained = study_population(kind, toy)
         print(f"{kind}: population, {time.perf_counter() - clock:.0f} s", flush=True)
         loss = np.asarray(trained.validation_loss)
-        exponents = jax.vmap(jax.vmap(embedding.bound_lost))(trained.exponents)
+        exponents = jax.vmap(jax.vmap(populations.bound_lost))(trained.exponents)
         sound = np.isfinite(loss[:, -1]) & np.all(np.isfinite(exponents), axis=(1, 2))
         found["networks"] = len(sound)
         lost = np.any(np.isneginf(trained.exponents), axis=(1, 2))
@@ -415,15 +415,15 @@ def show(kind, found):
             print(f"  {task}: {found[task]}")
     for question in ("trained_spectrum", "early_spectrum"):
         rows = [
-            [name, *(str(embedding.Estimate(**scores[s])) for s in scores)]
+            [name, *(str(populations.Estimate(**scores[s])) for s in scores)]
             for name, scores in found[question]["scores"].items()
         ]
         print(f"\n{kind}: the final loss from the {question.replace('_', ' ')}")
         print(_harness.format_table(["method", "Spearman", "R2", "good or bad"], rows))
-        accuracy = embedding.Estimate(**found[question]["latent_classifier_accuracy"])
+        accuracy = populations.Estimate(**found[question]["latent_classifier_accuracy"])
         print(f"a line in the latent space puts {accuracy} on the right side of the median")
         for name, value in found[question]["embedding_better_by"].items():
-            print(f"  embedding better than {name} by {embedding.Estimate(**value)} in Spearman")
+            print(f"  embedding better than {name} by {populations.Estimate(**value)} in Spearman")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ import numpy as np
 import optax
 
 import lejax
-from lejax import measures, training
+from lejax import reconstruction
 
 
 DT = 0.01
-SCORE = training.DivergenceScore(num_steps=10_000)
+SCORE = reconstruction.DivergenceScore(num_steps=10_000)
 TRUE_SPECTRUM = np.array([0.9056, 0.0, -14.572])
 
 
@@ -69,7 +69,7 @@ def truth_against_itself(toy):
     for length in lengths:
         states = lejax.unroll(flow, jnp.array([1.0, 1.0, 20.0]), num_steps=2000 + 20 * length)
         pairs = states[2000:].reshape(10, 2, length, 3)
-        values = [float(measures.state_space_divergence(a, b)) for a, b in pairs]
+        values = [float(reconstruction.state_space_divergence(a, b)) for a, b in pairs]
         rows.append(
             {
                 "points": length,
@@ -118,12 +118,12 @@ def judge(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
                 "standard_error": spectrum.standard_error,
                 "kaplan_yorke_dimension": float(dimension),
                 "state_space_divergence": float(
-                    measures.state_space_divergence(test, free, key=jr.key(0))
+                    reconstruction.state_space_divergence(test, free, key=jr.key(0))
                 ),
                 "power_spectrum_distance": float(
-                    measures.power_spectrum_distance(test, free, smoothing=smoothing)
+                    reconstruction.power_spectrum_distance(test, free, smoothing=smoothing)
                 ),
-                "prediction_error": float(measures.prediction_error(model, test, ahead)),
+                "prediction_error": float(reconstruction.prediction_error(model, test, ahead)),
             }
         )
     return rows
@@ -134,16 +134,18 @@ def train_almost_linear(train, valid, toy):
 
     def draw(key):
         cell = lejax.cells.ALRNN.draw(size, 2, dtype=jnp.float32, key=key)
-        return training.ObservedCell(cell, training.IdentityObservation(3, size, dtype=jnp.float32))
+        return reconstruction.ObservedCell(
+            cell, reconstruction.IdentityObservation(3, size, dtype=jnp.float32)
+        )
 
     keys = jr.split(jr.key(0), seeds)
     epochs, updates, steps = (2, 3, 50) if toy else (2000, 50, 200)
-    return training.reconstruct(
+    return reconstruction.reconstruct(
         eqx.filter_vmap(draw)(keys),
         train,
         valid,
         keys=keys,
-        forcing=training.SparseTeacherForcing(16),
+        forcing=reconstruction.SparseTeacherForcing(16),
         num_epochs=epochs,
         updates_per_epoch=updates,
         num_steps=steps,
@@ -156,16 +158,18 @@ def train_shallow(train, valid, toy):
 
     def draw(key):
         cell = lejax.cells.ShallowPLRNN.draw(3, hidden, dtype=jnp.float32, key=key)
-        return training.ObservedCell(cell, training.IdentityObservation(3, 3, dtype=jnp.float32))
+        return reconstruction.ObservedCell(
+            cell, reconstruction.IdentityObservation(3, 3, dtype=jnp.float32)
+        )
 
     keys = jr.split(jr.key(1), seeds)
     epochs, updates, steps = (2, 3, 50) if toy else (400, 50, 100)
-    return training.reconstruct(
+    return reconstruction.reconstruct(
         eqx.filter_vmap(draw)(keys),
         train,
         valid,
         keys=keys,
-        forcing=training.AdaptiveTeacherForcing(decay=0.997),
+        forcing=reconstruction.AdaptiveTeacherForcing(decay=0.997),
         num_epochs=epochs,
         updates_per_epoch=updates,
         num_steps=steps,
@@ -191,11 +195,11 @@ def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_expone
     optimizer = optax.radam(optax.exponential_decay(3e-4, epochs * updates, 3e-2))
     results = {}
     for weight in (0.0, 0.003) if toy else (0.0, 0.003, 0.03):
-        term = training.SpectrumTerm(
+        term = reconstruction.SpectrumTerm(
             function, weight, num_exponents=num_exponents, num_steps=num_steps, dt=DT
         )
         clock = Clock()
-        trained = training.reconstruct(
+        trained = reconstruction.reconstruct(
             models,
             train,
             valid,
@@ -227,34 +231,34 @@ def eeg(toy):
     def draw(key):
         key_cell, key_observation = jr.split(key)
         cell = lejax.cells.ShallowPLRNN.draw(width, hidden, dtype=jnp.float32, key=key_cell)
-        observation = training.LinearObservation.draw(
+        observation = reconstruction.LinearObservation.draw(
             width, width, dtype=jnp.float32, key=key_observation
         )
-        return training.ObservedCell(cell, observation)
+        return reconstruction.ObservedCell(cell, observation)
 
     keys = jr.split(jr.key(3), seeds)
     clock = Clock()
-    run = training.reconstruct(
+    run = reconstruction.reconstruct(
         eqx.filter_vmap(draw)(keys),
         train,
         valid,
         keys=keys,
-        forcing=training.GeneralizedTeacherForcing(0.1),
+        forcing=reconstruction.GeneralizedTeacherForcing(0.1),
         num_epochs=epochs,
         updates_per_epoch=updates,
         num_steps=50,
         optimizer=optax.radam(optax.exponential_decay(3e-3, epochs * updates, 1e-2)),
-        score=training.DivergenceScore(num_steps=200 if toy else 2000),
+        score=reconstruction.DivergenceScore(num_steps=200 if toy else 2000),
         score_every=10,
     )
     jax.block_until_ready(run.training_loss)
     spent = clock.read()
     reference = {
         "state_space_divergence": float(
-            measures.state_space_divergence(test, train[: len(test)], key=jr.key(0))
+            reconstruction.state_space_divergence(test, train[: len(test)], key=jr.key(0))
         ),
         "power_spectrum_distance": float(
-            measures.power_spectrum_distance(test, train[: len(test)], smoothing=5.0)
+            reconstruction.power_spectrum_distance(test, train[: len(test)], smoothing=5.0)
         ),
     }
     rows = judge(run, test, dt=1 / 160, smoothing=5.0, ahead=5)
@@ -315,8 +319,8 @@ def main():
 
     steps = 50 if toy else 200
     for name, function, forcing, length in (
-        ("almost_linear", almost_linear_distance, training.SparseTeacherForcing(16), steps),
-        ("shallow", shallow_distance, training.GeneralizedTeacherForcing(0.15), steps // 2),
+        ("almost_linear", almost_linear_distance, reconstruction.SparseTeacherForcing(16), steps),
+        ("shallow", shallow_distance, reconstruction.GeneralizedTeacherForcing(0.15), steps // 2),
     ):
         found = spectrum_term(
             runs[name],

@@ -171,16 +171,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # the help could not be printed
         return _fail("lejax", f"cannot print: {error.strerror}.", 1)
     try:
-        from . import _command
+        from ._command_line import command
 
         try:
             if args.command == "info":
-                _command.info()
+                command.info()
             else:
-                _command.spectrum(args, started)
-        except _command.BadInput as error:
+                command.spectrum(args, started)
+        except command.BadInput as error:
             return _fail(f"lejax {args.command}", str(error), 2)
-        except _command.NotPrinted as error:
+        except command.NotPrinted as error:
             return _fail(f"lejax {args.command}", str(error), 1)
     except KeyboardInterrupt:
         return _fail("lejax", "interrupted.", 130)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lejax import _array_files
-from lejax._array_files import load_arrays
+from lejax._core import array_files
+from lejax._core.array_files import load_arrays
 
 
 def npy(array, **kwargs):
@@ -190,7 +190,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_file_gets_one_sentence(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(_array_files, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(array_files, "MAX_BYTES", 1_000_000)
     name, content, message = BAD_FILES[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -226,7 +226,7 @@ def test_an_honest_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     zeros = npy(np.zeros(8_000_000))
     path.write_bytes(zipped(("a.npy", zeros), method=zipfile.ZIP_DEFLATED))
     assert load_arrays(path)["a"].shape == (8_000_000,)
-    monkeypatch.setattr(_array_files, "SMALL", 2**20)
+    monkeypatch.setattr(array_files, "SMALL", 2**20)
     tracemalloc.start()
     try:
         with pytest.raises(

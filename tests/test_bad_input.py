@@ -27,11 +27,10 @@ from lejax.cells import (
     RNNCell,
     S4DCell,
     S6Cell,
-    SkewRNN,
     Stack,
     fit_readout,
 )
-from lejax.systems import Flow, Henon, Logistic, Lorenz63
+from lejax.systems import Flow, Henon, Logistic, Lorenz63, SkewRNN
 
 
 CELL, STATE, INPUTS = driven_gru(size=4, num_steps=30)
@@ -480,12 +479,12 @@ MORE_CASES = {
         r"exponents is a masked array: leave the masked values out",
     ),
     "masked correlation": (
-        lambda: lejax.embedding.pearson(COLUMN, np.ma.masked_less(COLUMN, 0.5)),
+        lambda: lejax.populations.pearson(COLUMN, np.ma.masked_less(COLUMN, 0.5)),
         TypeError,
         r"y is a masked array",
     ),
     "masked sample": (
-        lambda: lejax.embedding.bootstrap(np.mean, np.ma.masked_less(COLUMN, 0.5)),
+        lambda: lejax.populations.bootstrap(np.mean, np.ma.masked_less(COLUMN, 0.5)),
         TypeError,
         r"samples\[0\] is a masked array",
     ),
@@ -520,12 +519,12 @@ MORE_CASES = {
         r"exponents must be real, got complex128",
     ),
     "complex series": (
-        lambda: lejax.measures.state_space_divergence(SERIES, SERIES + 1j),
+        lambda: lejax.reconstruction.state_space_divergence(SERIES, SERIES + 1j),
         TypeError,
         r"generated must be real, got complex128",
     ),
     "complex correlation": (
-        lambda: lejax.embedding.pearson(COLUMN, COLUMN + 1j),
+        lambda: lejax.populations.pearson(COLUMN, COLUMN + 1j),
         TypeError,
         r"y must be real",
     ),
@@ -546,7 +545,7 @@ MORE_CASES = {
         r"key must be a key such as jax\.random\.key\(7\), got 7",
     ),
     "keys for a key": (
-        lambda: lejax.embedding.folds(jr.split(jr.key(0), 3), 20),
+        lambda: lejax.populations.folds(jr.split(jr.key(0), 3), 20),
         ValueError,
         r"key must be one key, got shape \(3,\); use jax\.vmap for a batch",
     ),
@@ -606,32 +605,32 @@ MORE_CASES = {
         r"growth must hold factors of at least 0, but some are negative or NaN",
     ),
     "diverged codes": (
-        lambda: lejax.embedding.principal_components(SERIES.at[3, 1].set(jnp.nan)),
+        lambda: lejax.populations.principal_components(SERIES.at[3, 1].set(jnp.nan)),
         ValueError,
         r"codes holds 1 non-finite value out of 100",
     ),
     "confidence": (
-        lambda: lejax.embedding.pearson(COLUMN, COLUMN**2, confidence_level=95),
+        lambda: lejax.populations.pearson(COLUMN, COLUMN**2, confidence_level=95),
         ValueError,
         r"confidence_level must lie between 0 and 1, got 95",
     ),
     "penalty": (
-        lambda: lejax.embedding.fit_classifier(SERIES, SERIES[:, 0] > 0, penalty=-1.0),
+        lambda: lejax.populations.fit_classifier(SERIES, SERIES[:, 0] > 0, penalty=-1.0),
         ValueError,
         r"penalty must be positive and finite, got -1\.0",
     ),
     "penalties": (
-        lambda: lejax.embedding.Ridge((0.1, float("nan"))),
+        lambda: lejax.populations.Ridge((0.1, float("nan"))),
         ValueError,
         r"penalties\[1\] must not be negative and must be finite, got nan",
     ),
     "learning rate": (
-        lambda: lejax.embedding.Autoencoder(learning_rate=-1e-3),
+        lambda: lejax.populations.Autoencoder(learning_rate=-1e-3),
         ValueError,
         r"learning_rate must be positive and finite, got -0\.001",
     ),
     "latent size": (
-        lambda: lejax.embedding.Autoencoder(latent_size=-2),
+        lambda: lejax.populations.Autoencoder(latent_size=-2),
         ValueError,
         r"latent_size must be an integer of at least 1, got -2",
     ),
@@ -641,12 +640,12 @@ MORE_CASES = {
         r"initial_error must be positive, got -0\.001",
     ),
     "more bins than memory": (
-        lambda: lejax.measures.state_space_divergence(SERIES, SERIES, num_bins=2**31 - 1),
+        lambda: lejax.reconstruction.state_space_divergence(SERIES, SERIES, num_bins=2**31 - 1),
         ValueError,
         r"num_bins is 2147483647, which makes 2147483647\^2 bins, but there is memory for",
     ),
     "more samples than memory": (
-        lambda: lejax.measures.state_space_divergence(
+        lambda: lejax.reconstruction.state_space_divergence(
             jnp.ones((9, 6)), jnp.ones((9, 6)), num_samples=2**30, key=jr.key(0)
         ),
         ValueError,
@@ -816,9 +815,9 @@ def test_float16_is_raised_where_linear_algebra_needs_it():
     angles = lejax.principal_angles(vectors[:, :2], vectors[:, 2:])
     exact = vectors.astype(jnp.float32)
     np.testing.assert_allclose(angles, lejax.principal_angles(exact[:, :2], exact[:, 2:]))
-    components = lejax.embedding.principal_components(vectors)
+    components = lejax.populations.principal_components(vectors)
     np.testing.assert_allclose(
-        components.variances, lejax.embedding.principal_components(exact).variances
+        components.variances, lejax.populations.principal_components(exact).variances
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import lejax
-from lejax._tangent_dynamics import random_frame
+from lejax._engine.tangent_dynamics import random_frame
 
 
 GRU = eqx.nn.GRUCell(2, 128, key=jr.key(0))

@@ -11,8 +11,8 @@ from block_cells import Gate, LowRank
 
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR
-from lejax._blocks import open_frames
-from lejax._frames import close_frames
+from lejax._engine.blocks import open_frames
+from lejax._engine.frames import close_frames
 from lejax.cells import GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import lejax
-from lejax.run import _checkpoint, long_run
+from lejax._core import checkpoint
+from lejax.run import long_run
 
 
 CELL = lejax.cells.RNNCell(2, 3, key=jr.key(0))
@@ -36,7 +37,7 @@ def assert_equal(a, b):
 
 def run_and_stop(saves, *args, **kwargs):
     """A long run that dies, as far as Python can see, right after so many checkpoints."""
-    save, count = _checkpoint.save, []
+    save, count = checkpoint.save, []
 
     def dying(*args):
         save(*args)
@@ -45,7 +46,7 @@ def run_and_stop(saves, *args, **kwargs):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_checkpoint, "save", dying)
+        patch.setattr(checkpoint, "save", dying)
         with pytest.raises(KeyboardInterrupt):
             long_run(*args, **kwargs)
 
@@ -68,14 +69,14 @@ import jax
 import jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
 import lejax
-from lejax.run import _checkpoint
+from lejax._core import checkpoint
 
-save = _checkpoint.save
+save = checkpoint.save
 def slowly(*args):  # so that there is time to kill this process before it is done
     save(*args)
     time.sleep(0.05)
 
-_checkpoint.save = slowly
+checkpoint.save = slowly
 lejax.run.long_run(
     lejax.systems.Henon(), jnp.zeros(2), num_steps=6_000, chunk_steps=150, checkpoint=sys.argv[1]
 )
@@ -85,13 +86,13 @@ lejax.run.long_run(
 def test_kill_9_loses_at_most_one_chunk(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)])
-    while not path.exists() or int(_checkpoint.read(path).arrays["step"]) < 600:
+    while not path.exists() or int(checkpoint.read(path).arrays["step"]) < 600:
         assert child.poll() is None
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     # What it wrote is whole, wherever it was hit.
-    step = int(_checkpoint.read(path).arrays["step"])
+    step = int(checkpoint.read(path).arrays["step"])
     assert 600 <= step < 6_000
 
     henon, run = lejax.systems.Henon(), {"num_steps": 6_000, "chunk_steps": 150}
@@ -115,7 +116,7 @@ def test_a_complete_checkpoint_is_returned_at_once(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", refuse)
-    monkeypatch.setattr(_checkpoint, "save", refuse)
+    monkeypatch.setattr(checkpoint, "save", refuse)
     assert_equal(long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN), first)
 
 
@@ -141,7 +142,7 @@ def test_a_run_with_a_smaller_tolerance_goes_on(tmp_path):
 
 def test_seconds_between_writes(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(_checkpoint, "save", lambda *args: saved.append(int(args[2]["step"])))
+    monkeypatch.setattr(checkpoint, "save", lambda *args: saved.append(int(args[2]["step"])))
     path = tmp_path / "run.npz"
     long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, checkpoint_seconds=1e3, **RUN)
     assert saved == [60, 700]  # the first and the last
@@ -240,15 +241,15 @@ def test_damaged_and_foreign_files_are_refused(finished, tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
-    _checkpoint.save(path, {"a": 1}, {"x": np.arange(3)})
+    checkpoint.save(path, {"a": 1}, {"x": np.arange(3)})
 
     def fail(descriptor):
         raise OSError("no space")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        _checkpoint.save(path, {"a": 1}, {"x": np.arange(4)})
-    np.testing.assert_array_equal(_checkpoint.load(path, {"a": 1})["x"], np.arange(3))
+        checkpoint.save(path, {"a": 1}, {"x": np.arange(4)})
+    np.testing.assert_array_equal(checkpoint.load(path, {"a": 1})["x"], np.arange(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -262,7 +263,7 @@ def test_content_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", spy)
     monkeypatch.setattr(os, "replace", lambda *args: (done.append("name"), replace(*args)))
-    _checkpoint.save(tmp_path / "a.npz", {}, {"x": np.arange(3)})
+    checkpoint.save(tmp_path / "a.npz", {}, {"x": np.arange(3)})
     assert done == ["content", "name", "folder"]
 
 
@@ -270,8 +271,8 @@ def test_content_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):
 def test_every_dtype_survives(tmp_path, dtype):
     path = tmp_path / "a.npz"
     arrays = {"x": np.asarray(jnp.arange(4).astype(dtype)), "y": np.asarray(jnp.ones((), dtype))}
-    _checkpoint.save(path, {}, arrays)
-    loaded = _checkpoint.load(path, {})
+    checkpoint.save(path, {}, arrays)
+    loaded = checkpoint.load(path, {})
     assert_equal(loaded, arrays)
 
 
@@ -280,7 +281,7 @@ def halfway(tmp_path_factory):
     """A run that was stopped after 60 skipped and 320 counted steps."""
     path = tmp_path_factory.mktemp("halfway") / "run.npz"
     run_and_stop(3, CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
-    content = _checkpoint.read(path)
+    content = checkpoint.read(path)
     assert int(content.arrays["step"]) == 380
     return content
 
@@ -320,7 +321,7 @@ def test_contents_that_make_no_sense_are_refused(halfway, tmp_path, name):
     path = tmp_path / "run.npz"
     arrays = halfway.arrays | NONSENSE[name]
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    _checkpoint.save(path, halfway.identity, arrays)
+    checkpoint.save(path, halfway.identity, arrays)
     before = path.read_bytes()
     (key,) = NONSENSE[name]
     # Where lengths do not add up, the step may be what is wrong.
@@ -333,7 +334,7 @@ def test_contents_that_make_no_sense_are_refused(halfway, tmp_path, name):
 
 def test_contents_as_they_were_go_on(halfway, tmp_path):
     path = tmp_path / "run.npz"
-    _checkpoint.save(path, halfway.identity, halfway.arrays)
+    checkpoint.save(path, halfway.identity, halfway.arrays)
     resumed = long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
     assert_equal(resumed, long_run(CELL, jnp.zeros(3), INPUTS, **RUN))
 
@@ -344,10 +345,10 @@ def test_blocks_that_joined_are_powers_of_two_of_the_first(tmp_path, ends):
     run = {"tolerance": 1e-9, "num_blocks": 2, "chunk_steps": 200}
     path = tmp_path / "run.npz"
     run_and_stop(12, henon, jnp.zeros(2), checkpoint=path, **run)
-    content = _checkpoint.read(path)
+    content = checkpoint.read(path)
     assert content.arrays["tally.ends"].tolist() == [800, 1600, 2400, 3200]
     arrays = content.arrays | {"tally.ends": np.array(ends)}
-    _checkpoint.save(path, content.identity, arrays)
+    checkpoint.save(path, content.identity, arrays)
     with pytest.raises(ValueError, match=r"is damaged: its tally\.(ends|lengths)"):
         long_run(henon, jnp.zeros(2), checkpoint=path, **run)
 
@@ -380,7 +381,7 @@ def test_a_header_of_another_kind_is_refused(tmp_path, name):
 
 def test_corrupted_files_never_escape_as_another_error(halfway, tmp_path):
     path = tmp_path / "run.npz"
-    _checkpoint.save(path, halfway.identity, halfway.arrays)
+    checkpoint.save(path, halfway.identity, halfway.arrays)
     original, rng = path.read_bytes(), np.random.default_rng(0)
     sentences = []
     for _ in range(300):
@@ -389,7 +390,7 @@ def test_corrupted_files_never_escape_as_another_error(halfway, tmp_path):
             content[rng.integers(len(content))] = rng.integers(256)
         path.write_bytes(content[: rng.integers(1, 2 * len(content))])
         try:
-            _checkpoint.read(path)
+            checkpoint.read(path)
         except ValueError as error:
             sentences.append(str(error))
     assert len(sentences) > 200
@@ -404,7 +405,7 @@ def test_a_link_is_not_written_through(tmp_path):
         with pytest.raises(ValueError, match=r"run\.npz' is a symbolic link, which would be rep"):
             long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
         with pytest.raises(ValueError, match="is a symbolic link"):
-            _checkpoint.save(path, {}, {})
+            checkpoint.save(path, {}, {})
         path.unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine").read_text() == "mine"
@@ -431,8 +432,8 @@ def test_a_path_that_cannot_be_is_refused_before_the_run(
 
 def test_the_longest_name_is_written(tmp_path):
     path = tmp_path / ("x" * 251 + ".npz")
-    _checkpoint.save(_checkpoint.check_file(path), {"a": 1}, {"x": np.arange(3)})
-    np.testing.assert_array_equal(_checkpoint.load(path, {"a": 1})["x"], np.arange(3))
+    checkpoint.save(checkpoint.check_file(path), {"a": 1}, {"x": np.arange(3)})
+    np.testing.assert_array_equal(checkpoint.load(path, {"a": 1})["x"], np.arange(3))
 
 
 def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_path):
@@ -440,7 +441,7 @@ def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 4000, time.time() - 4000))
-    _checkpoint.check_file(tmp_path / "run.npz")
+    checkpoint.check_file(tmp_path / "run.npz")
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
@@ -472,11 +473,11 @@ def test_a_derivative_of_its_own_is_part_of_the_program(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from lejax.run import _checkpoint
-path, number = _checkpoint.check_file(sys.argv[1]), int(sys.argv[2])
+from lejax._core import checkpoint
+path, number = checkpoint.check_file(sys.argv[1]), int(sys.argv[2])
 for i in range(150):
     arrays = {"x": np.full(20_000 + 500 * number, i), "step": np.asarray(i)}
-    _checkpoint.save(path, {"a": 1}, arrays)
+    checkpoint.save(path, {"a": 1}, arrays)
 """
 
 
@@ -490,7 +491,7 @@ def test_two_writers_and_a_reader(tmp_path):
     lengths, reads = set(), 0
     try:
         while any(child.poll() is None for child in children):
-            arrays = _checkpoint.load(path, {"a": 1})
+            arrays = checkpoint.load(path, {"a": 1})
             if arrays is not None:
                 assert np.all(arrays["x"] == arrays["step"])
                 lengths.add(len(arrays["x"]))
@@ -509,8 +510,8 @@ def test_threads_of_one_process_do_not_meet(tmp_path):
 
     def write(number):
         for _ in range(30):
-            _checkpoint.save(path, {"a": 1}, {"x": np.full(4000, number)})
-            x = _checkpoint.load(path, {"a": 1})["x"]
+            checkpoint.save(path, {"a": 1}, {"x": np.full(4000, number)})
+            x = checkpoint.load(path, {"a": 1})["x"]
             assert np.all(x == x[0])
 
     with ThreadPoolExecutor(3) as pool:
@@ -528,12 +529,12 @@ def test_no_pickle_and_a_readable_header(finished):
 
 def test_a_large_array_has_one_fingerprint_however_it_is_stored():
     rows = np.arange(3_000_000.0).reshape(-1, 3)
-    assert _checkpoint.identify("x", rows) == _checkpoint.identify("x", jnp.asarray(rows))
+    assert checkpoint.identify("x", rows) == checkpoint.identify("x", jnp.asarray(rows))
     fortran = np.asfortranarray(rows)
-    assert _checkpoint.identify("x", rows) == _checkpoint.identify("x", fortran)
+    assert checkpoint.identify("x", rows) == checkpoint.identify("x", fortran)
     changed = rows.copy()
     changed[-1, -1] += 1e-9
-    assert _checkpoint.identify("x", rows) != _checkpoint.identify("x", changed)
+    assert checkpoint.identify("x", rows) != checkpoint.identify("x", changed)
 
 
 def test_low_precision_states_resume(tmp_path):
@@ -551,9 +552,9 @@ def test_low_precision_states_resume(tmp_path):
 @pytest.fixture(scope="module")
 def population(tmp_path_factory):
     """Two networks that remember four epochs and two spectra, and their file."""
-    fresh = lejax.training.initialize_population(
+    fresh = lejax.populations.initialize_population(
         lambda key: lejax.cells.RNNCell(1, 3, key=key),
-        lejax.training.Hyperparameters(scale=jnp.ones(2)),
+        lejax.populations.Hyperparameters(scale=jnp.ones(2)),
         2,
         key=jr.key(0),
     )
@@ -569,25 +570,25 @@ def population(tmp_path_factory):
     history = (losses[:, 1:], losses, spectra, spectra, spectra.astype(jnp.int32))
     trained = eqx.tree_at(histories, fresh, (*history, jnp.array([0, 4], jnp.int32)))
     path = tmp_path_factory.mktemp("population") / "population.npz"
-    lejax.training.save_population(path, trained)
-    return fresh, trained, _checkpoint.read(path)
+    lejax.populations.save_population(path, trained)
+    return fresh, trained, checkpoint.read(path)
 
 
 def test_a_population_comes_back_with_its_history(population, tmp_path):
     fresh, trained, content = population
     path = tmp_path / "population.npz"
-    _checkpoint.save(path, *content)
+    checkpoint.save(path, *content)
     for like in (fresh, trained):
-        loaded = lejax.training.load_population(path, like)
+        loaded = lejax.populations.load_population(path, like)
         weights = [eqx.filter(p.networks, eqx.is_inexact_array) for p in (loaded, trained)]
         assert_equal(*weights)
         assert_equal(jr.key_data(loaded.key), jr.key_data(trained.key))
         assert (loaded.epoch, loaded.exponents.shape) == (4, (2, 2, 3))
         assert loaded.spectrum_epochs.tolist() == [0, 4]
     (tmp_path / "link.npz").symlink_to(path)  # to read through a link does no harm
-    assert lejax.training.load_population(tmp_path / "link.npz", fresh).epoch == 4
+    assert lejax.populations.load_population(tmp_path / "link.npz", fresh).epoch == 4
     with pytest.raises(ValueError, match="is a symbolic link"):
-        lejax.training.save_population(tmp_path / "link.npz", fresh)
+        lejax.populations.save_population(tmp_path / "link.npz", fresh)
 
 
 POPULATIONS = {
@@ -613,7 +614,7 @@ def test_a_population_that_makes_no_sense_is_refused(population, tmp_path, name)
     fresh, _, (identity, arrays) = population
     path = tmp_path / "population.npz"
     arrays = {n: a for n, a in (arrays | POPULATIONS[name]).items() if a is not None}
-    _checkpoint.save(path, identity, arrays)
+    checkpoint.save(path, identity, arrays)
     with pytest.raises(ValueError, match=r"population\.npz' is damaged: it") as caught:
-        lejax.training.load_population(path, fresh)
+        lejax.populations.load_population(path, fresh)
     assert "\n" not in str(caught.value)

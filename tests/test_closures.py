@@ -13,8 +13,8 @@ import optax
 import pytest
 
 import lejax
-from lejax import indicators, orbits, training
-from lejax._closures import keep
+from lejax import indicators, orbits, populations, reconstruction, training
+from lejax._core.closures import keep
 from lejax.systems import Flow, Henon
 
 
@@ -200,15 +200,15 @@ def _flossed(num_updates):
 
 
 def _grown(num_epochs):
-    population = training.initialize_population(
+    population = populations.initialize_population(
         lambda key: Squashing(jr.normal(key, (2, 2))),
-        training.Hyperparameters(scale=jnp.ones(2)),
+        populations.Hyperparameters(scale=jnp.ones(2)),
         2,
         key=jr.key(0),
     )
     inputs, targets = jr.normal(jr.key(1), (8, 5, 2)), jnp.tile(jnp.arange(8)[:, None] % 2, 5)
-    task = training.Examples(inputs, targets, jnp.ones((8, 5)), 2)
-    run = training.train_population(population, task, task, num_epochs=num_epochs, batch_size=8)
+    task = populations.Examples(inputs, targets, jnp.ones((8, 5)), 2)
+    run = populations.train_population(population, task, task, num_epochs=num_epochs, batch_size=8)
     assert run.networks.cell.function is squash
     return run.networks.cell.weight
 
@@ -216,11 +216,11 @@ def _grown(num_epochs):
 def _reconstructed(num_epochs):
     def model(key):
         cell = Squashing(jr.normal(key, (2, 2)))
-        return training.ObservedCell(cell, training.IdentityObservation(2, 2))
+        return reconstruction.ObservedCell(cell, reconstruction.IdentityObservation(2, 2))
 
     keys = jr.split(jr.key(0), 2)
     series = jnp.sin(jnp.arange(60.0)[:, None] / 4 + jnp.arange(2.0))
-    run = training.reconstruct(
+    run = reconstruction.reconstruct(
         eqx.filter_vmap(model)(keys),
         series,
         series,

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import lejax
-from lejax import _command, _report
 from lejax.__main__ import main
+from lejax._command_line import command, output
 
 
 SMALL = ("spectrum", "-k", "2", "--steps", "60", "--transient", "10")
@@ -186,7 +186,7 @@ def test_what_stands_below_an_upper_bound_is_one():
     spectrum = lejax.lyapunov_spectrum(lorenz, jnp.ones(3), num_steps=100)
     for counts, bounds in (([0, 3, 0], [2, 3]), ([1, 0, 0], [1, 2, 3]), ([0, 0, 0], [])):
         marked = eqx.tree_at(lambda s: s.diagnostics.unresolved, spectrum, jnp.array(counts))
-        lines = _report._table(marked, 20)
+        lines = output._table(marked, 20)
         assert [int(line[:4]) for line in lines[1:4] if line[5] == "<"] == bounds
         assert len(lines) == 4 + bool(bounds)
         assert not bounds or lines[4].startswith(f"< {len(bounds)} of 3 are upper bounds")
@@ -218,12 +218,12 @@ def test_float32_and_an_interval_that_is_found(run, tmp_path):
 def test_each_derived_number_has_its_own_error():
     henon = lejax.systems.Henon()
     spectrum = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=600, transient=50)
-    report = _report.make_report(spectrum, {}, {}, {})
+    made = output.make_report(spectrum, {}, {}, {})
     dimension = lejax.jackknife(spectrum, lambda e: lejax.kaplan_yorke_dimension(e, 2))
     entropy = lejax.jackknife(spectrum, lejax.kolmogorov_sinai_entropy)
-    np.testing.assert_allclose(report.dimension, dimension, rtol=1e-9)
-    np.testing.assert_allclose(report.entropy, entropy, rtol=1e-9)
-    assert report.dimension[1] != pytest.approx(report.entropy[1], rel=0.1)
+    np.testing.assert_allclose(made.dimension, dimension, rtol=1e-9)
+    np.testing.assert_allclose(made.entropy, entropy, rtol=1e-9)
+    assert made.dimension[1] != pytest.approx(made.entropy[1], rel=0.1)
 
 
 def test_the_interval_is_that_of_the_function(run, tmp_path):
@@ -351,7 +351,7 @@ def test_names_that_are_not_utf8(run, linear, tmp_path, monkeypatch):
 def test_what_the_terminal_cannot_show_is_escaped(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    _command._say("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    command._say("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
     assert written.getvalue() == b"caf\\xe9\n"
 
 
@@ -492,7 +492,7 @@ def test_too_little_memory_is_one_sentence(run, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(_command, "long_run", fail)
+    monkeypatch.setattr(command, "long_run", fail)
     status, out, err = run(*SMALL)
     assert (status, out) == (2, "")
     assert err.startswith("lejax spectrum: the run does not fit into memory; ")
@@ -503,7 +503,7 @@ def test_another_error_of_jax_is_not_hidden(run, monkeypatch):
     def fail(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
-    monkeypatch.setattr(_command, "long_run", fail)
+    monkeypatch.setattr(command, "long_run", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
         run(*SMALL)
 
@@ -512,7 +512,7 @@ def test_ctrl_c(run, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_command, "long_run", interrupt)
+    monkeypatch.setattr(command, "long_run", interrupt)
     assert run(*SMALL) == (130, "", "lejax: interrupted.\n")
 
 
@@ -526,7 +526,7 @@ def test_a_failed_write_leaves_the_old_files_and_no_other(tmp_path):
 
     writers = {path: lambda file: file.write(b"new"), tmp_path / "spectrum.npz": fail}
     with pytest.raises(OSError, match="disk full"):
-        _report._write_whole(writers)
+        output._write_whole(writers)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -558,7 +558,7 @@ def test_a_name_that_cannot_be_taken_gives_the_others_back(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(PermissionError, match="locked"):
-        _report._write_whole({path: lambda file: file.write(b"new") for path in paths})
+        output._write_whole({path: lambda file: file.write(b"new") for path in paths})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "c": "old"}
 
 
@@ -566,7 +566,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     (tmp_path / "elsewhere").write_text("mine")
     path = tmp_path / "spectrum.json"
     path.symlink_to("elsewhere")
-    _report._write_whole({path: lambda file: file.write(b"new")})
+    output._write_whole({path: lambda file: file.write(b"new")})
     assert (tmp_path / "elsewhere").read_text() == "mine"
     assert path.read_text() == "new"
 
@@ -582,7 +582,7 @@ def test_a_figure_that_fails_leaves_no_other_file(run, monkeypatch, tmp_path):
     def fail(report):
         raise ValueError("no figure")
 
-    monkeypatch.setattr(_report, "_draw", fail)
+    monkeypatch.setattr(output, "_draw", fail)
     with pytest.raises(ValueError, match="no figure"):
         run(*SMALL)
     assert list((tmp_path / "lejax-spectrum").iterdir()) == []
@@ -611,7 +611,7 @@ def test_a_long_table_shows_both_ends():
         result=lejax.RESULTS.successful,
     )
     for width in (20, 80, 200):
-        lines = _report._table(spectrum, width)
+        lines = output._table(spectrum, width)
         assert max(map(len, lines)) <= max(width, 29)
         shown = [int(word) for line in lines for word in line.split() if word.isdigit()]
         assert sorted(shown) == [*range(1, 48), 105, *range(153, 201)]
@@ -627,8 +627,8 @@ def test_a_name_always_stands_for_a_file(tmp_path, monkeypatch):
         seen.append(path.exists() and path.read_bytes())
         replace(source, target)
 
-    monkeypatch.setattr(_report.os, "replace", watched)
-    _report._write_whole({path: lambda file: file.write(b"new")})
+    monkeypatch.setattr(output.os, "replace", watched)
+    output._write_whole({path: lambda file: file.write(b"new")})
     assert seen == [b"old"]
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

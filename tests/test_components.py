@@ -9,9 +9,9 @@ import pytest
 
 import lejax
 from lejax import DeclaredBlocks, SequentialQR
-from lejax._components import FoundBlocks, _find, _merge_small, _strongly_connected
-from lejax._dependencies import dependencies
-from lejax._tangent import make_push
+from lejax._engine.components import FoundBlocks, _find, _merge_small, _strongly_connected
+from lejax._engine.dependencies import dependencies
+from lejax._engine.push import make_push
 from lejax.cells import Stack
 
 
@@ -82,9 +82,9 @@ def permuted(x, times):
 
 def test_indices_are_computed_once(monkeypatch):
     counts = []
-    evaluate = lejax._dependencies._evaluate
+    evaluate = lejax._engine.dependencies._evaluate
     monkeypatch.setattr(
-        lejax._dependencies, "_evaluate", lambda *args: counts.append(0) or evaluate(*args)
+        lejax._engine.dependencies, "_evaluate", lambda *args: counts.append(0) or evaluate(*args)
     )
     assert np.array_equal(read(lambda x: permuted(x, 12)), np.eye(6))
     assert len(counts) < 200
@@ -105,9 +105,11 @@ def test_loops_that_carry_far_are_unknown_and_short_to_read(loop, monkeypatch):
     def body(_, x):
         return x.at[1:].add(x[:-1])
 
-    follow = lejax._dependencies._scatter_add
+    follow = lejax._engine.dependencies._scatter_add
     monkeypatch.setitem(
-        lejax._dependencies._RULES, "scatter-add", lambda *args: rounds.append(0) or follow(*args)
+        lejax._engine.dependencies._RULES,
+        "scatter-add",
+        lambda *args: rounds.append(0) or follow(*args),
     )
     assert np.all(read(lambda x: loop(0, 9, body, x), 90))
     assert len(rounds) < 40

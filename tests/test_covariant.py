@@ -9,7 +9,7 @@ import pytest
 from networks import Linear, driven_gru, random_tanh
 
 import lejax
-from lejax._covariant import _covariant_statistics, check_run
+from lejax._vectors.covariant import _covariant_statistics, check_run
 from lejax.systems import Flow, Henon, Lorenz63
 
 

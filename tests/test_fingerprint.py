@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lejax
-from lejax._fingerprint import fingerprint_array, fingerprint_program, fingerprint_text
+from lejax._core.fingerprint import fingerprint_array, fingerprint_program, fingerprint_text
 
 
 def network(activation=jnp.tanh, size=3, seed=0):
@@ -61,7 +61,7 @@ def test_numbers_and_tables_of_a_module_of_python_count():
 SCRIPT = """
 import jax, jax.numpy as jnp, jax.random as jr
 import lejax
-from lejax._fingerprint import fingerprint_program
+from lejax._core.fingerprint import fingerprint_program
 cell = lejax.cells.RNNCell(2, 3, activation=jax.nn.relu, key=jr.key(0))
 P = jax.sharding.PartitionSpec
 mesh = jax.make_mesh((1, 1, 1), ("x", "y", "zebra"), devices=jax.devices()[:1], axis_types=3 * (jax.sharding.AxisType.Auto,))

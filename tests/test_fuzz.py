@@ -25,11 +25,11 @@ from hypothesis import HealthCheck, Phase, settings, strategies as st
 from valid_calls import NOT_CALLED, public, valid_calls
 
 import lejax
-from lejax._closures import compiled
+from lejax._core.closures import compiled
 
 
 OURS = (ValueError, TypeError, RuntimeError, FileNotFoundError, ModuleNotFoundError)
-NEEDS_A_FILE = {"training.load_population", "training.save_population"}
+NEEDS_A_FILE = {"populations.load_population", "populations.save_population"}
 CALLS = 25  # of each function
 PACKAGE = str(Path(lejax.__file__).parent)
 

@@ -9,7 +9,7 @@ import pytest
 from networks import Linear
 
 import lejax
-from lejax._tangent_dynamics import random_frame
+from lejax._engine.tangent_dynamics import random_frame
 from lejax.indicators import (
     echo_state_index,
     finite_time_exponent_field,

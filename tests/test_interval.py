@@ -9,7 +9,7 @@ import pytest
 
 import lejax
 from lejax import RESULTS, ParallelQR, SequentialQR
-from lejax._statistics import block_lengths
+from lejax._core.statistics import block_lengths
 
 
 LORENZ = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)

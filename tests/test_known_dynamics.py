@@ -19,12 +19,11 @@ from lejax.cells import (
     GatedLinearAttentionCell,
     LeakyRNNCell,
     S6Cell,
-    SkewRNN,
     Stack,
     hippo_legs,
 )
 from lejax.indicators import transient_growth
-from lejax.systems import Flow
+from lejax.systems import Flow, SkewRNN
 
 
 EVERY = {"method": SequentialQR(every=1)}

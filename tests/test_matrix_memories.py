@@ -9,7 +9,7 @@ import pytest
 
 import lejax
 from lejax import SequentialQR
-from lejax._tangent_dynamics import random_frame
+from lejax._engine.tangent_dynamics import random_frame
 from lejax.cells import ClosedLoop, DeltaProductCell, GatedLinearAttentionCell, LRUCell, Stack
 from lejax.indicators import transient_growth, transition_product
 

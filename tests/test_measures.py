@@ -8,9 +8,14 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 import lejax
-from lejax.measures import power_spectrum_distance, prediction_error, state_space_divergence
+from lejax.reconstruction import (
+    IdentityObservation,
+    ObservedCell,
+    power_spectrum_distance,
+    prediction_error,
+    state_space_divergence,
+)
 from lejax.systems import Flow, Lorenz63
-from lejax.training import IdentityObservation, ObservedCell
 
 
 def series(size, length=300, seed=0):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
-from lejax._batch import batch_all
-from lejax._factorization import RepeatedGramSchmidt, ShiftedCholesky
-from lejax._orthonormalize import (
+from lejax._core.batching import batch_all
+from lejax._engine.factorization import RepeatedGramSchmidt, ShiftedCholesky
+from lejax._engine.orthonormalize import (
     default_orthonormalizer,
     lost,
     orthonormalize as orthonormalize_one_by_one,

@@ -10,7 +10,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 import lejax
-from lejax._statistics import standard_error
+from lejax._core.statistics import standard_error
 from lejax.plot import plot_convergence, plot_spectrum
 from lejax.plot._spectrum import running_estimate
 

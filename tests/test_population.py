@@ -9,15 +9,15 @@ import optax
 import pytest
 
 import lejax
-from lejax import training
-from lejax.training import _population_training as module
+from lejax import populations
+from lejax.populations import _population_training as module
 
 
-TRAINING = training.parity_task(jr.key(1), 96, num_steps=6)
-VALIDATION = training.parity_task(jr.key(2), 40, num_steps=6)
+TRAINING = populations.parity_task(jr.key(1), 96, num_steps=6)
+VALIDATION = populations.parity_task(jr.key(2), 40, num_steps=6)
 STREAM = jr.bernoulli(jr.key(3), shape=(40, 1)).astype(float)
 SETTINGS = {"batch_size": 32, "spectrum_epochs": (0, 2), "stream": STREAM, "transient": 4}
-HYPERPARAMETERS = training.Hyperparameters(
+HYPERPARAMETERS = populations.Hyperparameters(
     scale=jnp.array([0.5, 1.0, 3.0]), learning_rate=jnp.array([1e-3, 1e-2, 1e-2]), dropout=0.2
 )
 
@@ -27,11 +27,11 @@ def make_cell(key):
 
 
 def fresh(hyperparameters=HYPERPARAMETERS, key=jr.key(0)):
-    return training.initialize_population(make_cell, hyperparameters, 2, key=key)
+    return populations.initialize_population(make_cell, hyperparameters, 2, key=key)
 
 
 def train(population, num_epochs, **changes):
-    return training.train_population(
+    return populations.train_population(
         population, TRAINING, VALIDATION, num_epochs=num_epochs, **(SETTINGS | changes)
     )
 
@@ -53,7 +53,7 @@ def test_histories(trained):
     np.testing.assert_array_equal(trained.unresolved, np.zeros((3, 2, 4)))
     np.testing.assert_array_equal(trained.spectrum_epochs, [0, 2])
     network = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, trained.networks)
-    loss = training.mean_loss(network, VALIDATION)
+    loss = populations.mean_loss(network, VALIDATION)
     np.testing.assert_allclose(trained.validation_loss[1, -1], loss, rtol=1e-12)
     outputs = jax.vmap(network)(VALIDATION.inputs)
     by_hand = -jnp.mean(
@@ -63,8 +63,8 @@ def test_histories(trained):
 
 
 def test_scale_multiplies_the_cell_and_not_the_readout():
-    one = fresh(training.Hyperparameters(scale=jnp.ones(2)))
-    two = fresh(training.Hyperparameters(scale=jnp.array([1.0, 2.0])))
+    one = fresh(populations.Hyperparameters(scale=jnp.ones(2)))
+    two = fresh(populations.Hyperparameters(scale=jnp.array([1.0, 2.0])))
     weights, scaled = one.networks.cell.weight_hh, two.networks.cell.weight_hh
     np.testing.assert_allclose(scaled, weights * jnp.array([1.0, 2.0])[:, None, None], rtol=1e-15)
     np.testing.assert_array_equal(one.networks.readout.weight, two.networks.readout.weight)
@@ -78,7 +78,7 @@ def test_the_recorded_spectrum_is_that_of_each_network(trained):
         one = lejax.lyapunov_spectrum(cell, cell.initial_state(), STREAM, transient=4)
         np.testing.assert_allclose(trained.exponents[i, 0], one.exponents, rtol=1e-9)
         np.testing.assert_allclose(trained.standard_error[i, 0], one.standard_error, rtol=1e-7)
-    leading = training.population_spectra(start, STREAM, num_exponents=2, transient=4).exponents
+    leading = populations.population_spectra(start, STREAM, num_exponents=2, transient=4).exponents
     one = lejax.lyapunov_spectrum(cell, cell.initial_state(), STREAM, num_exponents=2, transient=4)
     np.testing.assert_allclose(leading[2], one.exponents, rtol=1e-9)
 
@@ -101,19 +101,21 @@ def test_a_run_that_was_killed_goes_on_from_its_file(trained, tmp_path, monkeypa
     monkeypatch.setattr(module, "_train_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
         train(fresh(), 3, file=file)
-    assert training.load_population(file, fresh()).epoch == 2
+    assert populations.load_population(file, fresh()).epoch == 2
     assert equal(train(fresh(), 3, file=file), trained)
     assert len(calls) == 4  # the third epoch alone was trained again
-    assert equal(training.load_population(file, trained), trained)
+    assert equal(populations.load_population(file, trained), trained)
     assert [path.name for path in tmp_path.iterdir()] == ["population.npz"]
 
 
 def test_a_file_of_other_data_settings_or_weights_is_refused(tmp_path):
     file = tmp_path / "population.npz"
     train(fresh(), 0, file=file)
-    others = training.parity_task(jr.key(9), 96, num_steps=6)
+    others = populations.parity_task(jr.key(9), 96, num_steps=6)
     with pytest.raises(ValueError, match="belongs to another run: its training"):
-        training.train_population(fresh(), others, VALIDATION, num_epochs=1, file=file, **SETTINGS)
+        populations.train_population(
+            fresh(), others, VALIDATION, num_epochs=1, file=file, **SETTINGS
+        )
     for change, name in (
         ({"batch_size": 16}, "batch_size"),
         ({"stream": STREAM[:30]}, "stream"),
@@ -124,7 +126,7 @@ def test_a_file_of_other_data_settings_or_weights_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"belongs to another run: its {name}"):
             train(fresh(), 1, file=file, **change)
-    other = training.initialize_population(
+    other = populations.initialize_population(
         lambda key: jax.tree.map(lambda x: 2 * x, make_cell(key)), HYPERPARAMETERS, 2, key=jr.key(0)
     )
     with pytest.raises(ValueError, match="belongs to another run: its origin"):
@@ -148,7 +150,7 @@ def test_integer_arrays_of_a_cell_are_its_own():
     def make(key):
         return Switched(make_cell(key), jr.randint(key, (), 0, 4))
 
-    start = training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+    start = populations.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
     end = train(start, 1, spectrum_epochs=())
     np.testing.assert_array_equal(end.networks.cell.chosen, start.networks.cell.chosen)
     assert jnp.all(jnp.isfinite(end.training_loss))
@@ -159,8 +161,8 @@ def test_times_and_biases_are_not_scaled():
         return lejax.cells.LeakyRNNCell(1, 4, tau=2.0, dt=jnp.asarray(0.5), key=key)
 
     one, two = (
-        training.initialize_population(
-            make, training.Hyperparameters(scale=jnp.array([s])), 2, key=jr.key(0)
+        populations.initialize_population(
+            make, populations.Hyperparameters(scale=jnp.array([s])), 2, key=jr.key(0)
         )
         for s in (1.0, 2.0)
     )
@@ -170,12 +172,12 @@ def test_times_and_biases_are_not_scaled():
 
 def test_dropout_out_of_range_is_refused():
     with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, got 1"):
-        training.Hyperparameters(dropout=1.0)
+        populations.Hyperparameters(dropout=1.0)
 
 
 def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
     file = tmp_path / "population.npz"
-    training.save_population(file, fresh())
+    populations.save_population(file, fresh())
     before = file.read_bytes()
 
     def full(stream, **arrays):
@@ -184,31 +186,31 @@ def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="no space"):
-        training.save_population(file, trained)
+        populations.save_population(file, trained)
     assert file.read_bytes() == before
 
 
 def test_files_of_other_populations_are_refused(trained, tmp_path):
     file = tmp_path / "population.npz"
-    training.save_population(file, trained)
+    populations.save_population(file, trained)
     with pytest.raises(ValueError, match="belongs to another run: its key is"):
-        training.load_population(file, fresh(key=jr.key(5)))
-    other = training.Hyperparameters(scale=jnp.ones(3), learning_rate=1e-2, dropout=0.2)
+        populations.load_population(file, fresh(key=jr.key(5)))
+    other = populations.Hyperparameters(scale=jnp.ones(3), learning_rate=1e-2, dropout=0.2)
     with pytest.raises(ValueError, match=r"its hyperparameters\.scale is"):
-        training.load_population(file, fresh(other))
+        populations.load_population(file, fresh(other))
     with pytest.raises(ValueError, match=r"but here it is float64\[2"):
-        training.load_population(file, fresh(training.Hyperparameters(jnp.ones(2))))
-    gru = training.initialize_population(
+        populations.load_population(file, fresh(populations.Hyperparameters(jnp.ones(2))))
+    gru = populations.initialize_population(
         lambda key: lejax.cells.GRUCell(1, 4, key=key), HYPERPARAMETERS, 2, key=jr.key(0)
     )
     with pytest.raises(
         ValueError, match=r"networks\.cell\.weight_ih is float64\[3, 4, 1\], but here"
     ):
-        training.load_population(file, gru)
+        populations.load_population(file, gru)
     with pytest.raises(ValueError, match=r"that ends in \.npz"):
-        training.save_population(tmp_path / "population", trained)
+        populations.save_population(tmp_path / "population", trained)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        training.save_population(tmp_path / "no" / "population.npz", trained)
+        populations.save_population(tmp_path / "no" / "population.npz", trained)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="damaged"):
         train(fresh(), 3, file=file)
@@ -222,7 +224,7 @@ def test_one_network_alone_trains_as_in_the_population(trained):
     parts = (start.networks, start.memory, start.hyperparameters, start.key)
     alone = eqx.tree_at(
         lambda p: (p.networks, p.memory, p.hyperparameters, p.key),
-        fresh(training.Hyperparameters()),
+        fresh(populations.Hyperparameters()),
         jax.tree.map(member, parts),
     )
     alone = train(alone, 3)
@@ -242,11 +244,11 @@ def test_vmap_trains_as_one_by_one(trained, monkeypatch):
 
 
 def test_one_epoch_is_adam_on_shuffled_batches():
-    settings = training.Hyperparameters(learning_rate=1e-2)
+    settings = populations.Hyperparameters(learning_rate=1e-2)
     population = fresh(settings)
     done = train(population, 1, batch_size=96, spectrum_epochs=())
     network = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, population.networks)
-    gradient = eqx.filter_grad(training.mean_loss)(network, TRAINING)
+    gradient = eqx.filter_grad(populations.mean_loss)(network, TRAINING)
     # One batch holds all examples; Adam's first step is the rate times the sign of the gradient.
     assert sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient)) < 25  # nothing is clipped
     moved = done.networks.cell.weight_hh[0] - network.cell.weight_hh
@@ -255,7 +257,7 @@ def test_one_epoch_is_adam_on_shuffled_batches():
 
 def test_each_epoch_draws_its_own_batches():
     # Nothing is learned, so that the loss of an epoch says which 64 of the 96 examples its one batch holds.
-    still = fresh(training.Hyperparameters(learning_rate=1e-30))
+    still = fresh(populations.Hyperparameters(learning_rate=1e-30))
     some = train(still, 4, batch_size=64, spectrum_epochs=()).training_loss
     assert all(len(set(losses)) == 4 for losses in some.tolist())
     whole = train(still, 2, batch_size=96, spectrum_epochs=()).training_loss
@@ -263,9 +265,9 @@ def test_each_epoch_draws_its_own_batches():
 
 
 def test_training_learns_and_a_diverging_network_stays_alone():
-    task = training.modular_counting_task(jr.key(5), 256, num_steps=2, modulus=2)
-    settings = training.Hyperparameters(scale=jnp.array([1.0, jnp.inf]), learning_rate=3e-2)
-    done = training.train_population(fresh(settings), task, task, num_epochs=60, batch_size=64)
+    task = populations.modular_counting_task(jr.key(5), 256, num_steps=2, modulus=2)
+    settings = populations.Hyperparameters(scale=jnp.array([1.0, jnp.inf]), learning_rate=3e-2)
+    done = populations.train_population(fresh(settings), task, task, num_epochs=60, batch_size=64)
     assert done.validation_loss[0, 0] > 0.5
     assert done.validation_loss[0, -1] < 0.3
     assert np.all(np.isnan(done.validation_loss[1]))
@@ -279,20 +281,20 @@ def test_dropout_is_unbiased_and_only_in_training():
     error = dropped.std(axis=0) / 4000**0.5
     assert np.all(np.abs(dropped.mean(axis=0) - plain) < 5 * error)
     losses = [
-        training.mean_loss(network, TRAINING, dropout=rate, key=jr.key(1)) for rate in (0.0, 0.5)
+        populations.mean_loss(network, TRAINING, dropout=rate, key=jr.key(1)) for rate in (0.0, 0.5)
     ]
-    np.testing.assert_allclose(losses[0], training.mean_loss(network, TRAINING), rtol=1e-12)
+    np.testing.assert_allclose(losses[0], populations.mean_loss(network, TRAINING), rtol=1e-12)
     assert losses[1] != losses[0]
 
 
 def test_numbers_are_fitted_by_squares():
     cell = make_cell(jr.key(0))
-    network = training.Network(cell, 1, key=jr.key(1))
-    task = training.adding_task(jr.key(2), 20, num_steps=4)
-    one_input = training.Examples(task.inputs[..., :1], task.targets, task.weights, 1)
+    network = populations.Network(cell, 1, key=jr.key(1))
+    task = populations.adding_task(jr.key(2), 20, num_steps=4)
+    one_input = populations.Examples(task.inputs[..., :1], task.targets, task.weights, 1)
     outputs = jax.vmap(network)(one_input.inputs)[:, -1]
     expected = jnp.mean((outputs - task.targets[:, -1]) ** 2)
-    np.testing.assert_allclose(training.mean_loss(network, one_input), expected, rtol=1e-12)
+    np.testing.assert_allclose(populations.mean_loss(network, one_input), expected, rtol=1e-12)
 
 
 def test_gated_and_stacked_cells_train():
@@ -301,13 +303,13 @@ def test_gated_and_stacked_cells_train():
         lower = lejax.cells.LSTMCell(1, 3, dtype=jnp.float32, key=keys[0])
         return lejax.cells.Stack([lower, lejax.cells.GRUCell(3, 2, dtype=jnp.float32, key=keys[1])])
 
-    population = training.initialize_population(
-        make, training.Hyperparameters(scale=jnp.ones(2)), 2, key=jr.key(0)
+    population = populations.initialize_population(
+        make, populations.Hyperparameters(scale=jnp.ones(2)), 2, key=jr.key(0)
     )
     small = jax.tree.map(
         lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, TRAINING
     )
-    done = training.train_population(
+    done = populations.train_population(
         population, small, small, num_epochs=1, spectrum_epochs=(1,), stream=STREAM
     )
     assert done.exponents.shape == (2, 1, 8)
@@ -325,7 +327,7 @@ def test_bad_input(trained):
     with pytest.raises(ValueError, match="num_epochs is 2, but the population is at epoch 3"):
         train(trained, 2)
     with pytest.raises(ValueError, match="numbers or vectors of one length"):
-        training.Hyperparameters(scale=jnp.ones(2), dropout=jnp.ones(3))
+        populations.Hyperparameters(scale=jnp.ones(2), dropout=jnp.ones(3))
 
 
 SCALED = {  # a cell, its weight matrices, and what has axes without being one
@@ -337,11 +339,11 @@ SCALED = {  # a cell, its weight matrices, and what has axes without being one
 
 
 def scaled_pair(make, scale):
-    cells = training.initialize_population(
-        make, training.Hyperparameters(scale=jnp.array([1.0, scale])), 1, key=jr.key(4)
+    cells = populations.initialize_population(
+        make, populations.Hyperparameters(scale=jnp.array([1.0, scale])), 1, key=jr.key(4)
     ).networks.cell
-    alone = training.initialize_population(
-        make, training.Hyperparameters(scale=jnp.ones(2)), 1, key=jr.key(4)
+    alone = populations.initialize_population(
+        make, populations.Hyperparameters(scale=jnp.ones(2)), 1, key=jr.key(4)
     ).networks.cell
     return alone, cells
 
@@ -373,7 +375,7 @@ def test_a_file_knows_what_the_networks_compute(tmp_path):
         def make(key):
             return lejax.cells.RNNCell(1, 4, activation=activation, key=key)
 
-        return training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+        return populations.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
 
     path = tmp_path / "population.npz"
     options = {"spectrum_epochs": (), "stream": None, "file": path}
@@ -381,7 +383,7 @@ def test_a_file_knows_what_the_networks_compute(tmp_path):
     with pytest.raises(ValueError, match="belongs to another run: its kind of networks"):
         train(draw(jax.nn.relu), 1, **options)
     with pytest.raises(ValueError, match="belongs to another run: its kind of networks"):
-        training.load_population(path, draw(jax.nn.relu))
+        populations.load_population(path, draw(jax.nn.relu))
     assert train(draw(jnp.tanh), 1, **options).epoch == 1
 
     # Functions of one name are told apart by the program.
@@ -397,7 +399,7 @@ def test_inputs_wider_than_the_networks_are_refused():
     def make(key):
         return lejax.cells.RNNCell(1, 4, dtype=jnp.float32, key=key)
 
-    population = training.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
+    population = populations.initialize_population(make, HYPERPARAMETERS, 2, key=jr.key(0))
     with pytest.raises(
         TypeError, match=r"training.inputs are float64, but the networks are float32"
     ):
@@ -417,11 +419,11 @@ BAD_SETTINGS = [
 @pytest.mark.parametrize(("setting", "message"), BAD_SETTINGS)
 def test_hyperparameters_must_make_sense(setting, message):
     with pytest.raises(ValueError, match=message):
-        training.Hyperparameters(**setting)
+        populations.Hyperparameters(**setting)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
 def test_dropout_of_the_loss_must_make_sense(dropout):
-    network = training.Network(make_cell(jr.key(0)), 2, key=jr.key(1))
+    network = populations.Network(make_cell(jr.key(0)), 2, key=jr.key(1))
     with pytest.raises(ValueError, match="dropout must"):
-        training.mean_loss(network, VALIDATION, dropout=dropout, key=jr.key(2))
+        populations.mean_loss(network, VALIDATION, dropout=dropout, key=jr.key(2))

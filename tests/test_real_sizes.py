@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import lejax
-from lejax import training
-from lejax._tangent_dynamics import random_frame
+from lejax import reconstruction, training
+from lejax._engine.tangent_dynamics import random_frame
 
 
 pytestmark = pytest.mark.slow
@@ -82,15 +82,15 @@ def test_an_lstm_of_256_units_in_a_batch_of_32():
 def test_reconstruction_of_64_latent_numbers_with_a_spectrum_term():
     def draw(key):
         cell = lejax.cells.ShallowPLRNN.draw(64, 16, key=key)
-        return training.ObservedCell(cell, training.IdentityObservation(3, 64))
+        return reconstruction.ObservedCell(cell, reconstruction.IdentityObservation(3, 64))
 
     keys = jr.split(jr.key(0), 2)
     models = eqx.filter_vmap(draw)(keys)
     wave = jnp.sin(jnp.arange(200.0)[:, None] / jnp.array([5.0, 7.0, 11.0]))
-    term = training.SpectrumTerm(
+    term = reconstruction.SpectrumTerm(
         lambda exponents: jnp.mean(exponents**2), num_starts=2, num_steps=10, transient=0
     )
-    trained = training.reconstruct(
+    trained = reconstruction.reconstruct(
         models, wave, wave, keys=keys, num_epochs=1, updates_per_epoch=2, batch_size=4,
         num_steps=20, penalty=term,
     )  # fmt: skip

@@ -10,8 +10,7 @@ import pytest
 
 import lejax
 from lejax.cells import ALRNN, ShallowPLRNN
-from lejax.measures import prediction_error, state_space_divergence
-from lejax.training import (
+from lejax.reconstruction import (
     AdaptiveTeacherForcing,
     DivergenceScore,
     GeneralizedTeacherForcing,
@@ -23,7 +22,9 @@ from lejax.training import (
     SparseTeacherForcing,
     SpectrumTerm,
     forced_states,
+    prediction_error,
     reconstruct,
+    state_space_divergence,
 )
 
 

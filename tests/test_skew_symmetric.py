@@ -7,8 +7,7 @@ import jax.random as jr
 import numpy as np
 
 import lejax
-from lejax.cells import SkewRNN
-from lejax.systems import Flow
+from lejax.systems import Flow, SkewRNN
 
 
 FIELD = SkewRNN(10, key=jr.key(0))

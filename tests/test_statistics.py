@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from networks import driven_gru
 
 import lejax
-from lejax._statistics import add_compensated, block_lengths, estimate_error, standard_error
+from lejax._core.statistics import add_compensated, block_lengths, estimate_error, standard_error
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,61 +13,22 @@ import lejax
 
 
 PACKAGE = Path(lejax.__file__).parent
-# From the ground up. A module may import from lower floors only.
-FLOORS = [
-    {
-        "_array_files",
-        "_batch",
-        "_cell",
-        "_dependencies",
-        "_fingerprint",
-        "_results",
-        "_statistics",
-        "_units",
-    },
-    {"_kinds"},
-    {"_check", "_signature"},
-    {"_closures", "_divergence"},
-    {"_unroll"},
-    {"_angles", "_factorization", "_piecewise_linear", "_tangent"},
-    {"_orthonormalize"},
-    {"_adjoint", "_frames", "_ginelli"},
-    {"_blocks"},
-    {"_components", "_interval"},
-    {"_tangent_dynamics"},
-    {"_loop"},
-    {"_method"},
-    {"_covariant", "_dimension", "_summary"},
-    {"_spectrum"},
-    {
-        "_combine",
-        "_covariant_reducers",
-        "_finite_time",
-        "_jackknife",
-        "_lyapunov_vectors",
-        "_window",
-        "cells",
-        "systems",
-    },
-    {"embedding", "indicators", "measures", "orbits", "plrnn"},
-    {"interop", "plot", "run"},
-    {"training"},
-    {"data"},
-    {"_report"},
-    {"_command"},
-    {"__main__"},
-]
-FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+# From the ground up. A file may import from its own folder, from folders named before it in its layer, and from the layers
+# below.
+LAYERS = {
+    "core": ["_core"],
+    "engine": ["_engine"],
+    "exponents": ["_spectrum", "_vectors"],
+    "models": ["cells", "systems", "interop", "data"],
+    "analysis": ["indicators", "orbits", "plrnn", "training", "reconstruction", "populations"],
+    "running": ["run", "plot", "_command_line"],
+}
+FOLDERS = [folder for layer in LAYERS.values() for folder in layer]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(module: str) -> str:
-    """`cells._rate` and `cells` are one room, `_cell` another."""
-    return module.split(".")[0]
-
-
 def imported(path: Path) -> set[tuple[str, str]]:
-    """The modules of lejax a file imports, as (room, module) relative to the package."""
+    """The modules of lejax a file imports, as (folder, file)."""
     package = path.parent.relative_to(PACKAGE).parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -79,31 +40,26 @@ def imported(path: Path) -> set[tuple[str, str]]:
             names = [[*base, a.name] for a in node.names]
         else:
             continue
-        for first, *rest in names:
-            while first == "lejax" and rest:  # the longest part that is a module
-                place = PACKAGE.joinpath(*rest)
-                if place.with_suffix(".py").exists() or place.is_dir():
-                    found.add((rest[0], ".".join(rest)))
-                    break
-                rest = rest[:-1]
+        for first, folder, *rest in (name for name in names if len(name) > 1):
+            if first == "lejax" and folder in FOLDERS:
+                found.add((folder, rest[0] if rest else ""))
     return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    own = room(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."))
-    if own == "__init__":
-        assert imported(path) == set()
-        return
-    for other, module in imported(path):
-        if other != own:
-            assert FLOOR[other] < FLOOR[own], f"{own} imports {module}, which is not below it"
+    own, *rest = path.relative_to(PACKAGE).parts
+    below = (
+        FOLDERS[: FOLDERS.index(own)] if rest else {"__init__.py": [], "__main__.py": FOLDERS}[own]
+    )
+    for folder, module in imported(path):
+        assert folder in (own, *below), f"{own} imports {folder}.{module}, which is not below it"
 
 
 @pytest.mark.parametrize("folder", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])
 def test_no_circles_inside_a_folder(folder):
     edges = {
-        path.stem: {name.split(".")[-1] for other, name in imported(path) if other == folder.name}
+        path.stem: {name for other, name in imported(path) if other == folder.name}
         for path in folder.glob("*.py")
         if path.stem != "__init__"
     }
@@ -113,9 +69,8 @@ def test_no_circles_inside_a_folder(folder):
         edges = {name: below for name, below in edges.items() if name not in free}
 
 
-def test_every_module_has_a_floor():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
-    assert rooms - {"__init__"} == set(FLOOR)
+def test_every_folder_has_a_layer():
+    assert {path.parent.name for path in FILES} == {PACKAGE.name, *FOLDERS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -147,7 +102,7 @@ def test_public_list_resolves_lazily():
 
 
 def test_help_on_a_package_lists_its_names():
-    for path in PACKAGE.glob("*/__init__.py"):
+    for path in PACKAGE.glob("[!_]*/__init__.py"):
         package = getattr(lejax, path.parent.name)
         text = pydoc.render_doc(package, renderer=pydoc.plaintext)
         names = package.__dict__.get(

@@ -17,7 +17,8 @@ import pytest
 from jax.sharding import AxisType
 
 import lejax
-from lejax.run import Grid, _checkpoint, _program, sweep, to_xarray
+from lejax._core import checkpoint
+from lejax.run import Grid, _program, sweep, to_xarray
 
 
 GRID = Grid(a=np.linspace(0.2, 1.4, 5), start=0.1 * np.asarray(jr.normal(jr.key(0), (3, 2))))
@@ -216,12 +217,13 @@ members = np.linspace(0.2, 1.4, 39)
 
 SLOWLY = """
 import time
-save = lejax.run._checkpoint.save
+from lejax._core import checkpoint
+save = checkpoint.save
 def slowly(*args):  # so that there is time to kill this process before it is done
     save(*args)
     time.sleep(0.05)
 
-lejax.run._checkpoint.save = slowly
+checkpoint.save = slowly
 """
 
 
@@ -308,7 +310,7 @@ def test_batches_that_changed_places_are_refused(finished):
 )
 def test_a_batch_of_other_contents_is_refused(finished, arrays, message):
     path = finished / "batch-000002.npz"
-    _checkpoint.save(path, _checkpoint.read(path).identity, arrays)
+    checkpoint.save(path, checkpoint.read(path).identity, arrays)
     with pytest.raises(ValueError, match=rf"batch-000002\.npz' is damaged: {message}\."):
         sweep(square, np.arange(6.0), checkpoint=finished)
 
@@ -316,7 +318,7 @@ def test_a_batch_of_other_contents_is_refused(finished, arrays, message):
 @pytest.mark.parametrize("batch_size", [0, -2, 2.0, "2", True, None, [2]])
 def test_a_head_without_a_size_of_batches_is_refused(finished, batch_size):
     path = finished / "sweep.npz"
-    _checkpoint.save(path, _checkpoint.read(path).identity | {"batch_size": batch_size}, {})
+    checkpoint.save(path, checkpoint.read(path).identity | {"batch_size": batch_size}, {})
     with pytest.raises(ValueError, match=r"sweep\.npz' is damaged: its batch_size is "):
         sweep(square, np.arange(6.0), checkpoint=finished)
 

@@ -25,7 +25,7 @@ RUN = (
 
 
 # Complex modes of a cell meet real inputs and Adam of optax counts in integers: there dtypes are promoted in silence.
-IMPLICIT = ("embedding.cross_validate.autoencoder", "unroll.modes")
+IMPLICIT = ("populations.cross_validate.autoencoder", "unroll.modes")
 
 
 @pytest.fixture(scope="module", autouse=True)

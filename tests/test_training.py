@@ -192,7 +192,7 @@ def test_an_adjoint_must_be_one(adjoint):
     calls = (
         lambda: lejax.training.flossing_penalty(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
         lambda: lejax.lyapunov_spectrum(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
-        lambda: lejax.training.SpectrumTerm(jnp.sum, adjoint=adjoint),
+        lambda: lejax.reconstruction.SpectrumTerm(jnp.sum, adjoint=adjoint),
     )
     for call in calls:
         with pytest.raises(TypeError, match="adjoint must be an Adjoint"):
@@ -202,19 +202,21 @@ def test_an_adjoint_must_be_one(adjoint):
 def test_a_spectrum_term_must_make_sense():
     for weight in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="weight holds 1 non-finite value"):
-            lejax.training.SpectrumTerm(jnp.sum, weight=weight)
+            lejax.reconstruction.SpectrumTerm(jnp.sum, weight=weight)
     with pytest.raises(TypeError, match="function must be a function"):
-        lejax.training.SpectrumTerm(3.0)
+        lejax.reconstruction.SpectrumTerm(3.0)
     with pytest.raises(ValueError, match="num_exponents must be an integer of at least 1"):
-        lejax.training.SpectrumTerm(jnp.sum, num_exponents=0)
+        lejax.reconstruction.SpectrumTerm(jnp.sum, num_exponents=0)
 
 
 @pytest.mark.parametrize("dt", [None, 0.05])
 def test_a_spectrum_term_counts_in_the_time_of_the_penalty(dt):
     cell = lejax.cells.LeakyRNNCell(0, 3, dt=0.2, gain=1.5, key=jax.random.key(0))
-    model = lejax.training.ObservedCell(cell, lejax.training.IdentityObservation(3, 3))
+    model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(3, 3))
     start = jnp.array([0.3, -0.2, 0.7])
-    term = lejax.training.SpectrumTerm(jnp.sum, num_starts=1, num_steps=30, transient=5, dt=dt)
+    term = lejax.reconstruction.SpectrumTerm(
+        jnp.sum, num_starts=1, num_steps=30, transient=5, dt=dt
+    )
     penalty = lejax.training.spectrum_penalty(
         model, start, function=jnp.sum, num_steps=30, transient=5
     )

@@ -29,10 +29,10 @@ HEAVY = (
 # differentiate by another one; what steps from bin to bin differs by more than its derivative says.
 JUMPS = (
     *(name for name in VERBS if name.endswith("_task")),
-    "embedding.folds",
-    "embedding.cross_validate.autoencoder",
+    "populations.folds",
+    "populations.cross_validate.autoencoder",
     "indicators.two_trajectory_exponent",
-    "measures.state_space_divergence",
+    "reconstruction.state_space_divergence",
 )
 SMOOTH = [name for name in VERBS if name not in JUMPS]
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in SMOOTH]

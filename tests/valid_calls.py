@@ -15,11 +15,9 @@ import optax
 import lejax
 from lejax import (
     cells,
-    embedding,
     orbits,
     plrnn,
     systems,
-    training,
 )
 
 
@@ -32,19 +30,19 @@ NOT_CALLED = {
     },
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
     "data": set(),
-    "embedding": {"Estimate", "LinearClassifier", "LinearModel", "PrincipalComponents", "Regressor", "SpectrumAutoencoder", "Split"},
     "indicators": {"EchoState", "LargestExponent", "TransientGrowth", "TransitionProduct"},
     "interop": {"DystsField", "DystsMap"},
-    "measures": {"ObservedSystem"},
     "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
     "plot": set(),
     "plrnn": {
         "BlockEntropies", "BoundaryPoints", "Crossings", "Cycles", "Equilibria", "InverseStep", "ManifoldQuality", "PieceManifold",
         "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
     },
+    "populations": {"Estimate", "Examples", "LinearClassifier", "LinearModel", "Population", "PrincipalComponents", "Regressor", "SpectrumAutoencoder", "Split"},
+    "reconstruction": {"Observation", "ObservedSystem", "Reconstruction", "TeacherForcing"},
     "run": set(),
     "systems": {"Cat", "MeasuredSystem", "gallery"},
-    "training": {"Examples", "Observation", "Population", "Reconstruction", "TeacherForcing"},
+    "training": set(),
 }  # fmt: skip
 
 
@@ -97,18 +95,18 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         num_steps=8,
         transient=4,
     )
-    examples = training.parity_task(jr.key(4), 8, num_steps=5)
-    hyperparameters = training.Hyperparameters(learning_rate=jnp.array([1e-3, 1e-2]))
+    examples = populations.parity_task(jr.key(4), 8, num_steps=5)
+    hyperparameters = populations.Hyperparameters(learning_rate=jnp.array([1e-3, 1e-2]))
 
     def make_cell(key):
         return cells.RNNCell(1, 3, key=key)
 
-    population = training.initialize_population(make_cell, hyperparameters, 2, key=key)
-    network = training.Network(make_cell(key), 2, key=key)
+    population = populations.initialize_population(make_cell, hyperparameters, 2, key=key)
+    network = populations.Network(make_cell(key), 2, key=key)
 
     def draw(key):
-        return training.ObservedCell(
-            cells.ALRNN.draw(5, 2, key=key), training.IdentityObservation(2, 5)
+        return reconstruction.ObservedCell(
+            cells.ALRNN.draw(5, 2, key=key), reconstruction.IdentityObservation(2, 5)
         )
 
     model, keys = draw(key), jr.split(key, 2)
@@ -192,24 +190,24 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "systems.SkewTent": ((0.2, -2.0, 1.0), {}),
         "systems.Tent": ((2.0,), {}),
         "systems.VanDerPol": ((1.0,), {}),
-        "embedding.Autoencoder": ((), {"latent_size": 2, "width": 4, "depth": 1, "alphas": (0.0, 1.0), "num_updates": 5, "learning_rate": 1e-3}),
-        "embedding.Ridge": (((0.1, 1.0),), {}),
-        "embedding.bootstrap": (
-            (embedding.spearman_statistic, column, column**2),
+        "populations.Autoencoder": ((), {"latent_size": 2, "width": 4, "depth": 1, "alphas": (0.0, 1.0), "num_updates": 5, "learning_rate": 1e-3}),
+        "populations.Ridge": (((0.1, 1.0),), {}),
+        "populations.bootstrap": (
+            (populations.spearman_statistic, column, column**2),
             {"confidence_level": 0.9, "num_resamples": 20, "seed": 1},
         ),
-        "embedding.bound_lost": ((exponents,), {}),
-        "embedding.cross_validate": ((embedding.Ridge(), rows, rows[:, 0]), {"num_folds": 4, "num_repeats": 2, "key": key}),
-        "embedding.fit_classifier": ((rows, rows[:, 0] > 0), {"is_used": rows[:, 1] > -1, "penalty": 0.1}),
-        "embedding.folds": ((key, 20), {"num_folds": 4}),
-        "embedding.pearson": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
-        "embedding.pearson_statistic": ((column, column**2), {"axis": -1}),
-        "embedding.principal_components": ((rows, 2), {}),
-        "embedding.r_squared": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
-        "embedding.r_squared_statistic": ((column, column**2), {"axis": -1}),
-        "embedding.resample_spectrum": ((exponents, 5), {}),
-        "embedding.spearman": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
-        "embedding.spearman_statistic": ((column, column**2), {"axis": -1}),
+        "populations.bound_lost": ((exponents,), {}),
+        "populations.cross_validate": ((populations.Ridge(), rows, rows[:, 0]), {"num_folds": 4, "num_repeats": 2, "key": key}),
+        "populations.fit_classifier": ((rows, rows[:, 0] > 0), {"is_used": rows[:, 1] > -1, "penalty": 0.1}),
+        "populations.folds": ((key, 20), {"num_folds": 4}),
+        "populations.pearson": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "populations.pearson_statistic": ((column, column**2), {"axis": -1}),
+        "populations.principal_components": ((rows, 2), {}),
+        "populations.r_squared": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "populations.r_squared_statistic": ((column, column**2), {"axis": -1}),
+        "populations.resample_spectrum": ((exponents, 5), {}),
+        "populations.spearman": ((column, column**2), {"confidence_level": 0.9, "num_resamples": 20, "seed": 1}),
+        "populations.spearman_statistic": ((column, column**2), {"axis": -1}),
         "indicators.echo_state_index": ((cell, jnp.stack([state, state + 1]), inputs), {"transient": 4, "tolerance": 1e-3, "key": key}),
         "indicators.finite_time_exponent_field": (
             (henon, jnp.stack([point, point]), None),
@@ -231,9 +229,9 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
             {"prefix": "", "activation": jax.nn.relu},
         ),
-        "measures.power_spectrum_distance": ((series, series[:100]), {"length": 50, "smoothing": 2.0}),
-        "measures.prediction_error": ((model, series, 3), {}),
-        "measures.state_space_divergence": (
+        "reconstruction.power_spectrum_distance": ((series, series[:100]), {"length": 50, "smoothing": 2.0}),
+        "reconstruction.prediction_error": ((model, series, 3), {}),
+        "reconstruction.state_space_divergence": (
             (series, series[:100]),
             {"num_bins": 5, "margin": 0.1, "pseudocount": 1e-5, "num_samples": 10, "variance": 1.0, "key": key},
         ),
@@ -306,53 +304,53 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "run.long_run": (driven, whole | {"method": lejax.SequentialQR()}),
         "run.sweep": ((lambda member: jnp.zeros(()), np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
         "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
-        "training.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
-        "training.DivergenceScore": ((100, 10), {}),
+        "reconstruction.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
+        "reconstruction.DivergenceScore": ((100, 10), {}),
         "training.FlossingSchedule": ((3, 10, 3, 100), {}),
-        "training.GeneralizedTeacherForcing": ((0.5,), {}),
-        "training.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
-        "training.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
-        "training.LinearObservation": ((jnp.ones((2, 5)),), {}),
-        "training.Network": ((make_cell(key), 2), {"key": key}),
-        "training.ObservedCell": ((model.cell, model.observation), {}),
-        "training.PredictionScore": ((3,), {}),
-        "training.SparseTeacherForcing": ((5,), {}),
-        "training.SpectrumTerm": (
+        "reconstruction.GeneralizedTeacherForcing": ((0.5,), {}),
+        "populations.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
+        "reconstruction.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
+        "reconstruction.LinearObservation": ((jnp.ones((2, 5)),), {}),
+        "populations.Network": ((make_cell(key), 2), {"key": key}),
+        "reconstruction.ObservedCell": ((model.cell, model.observation), {}),
+        "reconstruction.PredictionScore": ((3,), {}),
+        "reconstruction.SparseTeacherForcing": ((5,), {}),
+        "reconstruction.SpectrumTerm": (
             (jnp.sum, 1.0, 2),
             {"num_starts": 2, "num_steps": 5, "transient": 2, "dt": 1.0, "adjoint": lejax.DirectAdjoint()},
         ),
-        "training.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
-        "training.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
-        "training.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
-        "training.encode_text": (("abba",), {}),
+        "populations.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
+        "populations.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
+        "populations.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
+        "populations.encode_text": (("abba",), {}),
         "training.floss": (
             (cell, state, jnp.stack([inputs, inputs])),
             {"optimizer": optax.adam(1e-2), "num_updates": 2, "num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint(), "throw": True},
         ),
         "training.flossing_penalty": (driven, {"num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()}),
-        "training.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
-        "training.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
-        "training.initialize_population": ((make_cell, hyperparameters, 2), {"optimizer": optax.scale_by_adam(), "key": key}),
-        "training.load_population": (("/nonexistent/population.npz", population), {}),
-        "training.mean_loss": ((network, examples), {"dropout": 0.1, "key": key}),
-        "training.modular_counting_task": ((key, 4), {"num_steps": 5, "modulus": 3, "dtype": jnp.float32}),
-        "training.next_symbol_task": ((codes,), {"num_symbols": 3, "num_steps": 2, "dtype": jnp.float32}),
-        "training.parity_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
-        "training.population_spectra": ((population, jnp.ones((20, 1))), {"num_exponents": 2, "transient": 2}),
-        "training.reconstruct": (
+        "reconstruction.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
+        "populations.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
+        "populations.initialize_population": ((make_cell, hyperparameters, 2), {"optimizer": optax.scale_by_adam(), "key": key}),
+        "populations.load_population": (("/nonexistent/population.npz", population), {}),
+        "populations.mean_loss": ((network, examples), {"dropout": 0.1, "key": key}),
+        "populations.modular_counting_task": ((key, 4), {"num_steps": 5, "modulus": 3, "dtype": jnp.float32}),
+        "populations.next_symbol_task": ((codes,), {"num_symbols": 3, "num_steps": 2, "dtype": jnp.float32}),
+        "populations.parity_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
+        "populations.population_spectra": ((population, jnp.ones((20, 1))), {"num_exponents": 2, "transient": 2}),
+        "reconstruction.reconstruct": (
             (eqx.filter_vmap(draw)(keys), series, series[:50]),
             {
-                "keys": keys, "forcing": training.SparseTeacherForcing(4), "num_epochs": 1, "updates_per_epoch": 2, "batch_size": 2, "num_steps": 5, "noise": 0.1,
-                "optimizer": optax.adam(1e-3), "penalty": None, "score": training.PredictionScore(2), "score_every": 1,
+                "keys": keys, "forcing": reconstruction.SparseTeacherForcing(4), "num_epochs": 1, "updates_per_epoch": 2, "batch_size": 2, "num_steps": 5, "noise": 0.1,
+                "optimizer": optax.adam(1e-3), "penalty": None, "score": reconstruction.PredictionScore(2), "score_every": 1,
             },
         ),
-        "training.row_task": ((jnp.zeros((3, 2, 2)), jnp.array([0, 1, 1])), {"num_classes": 2}),
-        "training.save_population": (("/nonexistent/population.npz", population), {}),
+        "populations.row_task": ((jnp.zeros((3, 2, 2)), jnp.array([0, 1, 1])), {"num_classes": 2}),
+        "populations.save_population": (("/nonexistent/population.npz", population), {}),
         "training.spectrum_penalty": (
             driven,
             {"function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()},
         ),
-        "training.train_population": (
+        "populations.train_population": (
             (population, examples, examples),
             {"num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,), "stream": jnp.ones((20, 1)), "transient": 2},
         ),

@@ -19,13 +19,13 @@ import optax
 from networks import driven_gru, random_tanh
 
 import lejax
-from lejax import embedding, indicators, measures, orbits, plrnn, training
+from lejax import indicators, orbits, plrnn, populations, reconstruction, training
 from lejax.cells import GRUCell, LSTMCell
 from lejax.systems import Flow, Henon, Logistic, Lorenz63, Lozi
 
 
 PACKAGES = (
-    "cells", "data", "embedding", "indicators", "interop", "measures", "orbits", "plot", "plrnn", "run", "systems",
+    "cells", "data", "indicators", "interop", "orbits", "plot", "plrnn", "populations", "reconstruction", "run", "systems",
     "training",
 )  # fmt: skip
 
@@ -66,12 +66,12 @@ SWITCHED = plrnn.ContinuousALRNN(
     -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
 )
 SERIES = jnp.cumsum(jr.normal(jr.key(5), (100, 1)), axis=0)
-NETWORK = training.Network(GRUCell(3, 4, key=jr.key(1)), 2, key=jr.key(2))
-EXAMPLES = training.Examples(
+NETWORK = populations.Network(GRUCell(3, 4, key=jr.key(1)), 2, key=jr.key(2))
+EXAMPLES = populations.Examples(
     jr.normal(jr.key(3), (2, 6, 3)), jnp.zeros((2, 6), jnp.int32), jnp.ones((2, 6)), 2
 )
-MODEL = training.ObservedCell(
-    lejax.cells.ALRNN.draw(3, 2, key=jr.key(0)), training.IdentityObservation(2, 3)
+MODEL = reconstruction.ObservedCell(
+    lejax.cells.ALRNN.draw(3, 2, key=jr.key(0)), reconstruction.IdentityObservation(2, 3)
 )
 STACK = lejax.cells.Stack(
     [lejax.cells.RNNCell(3, 2, key=jr.key(5)), lejax.cells.GRUCell(2, 2, key=jr.key(6))]
@@ -105,10 +105,10 @@ def manifold() -> plrnn.PolylineManifold:
 
 
 @once
-def population() -> training.Population:
-    return training.initialize_population(
+def population() -> populations.Population:
+    return populations.initialize_population(
         lambda key: lejax.cells.RNNCell(3, 4, key=key),
-        training.Hyperparameters(scale=jnp.ones(2)),
+        populations.Hyperparameters(scale=jnp.ones(2)),
         2,
         key=jr.key(0),
     )
@@ -127,7 +127,7 @@ def run(**options) -> Callable:
 
 
 def spectrum_term(model, starts, num_steps=6, **options):
-    term = training.SpectrumTerm(
+    term = reconstruction.SpectrumTerm(
         lambda exponents: jnp.sum(exponents**2), num_starts=2, num_steps=num_steps, **options
     )
     return term(model, starts)
@@ -151,7 +151,7 @@ def diagram(parameters):
 
 
 def reconstructed(model, series, **options):
-    return training.reconstruct(
+    return reconstruction.reconstruct(
         eqx.filter_vmap(lambda model, _: model, in_axes=(None, 0))(model, jnp.arange(2)),
         series,
         series,
@@ -293,17 +293,17 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         jr.normal(jr.key(7), (24, 4)),
     ),
     # --- embedding
-    "embedding.bound_lost": (embedding.bound_lost, EXPONENTS),
-    "embedding.resample_spectrum": (lambda x: embedding.resample_spectrum(x, 5), EXPONENTS),
-    "embedding.cross_validate": (
-        lambda x: embedding.cross_validate(
-            embedding.Ridge(), x, INPUTS[:, 0], num_folds=3, num_repeats=1, key=jr.key(0)
+    "populations.bound_lost": (populations.bound_lost, EXPONENTS),
+    "populations.resample_spectrum": (lambda x: populations.resample_spectrum(x, 5), EXPONENTS),
+    "populations.cross_validate": (
+        lambda x: populations.cross_validate(
+            populations.Ridge(), x, INPUTS[:, 0], num_folds=3, num_repeats=1, key=jr.key(0)
         ),
         jr.normal(jr.key(7), (24, 3)),
     ),
-    "embedding.cross_validate.autoencoder": (
-        lambda x: embedding.cross_validate(
-            embedding.Autoencoder(latent_size=1, width=2, num_updates=2, alphas=(0.0, 1.0)),
+    "populations.cross_validate.autoencoder": (
+        lambda x: populations.cross_validate(
+            populations.Autoencoder(latent_size=1, width=2, num_updates=2, alphas=(0.0, 1.0)),
             x,
             INPUTS[:, 0],
             num_folds=3,
@@ -312,16 +312,16 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         ),
         jr.normal(jr.key(7), (24, 3)),
     ),
-    "embedding.fit_classifier": (
-        lambda x: numbers(embedding.fit_classifier(x, INPUTS[:, 0] > 0)),
+    "populations.fit_classifier": (
+        lambda x: numbers(populations.fit_classifier(x, INPUTS[:, 0] > 0)),
         jr.normal(jr.key(7), (24, 3)),
     ),
-    "embedding.folds": (
-        lambda x: numbers(embedding.folds(key_of(x), 8)),
+    "populations.folds": (
+        lambda x: numbers(populations.folds(key_of(x), 8)),
         jnp.array(3.0),
     ),
-    "embedding.principal_components": (
-        lambda x: embedding.principal_components(x, 2).variances,
+    "populations.principal_components": (
+        lambda x: populations.principal_components(x, 2).variances,
         jr.normal(jr.key(7), (24, 3)),
     ),
     # --- indicators
@@ -371,20 +371,20 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         EXPONENTS,
     ),
     # --- measures
-    "measures.power_spectrum_distance": (
-        lambda x: measures.power_spectrum_distance(x, SERIES[:24] ** 2, smoothing=2.0),
+    "reconstruction.power_spectrum_distance": (
+        lambda x: reconstruction.power_spectrum_distance(x, SERIES[:24] ** 2, smoothing=2.0),
         SERIES[:24],
     ),
-    "measures.prediction_error": (
-        lambda x: measures.prediction_error(MODEL, x, 2),
+    "reconstruction.prediction_error": (
+        lambda x: reconstruction.prediction_error(MODEL, x, 2),
         INPUTS[:, :2],
     ),
-    "measures.state_space_divergence": (
-        lambda x: measures.state_space_divergence(x, INPUTS[:, :2], num_bins=3),
+    "reconstruction.state_space_divergence": (
+        lambda x: reconstruction.state_space_divergence(x, INPUTS[:, :2], num_bins=3),
         INPUTS[:, 1:],
     ),
-    "measures.state_space_divergence.sampled": (
-        lambda x: measures.state_space_divergence(
+    "reconstruction.state_space_divergence.sampled": (
+        lambda x: reconstruction.state_space_divergence(
             jnp.tile(x, 2), jnp.tile(x[::-1], 2), num_samples=4, key=jr.key(0)
         ),
         INPUTS,
@@ -467,33 +467,33 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: flossed(CELL, STATE, INPUTS.reshape(4, 6, 3), x, num_exponents=2),
         jnp.array(1.1),
     ),
-    "training.forced_states": (
-        lambda x: training.forced_states(MODEL, x, INPUTS[:5], jnp.full(5, 0.3)),
+    "reconstruction.forced_states": (
+        lambda x: reconstruction.forced_states(MODEL, x, INPUTS[:5], jnp.full(5, 0.3)),
         jnp.array([0.3, -0.2, 0.5]),
     ),
-    "training.mean_loss": (
-        lambda x: training.mean_loss(
+    "populations.mean_loss": (
+        lambda x: populations.mean_loss(
             NETWORK, eqx.tree_at(lambda e: e.inputs, EXAMPLES, x), dropout=0.3, key=jr.key(0)
         ),
         EXAMPLES.inputs,
     ),
-    "training.forecasting_task": (
-        lambda x: numbers(training.forecasting_task(x, num_steps=5)),
+    "populations.forecasting_task": (
+        lambda x: numbers(populations.forecasting_task(x, num_steps=5)),
         INPUTS,
     ),
-    "training.row_task": (
-        lambda x: numbers(training.row_task(x, jnp.zeros(2, int), num_classes=2)),
+    "populations.row_task": (
+        lambda x: numbers(populations.row_task(x, jnp.zeros(2, int), num_classes=2)),
         EXAMPLES.inputs,
     ),
-    "training.next_symbol_task": (
+    "populations.next_symbol_task": (
         lambda x: numbers(
-            training.next_symbol_task(x.astype(jnp.int32), num_symbols=3, num_steps=2)
+            populations.next_symbol_task(x.astype(jnp.int32), num_symbols=3, num_steps=2)
         ),
         jnp.arange(8.0) % 3,
     ),
     **{
-        f"training.{name}": (
-            lambda x, task=getattr(training, name), options=options: numbers(
+        f"populations.{name}": (
+            lambda x, task=getattr(populations, name), options=options: numbers(
                 task(key_of(x), 2, **options)
             ),
             jnp.array(3.0),
@@ -506,19 +506,19 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
             "parity_task": {"num_steps": 6},
         }.items()
     },
-    "training.initialize_population": (
+    "populations.initialize_population": (
         lambda x: numbers(
-            training.initialize_population(
+            populations.initialize_population(
                 lambda key: lejax.cells.RNNCell(3, 4, key=key),
-                training.Hyperparameters(scale=x),
+                populations.Hyperparameters(scale=x),
                 2,
                 key=jr.key(0),
             ).networks
         ),
         jnp.array([0.9, 1.1]),
     ),
-    "training.population_spectra": (
-        lambda x: training.population_spectra(population(), x, num_exponents=2).exponents,
+    "populations.population_spectra": (
+        lambda x: populations.population_spectra(population(), x, num_exponents=2).exponents,
         INPUTS,
     ),
 }  # fmt: skip
@@ -541,8 +541,8 @@ def long(**options) -> Callable:
     return lambda x: lejax.lyapunov_spectrum(CELL, x, LONG_INPUTS, **options).exponents
 
 
-WIDE_MODEL = training.ObservedCell(
-    lejax.cells.ALRNN.draw(40, 10, key=jr.key(0)), training.IdentityObservation(2, 40)
+WIDE_MODEL = reconstruction.ObservedCell(
+    lejax.cells.ALRNN.draw(40, 10, key=jr.key(0)), reconstruction.IdentityObservation(2, 40)
 )
 WIDE_STACK = lejax.cells.Stack(
     [lejax.cells.RNNCell(0, 36, key=jr.key(5)), lejax.cells.GRUCell(36, 36, key=jr.key(6))]
@@ -670,12 +670,12 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         spectrum().exponents,
     ),
     **{
-        f"embedding.{name}": (lambda x, f=getattr(embedding, name): f(x, x), INPUTS[:, 0])
+        f"populations.{name}": (lambda x, f=getattr(populations, name): f(x, x), INPUTS[:, 0])
         for name in (
             "pearson", "spearman", "r_squared", "pearson_statistic", "spearman_statistic", "r_squared_statistic",
         )
     },
-    "embedding.bootstrap": (lambda x: embedding.bootstrap(np.mean, x), INPUTS[:, 0]),
+    "populations.bootstrap": (lambda x: populations.bootstrap(np.mean, x), INPUTS[:, 0]),
     "interop.from_torch": (
         lambda x: lejax.interop.from_torch(
             {
@@ -767,21 +767,21 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: lejax.run.to_xarray({"a": x}, jnp.arange(4.0)),
         jnp.arange(4.0),
     ),
-    "training.save_population": (
-        lambda x: training.save_population("population.npz", scaled(population(), x)),
+    "populations.save_population": (
+        lambda x: populations.save_population("population.npz", scaled(population(), x)),
         jnp.array(1.0),
     ),
-    "training.load_population": (
-        lambda x: training.load_population("population.npz", scaled(population(), x)),
+    "populations.load_population": (
+        lambda x: populations.load_population("population.npz", scaled(population(), x)),
         jnp.array(1.0),
     ),
-    "training.train_population": (
-        lambda x: training.train_population(
+    "populations.train_population": (
+        lambda x: populations.train_population(
             scaled(population(), x), EXAMPLES, EXAMPLES, num_epochs=1, batch_size=2
         ),
         jnp.array(1.0),
     ),
-    "training.reconstruct": (lambda x: reconstructed(MODEL, x), INPUTS[:, :2]),
+    "reconstruction.reconstruct": (lambda x: reconstructed(MODEL, x), INPUTS[:, :2]),
 }  # fmt: skip
 
 
@@ -791,5 +791,5 @@ CONSTANT = {
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
     "interop.from_dysts",
     "systems.gallery",
-    "training.encode_text",
+    "populations.encode_text",
 }  # fmt: skip

@@ -1,6 +1,10 @@
 """Recurrent cells that Equinox lacks, and wrappers that make cells of cells."""
 
-from ._delta import DeltaProductCell as DeltaProductCell
+from ._alrnn import ALRNN as ALRNN
+from ._clipped_shallow_plrnn import ClippedShallowPLRNN as ClippedShallowPLRNN
+from ._closed_loop import ClosedLoop as ClosedLoop
+from ._delta_product import DeltaProductCell as DeltaProductCell
+from ._dendritic_plrnn import DendriticPLRNN as DendriticPLRNN
 from ._discretization import (
     Bilinear as Bilinear,
     Discretization as Discretization,
@@ -8,32 +12,25 @@ from ._discretization import (
     ExponentialEuler as ExponentialEuler,
     ZeroOrderHold as ZeroOrderHold,
 )
-from ._gated import GRUCell as GRUCell, LSTMCell as LSTMCell
-from ._hippo import (
-    HippoCell as HippoCell,
-    diagonal_legs as diagonal_legs,
-    hippo_legs as hippo_legs,
-)
-from ._leaky import LeakyRNNCell as LeakyRNNCell
-from ._linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
-from ._linear_recurrence import LRUCell as LRUCell, S4DCell as S4DCell
-from ._low_rank import LowRankReLURNN as LowRankReLURNN
-from ._low_rank_rate import LowRankRNNCell as LowRankRNNCell
-from ._noise import NoisyCell as NoisyCell
-from ._plrnn import (
-    ALRNN as ALRNN,
-    PLRNN as PLRNN,
-    ClippedShallowPLRNN as ClippedShallowPLRNN,
-    DendriticPLRNN as DendriticPLRNN,
-    MeanCenteredPLRNN as MeanCenteredPLRNN,
-    ShallowPLRNN as ShallowPLRNN,
-)
-from ._rate import RNNCell as RNNCell
+from ._echo_state import EchoStateCell as EchoStateCell
+from ._gated_linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
+from ._gru import GRUCell as GRUCell
+from ._hippo import HippoCell as HippoCell, diagonal_legs as diagonal_legs, hippo_legs as hippo_legs
+from ._leaky_rnn import LeakyRNNCell as LeakyRNNCell
+from ._low_rank_relu_rnn import LowRankReLURNN as LowRankReLURNN
+from ._low_rank_rnn import LowRankRNNCell as LowRankRNNCell
+from ._lru import LRUCell as LRUCell
+from ._lstm import LSTMCell as LSTMCell
+from ._mamba import MambaCell as MambaCell
+from ._mean_centered_plrnn import MeanCenteredPLRNN as MeanCenteredPLRNN
+from ._noisy import NoisyCell as NoisyCell
+from ._plrnn import PLRNN as PLRNN
 from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
-from ._reservoir import EchoStateCell as EchoStateCell
-from ._selective import MambaCell as MambaCell, S6Cell as S6Cell
-from ._skew_symmetric import SkewRNN as SkewRNN
-from ._wrappers import ClosedLoop as ClosedLoop, Stack as Stack
+from ._rnn import RNNCell as RNNCell
+from ._s4d import S4DCell as S4DCell
+from ._s6 import S6Cell as S6Cell
+from ._shallow_plrnn import ShallowPLRNN as ShallowPLRNN
+from ._stack import Stack as Stack
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .._blocks import log_modulus
+from .._engine.blocks import log_modulus
 
 
 class Discretization(eqx.Module):

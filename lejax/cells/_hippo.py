@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._blocks import BlockTriangularCell, DiagonalBlock
-from .._cell import RecurrentCell, TimedCell, is_traced
-from .._check import check_count, check_positive
-from .._signature import checked
-from .._tangent import tangent_dtype
+from .._core.cell import RecurrentCell, TimedCell, is_traced
+from .._core.check import check_count, check_positive
+from .._core.signature import checked
+from .._engine.blocks import BlockTriangularCell, DiagonalBlock
+from .._engine.push import tangent_dtype
 from ._discretization import Discretization, ZeroOrderHold, check_discretization
-from ._rate import drive
+from ._drive import drive
 
 
 @checked

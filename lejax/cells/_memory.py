@@ -8,9 +8,9 @@ import abc
 
 from jaxtyping import Array, Float, PyTree
 
-from .._blocks import Block, BlockTriangularCell, ForgottenBlock
-from .._cell import RecurrentCell
-from ._rate import check_input
+from .._core.cell import RecurrentCell
+from .._engine.blocks import Block, BlockTriangularCell, ForgottenBlock
+from ._drive import check_input
 
 
 class MemoryCell(RecurrentCell, BlockTriangularCell):

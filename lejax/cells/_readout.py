@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import is_traced
-from .._check import check_positive, find_nonfinite
-from .._signature import checked
-from .._tangent import tangent_dtype
+from .._core.cell import is_traced
+from .._core.check import check_positive, find_nonfinite
+from .._core.signature import checked
+from .._engine.push import tangent_dtype
 
 
 class LinearReadout(eqx.Module):

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, dtype_of, size_of
-from .._check import check_count, check_directions, check_inputs, check_state
-from .._closures import compiled
-from .._factorization import Householder
-from .._orthonormalize import orthonormalize
-from .._signature import checked
-from .._tangent import tangent_dtype
-from .._tangent_dynamics import open_whole, random_frame
+from .._core.cell import Cell, dtype_of, size_of
+from .._core.check import check_count, check_directions, check_inputs, check_state
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._engine.factorization import Householder
+from .._engine.orthonormalize import orthonormalize
+from .._engine.push import tangent_dtype
+from .._engine.tangent_dynamics import open_whole, random_frame
 
 
 @checked

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._cell import Cell, ravel, vary_with
-from .._check import check_inputs, check_not_negative, check_state
-from .._closures import compiled
-from .._signature import checked
-from .._spectrum import lyapunov_spectrum
+from .._core.cell import Cell, ravel, vary_with
+from .._core.check import check_inputs, check_not_negative, check_state
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 
 class EchoState(eqx.Module):

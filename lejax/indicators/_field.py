@@ -4,18 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, dtype_of, size_of, time_step, vary_with
-from .._check import (
-    check_count,
-    check_directions,
-    check_inputs,
-    check_positive,
-    check_state,
-)
-from .._closures import compiled
-from .._signature import checked
-from .._tangent import tangent_dtype
-from .._tangent_dynamics import open_whole
+from .._core.cell import Cell, dtype_of, size_of, time_step, vary_with
+from .._core.check import check_count, check_directions, check_inputs, check_positive, check_state
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._engine.push import tangent_dtype
+from .._engine.tangent_dynamics import open_whole
 
 
 @checked

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._cell import is_traced
-from .._check import check_vector
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.check import check_vector
+from .._core.signature import checked
 
 
 @checked

@@ -7,7 +7,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
-from .._blocks import (
+from .._core.cell import Cell, first_input, name_of, ravel, vary_with
+from .._core.check import check_inputs, check_state, check_step
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._engine.blocks import (
     DenseBlock,
     DiagonalBlock,
     ForgottenBlock,
@@ -15,12 +19,8 @@ from .._blocks import (
     make_block_push,
     open_frames,
 )
-from .._cell import Cell, first_input, name_of, ravel, vary_with
-from .._check import check_inputs, check_state, check_step
-from .._closures import compiled
-from .._frames import DenseFrame
-from .._signature import checked
-from .._tangent import make_push, tangent_dtype
+from .._engine.frames import DenseFrame
+from .._engine.push import make_push, tangent_dtype
 
 
 _SAFETY = 16  # of the estimate of rounding, which is a typical size and no bound

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, first_input, is_traced, ravel, time_step, vary_with
-from .._check import check_count, check_inputs, check_positive, check_state, check_step
-from .._closures import compiled
-from .._signature import checked
-from .._statistics import block_lengths, standard_error, weighted_mean
-from .._tangent import tangent_dtype
+from .._core.cell import Cell, first_input, is_traced, ravel, time_step, vary_with
+from .._core.check import check_count, check_inputs, check_positive, check_state, check_step
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._core.statistics import block_lengths, standard_error, weighted_mean
+from .._engine.push import tangent_dtype
 
 
 class LargestExponent(eqx.Module):

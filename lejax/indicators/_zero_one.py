@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._check import check_count
-from .._signature import checked
+from .._core.check import check_count
+from .._core.signature import checked
 
 
 @checked

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import VectorField, name_of
-from .._check import check_positive
-from .._signature import checked
+from .._core.cell import VectorField, name_of
+from .._core.check import check_positive
+from .._core.signature import checked
 
 
 class DystsField(VectorField):

@@ -13,9 +13,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from .._array_files import load_arrays
-from .._check import check_concrete, find_nonfinite
-from .._signature import checked
+from .._core.array_files import load_arrays
+from .._core.check import check_concrete, find_nonfinite
+from .._core.signature import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._closures import compiled
+from .._core.closures import compiled
 from ._roots import default_tol_q, newton
 
 

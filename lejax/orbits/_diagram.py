@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell
-from .._check import check_count, check_state, member_of
-from .._signature import checked
-from .._spectrum import lyapunov_spectrum
-from .._unroll import unroll
+from .._core.cell import Cell
+from .._core.check import check_count, check_state, member_of
+from .._core.signature import checked
+from .._engine.unroll import unroll
+from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 
 class OrbitDiagram(eqx.Module):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
-from .._check import check_count, check_positive, check_state, check_step, find_nonfinite
-from .._closures import compiled
-from .._signature import checked
-from .._tangent import make_push, tangent_dtype
+from .._core.cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
+from .._core.check import check_count, check_positive, check_state, check_step, find_nonfinite
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._engine.push import make_push, tangent_dtype
 from ._roots import (
     component_size,
     default_tol_q,

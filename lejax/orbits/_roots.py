@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._batch import is_on_cpu
+from .._core.batching import is_on_cpu
 
 
 Function = Callable[[Float[Array, " n"]], Float[Array, " n"]]

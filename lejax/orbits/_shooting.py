@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, is_traced, name_of, ravel, size_of, time_step
-from .._check import check_count, check_positive
-from .._tangent import make_push
+from .._core.cell import Cell, is_traced, name_of, ravel, size_of, time_step
+from .._core.check import check_count, check_positive
+from .._engine.push import make_push
 from ..systems import Flow
 from ._velocity import Velocity, shortest, turns
 

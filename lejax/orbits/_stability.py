@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from .._cell import is_traced
-from .._check import check_not_negative
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.check import check_not_negative
+from .._core.signature import checked
 
 
 class Stability(eqx.Module):

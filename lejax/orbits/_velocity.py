@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import Cell, is_traced, ravel
-from .._closures import close
-from .._tangent import make_push, tangent_dtype
+from .._core.cell import Cell, is_traced, ravel
+from .._core.closures import close
+from .._engine.push import make_push, tangent_dtype
 from ..systems import Flow
 
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._cell import is_traced
-from .._check import check_concrete, check_finite
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.check import check_concrete, check_finite
+from .._core.signature import checked
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from .._cell import is_traced
-from .._check import check_count
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.check import check_count
+from .._core.signature import checked
 from ..orbits import OrbitDiagram
 from ._axes import new_axes_above_each_other
 

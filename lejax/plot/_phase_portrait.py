@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import is_traced
-from .._check import check_finite
-from .._kinds import check_array
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.check import check_finite
+from .._core.kinds import check_array
+from .._core.signature import checked
 from ..orbits import FixedPoints
 from ._axes import new_axes
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._cell import is_traced
-from .._signature import checked
+from .._core.cell import is_traced
+from .._core.signature import checked
 from ._axes import new_axes
 
 

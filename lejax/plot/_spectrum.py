@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from .._cell import is_traced
-from .._check import check_count
-from .._signature import checked
-from .._summary import LyapunovSpectrum
-from .._units import units
+from .._core.cell import is_traced
+from .._core.check import check_count
+from .._core.signature import checked
+from .._core.units import units
+from .._spectrum.report import LyapunovSpectrum
 from ._axes import new_axes
 
 

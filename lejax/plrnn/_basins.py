@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import Cell, without_gradient
-from .._check import check_count
-from .._piecewise_linear import piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell, without_gradient
+from .._core.check import check_count
+from .._core.piecewise_linear import piecewise_linear
+from .._core.signature import checked
 
 
 class BoundaryPoints(eqx.Module):

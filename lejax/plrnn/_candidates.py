@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._piecewise_linear import PiecewiseLinearMap
+from .._core.piecewise_linear import PiecewiseLinearMap
 from ._double_map import DoubleMap
 
 

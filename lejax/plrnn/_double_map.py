@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._kinds import check_array
-from .._piecewise_linear import PiecewiseLinearMap
+from .._core.kinds import check_array
+from .._core.piecewise_linear import PiecewiseLinearMap
 
 
 class DoubleMap(NamedTuple):

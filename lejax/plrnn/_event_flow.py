@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
-from .._check import check_count, check_positive, check_state
-from .._closures import compiled
-from .._piecewise_linear import PiecewiseLinearCell, piecewise_linear
-from .._signature import checked
-from .._tangent import tangent_dtype
+from .._core.cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
+from .._core.check import check_count, check_positive, check_state
+from .._core.closures import compiled
+from .._core.piecewise_linear import PiecewiseLinearCell, piecewise_linear
+from .._core.signature import checked
+from .._engine.push import tangent_dtype
 from ._pieces import solve, visit
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._cell import Cell, is_traced, vary_with, without_gradient
-from .._check import check_count
-from .._piecewise_linear import piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell, is_traced, vary_with, without_gradient
+from .._core.check import check_count
+from .._core.piecewise_linear import piecewise_linear
+from .._core.signature import checked
 from ._regions import all_regions
 
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._batch import batch_all
-from .._cell import vary_with, without_gradient
-from .._piecewise_linear import PiecewiseLinearMap
+from .._core.batching import batch_all
+from .._core.cell import vary_with, without_gradient
+from .._core.piecewise_linear import PiecewiseLinearMap
 from ._bernstein import first_zero, powers, value_and_slope
 
 

@@ -7,10 +7,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import Cell
-from .._check import check_concrete, check_count
-from .._piecewise_linear import piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell
+from .._core.check import check_concrete, check_count
+from .._core.piecewise_linear import piecewise_linear
+from .._core.signature import checked
 from ._affine_pieces import PieceManifold
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._cell import Cell, is_traced
-from .._check import check_count
-from .._piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell, is_traced
+from .._core.check import check_count
+from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from .._core.signature import checked
 
 
 class TooManyRegionsError(ValueError):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from scipy.optimize import linprog
 
-from .._piecewise_linear import PiecewiseLinearMap
+from .._core.piecewise_linear import PiecewiseLinearMap
 from ._candidates import Candidates
 from ._double_map import DoubleMap, solve_cycle
 from ._words import least_rotation

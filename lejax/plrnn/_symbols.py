@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.sparse.csgraph import connected_components
 
-from .._cell import Cell
-from .._check import check_concrete, check_count, check_state
-from .._piecewise_linear import piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell
+from .._core.check import check_concrete, check_count, check_state
+from .._core.piecewise_linear import piecewise_linear
+from .._core.signature import checked
 
 
 _MOST_BITS = 31  # that an int32 holds

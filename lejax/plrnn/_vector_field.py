@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._cell import Cell, VectorField, name_of
-from .._check import check_positive
-from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
-from .._signature import checked
+from .._core.cell import Cell, VectorField, name_of
+from .._core.check import check_positive
+from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
+from .._core.signature import checked
 from ..cells import ALRNN
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Int
 
-from .._piecewise_linear import PiecewiseLinearMap
+from .._core.piecewise_linear import PiecewiseLinearMap
 from ._double_map import DoubleMap
 
 

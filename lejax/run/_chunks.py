@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._statistics import block_lengths
+from .._core.statistics import block_lengths
 
 
 class Chunk(NamedTuple):

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .. import __version__
-from .._blocks import open_frames
-from .._cell import Cell, TangentCell, first_input, name_of, ravel, size_of, time_step
-from .._check import (
+from .._core import checkpoint as checkpoints
+from .._core.cell import Cell, TangentCell, first_input, name_of, ravel, size_of, time_step
+from .._core.check import (
     check_concrete,
     check_count,
     check_directions,
@@ -22,17 +22,17 @@ from .._check import (
     check_state,
     check_step,
 )
-from .._closures import close, compiled, holds_functions, keep
-from .._components import Blocks, DeclaredBlocks
-from .._fingerprint import fingerprint_program
-from .._frames import descending, find_owners
-from .._method import SequentialQR
-from .._results import RESULTS
-from .._signature import checked
-from .._spectrum import lyapunov_spectrum
-from .._summary import LyapunovSpectrum, raise_on_failure, share_rows
-from .._tangent import check_frame
-from . import _checkpoint as checkpoints
+from .._core.closures import close, compiled, holds_functions, keep
+from .._core.fingerprint import fingerprint_program
+from .._core.signature import checked
+from .._core.status import RESULTS
+from .._engine.blocks import open_frames
+from .._engine.components import Blocks, DeclaredBlocks
+from .._engine.frames import descending, find_owners
+from .._engine.method import SequentialQR
+from .._engine.push import check_frame
+from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
+from .._spectrum.report import LyapunovSpectrum, raise_on_failure, share_rows
 from ._chunks import Layout
 from ._position import Position, from_arrays, to_arrays
 from ._tally import (

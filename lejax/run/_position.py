@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._cell import ravel
-from ._checkpoint import check_arrays, damaged
+from .._core.cell import ravel
+from .._core.checkpoint import check_arrays, damaged
 from ._chunks import Layout
 from ._tally import Tally
 

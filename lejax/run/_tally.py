@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._statistics import block_lengths, estimate_error, weighted_mean
-from .._summary import Diagnostics, LyapunovSpectrum, summarize
+from .._core.statistics import block_lengths, estimate_error, weighted_mean
+from .._spectrum.report import Diagnostics, LyapunovSpectrum, summarize
 
 
 class Tally(NamedTuple):

@@ -10,6 +10,7 @@ from ._maps import (
     SkewTent as SkewTent,
     Tent as Tent,
 )
+from ._skew_symmetric import SkewRNN as SkewRNN
 from ._vector_fields import (
     Lorenz63 as Lorenz63,
     Lorenz96 as Lorenz96,

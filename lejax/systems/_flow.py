@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .._cell import TimedCell, name_of
-from .._check import StepError, check_count, check_positive, signature_problem
-from .._signature import checked
+from .._core.cell import TimedCell, name_of
+from .._core.check import StepError, check_count, check_positive, signature_problem
+from .._core.signature import checked
 
 
 class Flow(TimedCell):

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._kinds import check_array
-from .._piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
+from .._core.kinds import check_array
+from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 
 def parameter(default: float):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cell import VectorField
+from .._core.cell import VectorField
 from ._maps import parameter
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._cell import is_traced, name_of
-from .._check import check_count, check_state
-from .._closures import compiled
-from .._signature import checked
+from .._core.cell import is_traced, name_of
+from .._core.check import check_count, check_state
+from .._core.closures import compiled
+from .._core.signature import checked
+from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from ._penalty import flossing_penalty
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._adjoint import Adjoint, CheckpointedAdjoint
-from .._cell import Cell
-from .._signature import checked
-from .._spectrum import lyapunov_spectrum
-from .._summary import LyapunovSpectrum
+from .._core.cell import Cell
+from .._core.signature import checked
+from .._engine.adjoint import Adjoint, CheckpointedAdjoint
+from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
+from .._spectrum.report import LyapunovSpectrum
 
 
 @checked

@@ -1,0 +1,1 @@
+"""What `lejax spectrum` and `lejax info` do."""

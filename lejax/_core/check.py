@@ -1,0 +1,359 @@
+"""The checks that every verb makes of what it is handed: one sentence that names the offender and both values."""
+
+import inspect
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .cell import Cell, RecurrentCell, VectorField, is_traced, name_of, size_of
+from .kinds import check_integer, check_number
+
+
+def check_finite(name: str, value: PyTree) -> PyTree:
+    """The same; NaN and infinite numbers are refused where the values are known."""
+    problem = None if is_traced(value) else find_nonfinite(name, value)
+    if problem is not None:
+        raise ValueError(f"{problem}.")
+    return value
+
+
+def check_concrete(name: str, *arguments: Any) -> None:
+    """What runs on the host needs values: refuse arguments that are traced."""
+    if any(map(is_traced, arguments)):
+        raise TypeError(
+            f"{name} runs on the host and cannot be traced: call it outside jit, vmap and grad."
+        )
+
+
+def check_positive(name: str, value: float | Array) -> float | Array:
+    """A positive, finite number: a float stays static, an array stays traced."""
+    check_number(name, value)
+    if not is_traced(value) and not 0 < value < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}.")
+    return value
+
+
+def check_not_negative(name: str, value: float | Array) -> float | Array:
+    """A finite number of at least 0: a float stays static, an array stays traced."""
+    check_number(name, value)
+    if not is_traced(value) and not 0 <= value < np.inf:
+        raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
+    return value
+
+
+def check_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """A tuple of finite numbers of at least 0."""
+    if not isinstance(values, tuple) or not values:
+        raise TypeError(f"{name} must be a tuple of numbers, got {values!r}.")
+    for i, value in enumerate(values):
+        check_not_negative(f"{name}[{i}]", value)
+    return values
+
+
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """`value` as a Python int of at least `minimum`; it decides shapes, so it cannot be traced."""
+    count = check_integer(name, value)
+    if count < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {count}.")
+    if count >= 2**31:
+        raise ValueError(
+            f"{name} must be below 2**31, got {count}; continue a run to go on longer."
+        )
+    return count
+
+
+def check_vector(name: str, value: Array) -> Float[Array, " k"]:
+    """One spectrum, not a batch of them."""
+    value = jnp.asarray(value)
+    if value.ndim != 1 or value.size == 0:
+        raise ValueError(
+            f"{name} must be those of one run, with shape (k,), got {value.shape}; use jax.vmap for a batch."
+        )
+    return value
+
+
+def check_exponents(exponents: Array) -> Float[Array, " k"]:
+    """One spectrum, of which no exponent is NaN; those of lost directions are -inf."""
+    exponents = check_vector("exponents", exponents)
+    if not is_traced(exponents):
+        bad = int(jnp.sum(jnp.isnan(exponents)))
+        if bad:
+            raise ValueError(
+                f"exponents hold {bad} NaN out of {exponents.size}: the run that they are of has diverged."
+            )
+    return exponents
+
+
+def check_tolerances(tolerance: float | Array) -> float | Array:
+    """Numbers of at least 0."""
+    if not is_traced(tolerance) and not np.all(np.asarray(tolerance) >= 0):
+        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    return tolerance
+
+
+def check_state(state: PyTree) -> PyTree:
+    """The state with every leaf an array of a real floating-point dtype."""
+
+    def check(path, leaf):
+        name = "state" + jtu.keystr(path)
+        try:
+            leaf = jnp.asarray(leaf)
+        except Exception:
+            raise TypeError(f"{name} must be an array, got {type(leaf).__name__}.") from None
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} has dtype {leaf.dtype}, but a state must be real floating point; "
+                "store complex modes as real pairs and convert integers to float32 or float64."
+            )
+        # A scan could not carry a weak type.
+        return leaf.astype(leaf.dtype) if leaf.weak_type else leaf
+
+    def is_good(leaf):
+        known = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return known and not leaf.weak_type
+
+    if not all(map(is_good, jtu.tree_leaves(state))):
+        state = jtu.tree_map_with_path(check, state)
+    if size_of(state) == 0:
+        raise ValueError(f"state must hold at least one number, got {state!r}.")
+    return state
+
+
+def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple[PyTree, int]:
+    """The inputs as arrays cut to the run, and the number of counted steps."""
+    transient = check_count("transient", transient, 0)
+    counted = None if num_steps is None else check_count("num_steps", num_steps, 1)
+    if not jtu.tree_leaves(inputs):
+        if counted is None:
+            raise ValueError("num_steps is required when inputs is None.")
+        check_count("transient + num_steps", transient + counted, 1)
+        return None, counted
+    if type(inputs) is int:
+        raise ValueError(
+            f"inputs is a scalar, but inputs must have time as first axis; for {inputs} steps without inputs write "
+            f"num_steps={inputs}."
+        )
+    try:
+        inputs = jtu.tree_map(jnp.asarray, inputs)
+    except Exception as error:
+        raise TypeError(f"inputs must be arrays. JAX said: {error}") from error
+    lengths = {}
+    for path, leaf in jtu.tree_leaves_with_path(inputs):
+        name = "inputs" + jtu.keystr(path)
+        if leaf.ndim == 0:
+            raise ValueError(f"{name} is a scalar, but inputs must have time as first axis.")
+        lengths[name] = leaf.shape[0]
+    (first, length), *rest = lengths.items()
+    for name, other in rest:
+        if other != length:
+            raise ValueError(
+                f"inputs differ in length: {first} has {length} steps, {name} has {other}."
+            )
+    if transient >= length:
+        raise ValueError(
+            f"transient ({transient}) leaves nothing to count: inputs have {length} steps."
+        )
+    if counted is None:
+        counted = length - transient
+    if transient + counted > length:
+        raise ValueError(
+            f"transient + num_steps = {transient + counted} exceeds the inputs, "
+            f"which have {length} steps."
+        )
+    return jtu.tree_map(lambda x: x[: transient + counted], inputs), counted
+
+
+class StepError(TypeError):
+    """What a cell made of cells says of a failure inside: one sentence that needs no further advice."""
+
+
+def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
+    """One abstract call: the cell must accept the input and keep structure, shapes and dtypes."""
+    if isinstance(cell, VectorField):
+        raise TypeError(
+            f"{name_of(cell)} is a vector field, not a cell: wrap it, "
+            f"lejax.systems.Flow({name_of(cell)}(...), dt=...)."
+        )
+    try:
+        out = eqx.filter_eval_shape(cell, input, state)
+    except StepError as error:
+        raise TypeError(f"{name_of(cell)} failed: {error}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        problem = signature_problem(cell)
+        if problem is not None:
+            raise TypeError(
+                f"{name_of(cell)} cannot be called as cell(input, state): {problem}. What takes only the state is wrapped, "
+                "lambda input, state: cell(state)."
+            ) from error
+        fed = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
+        hint = _right_state(cell, state) or _hint(error, input, state)
+        raise TypeError(
+            f"{name_of(cell)} failed on one step {fed} and state {describe(state)}.{hint} It said: {reason}"
+        ) from error
+    before, after = jtu.tree_structure(state), jtu.tree_structure(out)
+    if before != after:
+        raise TypeError(
+            f"{name_of(cell)} changed the structure of its state from {before} to {after}.{_state_among(out, state)}"
+        )
+    for (path, old), new in zip(
+        jtu.tree_leaves_with_path(state), jtu.tree_leaves(out), strict=True
+    ):
+        new_shape, new_dtype = jnp.shape(new), jnp.result_type(new)
+        if (old.shape, old.dtype) != (new_shape, new_dtype):
+            hint = "" if old.dtype == new_dtype else _mixed_precision(cell, input, state)
+            raise TypeError(
+                f"{name_of(cell)} changed state{jtu.keystr(path)} from "
+                f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}.{hint}"
+            )
+
+
+def member_of(family: Any, parameter: Array) -> Cell:
+    """The cell that a family makes of a parameter."""
+    try:
+        cell = family(parameter)
+    except Exception as error:
+        raise TypeError(
+            f"family must make a cell of one parameter, such as lambda r: Logistic(r), but {name_of(family)} failed on it. It "
+            f"said: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(cell):
+        raise TypeError(
+            f"family must make a cell of one parameter, but {name_of(family)} made {describe(cell)}."
+        )
+    return cell
+
+
+def signature_problem(function: Any) -> str | None:
+    """Why a function does not take an input and a state, by position."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a builtin that does not tell
+        pass
+    return None
+
+
+def _right_state(cell: Cell, state: PyTree) -> str:
+    """The state that a cell would have taken, where it says and where this is another."""
+    if isinstance(cell, eqx.nn.LSTMCell):
+        wanted = (jnp.zeros(cell.hidden_size, cell.weight_hh.dtype),) * 2
+    elif isinstance(cell, RecurrentCell):
+        try:
+            wanted = eqx.filter_eval_shape(cell.initial_state)
+        except Exception:  # it does not know either
+            return ""
+    else:
+        return ""
+    if describe(wanted) == describe(state):
+        return ""
+    said = f" Its state must be like {describe(wanted)}, got {describe(state)}."
+    ranks = [[jnp.ndim(x) for x in jtu.tree_leaves(tree)] for tree in (state, wanted)]
+    return said + _MAP * (ranks[0] == [rank + 1 for rank in ranks[1]])
+
+
+_MAP = " If these are many states or sequences at once, map over them with jax.vmap."
+
+
+def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
+    """What most often is wrong with a step that fails so."""
+    if isinstance(error, jax.errors.JAXTypeError):
+        return (
+            " A step is traced, so that its numbers are not known: write jnp.where instead of if, and functions of "
+            "jax.numpy instead of NumPy's and float()."
+        )
+    if any(jnp.iscomplexobj(x) for x in jtu.tree_leaves(input)):
+        return " The input is complex: give its real and imaginary parts as two channels."
+    if any(jnp.ndim(x) > 1 for x in jtu.tree_leaves((input, state))):
+        return _MAP
+    if any(jnp.ndim(x) == 0 for x in jtu.tree_leaves(input)):
+        return " The input of a step is one number: a series of one channel has two axes, inputs[:, None]."
+    if input is None:
+        return (
+            " If it needs an input, close its loop with ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs "
+            "jnp.zeros((num_steps, input_size)), or where one constant input is taken jnp.zeros(input_size)."
+            + " If the state was to be a vector, a list of states (guesses) has one more axis in front."
+            * all(jnp.ndim(x) == 0 for x in jtu.tree_leaves(state))
+        )
+    return ""
+
+
+def _state_among(out: Any, state: PyTree) -> str:
+    """What to do with a cell that returns its state beside something else, such as (carry, output) of Flax."""
+    if not isinstance(out, tuple):
+        return (
+            " A state and what becomes of it must be alike: both one array, or both lists. Of a list make an array, "
+            "jnp.array(...)." * (isinstance(out, list) or isinstance(state, list))
+        )
+    shapes = jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
+    for i, part in enumerate(out):
+        if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
+            return (
+                f" It seems to return its state as part {i} of {len(out)}, beside an output: a cell returns its state alone, "
+                f"lambda input, state: cell(input, state)[{i}]."
+            )
+    return ""
+
+
+def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
+    """Which dtypes meet in a step, and how to make them one."""
+
+    def dtypes(tree):
+        leaves = [x for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)]
+        return sorted({str(leaf.dtype) for leaf in leaves})
+
+    parts = {"weights": dtypes(cell), "input": dtypes(input), "state": dtypes(state)}
+    if len({name for names in parts.values() for name in names}) < 2:
+        return ""
+    said = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
+    # What most parts have is left as it is.
+    found = [name for names in parts.values() for name in names]
+    wanted = max(reversed(found), key=found.count)
+    remedies = {
+        "weights": f"the weights by jax.tree.map(lambda x: x.astype('{wanted}') if eqx.is_inexact_array(x) else x, cell) "
+        f"or from_torch(..., dtype='{wanted}')",
+        "input": f"the inputs by inputs.astype('{wanted}')",
+        "state": f"the state by jax.tree.map(lambda x: x.astype('{wanted}'), state)",
+    }
+    others = [remedies[part] for part, names in parts.items() if names and names != [wanted]]
+    return f" Precisions are mixed: {said}. Cast {', and '.join(others)}."
+
+
+def describe(tree: PyTree) -> str:
+    """Dtypes and shapes of a pytree in one line, e.g. `(float32[8], float32[8])`."""
+
+    def name(leaf):
+        try:
+            return _Bare(f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}")
+        except Exception:  # no array
+            return _Bare(type(leaf).__name__)
+
+    return str(jtu.tree_map(name, tree))
+
+
+class _Bare(str):
+    __repr__ = str.__str__
+
+
+def check_directions(name: str, count: Any, state: PyTree) -> int:
+    """A number of directions, of which a state has as many as numbers."""
+    count, size = check_count(name, count, 1), size_of(state)
+    if count > size:
+        raise ValueError(f"{name} is {count}, but a state of {size} numbers has only {size}.")
+    return count
+
+
+def find_nonfinite(name: str, tree: PyTree) -> str | None:
+    """One sentence on the first leaf that holds NaN or inf, or None."""
+    for path, leaf in jtu.tree_leaves_with_path(tree):
+        if eqx.is_inexact_array(leaf):
+            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
+            if bad:
+                return f"{name}{jtu.keystr(path)} holds {bad} non-finite value{'s'[: bad > 1]} out of {leaf.size}"
+    return None

@@ -1,0 +1,177 @@
+"""What a value is: an array of numbers, a key, a flag, a number. One sentence that names what is none."""
+
+import inspect
+import operator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .cell import is_traced
+
+
+def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu")) -> Any:
+    """An array of numbers: not masked, of a kind among `kinds` (NumPy's letters), in the byte order of the machine.
+
+    Numbers in a list become an array. A list of arrays stays as it is: that may be a pytree.
+    """
+    if isinstance(value, list | tuple) and any(map(eqx.is_array, jtu.tree_leaves(value))):
+        return check_leaves(name, value)
+    is_weak = isinstance(
+        value, bool | int | float | complex
+    )  # JAX gives it the dtype of what it meets
+    given = value
+    if not isinstance(value, Array):
+        check_unmasked(name, value)
+        try:
+            value = np.asarray(value)
+        except Exception as error:
+            raise TypeError(f"{name} cannot be read as an array: {error}") from error
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+    kind = kind_of(value.dtype)
+    if kind == "c" and "f" in kinds and kind not in kinds:
+        raise TypeError(f"{name} must be real, got {value.dtype}.")
+    if kind not in kinds:
+        names = {"c": "numbers", "f": "real numbers", "i": "integers", "b": "booleans"}
+        wanted = next(names[k] for k in names if k in kinds)
+        what = shown(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
+        raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
+    return given if is_weak else value
+
+
+def kind_of(dtype: Any) -> str:
+    """NumPy's letter of a dtype, with those of JAX: `f` for bfloat16, `k` for keys."""
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return "k"
+    return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """No mask: JAX has none, and masked values would count."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: leave the masked values out, or put numbers in their place by .filled()."
+        )
+
+
+def check_leaves(name: str, tree: PyTree) -> PyTree:
+    """A pytree whose NumPy arrays JAX can read: unmasked numbers, in the byte order of the machine."""
+    if not any(isinstance(leaf, np.ndarray) for leaf in jtu.tree_leaves(tree)):
+        return tree
+    changed = False
+
+    def check(path, leaf):
+        nonlocal changed
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        read = check_array(name + jtu.keystr(path), leaf, frozenset("bcfiu"))
+        changed |= read is not leaf
+        return read
+
+    read = jtu.tree_map_with_path(check, tree)
+    return read if changed else tree
+
+
+def check_key(name: str, value: Any) -> Array:
+    """One key of `jax.random`, not a batch of them, nor a seed."""
+    is_key = isinstance(value, Array) and kind_of(value.dtype) == "k"
+    is_old = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
+    if not is_key and not is_old:
+        seed = f"jax.random.key({value})" if type(value) is int else "jax.random.key(seed)"
+        raise TypeError(f"{name} must be a key such as {seed}, got {shown(value)}.")
+    shape = value.shape if is_key else value.shape[:-1]
+    if shape != () or (is_old and value.shape not in ((2,), (4,))):
+        raise ValueError(
+            f"{name} must be one key, got shape {value.shape}; use jax.vmap for a batch."
+        )
+    return jnp.asarray(value)
+
+
+def shown(value: Any) -> str:
+    """A value as it reads, or its type if that would be long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False; a text or a number is neither."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
+def check_callable(name: str, value: Any) -> Any:
+    """What can be called, with numbers that JAX can read."""
+    if (
+        inspect.isclass(value)
+        and issubclass(value, eqx.Module)
+        and name in ("cell", "net", "field")
+    ):
+        raise TypeError(
+            f"{name} must be an instance, got the class {value.__name__}: call it first, {value.__name__}(...)."
+        )
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a function or an eqx.Module that can be called, got {shown(value)}."
+        )
+    return check_leaves(name, value)
+
+
+def check_dtype(name: str, value: Any) -> Any:
+    """A real floating-point dtype, or None for JAX's default."""
+    try:
+        is_real = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        is_real &= not isinstance(value, Array | np.ndarray)
+    except Exception:
+        is_real = False
+    if not is_real:
+        raise TypeError(
+            f"{name} must be a real floating-point dtype such as jnp.float32, got {shown(value)}."
+        )
+    return value
+
+
+def check_fraction(name: str, value: Any) -> Any:
+    """A number or an array of numbers from 0 to 1."""
+    if not is_traced(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+        raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
+    return value
+
+
+def check_probability(name: str, value: Any) -> Any:
+    """A number above 0 and below 1."""
+    check_number(name, value)
+    if not is_traced(value) and not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+    return value
+
+
+def check_number(name: str, value: Any) -> Any:
+    """One real number: a float stays static, an array stays traced."""
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, float | int | np.number | np.ndarray | Array
+    ):
+        raise TypeError(f"{name} must be a number, got {shown(value)}.")
+    if isinstance(value, np.ndarray | Array):
+        check_array(name, value)
+        if value.shape != ():
+            raise ValueError(f"{name} must be one number, got shape {value.shape}.")
+    elif isinstance(value, complex | np.complexfloating):
+        raise TypeError(f"{name} must be real, got {value}.")
+    return value
+
+
+def check_integer(name: str, value: Any) -> int:
+    """`value` as a Python int."""
+    if is_traced(value):
+        raise TypeError(f"{name} must be a Python integer, not a traced array: it decides shapes.")
+    if isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, got {value}.")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.") from None

@@ -1,0 +1,1 @@
+"""Lyapunov vectors: covariant and orthogonal, their angles, and statistics over a run."""

@@ -1,0 +1,91 @@
+"""Reducers of covariant vectors: growth, angles and participation without storing a vector."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._core.check import check_count
+from .angles import participation_ratio, principal_angles
+from .covariant import CovariantReducer
+
+
+class CovariantStatistics(eqx.Module):
+    """What `VectorStatistics` reports of k vectors."""
+
+    mean_log_growth: Float[Array, " k"]
+    """The exponents in nats per step, or per unit of `dt`."""
+    variance_log_growth: Float[Array, " k"]
+    """The variance of the rates along the vectors from step to step, in the square of the same unit."""
+    mean_squared_cosine: Float[Array, "k k"]
+    """Of the angles between vectors: 1 for parallel ones, 1/d for unrelated ones."""
+    smallest_angle: Float[Array, "k k"]
+    """The smallest angle the lines along two vectors had, in radians; right down to about 1e-8 in float64."""
+    participation: Float[Array, " k"]
+    """The mean of `participation_ratio`."""
+
+
+class VectorStatistics(CovariantReducer):
+    """Means of growth, angles and participation: a `CovariantStatistics`. O(d k^2) a step."""
+
+    def start(self, step):
+        k = step.growth
+        zeros, square = jnp.zeros_like(k), jnp.zeros_like(k, shape=(k.size, k.size))
+        return zeros, zeros, square, square, zeros
+
+    def add(self, total, step):
+        growth, second, square, largest, participation = total
+        with jax.default_matmul_precision("highest"):
+            cosine = jnp.abs(step.vectors.T @ step.vectors)
+        rate = jnp.log(step.growth) / step.dt
+        return (
+            growth + rate,
+            second + rate**2,
+            square + cosine**2,
+            jnp.maximum(largest, cosine),
+            participation + participation_ratio(step.vectors),
+        )
+
+    def finish(self, total, num_steps):
+        growth, second, square, largest, participation = total
+        mean = growth / num_steps
+        angle = jnp.arccos(jnp.minimum(largest, 1))
+        return CovariantStatistics(
+            mean_log_growth=mean,
+            variance_log_growth=jnp.maximum(second / num_steps - mean**2, 0),
+            mean_squared_cosine=square / num_steps,
+            smallest_angle=jnp.where(jnp.eye(mean.size, dtype=bool), 0, angle),
+            participation=participation / num_steps,
+        )
+
+
+class AngleHistogram(CovariantReducer):
+    """Counts of the smallest principal angle between the first `split` vectors and the others.
+
+    **Arguments:** `split`, and `num_bins`, equal bins from 0 to pi / 2. Reports the counts (num_bins,), less than the steps where
+    the run left the floating-point numbers. An angle that keeps away from 0 speaks for a hyperbolic splitting, one that comes close for tangencies.
+    O(d k^2) a step, with two orthonormalizations and two singular value decompositions: slow for many vectors.
+    """
+
+    split: int = eqx.field(static=True, converter=lambda n: check_count("split", n, 1))
+    num_bins: int = eqx.field(
+        static=True, converter=lambda n: check_count("num_bins", n, 1), default=50
+    )
+
+    def start(self, step) -> Int[Array, " b"]:
+        if self.split >= step.growth.size:
+            raise ValueError(
+                f"split is {self.split}, but there are {step.growth.size} vectors to divide."
+            )
+        return jnp.zeros(self.num_bins, jnp.int32)
+
+    def add(self, total, step):
+        first, second = jnp.split(step.vectors, [self.split], axis=1)
+        angle = principal_angles(first, second)[0]
+        index = jnp.floor(angle / (jnp.pi / 2) * self.num_bins).astype(jnp.int32)
+        index = jnp.clip(index, 0, self.num_bins - 1)
+        # An angle that is no number is not counted.
+        return total.at[jnp.where(jnp.isnan(angle), self.num_bins, index)].add(1, mode="drop")
+
+    def finish(self, total, num_steps):
+        return total

@@ -1,0 +1,27 @@
+"""Reconstruct a system from its data by teacher forcing, and measure how well the two agree."""
+
+from ._observation import (
+    IdentityObservation as IdentityObservation,
+    LinearObservation as LinearObservation,
+    Observation as Observation,
+    ObservedCell as ObservedCell,
+)
+from ._power_spectrum import power_spectrum_distance as power_spectrum_distance
+from ._prediction_error import (
+    ObservedSystem as ObservedSystem,
+    prediction_error as prediction_error,
+)
+from ._reconstruction import Reconstruction as Reconstruction, reconstruct as reconstruct
+from ._selection import DivergenceScore as DivergenceScore, PredictionScore as PredictionScore
+from ._spectrum_term import SpectrumTerm as SpectrumTerm
+from ._state_space import state_space_divergence as state_space_divergence
+from ._teacher_forcing import (
+    AdaptiveTeacherForcing as AdaptiveTeacherForcing,
+    GeneralizedTeacherForcing as GeneralizedTeacherForcing,
+    SparseTeacherForcing as SparseTeacherForcing,
+    TeacherForcing as TeacherForcing,
+    forced_states as forced_states,
+)
+
+
+__all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

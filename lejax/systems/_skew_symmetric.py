@@ -1,0 +1,59 @@
+"""The network with skew-symmetric weights: a flow that conserves an energy."""
+
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._core.cell import VectorField
+from .._core.check import check_count, check_not_negative
+from .._core.signature import checked
+
+
+class SkewRNN(VectorField):
+    r"""The continuous network with skew-symmetric weights.
+
+    $$\dot x = W \tanh(x), \qquad W = G - G^T$$
+
+    It conserves $V = \sum_i \log\cosh x_i$, of which it is the Hamiltonian flow with W in the place of the symplectic matrix:
+    $\dot x = W \nabla V$. So volumes are conserved, exponents come in pairs of opposite sign, and at least two are 0. On
+    quasi-periodic orbits all are; orbits may be chaotic. The method that integrates it should conserve V: `Flow` does up to
+    its error O(dt^4), while under Euler steps V grows.
+
+    **Arguments:** `hidden_size` H, `gain` g (entries of W have variance $g^2 / H$), `dtype`, `key`. The leaf is G, so that
+    W stays skew-symmetric whatever is learned; `weight` is W.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> field = lejax.systems.SkewRNN(6, key=jax.random.key(0))
+        >>> start = jnp.linspace(-1.0, 1.0, 6)
+        >>> states = lejax.unroll(lejax.systems.Flow(field, dt=0.05), start, num_steps=400)
+        >>> bool(jnp.abs(field.energy(states[-1]) - field.energy(start)) < 1e-4)
+        True
+
+    Casoni, Guidi, Betti, Melacci & Gori, International Joint Conference on Neural Networks (2025).
+    """
+
+    G: Float[Array, "h h"]
+
+    @checked
+    def __init__(
+        self, hidden_size: int, dtype=None, *, gain: float | Array = 1.0, key: PRNGKeyArray
+    ):
+        hidden_size = check_count("hidden_size", hidden_size, 1)
+        dtype = dtype or jnp.result_type(float)
+        square = jr.normal(key, (hidden_size, hidden_size), dtype)
+        self.G = (check_not_negative("gain", gain) * (2 * hidden_size) ** -0.5 * square).astype(
+            dtype
+        )
+
+    @property
+    def weight(self) -> Float[Array, "h h"]:
+        return self.G - self.G.T
+
+    def __call__(self, input: None, state: Float[Array, " h"]) -> Float[Array, " h"]:
+        return self.weight @ jnp.tanh(state)
+
+    def energy(self, state: Float[Array, " h"]) -> Float[Array, ""]:
+        r"""The conserved $V = \sum_i \log\cosh x_i$, without overflow."""
+        return jnp.sum(jnp.logaddexp(state, -state) - jnp.log(2).astype(state.dtype))
