@@ -843,7 +843,7 @@ WARN = {
         lambda _, x: x + 1.0, jnp.ones((1, 1)), max_iters=3
     ),
     "find_fixed_points beyond the most": lambda: orbits.find_fixed_points(
-        Logistic(2.5), jnp.array([0.59, 0.01]), max_n_unique=1
+        Logistic(2.5), jnp.array([0.59, 0.01]), max_num_unique=1
     ),
     "find_periodic_orbits": lambda: orbits.find_periodic_orbits(
         lambda _, x: x + 1.0, jnp.ones((1, 1)), period=2, max_iters=3

@@ -1,8 +1,11 @@
 """Every example runs: those of the docstrings, those of the README, and the notebooks."""
 
+import ast
+import dataclasses
 import doctest
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import jax
@@ -59,6 +62,70 @@ def test_every_public_name_is_documented(name):
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_an_example(name):
     assert examples_of(name)
+
+
+def documented(docstring: str) -> set[str]:
+    """The names that a docstring explains: those in front of the colon of a bullet."""
+    found = set()
+    for line in inspect.cleandoc(docstring or "").splitlines():
+        if match := re.match(r"\s*- ((?:`\w+`[^:]*?)+):", line):
+            found.update(re.findall(r"`(\w+)`", match[1]))
+    return found
+
+
+def declared(kind: type) -> list[str]:
+    """The public fields of a class of ours, or of a named tuple."""
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    else:
+        names = list(getattr(kind, "_fields", ()))
+    return [name for name in names if not name.startswith("_")]
+
+
+CLASSES = [name for name, value in OBJECTS.items() if inspect.isclass(value) and declared(value)]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_public_field_stands_in_the_docstring_of_its_class(name):
+    missing = set(declared(OBJECTS[name])) - documented(OBJECTS[name].__doc__)
+    assert not missing
+
+
+@pytest.mark.parametrize("name", [n for n, v in OBJECTS.items() if callable(v)])
+def test_every_argument_is_a_bullet(name):
+    value = OBJECTS[name]
+    # Fields are arguments of a class without an `__init__` of its own; reports are made by functions only.
+    if inspect.isclass(value) and "__init__" not in vars(value):
+        return
+    function = value.__init__ if inspect.isclass(value) else value
+    parameters = set(inspect.signature(function).parameters) - {"self", "args", "kwargs"}
+    assert not parameters - documented(value.__doc__)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_that_raises_says_so(name):
+    value = OBJECTS[name]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
+    if any(isinstance(node, ast.Raise) for node in ast.walk(tree)):
+        assert "**Raises:**" in value.__doc__
+
+
+SOURCES = sorted(Path(lejax.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
+def test_no_field_is_documented_where_python_drops_it(path):
+    for kind in ast.walk(ast.parse(path.read_text())):
+        if isinstance(kind, ast.ClassDef):
+            for field, text in zip(kind.body, kind.body[1:], strict=False):
+                dropped = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                assert not (isinstance(field, ast.AnnAssign) and dropped), (kind.name, text.lineno)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_prose_is_at_most_120_columns_wide(name):
+    for line in (ROOT / name).read_text().splitlines():
+        assert len(line) <= 120 or line.startswith("|") or "http" in line
 
 
 def blocks(language):

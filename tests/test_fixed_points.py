@@ -232,8 +232,8 @@ def test_guesses_near_zero_reach_beyond():
 
 
 def test_points_beyond_the_most_are_not_lost_silently():
-    with pytest.warns(UserWarning, match="max_n_unique is 1: 1 guesses led elsewhere"):
-        found = find_fixed_points(Logistic(2.5), jnp.array([0.59, 0.01]), max_n_unique=1)
+    with pytest.warns(UserWarning, match="max_num_unique is 1: 1 guesses led elsewhere"):
+        found = find_fixed_points(Logistic(2.5), jnp.array([0.59, 0.01]), max_num_unique=1)
     assert int(found.left_out) == 1
 
 

@@ -185,7 +185,7 @@ def test_the_cat_map_has_all_its_orbits():
     guesses = jax.random.uniform(jax.random.key(1), (300, 2))
     cat = lejax.systems.Cat()
     for period, count in ((1, 1), (2, 2), (3, 5)):
-        found = find_periodic_orbits(cat, guesses, period=period, max_n_unique=10)
+        found = find_periodic_orbits(cat, guesses, period=period, max_num_unique=10)
         assert found.q.size == count
         assert found.q.max() < 1e-20
         points = np.asarray(found.points)

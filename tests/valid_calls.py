@@ -242,11 +242,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "orbits.find_fixed_points": (
             (cell, state[None], inputs[0]),
-            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5, "outlier_distance_scale": 10.0},
+            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_num_unique": 5, "outlier_distance_scale": 10.0},
         ),
         "orbits.find_periodic_orbits": (
             (henon, point[None]),
-            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_num_unique": 5},
         ),
         "orbits.floquet_multipliers": ((henon, point, None), {"period": 2}),
         "orbits.linear_stability": ((jnp.stack([square, 2 * square]),), {"dt": 0.5, "tolerance": 1e-6}),
@@ -257,11 +257,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "orbits.refine_fixed_point": ((cell, state, inputs[0]), {}),
         "orbits.search_fixed_points": (
             (cell, state[None], inputs[0]),
-            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5, "outlier_distance_scale": 10.0},
+            {"fallback": orbits.SpeedMinimization(), "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_num_unique": 5, "outlier_distance_scale": 10.0},
         ),
         "orbits.search_periodic_orbits": (
             (henon, point[None]),
-            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_n_unique": 5},
+            {"period": 2, "num_segments": None, "max_iters": 5, "tol_q": 1e-6, "tol_unique": 1e-3, "max_num_unique": 5},
         ),
         "plot.plot_angles": ((jnp.abs(column),), {"num_bins": 5, "label": "angles"}),
         "plot.plot_basins": ((jnp.zeros((3, 4), int), box), {}),

@@ -45,19 +45,28 @@ def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> F
 
 
 class BlockError(NamedTuple):
-    """The standard error of a mean over blocks, and whether it says too little."""
+    """The standard error of a mean over blocks, and whether it says too little.
+
+    **Fields:**
+
+    - `grows` (k,): Whether it had not stopped growing when too few blocks were left to join: then the error is a
+        lower bound.
+    """
 
     error: Float[Array, " k"]
     grows: Bool[Array, " k"]
-    """Whether it had not stopped growing when too few blocks were left to join: then the error is a lower bound."""
 
 
 class Level(NamedTuple):
-    """Blocks of one length: each one's part in the error of the mean, whose square is the sum of squares / (n - 1)."""
+    """Blocks of one length: each one's part in the error of the mean, whose square is the sum of squares / (n - 1).
+
+    **Fields:**
+
+    - `num_blocks`: n, the blocks that hold something.
+    """
 
     parts: Float[Array, "b k"]
     num_blocks: Int[Array, ""] | int
-    """n, the blocks that hold something."""
 
 
 _LEAST_BLOCKS = 4  # of fewer an error is hardly one

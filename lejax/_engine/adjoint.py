@@ -23,6 +23,10 @@ Body = Callable[[Carry, PyTree], tuple[Carry, PyTree]]
 class Adjoint(eqx.Module):
     """A way to scan `carry, out = body(carry, input)` over all steps, and to differentiate that.
 
+    **Fields:**
+
+    - `cuts`: Whether derivatives end somewhere on the way: what a frame has grown must be divided out before.
+
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
@@ -37,7 +41,6 @@ class Adjoint(eqx.Module):
     """
 
     cuts: ClassVar[bool] = False
-    """Whether derivatives end somewhere on the way: what a frame has grown must be divided out before."""
 
     @abc.abstractmethod
     def scan(self, body: Body, carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, PyTree]:

@@ -29,12 +29,16 @@ _MOST_ROUNDS = 16  # through the body of a loop
 
 
 class _Value(NamedTuple):
-    """What is known of an array: the inputs it depends on and, if it is made of constants, how to get it."""
+    """What is known of an array: the inputs it depends on and, if it is made of constants, how to get it.
+
+    **Fields:**
+
+    - `length`: How many equations in a row make the constant.
+    """
 
     sets: Sets
     constant: Callable[[], np.ndarray] | None = None
     length: int = 0
-    """How many equations in a row make the constant."""
 
 
 def dependencies(

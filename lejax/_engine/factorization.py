@@ -30,6 +30,10 @@ class Orthonormalizer(eqx.Module):
     subtracted from it before it was factorized. A pass that is fast may need ratios above some `least_ratio`; what has
     less is left to `Householder`, which is exact for every frame.
 
+    **Fields:**
+
+    - `is_exact`: Whether every frame comes out orthonormal to rounding, so that none needs another way.
+
     !!! example
 
         >>> import jax.numpy as jnp, lejax
@@ -48,7 +52,6 @@ class Orthonormalizer(eqx.Module):
     """
 
     is_exact: ClassVar[bool] = False
-    """Whether every frame comes out orthonormal to rounding, so that none needs another way."""
 
     @abc.abstractmethod
     def factorize(self, frame: Float[Array, "d k"]) -> Factors:

@@ -32,11 +32,15 @@ class Term(NamedTuple):
 
 
 class BlockFrame(eqx.Module):
-    """The directions of one block: it stands in the state from number `start` on."""
+    """The directions of one block: it stands in the state from number `start` on.
+
+    **Fields:**
+
+    - `are_one`: Whether its directions are columns of one frame, whose order stands.
+    """
 
     start: eqx.AbstractVar[int]
     are_one: ClassVar[bool]
-    """Whether its directions are columns of one frame, whose order stands."""
 
     @abc.abstractmethod
     def change_from(self, before: "BlockFrame") -> Float[Array, "..."]:

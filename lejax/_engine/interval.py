@@ -66,10 +66,13 @@ class AdaptiveInterval(eqx.Module):
     and longer ones are not tried for a number of intervals that doubles with each rejection of a longer one, up to 64, and
     falls by one with each success. The strain of a product is the part of its digits that it used, on a scale of logarithms, so that it
     grows about as the number of its steps. Under `vmap` a batch has one interval.
+
+    **Fields:**
+
+    - `tolerance`: What rounding may cost, in nats per step.
     """
 
     tolerance: float | Float[Array, ""] | None
-    """What rounding may cost, in nats per step."""
     longest: int = eqx.field(static=True)
 
     def start(self, zero: Int[Array, ""]) -> Control:

@@ -44,12 +44,15 @@ class CellPush(eqx.Module):
 
     Below float32 the state moves in its own precision and the tangent map is that of the cell
     with weights, input and state raised to float32, at the same point.
+
+    **Fields:**
+
+    - `unravel_high`: In the precision of the tangent, where that is not the state's.
     """
 
     cell: Cell
     unravel: Unravel
     unravel_high: Unravel | None
-    """In the precision of the tangent, where that is not the state's."""
 
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frame: Float[Array, "d k"]

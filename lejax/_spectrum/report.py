@@ -16,27 +16,36 @@ from .._engine.interval import tolerable_error
 
 
 class Diagnostics(eqx.Module):
-    """What floating point and the method did to a run; errors in the units of its exponents."""
+    """What floating point and the method did to a run; errors in the units of its exponents.
+
+    **Fields:**
+
+    - `unresolved` (k,): Orthonormalizations at which the direction was below floating-point resolution. From the
+        first one where it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly
+        to zero). Columns are compared with each other; the slope of a state of one number, which has none to
+        compare with, with its change over 4 units in the last place of the state (not by `ParallelQR`): so
+        superstable cycles are found.
+    - `rounding_error` (k,): An estimate of the exponents' error from floating point, by the R factors: the mean
+        over the run of eps max_j |z_j| / R_ii. It is no bound: where the directions of one hidden layer overlap
+        those of another, neighbors may exchange more, their sum does not, and badly conditioned steps cost more
+        (up to thirty times the estimate was seen).
+    - `avoidable_error` (k,): The part of it that comes from intervals of several steps that were asked for:
+        shorter ones would have spared it.
+    - `overlap_bias` (k,): The exponents' possible error from frames that do not agree where chunks meet; 0 but
+        for `ParallelQR`.
+    - `num_orthonormalizations`: In counted steps; `num_steps` over it is the mean interval.
+    - `longest_interval`: The most steps between two of them.
+    - `first_bad_step`: The first t, transient included, at which h_t or the tangent is not finite; 0 is the
+        start, -1 is never.
+    """
 
     unresolved: Int[Array, " k"]
-    """Orthonormalizations at which the direction was below floating-point resolution. From the first one where
-    it is not 0 the exponents are upper bounds (or -inf, where a direction was mapped exactly to zero). Columns are
-    compared with each other; the slope of a state of one number, which has none to compare with, with its change over 4
-    units in the last place of the state (not by `ParallelQR`): so superstable cycles are found."""
     rounding_error: Float[Array, " k"]
-    """An estimate of the exponents' error from floating point, by the R factors: the mean over the run of
-    eps max_j |z_j| / R_ii. It is no bound: where the directions of one hidden layer overlap those of another, neighbors may
-    exchange more, their sum does not, and badly conditioned steps cost more (up to thirty times the estimate was seen)."""
     avoidable_error: Float[Array, " k"]
-    """The part of it that comes from intervals of several steps that were asked for: shorter ones would have spared it."""
     overlap_bias: Float[Array, " k"]
-    """The exponents' possible error from frames that do not agree where chunks meet; 0 but for `ParallelQR`."""
     num_orthonormalizations: Int[Array, ""]
-    """In counted steps; `num_steps` over it is the mean interval."""
     longest_interval: Int[Array, ""]
-    """The most steps between two of them."""
     first_bad_step: Int[Array, ""]
-    """The first t, transient included, at which h_t or the tangent is not finite; 0 is the start, -1 is never."""
 
 
 class LyapunovSpectrum(eqx.Module):
@@ -44,37 +53,41 @@ class LyapunovSpectrum(eqx.Module):
 
     Exponents are in nats per step, or per unit time where the run had a `dt`. They stand in the order of
     the frame's columns: descending up to their errors.
+
+    **Fields:**
+
+    - `exponents` (k,): The mean growth rates.
+    - `standard_error` (k,): From the spread of the block means. Blocks are joined in pairs, down to 4, as long as
+        that makes the error larger by more than its own uncertainty, so that autocorrelation counts. NaN with
+        fewer than 2 blocks and for infinite exponents.
+    - `error_grows` (k,): Whether the error had not stopped growing with the longest blocks, or neighboring blocks
+        still resemble each other: then `standard_error` is a lower bound, and the run too short for the memory of
+        its dynamics. Of independent blocks 3 % say so by chance; never said of fewer than 7.
+    - `block_exponents` (b, k): Finite-time exponents of consecutive blocks.
+    - `block_steps` (b,): The number of steps in each block; blocks differ by at most one step until runs are
+        combined.
+    - `state`: The state where the run stopped.
+    - `frame` (d, k): The orthonormal frame where the run stopped; hand it back in with `state` to continue. For a
+        `BlockTriangularCell` in the coordinates of its blocks, one block after the other: it holds the k
+        directions that grew fastest so far, and a run that continues follows these.
+    - `num_steps`: Counted steps.
+    - `dt`: The duration of a step.
+    - `diagnostics`: Digits lost, intervals taken, where it left the floats.
+    - `result`: `RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`;
+        the last not of a run with a `frame` of its own, whose columns may stand in any order.
     """
 
     exponents: Float[Array, " k"]
-    """The mean growth rates."""
     standard_error: Float[Array, " k"]
-    """From the spread of the block means. Blocks are joined in pairs, down to 4, as long as that makes the error larger by
-    more than its own uncertainty, so that autocorrelation counts. NaN with fewer than 2 blocks and for infinite
-    exponents."""
     error_grows: Bool[Array, " k"]
-    """Whether the error had not stopped growing with the longest blocks, or neighboring blocks still resemble each
-    other: then `standard_error` is a lower bound, and the run too short for the memory of its dynamics. Of independent
-    blocks 3 % say so by chance; never said of fewer than 7."""
     block_exponents: Float[Array, "b k"]
-    """Finite-time exponents of consecutive blocks."""
     block_steps: Int[Array, " b"]
-    """The number of steps in each block; blocks differ by at most one step until runs are combined."""
     state: PyTree
-    """The state where the run stopped."""
     frame: Float[Array, "d k"]
-    """The orthonormal frame where the run stopped; hand it back in with `state` to continue. For a
-    `BlockTriangularCell` in the coordinates of its blocks, one block after the other: it holds the k directions that
-    grew fastest so far, and a run that continues follows these."""
     num_steps: Int[Array, ""]
-    """Counted steps."""
     dt: Float[Array, ""]
-    """The duration of a step."""
     diagnostics: Diagnostics
-    """Digits lost, intervals taken, where it left the floats."""
     result: RESULTS
-    """`RESULTS.successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`; the
-    last not of a run with a `frame` of its own, whose columns may stand in any order."""
 
 
 @compiled

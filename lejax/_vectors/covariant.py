@@ -24,22 +24,27 @@ from .ginelli import Covariant, forward, forward_and_back
 
 
 class CovariantVectors(eqx.Module):
-    """Covariant vectors along a run of T steps; d numbers in the state, k vectors."""
+    """Covariant vectors along a run of T steps; d numbers in the state, k vectors.
+
+    **Fields:**
+
+    - `states`: The states at which the vectors stand, with leading axis T: the first is where the transient
+        ended.
+    - `vectors` (T, d, k): Unit vectors, one a column; `vectors[t]` stands at `states[t]`.
+    - `growth` (T, k): The step from `states[t]` maps `vectors[t]` to `growth[t] * vectors[t + 1]`.
+    - `exponents` (k,): The means of log(growth), in nats per step or per unit of `dt`.
+    - `unresolved` (k,): Steps at which a direction was below floating-point resolution. From the first i where it
+        is not 0 the vectors are no longer covariant at these steps: the i-th is the direction that is lost there,
+        and its growth an upper bound.
+    - `dt`: The duration of a step.
+    """
 
     states: PyTree
-    """The states at which the vectors stand, with leading axis T: the first is where the transient ended."""
     vectors: Float[Array, "T d k"]
-    """Unit vectors, one a column; `vectors[t]` stands at `states[t]`."""
     growth: Float[Array, "T k"]
-    """The step from `states[t]` maps `vectors[t]` to `growth[t] * vectors[t + 1]`."""
     exponents: Float[Array, " k"]
-    """The means of log(growth), in nats per step or per unit of `dt`."""
     unresolved: Int[Array, " k"]
-    """Steps at which a direction was below floating-point resolution. From the first i where it is not 0 the vectors
-    are no longer covariant at these steps: the i-th is the direction that is lost there, and its growth an upper
-    bound."""
     dt: Float[Array, ""]
-    """The duration of a step."""
 
     @property
     def local_exponents(self) -> Float[Array, "T k"]:
@@ -48,13 +53,17 @@ class CovariantVectors(eqx.Module):
 
 
 class CovariantStep(NamedTuple):
-    """What a `CovariantReducer` sees of one step."""
+    """What a `CovariantReducer` sees of one step.
+
+    **Fields:**
+
+    - `dt`: The duration of a step.
+    """
 
     state: PyTree
     vectors: Float[Array, "d k"]
     growth: Float[Array, " k"]
     dt: Float[Array, ""]
-    """The duration of a step."""
 
 
 class CovariantReducer(eqx.Module):

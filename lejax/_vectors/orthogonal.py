@@ -14,14 +14,19 @@ from .covariant import check_run, prepare, raise_if_nonfinite
 
 
 class LyapunovVectors(eqx.Module):
-    """Orthonormal vectors along a run of T steps; d numbers in the state, k vectors."""
+    """Orthonormal vectors along a run of T steps; d numbers in the state, k vectors.
+
+    **Fields:**
+
+    - `states`: The states at which the vectors stand, with leading axis T: the first is where the transient
+        ended.
+    - `vectors` (T, d, k): Orthonormal columns at each state, in the order of the exponents.
+    - `exponents` (k,): In nats per step or per unit of `dt`.
+    """
 
     states: PyTree
-    """The states at which the vectors stand, with leading axis T: the first is where the transient ended."""
     vectors: Float[Array, "T d k"]
-    """Orthonormal columns at each state, in the order of the exponents."""
     exponents: Float[Array, " k"]
-    """In nats per step or per unit of `dt`."""
 
 
 @checked

@@ -11,18 +11,24 @@ from .covariant import CovariantReducer
 
 
 class CovariantStatistics(eqx.Module):
-    """What `VectorStatistics` reports of k vectors."""
+    """What `VectorStatistics` reports of k vectors.
+
+    **Fields:**
+
+    - `mean_log_growth` (k,): The exponents in nats per step, or per unit of `dt`.
+    - `variance_log_growth` (k,): The variance of the rates along the vectors from step to step, in the square of
+        the same unit.
+    - `mean_squared_cosine` (k, k): Of the angles between vectors: 1 for parallel ones, 1/d for unrelated ones.
+    - `smallest_angle` (k, k): The smallest angle the lines along two vectors had, in radians; right down to about
+        1e-8 in float64.
+    - `participation` (k,): The mean of `participation_ratio`.
+    """
 
     mean_log_growth: Float[Array, " k"]
-    """The exponents in nats per step, or per unit of `dt`."""
     variance_log_growth: Float[Array, " k"]
-    """The variance of the rates along the vectors from step to step, in the square of the same unit."""
     mean_squared_cosine: Float[Array, "k k"]
-    """Of the angles between vectors: 1 for parallel ones, 1/d for unrelated ones."""
     smallest_angle: Float[Array, "k k"]
-    """The smallest angle the lines along two vectors had, in radians; right down to about 1e-8 in float64."""
     participation: Float[Array, " k"]
-    """The mean of `participation_ratio`."""
 
 
 class VectorStatistics(CovariantReducer):

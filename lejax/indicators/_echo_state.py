@@ -13,16 +13,21 @@ from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 
 class EchoState(eqx.Module):
-    """Responses of a driven network to one input; n starting states."""
+    """Responses of a driven network to one input; n starting states.
+
+    **Fields:**
+
+    - `index`: The number of distinct responses seen: 1 is the echo-state property, as far as n states can tell.
+        Runs that left the floating-point numbers are none.
+    - `response` (n,): For each starting state the number of its response, from 0; -1 for a run that left the
+        floating-point numbers.
+    - `exponents` (n,): The largest conditional exponent along the run from each state, nats per step or per unit
+        time: negative where the response is stable.
+    """
 
     index: Int[Array, ""]
-    """The number of distinct responses seen: 1 is the echo-state property, as far as n states can tell. Runs that
-    left the floating-point numbers are none."""
     response: Int[Array, " n"]
-    """For each starting state the number of its response, from 0; -1 for a run that left the floating-point numbers."""
     exponents: Float[Array, " n"]
-    """The largest conditional exponent along the run from each state, nats per step or per unit time: negative where
-    the response is stable."""
     standard_error: Float[Array, " n"]
 
 

@@ -27,29 +27,39 @@ _SAFETY = 16  # of the estimate of rounding, which is a typical size and no boun
 
 
 class TransitionProduct(eqx.Module):
-    """The product of the Jacobians of T steps; d numbers in the state, less those that the next step does not read."""
+    """The product of the Jacobians of T steps; d numbers in the state, less those that the next step does not read.
+
+    **Fields:**
+
+    - `determinant_sign` (T,): The sign of the determinant of the product of the first t + 1 steps: 1, -1 where it
+        turns space inside out, 0 where a step is singular, exactly or within rounding, and after it. NaN once the
+        run left the floating-point numbers.
+    - `log_determinant` (T,): The logarithm of the absolute value of the same determinants.
+    - `log_moduli` (d,): Logarithms of the moduli of the eigenvalues of the product of all steps, the largest
+        first. Those below what rounding leaves of the product are NaN.
+    - `phases` (d,): The phases of the same eigenvalues, in (-pi, pi].
+    """
 
     determinant_sign: Float[Array, " T"]
-    """The sign of the determinant of the product of the first t + 1 steps: 1, -1 where it turns space inside out, 0
-    where a step is singular, exactly or within rounding, and after it. NaN once the run left the floating-point numbers."""
     log_determinant: Float[Array, " T"]
-    """The logarithm of the absolute value of the same determinants."""
     log_moduli: Float[Array, " d"]
-    """Logarithms of the moduli of the eigenvalues of the product of all steps, the largest first. Those below
-    what rounding leaves of the product are NaN."""
     phases: Float[Array, " d"]
-    """The phases of the same eigenvalues, in (-pi, pi]."""
 
 
 class TransientGrowth(eqx.Module):
-    """How far a run of T steps amplifies a perturbation of its start."""
+    """How far a run of T steps amplifies a perturbation of its start.
+
+    **Fields:**
+
+    - `log_amplification`: The logarithm of the largest amplification over all lengths from 0 to T: at least 0.
+    - `num_steps`: The length at which it is reached.
+    - `curve` (T,): The logarithm of the largest amplification after t + 1 steps; NaN where rounding has covered
+        it.
+    """
 
     log_amplification: Float[Array, ""]
-    """The logarithm of the largest amplification over all lengths from 0 to T: at least 0."""
     num_steps: Int[Array, ""]
-    """The length at which it is reached."""
     curve: Float[Array, " T"]
-    """The logarithm of the largest amplification after t + 1 steps; NaN where rounding has covered it."""
 
 
 @checked

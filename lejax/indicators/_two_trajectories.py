@@ -15,12 +15,16 @@ from .._engine.push import tangent_dtype
 
 
 class LargestExponent(eqx.Module):
-    """The largest Lyapunov exponent and its standard error."""
+    """The largest Lyapunov exponent and its standard error.
+
+    **Fields:**
+
+    - `exponent`: In nats per step, or per unit of `dt`.
+    - `standard_error`: From block means.
+    """
 
     exponent: Float[Array, ""]
-    """In nats per step, or per unit of `dt`."""
     standard_error: Float[Array, ""]
-    """From block means."""
 
 
 @checked

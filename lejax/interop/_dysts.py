@@ -25,18 +25,21 @@ class DystsField(VectorField):
     r"""A flow of dysts, $\dot x = f(x; p)$, with its parameters p as leaves. Made by `from_dysts`.
 
     Where f depends on the time itself, time is the last number of the state, $\dot t = 1$.
+
+    **Fields:**
+
+    - `parameters`: By dysts' names; arrays of JAX's default float.
+    - `start`: The starting state that dysts gives, a point near the attractor.
+    - `period`: The dominant period that dysts gives, `None` if it gives none.
+    - `carries_time`: Whether the last number of the state is the time.
+    - `equations`: The class of dysts.
     """
 
     parameters: dict[str, Array]
-    """By dysts' names; arrays of JAX's default float."""
     start: tuple[float, ...] = eqx.field(static=True)
-    """The starting state that dysts gives, a point near the attractor."""
     period: float | None = eqx.field(static=True)
-    """The dominant period that dysts gives, `None` if it gives none."""
     carries_time: bool = eqx.field(static=True)
-    """Whether the last number of the state is the time."""
     equations: type = eqx.field(static=True)
-    """The class of dysts."""
 
     def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
         place, time = (state[:-1], state[-1]) if self.carries_time else (state, 0.0)
@@ -49,14 +52,18 @@ class DystsField(VectorField):
 
 
 class DystsMap(eqx.Module):
-    r"""A map of dysts, $x' = f(x; p)$, with its parameters p as leaves: a cell. Made by `from_dysts`."""
+    r"""A map of dysts, $x' = f(x; p)$, with its parameters p as leaves: a cell. Made by `from_dysts`.
+
+    **Fields:**
+
+    - `parameters`: By dysts' names; arrays of JAX's default float.
+    - `start`: The starting state that dysts gives.
+    - `equations`: The class of dysts.
+    """
 
     parameters: dict[str, Array]
-    """By dysts' names; arrays of JAX's default float."""
     start: tuple[float, ...] = eqx.field(static=True)
-    """The starting state that dysts gives."""
     equations: type = eqx.field(static=True)
-    """The class of dysts."""
 
     def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
         traced = _Traced(self.equations, self.parameters, state)

@@ -12,15 +12,20 @@ from ._roots import default_tol_q, newton
 
 
 class Bifurcation(NamedTuple):
-    """Where the stability of a branch changes, or where it turns."""
+    """Where the stability of a branch changes, or where it turns.
+
+    **Fields:**
+
+    - `kind`: `fold`, `flip`, `Neimark-Sacker` or `branch point`.
+    - `point` (d,): The first point of the orbit, raveled.
+    - `angle`: arg of the critical multiplier: 0, pi, or that of the rotation which a Neimark-Sacker bifurcation
+        starts.
+    """
 
     kind: str
-    """`fold`, `flip`, `Neimark-Sacker` or `branch point`."""
     parameter: float
     point: Float[np.ndarray, " d"]
-    """The first point of the orbit, raveled."""
     angle: float
-    """arg of the critical multiplier: 0, pi, or that of the rotation which a Neimark-Sacker bifurcation starts."""
 
 
 def find_bifurcations(

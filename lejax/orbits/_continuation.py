@@ -33,18 +33,23 @@ _LONGEST = 4.0  # periods of the start: beyond it the flow's steps are too coars
 
 
 class Branch(eqx.Module):
-    """Fixed points or periodic orbits along a curve in state and parameter; n of them."""
+    """Fixed points or periodic orbits along a curve in state and parameter; n of them.
+
+    **Fields:**
+
+    - `points`: States with leading axes (n, m), m points on each orbit; m = 1 for fixed points.
+    - `multipliers` (n, d): A flow's multiplier of 1 along the orbit is left out.
+    - `end`: Why it ends: `bounds`, `num_steps`, `period` (four times that of the start) or `stuck` (no smaller
+        step leads on).
+    """
 
     parameters: Float[Array, " n"]
     points: PyTree
-    """States with leading axes (n, m), m points on each orbit; m = 1 for fixed points."""
     period: Float[Array, " n"]
     monodromy: Float[Array, "n d d"]
     multipliers: Complex[np.ndarray, "n d"]
-    """A flow's multiplier of 1 along the orbit is left out."""
     bifurcations: list[Bifurcation]
     end: str
-    """Why it ends: `bounds`, `num_steps`, `period` (four times that of the start) or `stuck` (no smaller step leads on)."""
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " n"]:

@@ -15,13 +15,18 @@ from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 
 class OrbitDiagram(eqx.Module):
-    """What remains of a family's orbits after a transient, for P values of its parameter."""
+    """What remains of a family's orbits after a transient, for P values of its parameter.
+
+    **Fields:**
+
+    - `states`: With leading axes (P, n): n consecutive states at each parameter.
+    - `exponents` (P, k): Nats per step, or per unit time if the cells are timed; NaN where the orbit left the
+        floating-point numbers.
+    """
 
     parameters: Float[Array, " P"]
     states: PyTree
-    """With leading axes (P, n): n consecutive states at each parameter."""
     exponents: Float[Array, "P k"]
-    """Nats per step, or per unit time if the cells are timed; NaN where the orbit left the floating-point numbers."""
     standard_error: Float[Array, "P k"]
 
 

@@ -45,22 +45,26 @@ class SpeedMinimization(eqx.Module):
 
 
 class FixedPoints(eqx.Module):
-    """Distinct fixed points, and slow ones if they were asked for; n of them, d numbers in the state."""
+    """Distinct fixed points, and slow ones if they were asked for; n of them, d numbers in the state.
+
+    **Fields:**
+
+    - `points`: The states, with leading axis n.
+    - `q` (n,): Their speeds |v|^2 / 2 per unit of time, v = (F(x) - x) / dt, or the field of a `Flow`.
+    - `is_slow` (n,): Whether this is no fixed point but a minimum of the speed.
+    - `count` (n,): How many guesses led there.
+    - `jacobians` (n, d, d): Of one step at each point, which lasts `dt`.
+    - `found` (n,): Where False, the row holds nothing: what `search_fixed_points` returns has rows to spare.
+    - `left_out`: How many guesses led to points beyond `max_num_unique`.
+    """
 
     points: PyTree
-    """The states, with leading axis n."""
     q: Float[Array, " n"]
-    """Their speeds |v|^2 / 2 per unit of time, v = (F(x) - x) / dt, or the field of a `Flow`."""
     is_slow: Bool[Array, " n"]
-    """Whether this is no fixed point but a minimum of the speed."""
     count: Int[Array, " n"]
-    """How many guesses led there."""
     jacobians: Float[Array, "n d d"]
-    """Of one step at each point, which lasts `dt`."""
     found: Bool[Array, " n"]
-    """Where False, the row holds nothing: what `search_fixed_points` returns has rows to spare."""
     left_out: Int[Array, ""]
-    """How many guesses led to points beyond `max_n_unique`."""
     dt: Float[Array, ""]
 
     @property
@@ -79,7 +83,7 @@ def find_fixed_points(
     max_iters: int = 50,
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
-    max_n_unique: int = 100,
+    max_num_unique: int = 100,
     outlier_distance_scale: float = 10.0,
     wrap: PyTree = None,
 ) -> FixedPoints:
@@ -102,7 +106,7 @@ def find_fixed_points(
         squared norm of the guesses where that is above 1; or what rounding of the state leaves of q where that is more.
     - `tol_unique`: points that differ by less in every component are the same, in units of the median root mean
         square of the guesses' components.
-    - `max_n_unique`: at most as many distinct points, those of the first guesses; a warning says if there were more.
+    - `max_num_unique`: at most as many distinct points, those of the first guesses; a warning says if there were more.
     - `outlier_distance_scale`: points farther from the median guess than this many times the largest of the median
         distance of guesses from it, their median norm and 1 are left out.
     - `wrap`: the length of the circle on which the state lies, 1 for a map `mod 1`, 2 pi for angles; one number for all,
@@ -134,7 +138,7 @@ def find_fixed_points(
         max_iters=max_iters,
         tol_q=tol_q,
         tol_unique=tol_unique,
-        max_n_unique=max_n_unique,
+        max_num_unique=max_num_unique,
         outlier_distance_scale=outlier_distance_scale,
         wrap=wrap,
     )
@@ -160,7 +164,7 @@ def compact(found: Found) -> Found:
     mask, count = np.asarray(found.found), np.asarray(found.count)  # pyright: ignore
     if left_out := int(found.left_out):  # pyright: ignore
         warnings.warn(
-            f"max_n_unique is {mask.size}: {left_out} guesses led elsewhere and are left out.",
+            f"max_num_unique is {mask.size}: {left_out} guesses led elsewhere and are left out.",
             stacklevel=4,
         )
     order = np.argsort(-count, kind="stable")
@@ -178,7 +182,7 @@ def search_fixed_points(
     max_iters: int = 50,
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
-    max_n_unique: int = 100,
+    max_num_unique: int = 100,
     outlier_distance_scale: float = 10.0,
     wrap: PyTree = None,
 ) -> FixedPoints:
@@ -186,7 +190,7 @@ def search_fixed_points(
 
     **Arguments:** as for `find_fixed_points`.
 
-    **Returns:** a `FixedPoints` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says which
+    **Returns:** a `FixedPoints` of exactly `max_num_unique` rows (or one a guess, if there are fewer); `found` says which
     of them hold a point. Under `shard_map` pass `check_vma=False`.
 
     !!! example
@@ -199,7 +203,7 @@ def search_fixed_points(
         -0.1615
     """
     guesses, num_guesses = check_guesses(guesses)
-    most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
+    most = min(check_count("max_num_unique", max_num_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
     if fallback is not None and not isinstance(fallback, SpeedMinimization):
         raise TypeError(f"fallback must be a SpeedMinimization or None, got {fallback!r}.")

@@ -33,22 +33,27 @@ _MOST_TURNS = 8
 
 
 class PeriodicOrbits(eqx.Module):
-    """Distinct periodic orbits; n of them, m points on each, d numbers in the state."""
+    """Distinct periodic orbits; n of them, m points on each, d numbers in the state.
+
+    **Fields:**
+
+    - `points`: States on the orbit, with leading axes (n, m): every one of a map's, equally spaced in time for a
+        flow.
+    - `period` (n,): In steps for a map, in time for a flow; the shortest one.
+    - `q` (n,): Half the squared norm of all gaps, per unit of time where a map's step has one.
+    - `count` (n,): How many guesses led there.
+    - `monodromy` (n, d, d): The Jacobian of one turn from the first point.
+    - `found` (n,): Where False, the row holds nothing: what `search_periodic_orbits` returns has rows to spare.
+    - `left_out`: How many guesses led to orbits beyond `max_num_unique`.
+    """
 
     points: PyTree
-    """States on the orbit, with leading axes (n, m): every one of a map's, equally spaced in time for a flow."""
     period: Float[Array, " n"]
-    """In steps for a map, in time for a flow; the shortest one."""
     q: Float[Array, " n"]
-    """Half the squared norm of all gaps, per unit of time where a map's step has one."""
     count: Int[Array, " n"]
-    """How many guesses led there."""
     monodromy: Float[Array, "n d d"]
-    """The Jacobian of one turn from the first point."""
     found: Bool[Array, " n"]
-    """Where False, the row holds nothing: what `search_periodic_orbits` returns has rows to spare."""
     left_out: Int[Array, ""]
-    """How many guesses led to orbits beyond `max_n_unique`."""
     is_flow: bool = eqx.field(static=True)
 
     @property
@@ -81,7 +86,7 @@ def find_periodic_orbits(
     max_iters: int = 50,
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
-    max_n_unique: int = 100,
+    max_num_unique: int = 100,
     wrap: PyTree = None,
 ) -> PeriodicOrbits:
     r"""The periodic orbits of a map or a flow under a constant input, from many guesses.
@@ -100,7 +105,7 @@ def find_periodic_orbits(
         period T to start from; of an orbit found with a multiple of its period, up to 8 times, one turn is returned.
         A flow's steps are stretched so that T is a whole number of them.
     - `num_segments`: m, for flows; 8 by default. More of them for long and unstable orbits.
-    - `max_iters`, `tol_q`, `tol_unique`, `max_n_unique`, `wrap`: as for `find_fixed_points`. Orbits that differ only in
+    - `max_iters`, `tol_q`, `tol_unique`, `max_num_unique`, `wrap`: as for `find_fixed_points`. Orbits that differ only in
         the phase are the same.
 
     **Returns:** a `PeriodicOrbits`, those first that most guesses led to; a warning says if none led to any. Runs on
@@ -130,7 +135,7 @@ def find_periodic_orbits(
         max_iters=max_iters,
         tol_q=tol_q,
         tol_unique=tol_unique,
-        max_n_unique=max_n_unique,
+        max_num_unique=max_num_unique,
         wrap=wrap,
     )
     if is_traced(found):
@@ -163,14 +168,14 @@ def search_periodic_orbits(
     max_iters: int = 50,
     tol_q: float | None = None,
     tol_unique: float = 1e-3,
-    max_n_unique: int = 100,
+    max_num_unique: int = 100,
     wrap: PyTree = None,
 ) -> PeriodicOrbits:
     r"""`find_periodic_orbits` with rows to spare, for use under `jit`, `vmap` and `grad`.
 
     **Arguments:** as for `find_periodic_orbits`.
 
-    **Returns:** a `PeriodicOrbits` of exactly `max_n_unique` rows (or one a guess, if there are fewer); `found` says
+    **Returns:** a `PeriodicOrbits` of exactly `max_num_unique` rows (or one a guess, if there are fewer); `found` says
     which of them hold an orbit. Under `shard_map` pass `check_vma=False`.
 
     !!! example
@@ -184,7 +189,7 @@ def search_periodic_orbits(
         6.6633
     """
     guesses, num_guesses = check_guesses(guesses)
-    most = min(check_count("max_n_unique", max_n_unique, 1), num_guesses)
+    most = min(check_count("max_num_unique", max_num_unique, 1), num_guesses)
     max_iters = check_count("max_iters", max_iters, 1)
     tolerances = check_tolerances(tol_q, tol_unique)
     state = jax.tree.map(lambda x: x[0], guesses)

@@ -126,14 +126,18 @@ def implicit_root(function: Function, root: Float[Array, " n"]) -> Float[Array, 
 
 
 class Unique(NamedTuple):
-    """Which of many candidates are distinct, at most m."""
+    """Which of many candidates are distinct, at most m.
+
+    **Fields:**
+
+    - `hits` (m,): How many candidates are the same.
+    - `left_out`: How many candidates belong to none of the m.
+    """
 
     row: Int[Array, " m"]
     found: Bool[Array, " m"]
     hits: Int[Array, " m"]
-    """How many candidates are the same."""
     left_out: Int[Array, ""]
-    """How many candidates belong to none of the m."""
 
 
 def unique(

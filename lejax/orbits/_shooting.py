@@ -20,11 +20,15 @@ FINE = 840  # a multiple of it are the points on a flow's path: of 2 to 8 turns 
 
 
 class Shooting(eqx.Module):
-    """A periodic orbit as the root of a function of one vector y: m points, and the period of a flow behind them."""
+    """A periodic orbit as the root of a function of one vector y: m points, and the period of a flow behind them.
+
+    **Fields:**
+
+    - `wrap` (d,): The lengths of the circles on which the state lies.
+    """
 
     num_segments: eqx.AbstractVar[int]
     wrap: eqx.AbstractVar[Float[Array, " d"] | None]
-    """The lengths of the circles on which the state lies."""
 
     @abc.abstractmethod
     def residual(
@@ -93,12 +97,16 @@ class Shooting(eqx.Module):
 
 
 class MapShooting(Shooting):
-    """x_{i+1} = F(x_i) around a cycle of `num_segments` points."""
+    """x_{i+1} = F(x_i) around a cycle of `num_segments` points.
+
+    **Fields:**
+
+    - `dt`: How long a step lasts: gaps are per unit of time.
+    """
 
     num_segments: int = eqx.field(static=True)
     wrap: Float[Array, " d"] | None = None
     dt: float | Array = 1.0
-    """How long a step lasts: gaps are per unit of time."""
 
     def residual(self, cell, input, state, y, reference):
         if self.num_segments == 1:
@@ -127,13 +135,16 @@ class MapShooting(Shooting):
 
 class FlowShooting(Shooting):
     """The same for a flow: segments of T / m each, and T is found too. The first point moves on a plane across the
+
+    **Fields:**
+
+    - `steps`: Of the flow in each segment; T decides how long one lasts.
+    - `start`: The period to start from.
     flow through the reference's."""
 
     num_segments: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
-    """Of the flow in each segment; T decides how long one lasts."""
     start: float = eqx.field(static=True)
-    """The period to start from."""
     wrap: Float[Array, " d"] | None = None
 
     def residual(self, cell, input, state, y, reference):

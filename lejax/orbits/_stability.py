@@ -13,16 +13,21 @@ from .._core.signature import checked
 
 
 class Stability(eqx.Module):
-    """The linearization at n fixed points of a map of d numbers, as NumPy arrays."""
+    """The linearization at n fixed points of a map of d numbers, as NumPy arrays.
+
+    **Fields:**
+
+    - `multipliers` (n, d): Eigenvalues of the Jacobians, the largest modulus first.
+    - `directions` (n, d, d): Unit eigenvectors, one a column, in the order of the multipliers.
+    - `dt` (n,): The duration of the map at each of them.
+    - `tolerance` (n,): Rates within it of 0 count as 0: what was asked for, or what rounding of the Jacobian
+        leaves if that is more.
+    """
 
     multipliers: Complex[np.ndarray, "n d"]
-    """Eigenvalues of the Jacobians, the largest modulus first."""
     directions: Complex[np.ndarray, "n d d"]
-    """Unit eigenvectors, one a column, in the order of the multipliers."""
     dt: Float[np.ndarray, " n"]
-    """The duration of the map at each of them."""
     tolerance: Float[np.ndarray, " n"]
-    """Rates within it of 0 count as 0: what was asked for, or what rounding of the Jacobian leaves if that is more."""
 
     @property
     def rates(self) -> Float[np.ndarray, "n d"]:

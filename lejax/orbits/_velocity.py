@@ -16,12 +16,15 @@ from ..systems import Flow
 
 class Velocity(eqx.Module):
     """The displacement of one step per unit of time, as a function of the raveled state; of a `Flow` its field, which
+
+    **Fields:**
+
+    - `state`: One of its shape and dtype.
     vanishes where the displacement does and loses no digits to a small dt."""
 
     cell: Cell
     input: PyTree
     state: PyTree
-    """One of its shape and dtype."""
     dt: float | Array
     wrap: Float[Array, " d"] | None
 

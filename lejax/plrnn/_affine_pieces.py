@@ -43,30 +43,35 @@ class AffinePieces(eqx.Module):
 
 
 class PieceManifold(eqx.Module):
-    """A stable or unstable manifold of dimension k as n affine pieces; NumPy arrays in double precision."""
+    """A stable or unstable manifold of dimension k as n affine pieces; NumPy arrays in double precision.
+
+    **Fields:**
+
+    - `points` (n, m): A support point of each piece, on the manifold.
+    - `bases` (n, m, k): Orthonormal columns that span it; columns of zeros where the map has collapsed a
+        direction.
+    - `regions` (n, h): The bits of the region it lies in.
+    - `samples` (s, m): All samples, which show how far the pieces extend.
+    - `piece` (s,): The piece each sample lies on.
+    - `saddle` (period, m): The saddle, to rounding.
+    - `multipliers` (k,): Those of the directions tangent to the manifold, over one turn of the cycle.
+    - `is_cut`: Whether new pieces still turned up at the end of the run.
+    - `num_lost`: Samples without a preimage; 0 for an unstable manifold. Not those that left the box.
+    - `most_preimages`: Of any sample; 1 where one is all that was looked for.
+    - `W2` (h, m): The hyperplanes W2 z + h2 = 0 of the map.
+    """
 
     points: Float[np.ndarray, "n m"]
-    """A support point of each piece, on the manifold."""
     bases: Float[np.ndarray, "n m k"]
-    """Orthonormal columns that span it; columns of zeros where the map has collapsed a direction."""
     regions: Bool[np.ndarray, "n h"]
-    """The bits of the region it lies in."""
     samples: Float[np.ndarray, "s m"]
-    """All samples, which show how far the pieces extend."""
     piece: Int[np.ndarray, " s"]
-    """The piece each sample lies on."""
     saddle: Float[np.ndarray, "period m"]
-    """The saddle, to rounding."""
     multipliers: Complex[np.ndarray, " k"]
-    """Those of the directions tangent to the manifold, over one turn of the cycle."""
     is_cut: Bool[np.ndarray, ""]
-    """Whether new pieces still turned up at the end of the run."""
     num_lost: Int[np.ndarray, ""]
-    """Samples without a preimage; 0 for an unstable manifold. Not those that left the box."""
     most_preimages: Int[np.ndarray, ""]
-    """Of any sample; 1 where one is all that was looked for."""
     W2: Float[np.ndarray, "h m"]
-    """The hyperplanes W2 z + h2 = 0 of the map."""
     h2: Float[np.ndarray, " h"]
     is_stable: bool = eqx.field(static=True)
 

@@ -14,14 +14,19 @@ from .._core.signature import checked
 
 
 class BoundaryPoints(eqx.Module):
-    """Where n lines between two starts leave the basin of the first."""
+    """Where n lines between two starts leave the basin of the first.
+
+    **Fields:**
+
+    - `points` (n, m): The last state found that is in the basin of the first start; where not `found`, the second
+        start.
+    - `width` (n,): The length of the interval left.
+    - `found` (n,): Whether the two starts are in different basins.
+    """
 
     points: Float[Array, "n m"]
-    """The last state found that is in the basin of the first start; where not `found`, the second start."""
     width: Float[Array, " n"]
-    """The length of the interval left."""
     found: Bool[Array, " n"]
-    """Whether the two starts are in different basins."""
 
 
 @checked

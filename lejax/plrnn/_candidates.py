@@ -14,15 +14,19 @@ from ._double_map import DoubleMap
 
 
 class Candidates(NamedTuple):
-    """What the search ends at, from n words of which the first `period` of k letters count."""
+    """What the search ends at, from n words of which the first `period` of k letters count.
+
+    **Fields:**
+
+    - `violation`: How far, at most, a state of the orbit is on the wrong side of a hyperplane, relative to the
+        size of the terms that add up there. 0: the cycle is real.
+    - `growth`: By how much rounding may grow on the way: the largest beginning of P times the condition number of
+        I - P, in the 1-norm. Not finite where that is singular.
+    """
 
     words: Bool[Array | np.ndarray, "n k h"]
     violation: Float[Array | np.ndarray, " n"]
-    """How far, at most, a state of the orbit is on the wrong side of a hyperplane, relative to the size of the terms
-    that add up there. 0: the cycle is real."""
     growth: Float[Array | np.ndarray, " n"]
-    """By how much rounding may grow on the way: the largest beginning of P times the condition number of I - P, in
-    the 1-norm. Not finite where that is singular."""
 
 
 @eqx.filter_jit

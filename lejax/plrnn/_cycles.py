@@ -23,29 +23,36 @@ _AT_A_TIME = 1024  # words in one compiled call
 
 
 class Cycles(eqx.Module):
-    """The n cycles found of exactly one period k of a map of M numbers with H hyperplanes, the most stable first."""
+    """The n cycles found of exactly one period k of a map of M numbers with H hyperplanes, the most stable first.
+
+    **Fields:**
+
+    - `points` (n, k, m): Their states in the order in which they follow.
+    - `multipliers` (n, m): Eigenvalues of the Jacobian of one turn, the largest modulus first. Those smaller than
+        eps times the largest are rounding.
+    - `words` (n, k, h): The regions of the points; of the rotations of this word the least.
+    - `residual` (n,): |F^k(z) - z| at the first point, in float64: what rounding leaves, grown by the
+        multipliers.
+    - `condition` (n,): Condition number of the linear system for all points of a cycle, in the 1-norm: by how
+        much relative errors of the weights may grow. Large where a multiplier is near 1.
+    - `count` (n,): How many starts led there; 1 where words were enumerated.
+    - `singular_words` (s, k, h): Words in whose regions I less the Jacobian of one turn is singular: what cycles
+        there are fill lines. None of them is listed.
+    - `num_words`: How many words were tried: all that a state may follow, up to rotation, or the starts of the
+        search.
+    - `is_complete`: Whether these are all cycles of this period: words were enumerated and none of them is
+        singular.
+    """
 
     points: Float[Array, "n k m"]
-    """Their states in the order in which they follow."""
     multipliers: Complex[Array, "n m"]
-    """Eigenvalues of the Jacobian of one turn, the largest modulus first. Those smaller than eps times the largest are
-    rounding."""
     words: Bool[Array, "n k h"]
-    """The regions of the points; of the rotations of this word the least."""
     residual: Float[Array, " n"]
-    """|F^k(z) - z| at the first point, in float64: what rounding leaves, grown by the multipliers."""
     condition: Float[Array, " n"]
-    """Condition number of the linear system for all points of a cycle, in the 1-norm: by how much relative errors of
-    the weights may grow. Large where a multiplier is near 1."""
     count: Int[Array, " n"]
-    """How many starts led there; 1 where words were enumerated."""
     singular_words: Bool[Array, "s k h"]
-    """Words in whose regions I less the Jacobian of one turn is singular: what cycles there are fill lines. None of them is
-    listed."""
     num_words: int
-    """How many words were tried: all that a state may follow, up to rotation, or the starts of the search."""
     is_complete: bool
-    """Whether these are all cycles of this period: words were enumerated and none of them is singular."""
 
 
 @checked

@@ -20,18 +20,24 @@ _SIDE_BY_SIDE = 256  # regions at a time
 
 
 class Equilibria(eqx.Module):
-    """The equilibria of a field of M numbers and H hidden units, one a region at most; n of them."""
+    """The equilibria of a field of M numbers and H hidden units, one a region at most; n of them.
+
+    **Fields:**
+
+    - `points` (n, m): The states at which the velocity is zero.
+    - `jacobians` (n, m, m): The generators J_D of the regions they lie in.
+    - `regions` (n, h): The bits of those regions.
+    - `found` (n,): Where False, the row holds nothing: what `search_equilibria` returns has a row for every
+        region.
+    - `num_singular`: Regions whose generator is singular to rounding. Equilibria there fill lines, or there are
+        none; none are listed.
+    """
 
     points: Float[Array, "n m"]
-    """The states at which the velocity is zero."""
     jacobians: Float[Array, "n m m"]
-    """The generators J_D of the regions they lie in."""
     regions: Bool[Array, "n h"]
-    """The bits of those regions."""
     found: Bool[Array, " n"]
-    """Where False, the row holds nothing: what `search_equilibria` returns has a row for every region."""
     num_singular: Int[Array, ""]
-    """Regions whose generator is singular to rounding. Equilibria there fill lines, or there are none; none are listed."""
 
     @property
     def eigenvalues(self) -> Complex[np.ndarray, "n m"]:

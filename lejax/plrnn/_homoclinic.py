@@ -16,14 +16,19 @@ _ROUNDING = 1e-11
 
 
 class Crossings(eqx.Module):
-    """The n points in which two polylines cross; NumPy arrays in double precision."""
+    """The n points in which two polylines cross; NumPy arrays in double precision.
+
+    **Fields:**
+
+    - `points` (n, 2): Each once, in the order along the first manifold.
+    - `segments` (n, 2): The segment of the first and of the second manifold that cross there.
+    - `sine` (n,): Of the angle between them: 0 would be a tangency. Transverse crossings of manifolds of one
+        saddle prove chaos.
+    """
 
     points: Float[np.ndarray, "n 2"]
-    """Each once, in the order along the first manifold."""
     segments: Int[np.ndarray, "n 2"]
-    """The segment of the first and of the second manifold that cross there."""
     sine: Float[np.ndarray, " n"]
-    """Of the angle between them: 0 would be a tangency. Transverse crossings of manifolds of one saddle prove chaos."""
 
 
 @checked

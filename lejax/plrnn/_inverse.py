@@ -20,29 +20,39 @@ _MOST_OWN_WORDS = 8  # guesses that follow the region of the last candidate befo
 
 
 class Preimages(eqx.Module):
-    """The states that a piecewise-linear map takes to one state; R candidate regions."""
+    """The states that a piecewise-linear map takes to one state; R candidate regions.
+
+    **Fields:**
+
+    - `points` (R, m): One candidate a region; a preimage where `found`, the given state elsewhere.
+    - `regions` (R, h): The region each candidate was computed for.
+    - `found` (R,): Whether the candidate is a preimage. One on a hyperplane is found once, on the side of 0 if it
+        can be.
+    - `count`: The number of preimages.
+    """
 
     points: Float[Array, "R m"]
-    """One candidate a region; a preimage where `found`, the given state elsewhere."""
     regions: Bool[Array, "R h"]
-    """The region each candidate was computed for."""
     found: Bool[Array, " R"]
-    """Whether the candidate is a preimage. One on a hyperplane is found once, on the side of 0 if it can be."""
     count: Int[Array, ""]
-    """The number of preimages."""
 
 
 class InverseStep(eqx.Module):
-    """One preimage of a state."""
+    """One preimage of a state.
+
+    **Fields:**
+
+    - `point` (m,): The preimage; where not `found`, the last candidate: the map takes it elsewhere, or it is no
+        number.
+    - `region` (h,): The region it was computed for.
+    - `found`: Whether the map takes `point` to the state.
+    - `num_tried`: Regions tried, each one solve.
+    """
 
     point: Float[Array, " m"]
-    """The preimage; where not `found`, the last candidate: the map takes it elsewhere, or it is no number."""
     region: Bool[Array, " h"]
-    """The region it was computed for."""
     found: Bool[Array, ""]
-    """Whether the map takes `point` to the state."""
     num_tried: Int[Array, ""]
-    """Regions tried, each one solve."""
 
 
 @checked

@@ -27,13 +27,17 @@ Terms = Float[Array, "n m c"]
 
 
 class Schedule(NamedTuple):
-    """The pieces of a run."""
+    """The pieces of a run.
+
+    **Fields:**
+
+    - `ends` (p,): Times at which pieces end.
+    - `crossed` (p, h): Which units switch there; none where only a series ends.
+    """
 
     regions: Bool[Array, "p h"]
     ends: Float[Array, " p"]
-    """Times at which pieces end."""
     crossed: Bool[Array, "p h"]
-    """Which units switch there; none where only a series ends."""
     num_pieces: Int[Array, ""]
 
 
@@ -90,15 +94,19 @@ def _slack(network: PiecewiseLinearMap, state: Float[Array, " m"]) -> Float[Arra
 
 
 class _Piece(NamedTuple):
-    """The solution on one region, from its beginning on."""
+    """The solution on one region, from its beginning on.
+
+    **Fields:**
+
+    - `crossed` (h,): Which units switch at its end.
+    - `is_last`: Whether nothing but the limit ends it.
+    """
 
     terms: Terms
     region: Bool[Array, " h"]
     length: Float[Array, ""]
     crossed: Bool[Array, " h"]
-    """Which units switch at its end."""
     is_last: Bool[Array, ""]
-    """Whether nothing but the limit ends it."""
 
 
 def _next_piece(
@@ -161,15 +169,19 @@ def advance(
 
 
 class _Place(NamedTuple):
-    """The piece that a sample lies on."""
+    """The piece that a sample lies on.
+
+    **Fields:**
+
+    - `length`: Their difference before rounding, which a switch needs.
+    - `region` (h,): That which follows the piece.
+    """
 
     start: Float[Array, ""]
     end: Float[Array, ""]
     length: Float[Array, ""]
-    """Their difference before rounding, which a switch needs."""
     terms: Terms
     region: Bool[Array, " h"]
-    """That which follows the piece."""
 
 
 def visit(

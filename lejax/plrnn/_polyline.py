@@ -37,28 +37,34 @@ class Polyline(eqx.Module):
 
 
 class PolylineManifold(eqx.Module):
-    """A one-dimensional stable or unstable manifold: n segments, each in one region; NumPy arrays in double precision."""
+    """A one-dimensional stable or unstable manifold: n segments, each in one region; NumPy arrays in double precision.
+
+    **Fields:**
+
+    - `segments` (n, 2, m): Start and end. In each branch in order, away from the saddle; the end of one is the
+        start of the next, except where the manifold left the box or has several preimages.
+    - `regions` (n, h): The bits of the region each segment lies in.
+    - `branch` (n,): 2 i and 2 i + 1 are the two sides of point i of the saddle; -1 are preimages that a map that
+        is not invertible has elsewhere, or beyond a fold.
+    - `generation` (n,): Iterates of the map, or of its inverse, after which the segment appeared; 0 next to the
+        saddle.
+    - `saddle` (period, m): The saddle, to rounding.
+    - `multiplier`: That of the direction tangent to the manifold, over one turn of the cycle.
+    - `is_cut`: Whether a limit of length, number or box left something out.
+    - `fewest_preimages`: Of the midpoint of any segment pulled back; 1 for an unstable manifold, which needs no
+        preimages.
+    - `most_preimages`: More than 1 where the map is not invertible: the set then has several pieces.
+    """
 
     segments: Float[np.ndarray, "n 2 m"]
-    """Start and end. In each branch in order, away from the saddle; the end of one is the start of the next, except where
-    the manifold left the box or has several preimages."""
     regions: Bool[np.ndarray, "n h"]
-    """The bits of the region each segment lies in."""
     branch: Int[np.ndarray, " n"]
-    """2 i and 2 i + 1 are the two sides of point i of the saddle; -1 are preimages that a map that is not invertible has
-    elsewhere, or beyond a fold."""
     generation: Int[np.ndarray, " n"]
-    """Iterates of the map, or of its inverse, after which the segment appeared; 0 next to the saddle."""
     saddle: Float[np.ndarray, "period m"]
-    """The saddle, to rounding."""
     multiplier: Complex[np.ndarray, ""]
-    """That of the direction tangent to the manifold, over one turn of the cycle."""
     is_cut: Bool[np.ndarray, ""]
-    """Whether a limit of length, number or box left something out."""
     fewest_preimages: Int[np.ndarray, ""]
-    """Of the midpoint of any segment pulled back; 1 for an unstable manifold, which needs no preimages."""
     most_preimages: Int[np.ndarray, ""]
-    """More than 1 where the map is not invertible: the set then has several pieces."""
     is_stable: bool = eqx.field(static=True)
 
     @property

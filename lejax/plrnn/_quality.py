@@ -18,14 +18,18 @@ from ._segments import check_box, inside
 
 
 class ManifoldQuality(eqx.Module):
-    """The statistic Delta and what it is made of."""
+    """The statistic Delta and what it is made of.
+
+    **Fields:**
+
+    - `value`: Delta, 1 for a perfect manifold.
+    - `on_manifold` (a,): delta of points on the manifold.
+    - `elsewhere` (b,): delta of random points in the box.
+    """
 
     value: Float[Array, ""]
-    """Delta, 1 for a perfect manifold."""
     on_manifold: Float[Array, " a"]
-    """delta of points on the manifold."""
     elsewhere: Float[Array, " b"]
-    """delta of random points in the box."""
 
 
 @checked

@@ -57,12 +57,17 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
 
 
 class Switches(eqx.Module):
-    """A symbol sequence by its n switches, as NumPy arrays."""
+    """A symbol sequence by its n switches, as NumPy arrays.
+
+    **Fields:**
+
+    - `codes` (n,): The symbols in turn, no two neighbors the same. The first and the last stay are left out: they
+        may be cut.
+    - `durations` (n,): How many samples each stays.
+    """
 
     codes: Int[np.ndarray, " n"]
-    """The symbols in turn, no two neighbors the same. The first and the last stay are left out: they may be cut."""
     durations: Int[np.ndarray, " n"]
-    """How many samples each stays."""
 
     @property
     def mean_duration(self) -> float:
@@ -117,12 +122,16 @@ def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
 
 
 class SymbolTransitions(eqx.Module):
-    """Which of n symbols follows which, as NumPy arrays."""
+    """Which of n symbols follows which, as NumPy arrays.
+
+    **Fields:**
+
+    - `symbols` (n,): The distinct symbols in ascending order.
+    - `counts` (n, n): How often the column's symbol follows the row's.
+    """
 
     symbols: Int[np.ndarray, " n"]
-    """The distinct symbols in ascending order."""
     counts: Int[np.ndarray, "n n"]
-    """How often the column's symbol follows the row's."""
 
     @property
     def probabilities(self) -> Float[np.ndarray, "n n"]:
@@ -200,14 +209,18 @@ def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
 
 
 class BlockEntropies(eqx.Module):
-    """Shannon entropies of blocks of 1 .. n symbols, as NumPy arrays, in nats."""
+    """Shannon entropies of blocks of 1 .. n symbols, as NumPy arrays, in nats.
+
+    **Fields:**
+
+    - `entropies` (n,): H_1 .. H_n of the observed frequencies.
+    - `num_blocks` (n,): How many distinct blocks of each length were seen.
+    - `num_samples` (n,): How many blocks of each length there were, the same ones counted again.
+    """
 
     entropies: Float[np.ndarray, " n"]
-    """H_1 .. H_n of the observed frequencies."""
     num_blocks: Int[np.ndarray, " n"]
-    """How many distinct blocks of each length were seen."""
     num_samples: Int[np.ndarray, " n"]
-    """How many blocks of each length there were, the same ones counted again."""
 
     @property
     def conditional(self) -> Float[np.ndarray, " n"]:

@@ -16,13 +16,16 @@ class Examples(eqx.Module):
 
     Integer targets are classes, and the loss is their cross-entropy; real ones are numbers, and the loss is
     the squared error. Steps of weight 0 do not count.
+
+    **Fields:**
+
+    - `num_outputs`: Classes, or the numbers o.
     """
 
     inputs: Float[Array, "n t i"]
     targets: Int[Array, "n t"] | Float[Array, "n t o"]
     weights: Float[Array, "n t"]
     num_outputs: int = eqx.field(static=True)
-    """Classes, or the numbers o."""
 
     def __check_init__(self):
         if not all(eqx.is_array(x) for x in (self.inputs, self.targets, self.weights)):

@@ -13,11 +13,16 @@ from ._regression import Scaling
 
 
 class PrincipalComponents(eqx.Module):
-    """The m leading principal components of rows in k dimensions. A call maps (k,) to (m,)."""
+    """The m leading principal components of rows in k dimensions. A call maps (k,) to (m,).
+
+    **Fields:**
+
+    - `axes` (m, k): Orthonormal rows, the direction of the largest variance first; the largest entry of each is
+        positive.
+    """
 
     center: Float[Array, " k"]
     axes: Float[Array, "m k"]
-    """Orthonormal rows, the direction of the largest variance first; the largest entry of each is positive."""
     variances: Float[Array, " m"]
     total_variance: Float[Array, ""]
 

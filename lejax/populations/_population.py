@@ -67,27 +67,32 @@ class Population(eqx.Module):
     """n networks, what training remembers of them, and how they did; every array has n as first axis.
 
     A population is an ordinary pytree: `jax.tree.map(lambda x: x[3], population.networks)` is the fourth network.
+
+    **Fields:**
+
+    - `memory`: The state of the optimizer.
+    - `key`: One key a network: it decides the order of its examples and what is dropped.
+    - `training_loss` (n, e): Mean over the updates of each epoch.
+    - `validation_loss` (n, e+1): Before training and after each epoch; no columns before the first call of
+        `train_population`.
+    - `exponents` (n, s, d): Spectra at the chosen epochs.
+    - `unresolved` (n, s, d): In how many steps of these spectra a direction was lost.
+    - `spectrum_epochs` (s,): The epochs of these spectra. The one array without the axis n.
+    - `origin` (n,): The sum of squares of each network's weights as drawn: a file of other networks is known by
+        it.
     """
 
     networks: Network
     memory: PyTree
-    """The state of the optimizer."""
     hyperparameters: Hyperparameters
     key: PRNGKeyArray
-    """One key a network: it decides the order of its examples and what is dropped."""
     training_loss: Float[Array, "n e"]
-    """Mean over the updates of each epoch."""
     validation_loss: Float[Array, "n e+1"]
-    """Before training and after each epoch; no columns before the first call of `train_population`."""
     exponents: Float[Array, "n s d"]
-    """Spectra at the chosen epochs."""
     standard_error: Float[Array, "n s d"]
     unresolved: Int[Array, "n s d"]
-    """In how many steps of these spectra a direction was lost."""
     spectrum_epochs: Int[Array, " s"]
-    """The epochs of these spectra. The one array without the axis n."""
     origin: Float[Array, " n"]
-    """The sum of squares of each network's weights as drawn: a file of other networks is known by it."""
 
     @property
     def epoch(self) -> int:

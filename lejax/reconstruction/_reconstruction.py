@@ -26,29 +26,33 @@ _TRAINING = (
 
 
 class Reconstruction(eqx.Module):
-    """Trained models of one series, s of them after e epochs, scored v times."""
+    """Trained models of one series, s of them after e epochs, scored v times.
+
+    **Fields:**
+
+    - `models`: The weights with the least score of each, stacked along a leading axis; as they were drawn if no
+        score was a number. `model(i)` is one of them.
+    - `training_loss` (s, e): The mean over the updates of an epoch.
+    - `score` (s, v): What the score said, NaN where the model had diverged.
+    - `score_epochs` (v,): After how many epochs.
+    - `best_score` (s,): The least score; inf if none was a number.
+    - `best_epoch` (s,): The epochs after which `models` were taken, -1 if no score was a number.
+    - `alpha` (s, e): The strength of teacher forcing at the end of each epoch.
+    - `last`: The models as the last update left them; from there a further call goes on.
+    - `memory`: What the optimizer remembers of each.
+    - `keys`: (s,), of which sequences and noise of every epoch are drawn.
+    """
 
     models: ObservedCell
-    """The weights with the least score of each, stacked along a leading axis; as they were drawn if no score was a
-    number. `model(i)` is one of them."""
     training_loss: Float[Array, "s e"]
-    """The mean over the updates of an epoch."""
     score: Float[Array, "s v"]
-    """What the score said, NaN where the model had diverged."""
     score_epochs: Int[np.ndarray, " v"]
-    """After how many epochs."""
     best_score: Float[Array, " s"]
-    """The least score; inf if none was a number."""
     best_epoch: Int[Array, " s"]
-    """The epochs after which `models` were taken, -1 if no score was a number."""
     alpha: Float[Array, "s e"]
-    """The strength of teacher forcing at the end of each epoch."""
     last: ObservedCell
-    """The models as the last update left them; from there a further call goes on."""
     memory: PyTree
-    """What the optimizer remembers of each."""
     keys: PRNGKeyArray
-    """(s,), of which sequences and noise of every epoch are drawn."""
 
     @property
     def epoch(self) -> int:

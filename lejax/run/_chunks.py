@@ -14,14 +14,18 @@ class Chunk(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a run is cut into chunks."""
+    """How a run is cut into chunks.
+
+    **Fields:**
+
+    - `together`: Whether each chunk has all the blocks, as in a run that may stop after any of them.
+    """
 
     transient: int
     num_steps: int
     num_blocks: int
     chunk_steps: int
     together: bool
-    """Whether each chunk has all the blocks, as in a run that may stop after any of them."""
 
     def starts_at(self, step: int) -> bool:
         """Whether a chunk begins at `step`, or the run ends there."""

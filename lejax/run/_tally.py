@@ -12,23 +12,27 @@ from .._spectrum.report import Diagnostics, LyapunovSpectrum, summarize
 
 
 class Tally(NamedTuple):
-    """Sums over the counted steps so far, on the host and in float64, whatever the precision of the run."""
+    """Sums over the counted steps so far, on the host and in float64, whatever the precision of the run.
+
+    **Fields:**
+
+    - `growth` (b, k): Exponents times steps of each block.
+    - `lengths` (b,): Steps in each block; 0 in those not yet begun.
+    - `ends` (b,): The step at which each block is complete.
+    - `rounding_error` (k,): The error times steps.
+    - `avoidable_error` (k,): The part of it that a shorter interval would have spared, times steps.
+    - `first_bad_step`: Counted from the start of the run.
+    """
 
     growth: Float[np.ndarray, "b k"]
-    """Exponents times steps of each block."""
     lengths: Int[np.ndarray, " b"]
-    """Steps in each block; 0 in those not yet begun."""
     ends: Int[np.ndarray, " b"]
-    """The step at which each block is complete."""
     rounding_error: Float[np.ndarray, " k"]
-    """The error times steps."""
     avoidable_error: Float[np.ndarray, " k"]
-    """The part of it that a shorter interval would have spared, times steps."""
     unresolved: Int[np.ndarray, " k"]
     num_orthonormalizations: Int[np.ndarray, ""]
     longest_interval: Int[np.ndarray, ""]
     first_bad_step: Int[np.ndarray, ""]
-    """Counted from the start of the run."""
     dt: Float[np.ndarray, ""]
 
 

@@ -14,50 +14,56 @@ _FILE = Path(__file__).parent / "gallery.json"
 
 
 class MeasuredSystem(NamedTuple):
-    """The spectrum of one system, and how it was measured. Exponents are in nats per unit time, of maps per step."""
+    """The spectrum of one system, and how it was measured. Exponents are in nats per unit time, of maps per step.
+
+    **Fields:**
+
+    - `name`: dysts' name.
+    - `kind`: `"flow"` or `"map"`.
+    - `dimension`: d, the size of the state, with the time where the equations depend on it; 0 of systems that are
+        no cell.
+    - `exponents` (d,): All of them, in descending order; empty if there is no measurement.
+    - `standard_error` (d,): From the spread of 20 blocks of the run.
+    - `kaplan_yorke_dimension`: Exponents within 3 standard errors of 0 count as 0.
+    - `kaplan_yorke_error`: Its standard error, by the jackknife.
+    - `mean_divergence`: The mean trace of the field's Jacobian along the run, of a map the mean log |det J|: what
+        the exponents must sum to.
+    - `dt`: The integration step; 1 of a map.
+    - `duration`: The length of the counted run, in the system's time.
+    - `transient`: The time, at least, that was left out before it. It is long where the motion changed its
+        character on the way, as where chaos was a transient.
+    - `method`: `"RK4"`, the classical Runge-Kutta method, or `""` of a map.
+    - `status`: `"passed"`, or what is wrong, in a sentence.
+    - `start` (d,): The state the run started from, dysts' own; empty where it was not written down.
+    - `second_start` (d,): Where a second, shorter run started from: the start moved by half of the spread of the
+        motion, or less where that diverged or, where volumes are not conserved, led to another attractor.
+    - `second_exponents` (d,): Its exponents, in descending order; empty if there is no second run.
+    - `second_error` (d,): Their standard errors.
+    - `second_duration`: The length of its counted part, after a transient as long.
+    - `starts_agree`: Whether all exponents of both runs agree within 4 joint standard errors and 2 /
+        `second_duration`. False says that the motion depends on the start, as among the tori of a conservative
+        flow, or changes over times longer than a run. `None` if there is no second run.
+    """
 
     name: str
-    """dysts' name."""
     kind: str
-    """`"flow"` or `"map"`."""
     dimension: int
-    """d, the size of the state, with the time where the equations depend on it; 0 of systems that are no cell."""
     exponents: Float[np.ndarray, " d"]
-    """All of them, in descending order; empty if there is no measurement."""
     standard_error: Float[np.ndarray, " d"]
-    """From the spread of 20 blocks of the run."""
     kaplan_yorke_dimension: float
-    """Exponents within 3 standard errors of 0 count as 0."""
     kaplan_yorke_error: float
-    """Its standard error, by the jackknife."""
     mean_divergence: float
-    """The mean trace of the field's Jacobian along the run, of a map the mean log |det J|: what the exponents must sum to."""
     dt: float
-    """The integration step; 1 of a map."""
     duration: float
-    """The length of the counted run, in the system's time."""
     transient: float
-    """The time, at least, that was left out before it. It is long where the motion changed its character on the way, as where chaos
-    was a transient."""
     method: str
-    """`"RK4"`, the classical Runge-Kutta method, or `""` of a map."""
     status: str
-    """`"passed"`, or what is wrong, in a sentence."""
     start: Float[np.ndarray, " d"]
-    """The state the run started from, dysts' own; empty where it was not written down."""
     second_start: Float[np.ndarray, " d"]
-    """Where a second, shorter run started from: the start moved by half of the spread of the motion, or less where that
-    diverged or, where volumes are not conserved, led to another attractor."""
     second_exponents: Float[np.ndarray, " d"]
-    """Its exponents, in descending order; empty if there is no second run."""
     second_error: Float[np.ndarray, " d"]
-    """Their standard errors."""
     second_duration: float
-    """The length of its counted part, after a transient as long."""
     starts_agree: bool | None
-    """Whether all exponents of both runs agree within 4 joint standard errors and 2 / `second_duration`. False says
-    that the motion depends on the start, as among the tori of a conservative flow, or changes over times longer than a run.
-    `None` if there is no second run."""
 
 
 @checked
