@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .cell import Cell, TimedCell, first_input, name_of, ravel, time_step
-from .check import find_nonfinite
+from .check_values import find_nonfinite
 
 
 def advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .cell import Cell, RecurrentCell, name_of
-from .kinds import check_array
-from .signature import checked
+from .check_annotations import checked
+from .check_types import check_array
 
 
 class PiecewiseLinearMap(RecurrentCell):

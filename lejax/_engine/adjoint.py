@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._core.cell import without_gradient
-from .._core.check import check_count
+from .._core.check_values import check_count
 from .orthonormalize import FACTORS
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.check import check_count
+from .._core.check_values import check_count
 
 
 class Factors(NamedTuple):

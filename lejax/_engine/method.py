@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import without_gradient
-from .._core.check import check_count, check_positive
-from .._core.signature import check_fields
+from .._core.check_annotations import check_fields
+from .._core.check_values import check_count, check_positive
 from .adjoint import Adjoint
 from .blocks import BlockPush
 from .components import Blocks, FoundBlocks

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import Cell, TangentCell, dtype_of, name_of, ravel, size_of, vary_with
-from .._core.check import check_state, check_step, describe
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, check_step, describe
 from .._core.closures import compiled, holds_functions
-from .._core.signature import checked
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, first_input, ravel, size_of, vary_with
-from .._core.check import check_directions, check_state, check_step
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, check_step
+from .._core.check_values import check_directions
 from .blocks import BlockPush, open_frames
 from .components import Blocks, FoundBlocks
 from .factorization import Orthonormalizer

@@ -4,9 +4,9 @@ import jax
 from jaxtyping import PyTree
 
 from .._core.cell import Cell, first_input, vary_with
-from .._core.check import check_inputs, check_state, check_step
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state, check_step
 from .._core.closures import compiled
-from .._core.signature import checked
 
 
 @checked

@@ -5,9 +5,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from .._core.cell import is_traced
-from .._core.check import check_vector
+from .._core.check_annotations import checked
+from .._core.check_values import check_vector
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._core.status import RESULTS
 from .report import Diagnostics, LyapunovSpectrum, share_rows, summarize
 

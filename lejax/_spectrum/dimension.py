@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.check import check_count, check_exponents, check_tolerances
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_exponents, check_tolerances
 from .._core.closures import compiled
-from .._core.signature import checked
 
 
 @checked

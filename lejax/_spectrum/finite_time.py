@@ -3,8 +3,9 @@
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell
-from .._core.check import check_count, check_inputs
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs
+from .._core.check_values import check_count
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._engine.method import Method, SequentialQR
 from .lyapunov_spectrum import lyapunov_spectrum

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core.check import check_vector
+from .._core.check_annotations import checked
+from .._core.check_values import check_vector
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._core.statistics import Level, joinings, largest_error, weighted_mean
 from .report import LyapunovSpectrum
 

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, first_input, is_traced, size_of, time_step
-from .._core.check import check_count, check_directions, check_inputs, check_positive, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state
+from .._core.check_values import check_count, check_directions, check_positive
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._core.statistics import weighted_mean
 from .._core.status import RESULTS
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint

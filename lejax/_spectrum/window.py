@@ -3,8 +3,8 @@
 import numpy as np
 
 from .._core.cell import is_traced
-from .._core.check import check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_positive
 from .report import LyapunovSpectrum
 
 

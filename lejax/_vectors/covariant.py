@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, dtype_of, is_traced, ravel, size_of, time_step, vary_with
-from .._core.check import check_count, check_directions, check_inputs, check_positive, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state
+from .._core.check_values import check_count, check_directions, check_positive
 from .._core.closures import compiled
 from .._core.divergence import advice_on_divergence
-from .._core.signature import checked
 from .._core.status import RESULTS
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize

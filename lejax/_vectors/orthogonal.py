@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, ravel
+from .._core.check_annotations import checked
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
 from .covariant import check_run, prepare, raise_if_nonfinite

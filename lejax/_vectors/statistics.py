@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._core.check import check_count
+from .._core.check_values import check_count
 from .angles import participation_ratio, principal_angles
 from .covariant import CovariantReducer
 

@@ -13,8 +13,8 @@ from .._core.cell import (
     output,
     time_step,
 )
-from .._core.check import StepError, describe
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import StepError, describe
 
 
 class ClosedLoop(RecurrentCell, TimedCell):

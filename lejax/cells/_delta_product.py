@@ -8,8 +8,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import is_traced
-from .._core.check import check_count, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_positive
 from .._engine.blocks import DenseBlock
 from ._drive import check_input, uniform
 from ._memory import MemoryCell

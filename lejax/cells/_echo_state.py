@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import RecurrentCell, TangentCell, is_traced
-from .._core.check import check_count, check_not_negative, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_not_negative, check_positive
 from .._engine.push import tangent_dtype
 from ._drive import drive
 

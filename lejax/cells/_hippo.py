@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._core.cell import RecurrentCell, TimedCell, is_traced
-from .._core.check import check_count, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_positive
 from .._engine.blocks import BlockTriangularCell, DiagonalBlock
 from .._engine.push import tangent_dtype
 from ._discretization import Discretization, ZeroOrderHold, check_discretization

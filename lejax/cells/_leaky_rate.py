@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core.cell import RecurrentCell, TimedCell
-from .._core.check import check_positive
+from .._core.check_values import check_positive
 from ._drive import drive, uniform
 
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check import check_count, check_not_negative
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_not_negative
 from .._engine.blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
 from ._drive import activate
 from ._leaky_rate import LeakyRateCell

@@ -5,8 +5,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import is_traced
-from .._core.check import check_count, check_not_negative, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_not_negative, check_positive
 from ._complex_modes import as_complex, as_pairs, block_of_modes
 from ._memory import MemoryCell
 

@@ -6,8 +6,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import RecurrentCell, TangentCell
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from ._drive import drive, uniform
 from ._gates import weigh
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._engine.blocks import DiagonalBlock
 from ._discretization import Discretization, ZeroOrderHold
 from ._drive import uniform

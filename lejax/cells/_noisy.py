@@ -6,8 +6,9 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, RecurrentCell, TimedCell, initial_state, output, time_step
-from .._core.check import StepError, check_not_negative, describe
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import StepError, describe
+from .._core.check_values import check_not_negative
 from .._engine.blocks import BlockTriangularCell, tangent_blocks
 
 

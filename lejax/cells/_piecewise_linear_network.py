@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._core.cell import RecurrentCell
-from .._core.check import check_count
+from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 from ._drive import drive, uniform
 

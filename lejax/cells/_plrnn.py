@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._core.check_annotations import checked
 from .._core.piecewise_linear import check_arrays
-from .._core.signature import checked
 from ._piecewise_linear_network import (
     PiecewiseLinearNetwork,
     draw_inputs,

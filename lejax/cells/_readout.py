@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core.cell import is_traced
-from .._core.check import check_positive, find_nonfinite
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_positive, find_nonfinite
 from .._engine.push import tangent_dtype
 
 

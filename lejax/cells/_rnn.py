@@ -8,9 +8,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import RecurrentCell, TangentCell
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
-from .._core.signature import checked
 from ._drive import activate, check_relu, drive, uniform
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import check_arrays
-from .._core.signature import checked
 from ._drive import uniform
 from ._piecewise_linear_network import (
     PiecewiseLinearNetwork,

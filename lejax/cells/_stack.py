@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._core.cell import Cell, RecurrentCell, TimedCell, initial_state, is_traced, output, time_step
-from .._core.signature import checked
+from .._core.check_annotations import checked
 from .._engine.blocks import BlockTriangularCell, tangent_blocks
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._core.signature import checked
+from .._core.check_annotations import checked
 from ..cells import GRUCell
 from ..interop import from_torch
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, dtype_of, size_of
-from .._core.check import check_count, check_directions, check_inputs, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state
+from .._core.check_values import check_count, check_directions
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
 from .._engine.push import tangent_dtype

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, ravel, vary_with
-from .._core.check import check_inputs, check_not_negative, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state
+from .._core.check_values import check_not_negative
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 

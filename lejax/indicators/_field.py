@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import Cell, dtype_of, size_of, time_step, vary_with
-from .._core.check import check_count, check_directions, check_inputs, check_positive, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state
+from .._core.check_values import check_count, check_directions, check_positive
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.push import tangent_dtype
 from .._engine.tangent_dynamics import open_whole
 

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
 from .._core.cell import Cell, first_input, name_of, ravel, vary_with
-from .._core.check import check_inputs, check_state, check_step
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state, check_step
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.blocks import (
     DenseBlock,
     DiagonalBlock,

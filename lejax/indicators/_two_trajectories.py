@@ -7,9 +7,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, first_input, is_traced, ravel, time_step, vary_with
-from .._core.check import check_count, check_inputs, check_positive, check_state, check_step
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state, check_step
+from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._core.statistics import block_lengths, standard_error, weighted_mean
 from .._engine.push import tangent_dtype
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import VectorField, name_of
-from .._core.check import check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_positive
 
 
 class DystsField(VectorField):

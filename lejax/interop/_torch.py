@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array
 
 from .._core.array_files import load_arrays
-from .._core.check import check_concrete, find_nonfinite
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, find_nonfinite
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 

@@ -11,16 +11,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
 from .._core.cell import Cell, ravel
-from .._core.check import (
-    check_concrete,
-    check_count,
-    check_positive,
-    check_state,
-    check_step,
-    member_of,
-)
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, check_step, member_of
+from .._core.check_values import check_concrete, check_count, check_positive
 from .._core.closures import compiled, keep
-from .._core.signature import checked
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton

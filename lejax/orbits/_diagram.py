@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell
-from .._core.check import check_count, check_state, member_of
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, member_of
+from .._core.check_values import check_count
 from .._engine.unroll import unroll
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import Cell, is_traced, ravel, time_step, vary_with, without_gradient
-from .._core.check import check_count, check_positive, check_state, check_step, find_nonfinite
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, check_step
+from .._core.check_values import check_count, check_positive, find_nonfinite
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.push import make_push, tangent_dtype
 from ._roots import (
     component_size,

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._core.cell import Cell, is_traced, ravel, vary_with, without_gradient
-from .._core.check import check_count, check_positive, check_state, check_step
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state, check_step
+from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
-from .._core.signature import checked
 from ..systems import Flow
 from ._fixed_points import check_guesses, check_tolerances, compact, which_are_nonfinite
 from ._roots import (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import Cell, is_traced, name_of, ravel, size_of, time_step
-from .._core.check import check_count, check_positive
+from .._core.check_values import check_count, check_positive
 from .._engine.push import make_push
 from ..systems import Flow
 from ._velocity import Velocity, shortest, turns

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._core.cell import is_traced
-from .._core.check import check_not_negative
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_not_negative
 
 
 class Stability(eqx.Module):

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._core.cell import is_traced
-from .._core.check import check_concrete, check_finite
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, check_finite
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
 

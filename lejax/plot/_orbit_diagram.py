@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from .._core.cell import is_traced
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from ..orbits import OrbitDiagram
 from ._axes import new_axes_above_each_other
 

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import is_traced
-from .._core.check import check_finite
-from .._core.kinds import check_array
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_types import check_array
+from .._core.check_values import check_finite
 from ..orbits import FixedPoints
 from ._axes import new_axes
 

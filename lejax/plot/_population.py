@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._core.cell import is_traced
-from .._core.signature import checked
+from .._core.check_annotations import checked
 from ._axes import new_axes
 
 

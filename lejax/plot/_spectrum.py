@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .._core.cell import is_traced
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.units import units
 from .._spectrum.report import LyapunovSpectrum
 from ._axes import new_axes

@@ -7,9 +7,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 
-from .._core.check import check_count, check_not_negative, check_positive
+from .._core.check_annotations import check_fields
+from .._core.check_values import check_count, check_not_negative, check_positive
 from .._core.piecewise_linear import PiecewiseLinearMap
-from .._core.signature import check_fields
 from ._double_map import DoubleMap
 from ._inverse import MOST_HYPERPLANES, check_regions, inverse_step
 from ._saddle import Saddle

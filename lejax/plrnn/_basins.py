@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._core.cell import Cell, without_gradient
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import piecewise_linear
-from .._core.signature import checked
 
 
 class BoundaryPoints(eqx.Module):

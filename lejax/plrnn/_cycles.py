@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, is_traced
-from .._core.check import check_count, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from .._core.signature import checked
 from ._candidates import Candidates, draw_words, search_words
 from ._regions import TooManyRegionsError, regions_of
 from ._settle import Cycle, settle

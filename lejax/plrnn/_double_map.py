@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._core.kinds import check_array
+from .._core.check_types import check_array
 from .._core.piecewise_linear import PiecewiseLinearMap
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._core.cell import VectorField, is_traced
+from .._core.check_annotations import checked
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from .._core.signature import checked
 from ._event_flow import check_field
 from ._regions import all_regions
 

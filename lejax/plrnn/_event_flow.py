@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import TangentCell, TimedCell, VectorField, is_traced, name_of, vary_with
-from .._core.check import check_count, check_positive, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
 from .._core.piecewise_linear import PiecewiseLinearCell, piecewise_linear
-from .._core.signature import checked
 from .._engine.push import tangent_dtype
 from ._pieces import solve, visit
 

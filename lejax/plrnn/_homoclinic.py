@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
-from .._core.check import check_concrete
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete
 from ._polyline import PolylineManifold
 
 

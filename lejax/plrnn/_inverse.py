@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._core.cell import Cell, is_traced, vary_with, without_gradient
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import piecewise_linear
-from .._core.signature import checked
 from ._regions import all_regions
 
 

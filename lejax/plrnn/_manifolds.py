@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._core.cell import Cell, is_traced
-from .._core.check import check_count, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_values import check_count
 from .._core.piecewise_linear import piecewise_linear
-from .._core.signature import checked
 from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
 from ._double_map import DoubleMap
 from ._polyline import Polyline, PolylineManifold, grow_polyline

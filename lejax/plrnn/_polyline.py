@@ -6,8 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from .._core.check import check_count
-from .._core.signature import check_fields
+from .._core.check_annotations import check_fields
+from .._core.check_values import check_count
 from ._double_map import DoubleMap
 from ._inverse import check_regions
 from ._saddle import Saddle

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import Cell
-from .._core.check import check_concrete, check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, check_count
 from .._core.piecewise_linear import piecewise_linear
-from .._core.signature import checked
 from ._affine_pieces import PieceManifold
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold

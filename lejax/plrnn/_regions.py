@@ -5,9 +5,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core.cell import Cell, is_traced
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from .._core.signature import checked
 
 
 class TooManyRegionsError(ValueError):

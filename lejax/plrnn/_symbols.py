@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.sparse.csgraph import connected_components
 
 from .._core.cell import Cell
-from .._core.check import check_concrete, check_count, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_values import check_concrete, check_count
 from .._core.piecewise_linear import piecewise_linear
-from .._core.signature import checked
 
 
 _MOST_BITS = 31  # that an int32 holds

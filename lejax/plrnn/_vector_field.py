@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, VectorField, name_of
-from .._core.check import check_positive
+from .._core.check_annotations import checked
+from .._core.check_values import check_positive
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
-from .._core.signature import checked
 from ..cells import ALRNN
 
 

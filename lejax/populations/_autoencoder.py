@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .._core.cell import vary_with
-from .._core.check import check_count, check_numbers, check_positive
+from .._core.check_values import check_count, check_numbers, check_positive
 from ._regression import Regressor, Scaling
 
 

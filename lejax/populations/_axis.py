@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.check import check_count, check_vector
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_vector
 
 
 @checked

@@ -7,9 +7,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Bool, Float
 
-from .._core.check import check_concrete, check_count
-from .._core.kinds import check_probability
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, check_count, check_probability
 
 
 class Estimate(NamedTuple):

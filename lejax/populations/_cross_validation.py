@@ -6,9 +6,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import is_traced
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.closures import compiled
-from .._core.signature import checked
 from ._regression import Regressor
 from ._split import folds
 

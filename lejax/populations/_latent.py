@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._core.cell import is_traced
-from .._core.check import check_count, check_finite, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_finite, check_positive
 from ._regression import Scaling
 
 

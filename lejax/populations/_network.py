@@ -10,8 +10,9 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import initial_state, is_traced, output, vary_with
-from .._core.check import check_count, check_not_negative, check_step, describe
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import check_step, describe
+from .._core.check_values import check_count, check_not_negative
 from ._examples import Examples
 
 

@@ -14,10 +14,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import initial_state, is_traced
-from .._core.check import check_concrete
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete
 from .._core.checkpoint import Identity, identify
 from .._core.closures import compiled
-from .._core.signature import checked
 from ._network import Network
 from ._population_file import load_tree, save_tree, shapes
 

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core.batching import is_on_cpu
 from .._core.cell import initial_state
-from .._core.check import check_concrete, check_count
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, check_count
 from .._core.checkpoint import fingerprint, identify
 from .._core.closures import compiled, keep
-from .._core.signature import checked
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 from .._spectrum.report import LyapunovSpectrum
 from ._examples import Examples

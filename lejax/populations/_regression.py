@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check import check_numbers
+from .._core.check_values import check_numbers
 from ._split import Split
 
 

@@ -8,8 +8,8 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, RecurrentCell, TimedCell, initial_state, time_step
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 
 
 class Observation(eqx.Module):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.check import check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from ._series import check_pair
 
 

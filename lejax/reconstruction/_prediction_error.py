@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core.check import check_count
+from .._core.check_annotations import checked
+from .._core.check_types import check_array
+from .._core.check_values import check_count
 from .._core.closures import compiled
-from .._core.kinds import check_array
-from .._core.signature import checked
 from ._series import check_series
 
 

@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import without_gradient
-from .._core.check import check_concrete, check_count, find_nonfinite
+from .._core.check_annotations import checked_except
+from .._core.check_values import check_concrete, check_count, find_nonfinite
 from .._core.closures import compiled, keep
-from .._core.signature import checked_but
 from ._observation import ObservedCell
 from ._selection import PredictionScore
 from ._teacher_forcing import SparseTeacherForcing, TeacherForcing, forced_states
@@ -67,7 +67,7 @@ class Reconstruction(eqx.Module):
         return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, self.models)
 
 
-@checked_but("models", "keys")
+@checked_except("models", "keys")
 def reconstruct(
     models: ObservedCell | Reconstruction,
     series: Float[Array, "t n"],

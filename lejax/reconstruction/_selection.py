@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
-from .._core.check import check_count
+from .._core.check_values import check_count
 from .._engine.unroll import unroll
 from ._observation import ObservedCell
 from ._prediction_error import prediction_error

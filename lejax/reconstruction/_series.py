@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core.cell import is_traced
-from .._core.check import find_nonfinite
+from .._core.check_values import find_nonfinite
 
 
 def check_series(name: str, series: Array) -> Float[Array, "t n"]:

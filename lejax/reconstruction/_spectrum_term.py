@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core.check import check_count, check_finite, check_positive
-from .._core.signature import check_fields
+from .._core.check_annotations import check_fields
+from .._core.check_values import check_count, check_finite, check_positive
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 from ._observation import ObservedCell

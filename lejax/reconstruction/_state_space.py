@@ -6,8 +6,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check import check_count, check_not_negative, check_positive
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_not_negative, check_positive
 from ._series import check_pair
 
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core.check import check_count
-from .._core.kinds import check_fraction, check_number
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_types import check_number
+from .._core.check_values import check_count, check_fraction
 from .._engine.push import jacobian
 from ._observation import ObservedCell
 

@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from .._core.signature import checked
+from .._core.check_annotations import checked
 
 
 class Grid(eqx.Module):

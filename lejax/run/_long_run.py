@@ -14,17 +14,11 @@ from tqdm import tqdm
 from .. import __version__
 from .._core import checkpoint as checkpoints
 from .._core.cell import Cell, TangentCell, first_input, name_of, ravel, size_of, time_step
-from .._core.check import (
-    check_concrete,
-    check_count,
-    check_directions,
-    check_inputs,
-    check_state,
-    check_step,
-)
+from .._core.check_annotations import checked
+from .._core.check_cell import check_inputs, check_state, check_step
+from .._core.check_values import check_concrete, check_count, check_directions
 from .._core.closures import close, compiled, holds_functions, keep
 from .._core.fingerprint import fingerprint_program
-from .._core.signature import checked
 from .._core.status import RESULTS
 from .._engine.blocks import open_frames
 from .._engine.components import Blocks, DeclaredBlocks

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from .. import __version__
 from .._core import checkpoint as checkpoints
 from .._core.cell import name_of
-from .._core.check import check_concrete, check_count
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete, check_count
 from ._grid import Grid, is_key, shape_of, shapes_of, take, to_host
 from ._processes import exchange
 from ._program import lower, lower_what_fits, placement, round_up

@@ -6,8 +6,8 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core.check import check_concrete
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_concrete
 from ._grid import Grid, coordinates_of, length_of, shape_of
 
 

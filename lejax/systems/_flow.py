@@ -9,8 +9,9 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
 from .._core.cell import TimedCell, name_of
-from .._core.check import StepError, check_count, check_positive, signature_problem
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_cell import StepError, signature_problem
+from .._core.check_values import check_count, check_positive
 
 
 class Flow(TimedCell):

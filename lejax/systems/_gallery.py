@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .._core.signature import checked
+from .._core.check_annotations import checked
 
 
 _FILE = Path(__file__).parent / "gallery.json"

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.kinds import check_array
+from .._core.check_types import check_array
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
 
 

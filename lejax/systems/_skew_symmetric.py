@@ -5,8 +5,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.cell import VectorField
-from .._core.check import check_count, check_not_negative
-from .._core.signature import checked
+from .._core.check_annotations import checked
+from .._core.check_values import check_count, check_not_negative
 
 
 class SkewRNN(VectorField):

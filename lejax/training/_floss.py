@@ -9,9 +9,10 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import is_traced, name_of
-from .._core.check import check_count, check_state
+from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_values import check_count
 from .._core.closures import compiled
-from .._core.signature import checked
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from ._penalty import flossing_penalty
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core.cell import Cell
-from .._core.signature import checked
+from .._core.check_annotations import checked
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 from .._spectrum.report import LyapunovSpectrum

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 
-from .._core.check import check_count
+from .._core.check_values import check_count
 
 
 class FlossingSchedule(eqx.Module):

@@ -7,93 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from .cell import Cell, RecurrentCell, VectorField, is_traced, name_of, size_of
-from .kinds import check_integer, check_number
-
-
-def check_finite(name: str, value: PyTree) -> PyTree:
-    """The same; NaN and infinite numbers are refused where the values are known."""
-    problem = None if is_traced(value) else find_nonfinite(name, value)
-    if problem is not None:
-        raise ValueError(f"{problem}.")
-    return value
-
-
-def check_concrete(name: str, *arguments: Any) -> None:
-    """What runs on the host needs values: refuse arguments that are traced."""
-    if any(map(is_traced, arguments)):
-        raise TypeError(
-            f"{name} runs on the host and cannot be traced: call it outside jit, vmap and grad."
-        )
-
-
-def check_positive(name: str, value: float | Array) -> float | Array:
-    """A positive, finite number: a float stays static, an array stays traced."""
-    check_number(name, value)
-    if not is_traced(value) and not 0 < value < np.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value}.")
-    return value
-
-
-def check_not_negative(name: str, value: float | Array) -> float | Array:
-    """A finite number of at least 0: a float stays static, an array stays traced."""
-    check_number(name, value)
-    if not is_traced(value) and not 0 <= value < np.inf:
-        raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
-    return value
-
-
-def check_numbers(name: str, values: Any) -> tuple[float, ...]:
-    """A tuple of finite numbers of at least 0."""
-    if not isinstance(values, tuple) or not values:
-        raise TypeError(f"{name} must be a tuple of numbers, got {values!r}.")
-    for i, value in enumerate(values):
-        check_not_negative(f"{name}[{i}]", value)
-    return values
-
-
-def check_count(name: str, value: Any, minimum: int) -> int:
-    """`value` as a Python int of at least `minimum`; it decides shapes, so it cannot be traced."""
-    count = check_integer(name, value)
-    if count < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {count}.")
-    if count >= 2**31:
-        raise ValueError(
-            f"{name} must be below 2**31, got {count}; continue a run to go on longer."
-        )
-    return count
-
-
-def check_vector(name: str, value: Array) -> Float[Array, " k"]:
-    """One spectrum, not a batch of them."""
-    value = jnp.asarray(value)
-    if value.ndim != 1 or value.size == 0:
-        raise ValueError(
-            f"{name} must be those of one run, with shape (k,), got {value.shape}; use jax.vmap for a batch."
-        )
-    return value
-
-
-def check_exponents(exponents: Array) -> Float[Array, " k"]:
-    """One spectrum, of which no exponent is NaN; those of lost directions are -inf."""
-    exponents = check_vector("exponents", exponents)
-    if not is_traced(exponents):
-        bad = int(jnp.sum(jnp.isnan(exponents)))
-        if bad:
-            raise ValueError(
-                f"exponents hold {bad} NaN out of {exponents.size}: the run that they are of has diverged."
-            )
-    return exponents
-
-
-def check_tolerances(tolerance: float | Array) -> float | Array:
-    """Numbers of at least 0."""
-    if not is_traced(tolerance) and not np.all(np.asarray(tolerance) >= 0):
-        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
-    return tolerance
+from .cell import Cell, RecurrentCell, VectorField, name_of, size_of
+from .check_values import check_count
 
 
 def check_state(state: PyTree) -> PyTree:
@@ -339,21 +256,3 @@ def describe(tree: PyTree) -> str:
 
 class _Bare(str):
     __repr__ = str.__str__
-
-
-def check_directions(name: str, count: Any, state: PyTree) -> int:
-    """A number of directions, of which a state has as many as numbers."""
-    count, size = check_count(name, count, 1), size_of(state)
-    if count > size:
-        raise ValueError(f"{name} is {count}, but a state of {size} numbers has only {size}.")
-    return count
-
-
-def find_nonfinite(name: str, tree: PyTree) -> str | None:
-    """One sentence on the first leaf that holds NaN or inf, or None."""
-    for path, leaf in jtu.tree_leaves_with_path(tree):
-        if eqx.is_inexact_array(leaf):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
-            if bad:
-                return f"{name}{jtu.keystr(path)} holds {bad} non-finite value{'s'[: bad > 1]} out of {leaf.size}"
-    return None

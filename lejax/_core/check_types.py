@@ -38,7 +38,7 @@ def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu"))
     if kind not in kinds:
         names = {"c": "numbers", "f": "real numbers", "i": "integers", "b": "booleans"}
         wanted = next(names[k] for k in names if k in kinds)
-        what = shown(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
+        what = text_of(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
         raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
     return given if is_weak else value
 
@@ -82,7 +82,7 @@ def check_key(name: str, value: Any) -> Array:
     is_old = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
     if not is_key and not is_old:
         seed = f"jax.random.key({value})" if type(value) is int else "jax.random.key(seed)"
-        raise TypeError(f"{name} must be a key such as {seed}, got {shown(value)}.")
+        raise TypeError(f"{name} must be a key such as {seed}, got {text_of(value)}.")
     shape = value.shape if is_key else value.shape[:-1]
     if shape != () or (is_old and value.shape not in ((2,), (4,))):
         raise ValueError(
@@ -91,7 +91,7 @@ def check_key(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def shown(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value as it reads, or its type if that would be long."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else type(value).__name__
@@ -100,7 +100,7 @@ def shown(value: Any) -> str:
 def check_flag(name: str, value: Any) -> bool:
     """True or False; a text or a number is neither."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+        raise TypeError(f"{name} must be True or False, got {text_of(value)}.")
     return bool(value)
 
 
@@ -116,7 +116,7 @@ def check_callable(name: str, value: Any) -> Any:
         )
     if not callable(value):
         raise TypeError(
-            f"{name} must be a function or an eqx.Module that can be called, got {shown(value)}."
+            f"{name} must be a function or an eqx.Module that can be called, got {text_of(value)}."
         )
     return check_leaves(name, value)
 
@@ -130,23 +130,8 @@ def check_dtype(name: str, value: Any) -> Any:
         is_real = False
     if not is_real:
         raise TypeError(
-            f"{name} must be a real floating-point dtype such as jnp.float32, got {shown(value)}."
+            f"{name} must be a real floating-point dtype such as jnp.float32, got {text_of(value)}."
         )
-    return value
-
-
-def check_fraction(name: str, value: Any) -> Any:
-    """A number or an array of numbers from 0 to 1."""
-    if not is_traced(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
-        raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
-    return value
-
-
-def check_probability(name: str, value: Any) -> Any:
-    """A number above 0 and below 1."""
-    check_number(name, value)
-    if not is_traced(value) and not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
     return value
 
 
@@ -155,7 +140,7 @@ def check_number(name: str, value: Any) -> Any:
     if isinstance(value, bool | np.bool_) or not isinstance(
         value, float | int | np.number | np.ndarray | Array
     ):
-        raise TypeError(f"{name} must be a number, got {shown(value)}.")
+        raise TypeError(f"{name} must be a number, got {text_of(value)}.")
     if isinstance(value, np.ndarray | Array):
         check_array(name, value)
         if value.shape != ():
@@ -174,4 +159,4 @@ def check_integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {shown(value)}.") from None
+        raise TypeError(f"{name} must be an integer, got {text_of(value)}.") from None

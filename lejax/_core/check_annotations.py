@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 from jaxtyping import AbstractArray, PRNGKeyArray
 
-from .kinds import (
+from .check_types import (
     check_array,
     check_callable,
     check_dtype,
@@ -25,7 +25,7 @@ from .kinds import (
     check_key,
     check_leaves,
     check_number,
-    shown,
+    text_of,
 )
 
 
@@ -38,10 +38,10 @@ _UNIONS = (Union, types.UnionType)
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """The same function, which looks at the kinds of its arguments first."""
-    return checked_but()(function)
+    return checked_except()(function)
 
 
-def checked_but(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def checked_except(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """`checked`, but for some arguments of which the function itself says more."""
     return lambda function: _checked(function, names)
 
@@ -140,7 +140,7 @@ def _check_of_sequence(annotation: Any) -> Check:
         is_row = isinstance(value, list | tuple) or (eqx.is_array(value) and value.ndim)
         if not is_row or not (is_open or len(value) == len(checks)):
             wanted = "a list" if is_open else f"{len(checks)} values in a row"
-            raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+            raise TypeError(f"{name} must be {wanted}, got {text_of(value)}.")
         used = checks * len(value) if is_open else checks
         parts = (c(f"{name}[{i}]", x) for i, (c, x) in enumerate(zip(used, value, strict=True)))
         return tuple(parts) if isinstance(value, tuple) else list(parts)
@@ -188,7 +188,7 @@ def _check_text(name: str, value: Any) -> Any:
 def _check_instance(kinds: tuple[type, ...], name: str, value: Any) -> Any:
     if not isinstance(value, kinds):
         wanted = " or ".join(_described(kind) for kind in kinds)
-        raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+        raise TypeError(f"{name} must be {wanted}, got {text_of(value)}.")
     return check_leaves(name, value)
 
 
