@@ -10,7 +10,7 @@ import pytest
 import lejax
 from lejax.plrnn import (
     AffinePieces,
-    PieceManifold,
+    AffinePiecesManifold,
     Polyline,
     PolylineManifold,
     basin_index,
@@ -248,7 +248,7 @@ def test_stable_set_of_a_map_that_is_not_invertible():
 
 def test_pieces_of_a_plane_hold_backward_iterates():
     manifold = stable_manifold(SPATIAL, SPATIAL_SADDLE, method=AffinePieces(key=jr.key(3)))
-    assert isinstance(manifold, PieceManifold)
+    assert isinstance(manifold, AffinePiecesManifold)
     assert manifold.bases.shape[1:] == (3, 2)
     assert len(manifold.points) > 5
     assert manifold.num_lost == 0
@@ -498,7 +498,7 @@ BAD = {
     "points": (lambda: distance_to_manifold(jnp.zeros(3), unstable_manifold(LOZI, SADDLES["Lozi"][1])), ValueError, r"\(.., 2\), got \(3,\)"),
     "traced": (lambda: jax.jit(lambda x: stable_manifold(LOZI, x).segments)(jnp.zeros(2)), TypeError, "cannot be traced"),
     "crossings": (lambda: crossings(*[unstable_manifold(SPATIAL, SPATIAL_SADDLE)] * 2), ValueError, "have 3 numbers"),
-    "crossings of pieces": (lambda: crossings(*[stable_manifold(SPATIAL, SPATIAL_SADDLE, method=AffinePieces(10, 1))] * 2), TypeError, "got PieceManifold"),
+    "crossings of pieces": (lambda: crossings(*[stable_manifold(SPATIAL, SPATIAL_SADDLE, method=AffinePieces(10, 1))] * 2), TypeError, "got AffinePiecesManifold"),
     "no attractors": (lambda: basin_index(LOZI, jnp.zeros(2), []), ValueError, "at least one, got none"),
     "attractor": (lambda: basin_index(LOZI, jnp.zeros(2), [jnp.zeros(3)]), ValueError, r"each attractor .*got \(3,\)"),
     "starts": (lambda: basin_index(LOZI, jnp.zeros(3), [jnp.zeros(2)]), ValueError, r"states must have shape \(.., 2\), got \(3,\)"),

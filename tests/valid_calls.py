@@ -35,8 +35,8 @@ NOT_CALLED = {
     "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
     "plot": set(),
     "plrnn": {
-        "BlockEntropies", "BoundaryPoints", "Crossings", "Cycles", "Equilibria", "InverseStep", "ManifoldQuality", "PieceManifold",
-        "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
+        "AffinePiecesManifold", "BlockEntropies", "BoundaryPoints", "Crossings", "Cycles", "Equilibria", "InverseStep",
+        "ManifoldQuality", "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
     },
     "populations": {"Estimate", "Examples", "LinearClassifier", "LinearModel", "Population", "PrincipalComponents", "Regressor", "SpectrumAutoencoder", "Split"},
     "reconstruction": {"Observation", "ObservedSystem", "Reconstruction", "TeacherForcing"},

@@ -1,6 +1,6 @@
 """Exact tools for piecewise-linear networks: regions, cycles, manifolds, symbols, the flow in continuous time."""
 
-from ._affine_pieces import AffinePieces as AffinePieces, PieceManifold as PieceManifold
+from ._affine_pieces import AffinePieces as AffinePieces, AffinePiecesManifold as AffinePiecesManifold
 from ._basins import (
     BoundaryPoints as BoundaryPoints,
     basin_index as basin_index,
@@ -26,7 +26,7 @@ from ._manifolds import (
     unstable_manifold as unstable_manifold,
 )
 from ._polyline import Polyline as Polyline, PolylineManifold as PolylineManifold
-from ._quality import ManifoldQuality as ManifoldQuality, manifold_quality as manifold_quality
+from ._manifold_quality import ManifoldQuality as ManifoldQuality, manifold_quality as manifold_quality
 from ._regions import find_regions as find_regions
 from ._symbols import (
     BlockEntropies as BlockEntropies,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Complex, Float, Int, PRNGKeyArray
 from .._core.check_annotations import check_fields
 from .._core.check_values import check_count, check_not_negative, check_positive
 from .._core.piecewise_linear import PiecewiseLinearMap
-from ._double_map import DoubleMap
+from ._float64_map import Float64Map
 from ._inverse import MOST_HYPERPLANES, check_regions, inverse_step
 from ._saddle import Saddle
 
@@ -42,7 +42,7 @@ class AffinePieces(eqx.Module):
         check_positive("radius", self.radius)
 
 
-class PieceManifold(eqx.Module):
+class AffinePiecesManifold(eqx.Module):
     """A stable or unstable manifold of dimension k as n affine pieces; NumPy arrays in double precision.
 
     **Fields:**
@@ -78,13 +78,13 @@ class PieceManifold(eqx.Module):
 
 def grow_pieces(
     net: PiecewiseLinearMap, saddle: Saddle, method: AffinePieces, box, regions, is_stable: bool
-) -> PieceManifold:
+) -> AffinePiecesManifold:
     """Trajectories of seeds; each group that shares a piece and enters the same region founds or joins a piece there.
 
     No plane is fitted: the tangent space is pushed along with the samples, which makes pieces exact for folded
     manifolds, too.
     """
-    double = DoubleMap.of(net)
+    double = Float64Map.of(net)
     num_samples = check_count("num_samples", method.num_samples, 1)
     num_steps = check_count("num_steps", method.num_steps, 0)
     max_pieces = check_count("max_pieces", method.max_pieces, 1)
@@ -111,7 +111,7 @@ def grow_pieces(
         all_pieces.append(piece)
         if len(points) == 0 or len(book.points) >= max_pieces:
             break
-    return PieceManifold(
+    return AffinePiecesManifold(
         points=np.stack(book.points),
         bases=np.stack(book.bases),
         regions=np.stack(book.regions),

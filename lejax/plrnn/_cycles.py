@@ -14,10 +14,10 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_state
 from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from ._candidates import Candidates, draw_words, search_words
+from ._word_search import Candidates, draw_words, search_words
 from ._regions import TooManyRegionsError, regions_of
-from ._settle import Cycle, settle
-from ._words import count_necklaces, necklaces, planar_necklaces
+from ._verification import Cycle, settle
+from ._necklaces import count_necklaces, necklaces, planar_necklaces
 
 
 _AT_A_TIME = 1024  # words in one compiled call

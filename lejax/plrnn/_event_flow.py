@@ -13,7 +13,7 @@ from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
 from .._core.piecewise_linear import PiecewiseLinearCell, piecewise_linear
 from .._engine.push import tangent_dtype
-from ._pieces import solve, visit
+from ._taylor_series import solve, visit
 
 
 class EventExactFlow(TimedCell, TangentCell):

@@ -11,15 +11,15 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_state
 from .._core.check_values import check_count
 from .._core.piecewise_linear import piecewise_linear
-from ._affine_pieces import AffinePieces, PieceManifold, grow_pieces
-from ._double_map import DoubleMap
+from ._affine_pieces import AffinePieces, AffinePiecesManifold, grow_pieces
+from ._float64_map import Float64Map
 from ._polyline import Polyline, PolylineManifold, grow_polyline
 from ._saddle import find_saddle
 from ._segments import check_box
 
 
 Box = tuple[Float[Array, " m"], Float[Array, " m"]]
-Manifold = PolylineManifold | PieceManifold
+Manifold = PolylineManifold | AffinePiecesManifold
 
 
 @checked
@@ -42,7 +42,7 @@ def unstable_manifold(
         `AffinePieces(num_samples, num_steps, ..)` for any; which of them by the dimension if `None`.
     - `box`: lower and upper corner. What leaves it is cut off, with all that would come back.
 
-    **Returns:** a `PolylineManifold` or a `PieceManifold`. Runs on the host, in double precision.
+    **Returns:** a `PolylineManifold` or a `AffinePiecesManifold`. Runs on the host, in double precision.
 
     **Numerics:** a polyline has a vertex wherever a piece crosses a hyperplane, so it is exact up to rounding, which the
     map contracts. Each new segment costs O(M^2 + M H). The number of segments grows like exp(entropy * generation).
@@ -77,7 +77,7 @@ def stable_manifold(
     **Arguments:** as for `unstable_manifold`, and `regions` (R, H), where to look for preimages: all 2^H by default, up
     to H = 12. Beyond, `AffinePieces` without `regions` follows one preimage of each sample, by `inverse_step`.
 
-    **Returns:** a `PolylineManifold` or a `PieceManifold`, which also count preimages. For a map that is not invertible it is
+    **Returns:** a `PolylineManifold` or a `AffinePiecesManifold`, which also count preimages. For a map that is not invertible it is
     the stable set: with all preimages, of the saddle and its surroundings, too, in several pieces. Runs on the host,
     in double precision.
 
@@ -104,7 +104,7 @@ def _grow(net, saddle, method, box, regions, is_stable):
             "a manifold has as many segments as it takes and cannot be traced: compute it outside jit, vmap and grad."
         )
     net = piecewise_linear(net)
-    double = DoubleMap.of(net)
+    double = Float64Map.of(net)
     found = find_saddle(double, saddle, is_stable)
     dimension = found.bases.shape[2]
     if box is not None:
@@ -133,7 +133,7 @@ def distance_to_manifold(
     **Arguments:** `points` (.., M); `manifold`, of `stable_manifold` or `unstable_manifold`; `batch_size`, points at a
     time.
 
-    **Returns:** the distances (..,). To a polyline they are exact. Of a `PieceManifold` only the pieces in the region of
+    **Returns:** the distances (..,). To a polyline they are exact. Of a `AffinePiecesManifold` only the pieces in the region of
     the point count, extended to the whole of it: infinite where there is none.
 
     **Numerics:** O(n M) a point for n pieces. Differentiable in the points.

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Complex, Float, Int
 
 from .._core.check_annotations import check_fields
 from .._core.check_values import check_count
-from ._double_map import DoubleMap
+from ._float64_map import Float64Map
 from ._inverse import check_regions
 from ._saddle import Saddle
 from ._segments import cut, inside, pull_back
@@ -96,7 +96,7 @@ class _Pieces(NamedTuple):
 
 
 def grow_polyline(
-    net: DoubleMap, saddle: Saddle, method: Polyline, box, regions, is_stable: bool
+    net: Float64Map, saddle: Saddle, method: Polyline, box, regions, is_stable: bool
 ) -> PolylineManifold:
     """The manifold as images, or preimages, of its straight part at the saddle, each generation of the last one.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import schur
 
-from ._double_map import DoubleMap, solve_cycle
+from ._float64_map import Float64Map, solve_cycle
 
 
 _NEAR = 1e-3  # how far, relative to its size, a given point may be from the cycle it is refined to
@@ -21,7 +21,7 @@ class Saddle(NamedTuple):
     multipliers: np.ndarray  # (n,) complex, those of the n directions over one turn
 
 
-def find_saddle(net: DoubleMap, points, is_stable: bool) -> Saddle:
+def find_saddle(net: Float64Map, points, is_stable: bool) -> Saddle:
     """The cycle near the given points, and its stable or unstable directions."""
     given = np.asarray(points, np.float64)
     size = net.h1.size

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array
 
-from ._double_map import DoubleMap
+from ._float64_map import Float64Map
 
 
 _SLIVER = (
@@ -23,7 +23,7 @@ def between(segments: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     return np.stack([first, last], axis=1)
 
 
-def cut(net: DoubleMap, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut(net: Float64Map, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Segments cut at every hyperplane they cross, in order: parts (p, 2, M), their regions (p, H), and whose they are."""
     values = net.hidden(segments)  # (n, 2, H)
     a, b = values[:, 0], values[:, 1]
@@ -69,7 +69,7 @@ def inside(
 
 
 def pull_back(
-    net: DoubleMap, segments: np.ndarray, regions: np.ndarray
+    net: Float64Map, segments: np.ndarray, regions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All preimages of segments: pieces (p, 2, M), the index of the region each lies in, whose they are, and the number
     of preimages of each segment's midpoint."""

@@ -11,7 +11,7 @@ from .._core.cell import Cell
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete, check_count
 from .._core.piecewise_linear import piecewise_linear
-from ._affine_pieces import PieceManifold
+from ._affine_pieces import AffinePiecesManifold
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold
 from ._segments import check_box, inside
@@ -35,7 +35,7 @@ class ManifoldQuality(eqx.Module):
 @checked
 def manifold_quality(
     net: Cell,
-    manifold: PolylineManifold | PieceManifold,
+    manifold: PolylineManifold | AffinePiecesManifold,
     *,
     box: tuple[Float[Array, " m"], Float[Array, " m"]],
     num_points: int = 1000,

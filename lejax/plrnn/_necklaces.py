@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from .._core.piecewise_linear import PiecewiseLinearMap
-from ._double_map import DoubleMap
+from ._float64_map import Float64Map
 
 
 Word = tuple[tuple[int, ...], ...]
@@ -83,7 +83,7 @@ class _Tree:
     """The parts that the lines cut a polygon into, and their images. A polygon is its rays in order, (n, 3)."""
 
     def __init__(self, net: PiecewiseLinearMap):
-        self.A, self.W1, self.W2, self.h1, self.h2 = DoubleMap.of(net)
+        self.A, self.W1, self.W2, self.h1, self.h2 = Float64Map.of(net)
         size = self.h1.size
         self.places = [*range(size), 2]  # of the coordinates of a state, and the 1 behind them
         # Distances within what is there are about 1, whatever the units of the states.

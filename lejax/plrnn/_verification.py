@@ -8,9 +8,9 @@ from jaxtyping import Bool, Complex, Float
 from scipy.optimize import linprog
 
 from .._core.piecewise_linear import PiecewiseLinearMap
-from ._candidates import Candidates
-from ._double_map import DoubleMap, solve_cycle
-from ._words import least_rotation
+from ._word_search import Candidates
+from ._float64_map import Float64Map, solve_cycle
+from ._necklaces import least_rotation
 
 
 _ROUNDING = 1e-12  # relative to the terms that add up at a hyperplane
@@ -81,7 +81,7 @@ class _Exact:
     """What words and their cycles are in double precision."""
 
     def __init__(self, net: PiecewiseLinearMap):
-        self.map = DoubleMap.of(net)
+        self.map = Float64Map.of(net)
 
     def turn(self, word):
         """P and c of one turn, and those of each letter's beginning before it."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._core.piecewise_linear import PiecewiseLinearMap
-from ._double_map import DoubleMap
+from ._float64_map import Float64Map
 
 
 class Candidates(NamedTuple):
@@ -103,7 +103,7 @@ def draw_words(
     Where the regions are not known (None), random bits stand in for them.
     """
     random = np.random.default_rng(np.asarray(jr.bits(key, (8,), jnp.uint32)))
-    double = DoubleMap.of(net)
+    double = Float64Map.of(net)
     eye = np.eye(double.h1.size)
 
     def draw(*shape):

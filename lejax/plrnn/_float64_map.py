@@ -8,7 +8,7 @@ from .._core.check_types import check_array
 from .._core.piecewise_linear import PiecewiseLinearMap
 
 
-class DoubleMap(NamedTuple):
+class Float64Map(NamedTuple):
     """A piecewise-linear map as NumPy arrays of double precision, on rows of states.
 
     Cycles and manifolds are computed in it even where JAX has single precision only: they amplify rounding.
@@ -21,7 +21,7 @@ class DoubleMap(NamedTuple):
     h2: np.ndarray
 
     @classmethod
-    def of(cls, net: PiecewiseLinearMap) -> "DoubleMap":
+    def of(cls, net: PiecewiseLinearMap) -> "Float64Map":
         names = ("A", "W1", "W2", "h1", "h2")
         arrays = (check_array(f"net.{name}", getattr(net, name)) for name in names)
         return cls(*(np.asarray(x, np.float64) for x in arrays))
