@@ -54,6 +54,12 @@ def test_docstring_example(name, tmp_path, monkeypatch):
         assert result.failed == 0
 
 
+def test_the_example_of_the_package_runs():
+    (test,) = doctest.DocTestFinder(recurse=False).find(lejax, "lejax")
+    assert test.examples
+    assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_every_public_name_is_documented(name):
     assert inspect.getdoc(OBJECTS[name])
