@@ -12,9 +12,9 @@ A cell is any callable `cell(input, state) -> state` on pytrees of real arrays: 
     >>> spectrum.exponents.shape, spectrum.standard_error.shape  # nats per step
     ((16,), (16,))
 
-The names at the top compute exponents (`lyapunov_spectrum`), vectors (`covariant_lyapunov_vectors`) and what follows from
-them (`kaplan_yorke_dimension`, `jackknife`), and hold the strategies they take (`SequentialQR`, `CheckpointedAdjoint`).
-The rest is in packages:
+The names at the top compute exponents (`lyapunov_spectrum`), vectors (`covariant_lyapunov_vectors`) and what follows
+from them (`kaplan_yorke_dimension`, `jackknife`); strategies such as `SequentialQR` and `CheckpointedAdjoint` stand
+beside them. The rest is in packages:
 
 - `cells`, `systems`, `interop`, `data`: networks, textbook systems, networks from elsewhere, a trained network.
 - `indicators`: chaos and transients seen by other means than exponents.
@@ -23,11 +23,11 @@ The rest is in packages:
 - `training`, `reconstruction`, `populations`: training on exponents, on a series, and of many networks.
 - `run`, `plot`: long runs and sweeps, pictures.
 
-`help(lejax.lyapunov_spectrum)` shows a formula, arguments, fields of the result and an example; so does every other name.
+`help(lejax.lyapunov_spectrum)` shows a formula, the arguments and an example; so does every other name.
 """
 
-# The public names stand in `__init__.pyi`, one a line. They are imported when first used, so that `lejax --help` does not
-# wait for JAX.
+# The public names stand in `__init__.pyi`, one a line. They are imported when first used, so that `lejax --help` does
+# not wait for JAX.
 
 import lazy_loader
 
