@@ -436,7 +436,7 @@ def test_a_function_inside_a_module_is_not_stale():
 
 def test_interval_is_refused_for_a_singular_jacobian_with_a_reason():
     matrix = MIXING.at[3].set(MIXING[2])
-    with pytest.raises(RuntimeError, match="singular only every=1 or fewer exponents will do"):
+    with pytest.raises(RuntimeError, match="singular, use every=1 or fewer exponents"):
         lejax.lyapunov_spectrum(
             Linear(matrix), jnp.zeros(4), num_steps=40, method=SequentialQR(every=2)
         )

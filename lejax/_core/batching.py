@@ -1,11 +1,10 @@
-"""What a batch does with a program that has branches and loops.
+"""Keep `cond` and `while_loop` scalar under `vmap`.
 
-`batch_all` and `batch_min`: reductions over the whole batch, so that control flow stays scalar under `vmap`.
-
-`jax.lax.cond` on a predicate that differs between batch members becomes a `select` and pays for both
+`jax.lax.cond` on a predicate that differs between batch members becomes a `select`, which computes both
 branches. `batch_all(x)` is the identity on a single boolean, `batch_min(x)` on a single number; their
 batching rules reduce over the batch and return an unbatched scalar, through nested `vmap`, `jit` and
-differentiation. In the manner of `equinox.internal.unvmap_all`.
+differentiation, as `equinox.internal.unvmap_all` does. `map_members` and `call_in_cache` run the members of a
+batch one after another on a CPU, so that each takes its own branches and stays in the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ _batch_min_p = _make("batch_min", jnp.min)
 
 
 def batch_all(x: Bool[Array, ""]) -> Bool[Array, ""]:
-    """`x`, and under `vmap` the conjunction of `x` over every batch axis, unbatched."""
+    """`x`; under `vmap` the conjunction of `x` over every batch axis, unbatched."""
     return _batch_all_p.bind(x)
 
 
@@ -42,17 +41,17 @@ def batch_min(x: Int[Array, ""]) -> Int[Array, ""]:
 
 
 def is_on_cpu() -> bool:
-    """Whether programs run on a CPU. `jax.lax.platform_dependent` would trace the ways of all platforms."""
+    """Whether programs run on a CPU. `jax.lax.platform_dependent` would trace the programs of all platforms."""
     return jax.default_backend() == "cpu"
 
 
 def call_in_cache(
     function: Callable[..., PyTree], arguments: tuple, frames: Sequence[Array]
 ) -> PyTree:
-    """`function(*arguments)`, a pytree of arrays, of arguments that are not differentiated.
+    """`function(*arguments)`, a pytree of arrays, for arguments that are not differentiated.
 
-    On a CPU a batch of large frames leaves the cache: there its members go one after the other, each through
-    branches and loops of its own.
+    Under `vmap` on a CPU a batch of large frames would not fit in the cache: there members run one after another, each
+    through its own branches and loops.
     """
     arrays, rest = eqx.partition(arguments, eqx.is_array)
 
@@ -64,10 +63,30 @@ def call_in_cache(
     return call(arrays)
 
 
-def alike(tree: PyTree, others: PyTree) -> PyTree:
-    """The same arrays, each batched under `vmap`, and varying over a mesh, as soon as any array in `others` is.
+def map_members(
+    function: Callable[..., PyTree], *batched: PyTree, batch_size: int | None = None
+) -> PyTree:
+    """The arrays of `function(*members)` for each member of a batch, stacked.
 
-    JAX takes for granted that a function and its derivative rule agree on that: both end with this.
+    On a CPU members run one after another, each through its own branches and loops; elsewhere `batch_size` of them
+    at a time, or all at once.
+    """
+    arrays, rest = eqx.partition(batched, eqx.is_array)
+
+    def call(arrays):
+        return eqx.filter(function(*eqx.combine(arrays, rest)), eqx.is_array)
+
+    if is_on_cpu():
+        return jax.lax.map(call, arrays)
+    if batch_size is None:
+        return jax.vmap(call)(arrays)
+    return jax.lax.map(call, arrays, batch_size=batch_size)
+
+
+def alike(tree: PyTree, others: PyTree) -> PyTree:
+    """The arrays of `tree`, each batched under `vmap`, and varying over a mesh, if any array in `others` is.
+
+    JAX assumes that a function and its derivative rule agree in that: both end with this call.
     """
     zero = jnp.zeros((), jnp.int32)
     for leaf in filter(eqx.is_array, jax.tree.leaves(others)):
@@ -75,14 +94,13 @@ def alike(tree: PyTree, others: PyTree) -> PyTree:
             leaf = jax.random.key_data(leaf)
         if leaf.size:
             first = jax.lax.stop_gradient(leaf.ravel()[0])
-            zero = zero + jnp.where(
-                first == first, 0, 0
-            )  # a difference would be NaN where it is infinite
+            # A difference would be NaN where `first` is infinite.
+            zero = zero + jnp.where(first == first, 0, 0)
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
 
 
 def _one_by_one(function):
-    """The same function of a pytree of arrays, which a batch goes through one member after the other."""
+    """The same function of a pytree of arrays; under `vmap` its members run one after another."""
     function = jax.custom_batching.custom_vmap(function)
 
     @function.def_vmap

@@ -1,10 +1,11 @@
-"""The cell protocol: `cell(input, state) -> state` on pytrees of real floating-point arrays, and states as flat vectors.
+"""The cell protocol `cell(input, state) -> state` on pytrees of real floating-point arrays, and states as flat vectors.
 
-A cell needs no base class; `TimedCell`, `RecurrentCell` and `TangentCell` are optional offers that a cell makes by inheriting
-from them.
+A cell needs no base class. `RecurrentCell`, `TimedCell`, `TangentCell` and `VectorField` are optional protocols: a class
+offers what they ask for by inheriting from them.
 """
 
 import abc
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,43 +22,136 @@ Cell = Callable[[Any, Any], Any]
 
 
 class TimedCell(eqx.Module):
-    """A cell that knows how long its step lasts: its exponents come in nats per unit time."""
+    """A cell that knows the duration dt of its step: exponents of its runs are in nats per unit of time, not per step.
+
+    A class that inherits from it has a method `time_step()`, which returns dt, a positive number.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class Decay(lejax.TimedCell):
+        ...     dt: float
+        ...
+        ...     def __call__(self, input, state):
+        ...         return jnp.exp(-self.dt) * state
+        ...
+        ...     def time_step(self):
+        ...         return self.dt
+        >>> lejax.lyapunov_spectrum(Decay(0.1), jnp.ones(1), num_steps=100).exponents.round(3)
+        Array([-1.], dtype=...)
+    """
 
     @abc.abstractmethod
     def time_step(self) -> float | Array:
+        """The duration of one step."""
         raise NotImplementedError
 
 
 class RecurrentCell(eqx.Module):
-    """A cell of a network: it knows its zero state, and what it shows to a layer above or a readout."""
+    """A layer of a network: a cell that knows its initial state, and its output to the next layer or a readout.
+
+    A class that inherits from it has a method `initial_state()`, usually zeros. `output(state)` is the state unless the
+    class overrides it.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class Integrator(lejax.RecurrentCell):
+        ...     weight: jnp.ndarray
+        ...
+        ...     def __call__(self, input, state):
+        ...         return 0.9 * state + self.weight @ input
+        ...
+        ...     def initial_state(self):
+        ...         return jnp.zeros(self.weight.shape[0])
+        >>> layers = lejax.cells.Stack([Integrator(jnp.ones((2, 3))), Integrator(jnp.ones((1, 2)))])
+        >>> layers(jnp.ones(3), layers.initial_state())
+        (Array([3., 3.], dtype=...), Array([6.], dtype=...))
+    """
 
     @abc.abstractmethod
     def initial_state(self) -> PyTree:
+        """The state from which a run may start."""
         raise NotImplementedError
 
     def output(self, state: PyTree) -> PyTree:
+        """What the next layer or a readout receives."""
         return state
 
 
 class TangentCell(eqx.Module):
-    """A cell that computes its own tangent map, where that costs less than what `jax.linearize` makes of it."""
+    r"""A cell that computes its own tangent map $Z \mapsto J(u, h)\, Z$, where that is cheaper than `jax.linearize`.
+
+    A class that inherits from it has a method `push_forward(input, state, tangent)`. lejax trusts it; compare it with
+    `jax.jacfwd` in a test. A concrete `TangentCell` is final: a subclass could replace the step and keep the tangent map of
+    the old one. To build on a cell, write a cell that holds it as a field.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class Shear(lejax.TangentCell):
+        ...     matrix: jnp.ndarray
+        ...
+        ...     def __call__(self, input, state):
+        ...         return self.matrix @ state
+        ...
+        ...     def push_forward(self, input, state, tangent):
+        ...         return self(input, state), self.matrix @ tangent
+        >>> lejax.jacobian(Shear(jnp.array([[1.0, 2.0], [0.0, 1.0]])), jnp.ones(2))
+        Array([[1., 2.],
+               [0., 1.]], dtype=...)
+    """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        check_bases(cls, TangentCell, "push_forward")
 
     @abc.abstractmethod
     def push_forward(self, input: PyTree, state: PyTree, tangent: PyTree) -> tuple[PyTree, PyTree]:
-        """The new state and the pushed tangent: the state's pytree, each leaf with a last axis of k columns."""
+        """The new state, and J applied to `tangent`: the pytree of the state, each leaf with a last axis of k columns."""
         raise NotImplementedError
 
 
 class VectorField(eqx.Module):
-    """The right-hand side of `dx/dt = field(input, x)`. Not a cell: `Flow` makes one of it."""
+    r"""The right-hand side f of $\dot x = f(u, x)$. It is no cell; `lejax.systems.Flow` makes one of it.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> class Oscillator(lejax.VectorField):
+        ...     damping: float
+        ...
+        ...     def __call__(self, input, state):
+        ...         position, velocity = state
+        ...         return jnp.stack([velocity, -position - self.damping * velocity])
+        >>> flow = lejax.systems.Flow(Oscillator(0.5), dt=0.01)
+        >>> lejax.lyapunov_spectrum(flow, jnp.ones(2), num_steps=500).exponents.sum().round(3)
+        Array(-0.5, dtype=...)
+    """
 
     @abc.abstractmethod
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
+        """The velocity at a state."""
         raise NotImplementedError
 
 
+def check_bases(kind: type, protocol: type, method: str) -> None:
+    """Refuse a class below a concrete one: it could replace the step and keep a `method` that belongs to the old step."""
+    for base in kind.__mro__[1:]:
+        if issubclass(base, protocol) and not _is_abstract(base):
+            raise TypeError(
+                f"{kind.__name__} inherits from {base.__name__}, which is final, because its {method} belongs to its own step; "
+                f"make {kind.__name__} a cell that holds a {base.__name__} as a field."
+            )
+
+
+def _is_abstract(kind: type) -> bool:
+    """Whether a class leaves methods or fields open (Equinox lists open fields apart)."""
+    return inspect.isabstract(kind) or bool(getattr(kind, "__abstractvars__", ()))
+
+
 def time_step(cell: Cell) -> float | Array:
-    """The duration of one step: what a `TimedCell` says, else 1."""
+    """The duration of one step: that of a `TimedCell`, else 1."""
     return cell.time_step() if isinstance(cell, TimedCell) else 1.0
 
 
@@ -67,18 +161,19 @@ def is_traced(tree: PyTree) -> bool:
 
 
 def name_of(cell: Any) -> str:
+    """The name of a function or of the class of an object."""
     return getattr(cell, "__name__", type(cell).__name__)
 
 
 def output(cell: Cell, state: PyTree) -> PyTree:
-    """What a cell shows of its state: `cell.output(state)`, h of an Equinox LSTM's (h, c), else all of it."""
+    """The output of a cell: `cell.output(state)`, h of the (h, c) of an Equinox LSTM, else the state."""
     if isinstance(cell, RecurrentCell):
         return cell.output(state)
     return state[0] if isinstance(cell, eqx.nn.LSTMCell) else state
 
 
 def initial_state(cell: Cell) -> PyTree:
-    """Zeros for a cell that says how many, or for a cell of Equinox."""
+    """The initial state of a `RecurrentCell`, and zeros for a cell of Equinox."""
     if isinstance(cell, RecurrentCell):
         return cell.initial_state()
     if isinstance(cell, eqx.nn.GRUCell | eqx.nn.LSTMCell):
@@ -91,19 +186,19 @@ def initial_state(cell: Cell) -> PyTree:
 
 
 def first_input(inputs: PyTree) -> PyTree:
-    """The input of the first step, or its shape: enough for checks."""
+    """The input of the first step, or its shape, which is enough for checks."""
     return jtu.tree_map(lambda x: x[0], inputs)
 
 
 def ravel(
     state: PyTree,
 ) -> tuple[Float[Array, " d"], Callable[[Float[Array, " d"]], PyTree]]:
-    """The state as one vector (d,), and the way back."""
+    """The state as one vector (d,), and the function that restores the pytree."""
     return ravel_pytree(state)
 
 
 def size_of(state: PyTree) -> int:
-    """How many numbers a state holds."""
+    """The number d of components of a state."""
     return sum(leaf.size for leaf in jtu.tree_leaves(state))
 
 
@@ -118,12 +213,12 @@ def vary_with(state: PyTree, others: PyTree) -> PyTree:
     Under `shard_map` the carry of a loop must vary from the start as it will after one step.
     """
 
-    def nothing(leaf):
+    def zero_of(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         return jnp.real(jnp.zeros_like(leaf, shape=()))
 
-    zeros = [nothing(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
+    zeros = [zero_of(leaf) for leaf in jtu.tree_leaves((others, state)) if eqx.is_array(leaf)]
     return jtu.tree_map(lambda x: x + sum(zero.astype(x.dtype) for zero in zeros), state)
 
 
@@ -131,5 +226,5 @@ T = TypeVar("T")
 
 
 def without_gradient(tree: T) -> T:
-    """The same, as a constant to every derivative."""
+    """The same tree, constant under differentiation."""
     return jtu.tree_map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)

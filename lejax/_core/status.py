@@ -1,13 +1,21 @@
-"""What only the numbers show: the status of a run."""
+"""The status of a run, and the error raised for a run that failed."""
+
+from typing import NoReturn
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from .cell import Cell, TimedCell, first_input, name_of, ravel, time_step
+from .check_values import find_nonfinite
 
 
 class RESULTS(eqx.Enumeration):
-    """The statuses a run can end with: `successful`, `nonfinite`, `interval_too_long`, `overlap_too_short`, `exponents_ascend`.
+    """The status of a run: `successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`.
 
-    `spectrum.result == RESULTS.successful` compares, under `jit` and `vmap` too; `RESULTS[spectrum.result]` is the sentence that
-    belongs to one.
+    `spectrum.result == RESULTS.successful` is a boolean array, also under `jit` and `vmap`; `RESULTS[spectrum.result]` is the
+    sentence that describes the status.
     """
 
     successful = "The run succeeded."
@@ -17,16 +25,56 @@ class RESULTS(eqx.Enumeration):
     interval_too_long = (
         "Too many steps between orthonormalizations: the lower exponents are rounding noise. "
         "Use a smaller SequentialQR(every=...), or none: SequentialQR() adapts it. "
-        "If the Jacobian is singular only every=1 or fewer exponents will do."
+        "If the Jacobian is singular, use every=1 or fewer exponents."
     )
     overlap_too_short = (
-        "The chunks of ParallelQR had not forgotten their starting frames: the exponents are biased by more than "
+        "The chunks of ParallelQR still depended on their starting frames: the exponents are biased by more than "
         "twice their standard error. Use a larger overlap or fewer chunks; on a fixed point or a limit cycle frames "
-        "may rotate for ever and only SequentialQR will do."
+        "may rotate without end: use SequentialQR there."
     )
     exponents_ascend = (
         "Exponents ascend by more than four standard errors: directions that should have taken the lead were lost "
         "in rounding, as happens where parts of the state drive others and have nearly equal exponents. Declare such parts "
         "as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them apart. "
-        "If the errors are too small, the run was too short or its transient too."
+        "If the errors are too small, the run or its transient was too short."
     )
+
+
+def raise_failure(
+    result: RESULTS, cell: Cell, state: PyTree, inputs: PyTree, detail: str = ""
+) -> NoReturn:
+    """Raise a `RuntimeError` with the sentence of `result`, the `detail` of this run and the remedy."""
+    message = RESULTS[result] + detail
+    if bool(result == RESULTS.nonfinite):
+        message += _advice_on_divergence(cell, state, inputs)
+    raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
+
+
+def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
+    """The argument that holds non-finite values, or else what to try."""
+    for name, argument in ((name_of(cell), cell), ("state", state), ("inputs", inputs)):
+        problem = find_nonfinite(name, argument)
+        if problem is not None:
+            return f" {problem}."
+    substeps = getattr(cell, "substeps", None)
+    if isinstance(cell, TimedCell) and substeps is not None:  # a Flow
+        return (
+            f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
+            f"dt={time_step(cell)} and substeps={substeps}; take a smaller dt or more substeps."
+        )
+    if _is_linear(cell, state, inputs):
+        return (
+            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend on it: "
+            "start at zeros."
+        )
+    return ""
+
+
+def _is_linear(cell: Cell, state: PyTree, inputs: PyTree) -> bool:
+    """Whether twice the state gives twice the new state in the first step."""
+    input = first_input(inputs)
+    vector, unravel = ravel(state)
+    # Under jit a step that fails prints nothing of its own.
+    step = jax.jit(lambda vector: ravel(cell(input, unravel(vector)))[0])
+    once, twice = step(vector), step(2 * vector)
+    return bool(jnp.allclose(twice, 2 * once, rtol=1e-3, atol=0) & jnp.any(once != 0))

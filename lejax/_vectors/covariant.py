@@ -15,8 +15,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_inputs, check_state
 from .._core.check_values import check_count, check_directions, check_positive
 from .._core.closures import compiled
-from .._core.divergence import advice_on_divergence
-from .._core.status import RESULTS
+from .._core.status import RESULTS, raise_failure
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
 from .._engine.push import CellPush, tangent_dtype
@@ -329,7 +328,5 @@ def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
 
 
 def raise_if_nonfinite(exponents, cell, state, inputs) -> None:
-    if is_traced(exponents) or not np.any(np.isnan(exponents)):
-        return
-    message = RESULTS[RESULTS.nonfinite] + advice_on_divergence(cell, state, inputs)
-    raise RuntimeError(f"{message} Pass throw=False to receive the result all the same.")
+    if not is_traced(exponents) and np.any(np.isnan(exponents)):
+        raise_failure(RESULTS.nonfinite, cell, state, inputs)

@@ -18,10 +18,10 @@ from .._engine.push import make_push, tangent_dtype
 from ._roots import (
     component_size,
     default_tol_q,
-    from_each,
     implicit_root,
     least_speed,
     newton,
+    search_from_each,
     speed,
     unique,
 )
@@ -305,7 +305,7 @@ def _search(
             )
         return root + velocity.turns(root), speed(still, root), is_fixed, is_minimum
 
-    roots, q, is_fixed, is_minimum = from_each(search, without_gradient(vectors))
+    roots, q, is_fixed, is_minimum = search_from_each(search, without_gradient(vectors))
     # Medians, since a guess may have left the floats.
     finite = jnp.where(jnp.all(jnp.isfinite(vectors), axis=1)[:, None], vectors, jnp.nan)
     center = jnp.nanmedian(finite, axis=0)

@@ -18,10 +18,10 @@ from ._fixed_points import check_guesses, check_tolerances, compact, which_are_n
 from ._roots import (
     component_size,
     default_tol_q,
-    from_each,
     implicit_root,
     newton,
     rounding_q,
+    search_from_each,
     speed,
     unique,
 )
@@ -252,7 +252,7 @@ def _search(cell, guesses, input, shooting, max_iters, most, tol_q, tol_unique):
         root = calm.in_chart(*still, root)
         return root, is_root(root) & (turns == 1)
 
-    roots, valid = from_each(search, without_gradient(guesses))
+    roots, valid = search_from_each(search, without_gradient(guesses))
     points = jax.vmap(lambda y: shooting.points(state, y))(roots)
     periods = jax.vmap(shooting.period)(roots)
 
