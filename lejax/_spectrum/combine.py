@@ -9,7 +9,8 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_vector
 from .._core.closures import compiled
 from .._core.status import RESULTS
-from .report import Diagnostics, LyapunovSpectrum, share_rows, summarize
+from .report import Diagnostics, LyapunovSpectrum
+from .sums import share_rows, summarize
 
 
 @checked

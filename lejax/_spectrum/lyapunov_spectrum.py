@@ -21,7 +21,8 @@ from .._engine.loop import Plan
 from .._engine.method import Method, SequentialQR
 from .._engine.push import check_frame, tangent_dtype
 from .._engine.tangent_dynamics import TangentDynamics
-from .report import Diagnostics, LyapunovSpectrum, raise_on_failure, summarize
+from .report import Diagnostics, LyapunovSpectrum, raise_on_failure
+from .sums import summarize
 
 
 @checked

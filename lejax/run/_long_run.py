@@ -26,7 +26,8 @@ from .._engine.frames import descending, find_owners
 from .._engine.method import SequentialQR
 from .._engine.push import check_frame
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
-from .._spectrum.report import LyapunovSpectrum, raise_on_failure, share_rows
+from .._spectrum.report import LyapunovSpectrum, raise_on_failure
+from .._spectrum.sums import share_rows
 from ._chunks import Layout
 from ._position import Position, from_arrays, to_arrays
 from ._tally import (

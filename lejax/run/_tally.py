@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.statistics import block_lengths, estimate_error, weighted_mean
-from .._spectrum.report import Diagnostics, LyapunovSpectrum, summarize
+from .._spectrum.report import Diagnostics, LyapunovSpectrum
+from .._spectrum.sums import summarize
 
 
 class Tally(NamedTuple):

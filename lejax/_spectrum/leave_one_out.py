@@ -1,0 +1,56 @@
+"""The jackknife on arrays: a function of the exponents and its standard error, leaving out one block at a time."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._core.closures import compiled
+from .._core.statistics import Level, joinings, largest_error, weighted_mean
+
+
+def leave_one_out(
+    function: Callable[[Float[Array, " k"]], PyTree[Array]],
+    exponents: Float[Array, " k"],
+    block_exponents: Float[Array, "b k"],
+    block_steps: Int[Array, " b"],
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """The value of `function` at `exponents` and its standard error, NaN with fewer than 2 blocks."""
+    value = jax.tree.map(jnp.asarray, function(exponents))
+    num_blocks = block_exponents.shape[0]
+    if num_blocks < 2:
+        return value, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), value)
+    values = jax.vmap(function)(_exponents_without_blocks(block_exponents, block_steps))
+    return value, jax.tree.map(lambda x: _standard_error(x, num_blocks), values)
+
+
+def _counts(num_blocks: int) -> dict[int, int]:
+    """The number of joined blocks of each length, by how often the length was doubled."""
+    return {doublings: -(-num_blocks // 2**doublings) for doublings in joinings(num_blocks)}
+
+
+@compiled
+def _exponents_without_blocks(
+    block_exponents: Float[Array, "b k"], block_steps: Int[Array, " b"]
+) -> Float[Array, "n k"]:
+    """The mean exponents without each joined block, for the blocks of every length."""
+    num_blocks, weights = block_exponents.shape[0], block_steps.astype(block_exponents.dtype)
+    counts = _counts(num_blocks)
+    doublings = np.repeat(list(counts), list(counts.values()))
+    indices = np.concatenate([np.arange(count) for count in counts.values()])
+    is_out = np.arange(num_blocks) >> doublings[:, None] == indices[:, None]
+    return jax.vmap(lambda out: weighted_mean(block_exponents, jnp.where(out, 0, weights)))(is_out)
+
+
+@compiled
+def _standard_error(values: Float[Array, "n ..."], num_blocks: int) -> Float[Array, "..."]:
+    levels, ends = [], np.cumsum(list(_counts(num_blocks).values()))
+    for rows in jnp.split(values, ends[:-1]):
+        count = rows.shape[0]
+        # Subtract the first row: for equal values the deviations are exactly zero, however their mean is rounded.
+        shifted = rows - rows[:1]
+        deviations = shifted - jnp.mean(shifted, axis=0, keepdims=True)
+        levels.append(Level((count - 1) / count**0.5 * deviations, count))
+    return largest_error(levels).error

@@ -1,0 +1,143 @@
+"""A spectrum as text: the table of `print`, and the pieces of it that the command line prints too.
+
+`LyapunovSpectrum` imports this file, so its annotations say `Any` where they mean a `LyapunovSpectrum`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._core.closures import compiled
+from .._core.status import RESULTS
+from .._core.units import units
+from .dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
+from .leave_one_out import leave_one_out
+
+
+class Table(NamedTuple):
+    """One row for each exponent, all as wide as the heading; `legend` explains the marks that occur."""
+
+    heading: str
+    rows: list[str]
+    legend: list[str]
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error, NaN if it has none."""
+
+    value: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        error = "" if np.isnan(self.standard_error) else f" +- {self.standard_error:.2g}"
+        return f"{self.value:.6g}{error}"
+
+
+def tabulate(spectrum: Any) -> Table:
+    """Index from 1, exponent and standard error of each exponent of one run."""
+    exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
+    grows = np.asarray(spectrum.error_grows)
+    finite = np.isfinite(exponents)
+    unresolved = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
+    scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
+    decimals = int(np.clip(5 - np.floor(np.log10(scale)), 0, 12))
+
+    def number(x):
+        return f"{x:.{decimals}f}" if np.isfinite(x) else ("-" if np.isnan(x) else str(x))
+
+    rows = [
+        f"{i + 1:>4} {' <'[int(unresolved[i])]}{number(exponents[i]):>12}"
+        f"{'>' * int(grows[i]) + number(errors[i]):>11}"
+        for i in range(len(exponents))
+    ]
+    marks = {
+        "< {} of {} are upper bounds: below floating-point resolution at some steps": unresolved,
+        "-inf {} of {}: a step maps the direction exactly to zero": np.isneginf(exponents),
+        "> {} of {} errors are lower bounds: they still grow with longer blocks": grows,
+    }
+    legend = [text.format(x.sum(), x.size) for text, x in marks.items() if x.any()]
+    return Table(f"{'i':>4} {'exponent':>13}{'std error':>11}", rows, legend)
+
+
+def dimension_and_entropy(spectrum: Any) -> tuple[Estimate, Estimate]:
+    """The Kaplan-Yorke dimension, NaN if it does not follow from the exponents, and the bound of the entropy."""
+    values, errors = _dimension_and_entropy(
+        spectrum.exponents,
+        spectrum.block_exponents,
+        spectrum.block_steps,
+        spectrum.frame.shape[0],
+    )
+    dimension, entropy = map(Estimate, np.asarray(values).tolist(), np.asarray(errors).tolist())
+    return dimension, entropy
+
+
+@compiled
+def _dimension_and_entropy(exponents, block_exponents, block_steps, state_size):
+    def derive(exponents):
+        dimension = kaplan_yorke_dimension(exponents, state_size)
+        return jnp.stack([dimension, kolmogorov_sinai_entropy(exponents)])
+
+    return leave_one_out(derive, exponents, block_exponents, block_steps)
+
+
+def describe_dimension(dimension: Estimate, exponents: Any) -> str:
+    """The dimension, or why it is not known."""
+    if not np.isnan(dimension.value):
+        return str(dimension)
+    if np.isnan(exponents).any():
+        return "unknown: exponents are not numbers"
+    return f"not reached: it needs more than {len(exponents)} exponents"
+
+
+def align(lines: dict[str, str]) -> list[str]:
+    """One line for each name and its text."""
+    return [f"{name:24}{text}" for name, text in lines.items()]
+
+
+def spectrum_text(spectrum: Any) -> str:
+    """What `print` shows: the table of one run, or a summary of a batch."""
+    return _batch_text(spectrum) if spectrum.exponents.ndim > 1 else _text(spectrum)
+
+
+def _text(spectrum: Any) -> str:
+    size, count = spectrum.frame.shape
+    heading, rows, legend = tabulate(spectrum)
+    if count > 11:
+        rows = [*rows[:7], " ...", *rows[-3:]]
+    dimension, _ = dimension_and_entropy(spectrum)
+    summary = {
+        "unit": units(spectrum.dt),
+        "Kaplan-Yorke dimension": describe_dimension(dimension, np.asarray(spectrum.exponents)),
+        "steps": f"{int(spectrum.num_steps)} in {_plural(len(spectrum.block_steps), 'block')}",
+        "status": RESULTS[spectrum.result],
+    }
+    title = f"Lyapunov spectrum, {count} of {_plural(size, 'exponent')}"
+    return "\n".join([title, "", heading, *rows, *legend, "", *align(summary)])
+
+
+def _batch_text(spectrum: Any) -> str:
+    shape, count = spectrum.exponents.shape[:-1], spectrum.exponents.shape[-1]
+    dt = np.asarray(spectrum.dt)
+    is_successful = np.asarray(spectrum.result == RESULTS.successful)
+    summary = {
+        "lambda_1": _range(np.asarray(spectrum.exponents)[..., 0], ".6g"),
+        "unit": units(dt.flat[np.argmax(dt != 1)]),
+        "steps": f"{_range(np.asarray(spectrum.num_steps), 'd')} in "
+        f"{_plural(spectrum.block_steps.shape[-1], 'block')}",
+        "status": f"{is_successful.sum()} of {is_successful.size} runs succeeded",
+    }
+    title = f"Lyapunov spectra of batch shape {shape}, {_plural(count, 'exponent')} each"
+    return "\n".join([title, "", *align(summary)])
+
+
+def _range(values: np.ndarray, form: str) -> str:
+    known = values[~np.isnan(values)]
+    if known.size == 0:
+        return "unknown"
+    least, most = known.min(), known.max()
+    return f"{least:{form}}" if least == most else f"{least:{form}} to {most:{form}}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
