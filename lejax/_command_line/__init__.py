@@ -1,1 +1,1 @@
-"""What `lejax spectrum` and `lejax info` do."""
+"""The subcommands of the command line, `lejax spectrum` and `lejax info`."""

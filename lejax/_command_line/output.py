@@ -10,30 +10,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 
 from .._core.cell import ravel
 from .._core.status import RESULTS
 from .._core.units import units
-from .._spectrum.dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
-from .._spectrum.jackknife import jackknife
 from .._spectrum.report import LyapunovSpectrum
+from .._spectrum.table import (
+    Estimate,
+    Table,
+    align,
+    describe_dimension,
+    dimension_and_entropy,
+    tabulate,
+)
 from ..plot import plot_convergence, plot_spectrum
 
 
-_SHOWN = 96  # exponents in the table; the middle of a longer spectrum stays in the files
+_MOST_ROWS = 96  # exponents in the table; the middle of a longer spectrum is in the files only
 
 
 class Report(NamedTuple):
-    """A finished run and how it came about."""
+    """A finished run: its spectrum, the numbers derived from it, and how it was made."""
 
     spectrum: LyapunovSpectrum
     settings: dict[str, Any]
     versions: dict[str, str]
     seconds: dict[str, float]
-    dimension: tuple[float, float]  # Kaplan-Yorke, with its standard error
-    entropy: tuple[float, float]
+    dimension: Estimate  # Kaplan-Yorke
+    entropy: Estimate  # the bound
 
 
 def make_report(
@@ -42,37 +47,34 @@ def make_report(
     versions: dict[str, str],
     seconds: dict[str, float],
 ) -> Report:
-    state_size = spectrum.frame.shape[0]
-
-    def derive(exponents):
-        return (
-            kaplan_yorke_dimension(exponents, state_size),
-            kolmogorov_sinai_entropy(exponents),
-        )
-
-    values, errors = eqx.filter_jit(jackknife)(spectrum, derive)
-    dimension, entropy = [(float(v), float(e)) for v, e in zip(values, errors, strict=True)]
+    """The report of a finished run, with the numbers derived from its spectrum."""
+    dimension, entropy = dimension_and_entropy(spectrum)
     return Report(spectrum, settings, versions, seconds, dimension, entropy)
 
 
 def text(report: Report) -> str:
-    """What the terminal shows."""
-    spectrum, settings = report.spectrum, report.settings
+    """What the terminal prints."""
+    spectrum, settings, seconds = report.spectrum, report.settings, report.seconds
     size, k = spectrum.frame.shape
     longest = int(spectrum.diagnostics.longest_interval)
+    interval = "at every step" if longest == 1 else f"after {longest} steps at most"
+    dimension = describe_dimension(report.dimension, np.asarray(spectrum.exponents))
+    option = " (-k)" if k < size and np.isnan(report.dimension.value) else ""
+    summary = {
+        "unit": units(spectrum.dt),
+        "Kaplan-Yorke dimension": f"{dimension}{option}",
+        "entropy": _describe_entropy(report),
+        "status": RESULTS[spectrum.result],
+        "time": f"{seconds['load']:.1f} s to load, {seconds['compile_and_run']:.1f} s to compile and run",
+    }
     lines = [
         f"Lyapunov spectrum of {_title(report)}",
         f"{k} of {size} exponents over {int(spectrum.num_steps)} steps after {settings['transient']} skipped, "
-        f"{settings['dtype']}, orthonormalized {'at every step' if longest == 1 else f'after {longest} steps at most'}",
+        f"{settings['dtype']}, orthonormalized {interval}",
         "",
-        *_table(spectrum, shutil.get_terminal_size().columns),
+        *_columns(tabulate(spectrum), shutil.get_terminal_size().columns),
         "",
-        f"{'unit':24}{units(spectrum.dt)}",
-        f"{'Kaplan-Yorke dimension':24}{_dimension(report)}",
-        f"{'entropy':24}{_entropy(report)}",
-        f"{'status':24}{RESULTS[spectrum.result]}",
-        f"{'time':24}{report.seconds['load']:.1f} s to load, "
-        f"{report.seconds['compile_and_run']:.1f} s to compile and run",
+        *align(summary),
     ]
     return "\n".join(lines)
 
@@ -82,64 +84,35 @@ def _title(report: Report) -> str:
     return f"{settings['network']}, {settings['architecture']}, driven by {settings['inputs']}"
 
 
-def _table(spectrum: LyapunovSpectrum, width: int) -> list[str]:
-    """Index, exponent and standard error, in as many columns as fit."""
-    exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
-    finite = np.isfinite(exponents)
-    unresolved = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
-    scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
-    decimals = int(np.clip(5 - np.floor(np.log10(scale)), 0, 12))
-
-    def number(x):
-        return f"{x:.{decimals}f}" if np.isfinite(x) else ("-" if np.isnan(x) else str(x))
-
-    cells = [
-        f"{i + 1:>4} {'<' if bound else ' '}{number(x):>12}{number(e):>11}"
-        for i, (x, e, bound) in enumerate(zip(exponents, errors, unresolved, strict=True))
-    ]
-    heading = f"{'i':>4} {'exponent':>13}{'std error':>11}"
-    if len(cells) > _SHOWN:
-        half = _SHOWN // 2
-        left_out = f"... {len(cells) - _SHOWN + 1} more in the files"
-        cells = [*cells[: half - 1], left_out.ljust(len(heading)), *cells[-half:]]
+def _columns(table: Table, width: int) -> list[str]:
+    """The table in as many columns as fit the width."""
+    heading, cells = table.heading, table.rows
+    if len(cells) > _MOST_ROWS:
+        half = _MOST_ROWS // 2
+        omitted = f"... {len(cells) - _MOST_ROWS + 1} more in the files"
+        cells = [*cells[: half - 1], omitted.ljust(len(heading)), *cells[-half:]]
     columns = max(1, min((width + 3) // (len(heading) + 3), -(-len(cells) // 8)))
     rows = -(-len(cells) // columns)
     lines = ["   ".join([heading] * columns)]
     lines += ["   ".join(cells[row::rows]) for row in range(rows)]
-    if unresolved.any():
-        lines.append(
-            f"< {unresolved.sum()} of {len(exponents)} are upper bounds: below floating-point resolution "
-            "at some steps"
-        )
-    return lines
+    return [*lines, *table.legend]
 
 
-def _plus_minus(value: float, error: float) -> str:
-    return f"{value:.6g}" if np.isnan(error) else f"{value:.6g} +- {error:.2g}"
-
-
-def _dimension(report: Report) -> str:
-    if np.isnan(report.dimension[0]):
-        count = len(report.spectrum.exponents)
-        return f"more than {count}: it needs more than {count} exponents (-k)"
-    return _plus_minus(*report.dimension)
-
-
-def _entropy(report: Report) -> str:
+def _describe_entropy(report: Report) -> str:
     size, k = report.spectrum.frame.shape
     partial = k < size and bool(report.spectrum.exponents[-1] > 0)
     note = ", of these exponents alone" if partial else ""
-    return f"at most {_plus_minus(*report.entropy)}{note}"
+    return f"at most {report.entropy}{note}"
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder and try to write into it: better to fail before a long run than after."""
+    """Make the folder and try to write into it, so that a failure comes before a long run."""
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
 
 
 def write(report: Report, folder: Path, plot: bool) -> list[Path]:
-    """`spectrum.json`, `spectrum.npz` and, if `plot`, `spectrum.png`; returns their paths."""
+    """Write `spectrum.json`, `spectrum.npz` and, if `plot`, `spectrum.png`; return their paths."""
     writers: dict[Path, Callable[[IO[bytes]], None]] = {
         folder / "spectrum.json": lambda file: _write_json(report, file),
         folder / "spectrum.npz": lambda file: _write_npz(report.spectrum, file),
@@ -148,14 +121,17 @@ def write(report: Report, folder: Path, plot: bool) -> list[Path]:
         writers[folder / "spectrum.png"] = lambda file: _draw(report).savefig(
             file, format="png", dpi=150
         )
-    _write_whole(writers)
+    _write_all(writers)
     return list(writers)
 
 
-def _write_whole(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
-    """All of the files or none: only once every writer is done do they take their names, and what had these
-    names comes back if one of them cannot be taken. A name that stood for a file always does, also if the process is killed."""
-    mark = secrets.token_hex(8)  # names of this call alone: nothing is written through a link
+def _write_all(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
+    """Write all of the files or none.
+
+    The files take their names after every writer is done. If one name cannot be taken, the former files come back. A
+    name that stood for a file always stands for one, even if the process is killed.
+    """
+    mark = secrets.token_hex(8)  # temporary names of this call alone, so that no link is followed
     new, old = (
         {path: path.with_name(f".{path.name}.{mark}.{x}") for path in writers} for x in "no"
     )
@@ -190,10 +166,10 @@ def _write_json(report: Report, file: IO[bytes]) -> None:
         "standard_error": spectrum.standard_error,
         "unresolved": spectrum.diagnostics.unresolved,
         "rounding_error": spectrum.diagnostics.rounding_error,
-        "kaplan_yorke_dimension": report.dimension[0],
-        "kaplan_yorke_dimension_error": report.dimension[1],
-        "entropy_bound": report.entropy[0],
-        "entropy_bound_error": report.entropy[1],
+        "kaplan_yorke_dimension": report.dimension.value,
+        "kaplan_yorke_dimension_error": report.dimension.standard_error,
+        "entropy_bound": report.entropy.value,
+        "entropy_bound_error": report.entropy.standard_error,
     }
     nonfinite: dict[str, str] = {}
 
@@ -233,19 +209,21 @@ def _write_npz(spectrum: LyapunovSpectrum, file: IO[bytes]) -> None:
         "num_steps",
         "dt",
     )
-    found = ("unresolved", "rounding_error", "num_orthonormalizations", "longest_interval")
+    diagnostics = ("unresolved", "rounding_error", "num_orthonormalizations", "longest_interval")
     arrays: dict[str, Any] = {name: np.asarray(getattr(spectrum, name)) for name in names}
-    arrays |= {name: np.asarray(getattr(spectrum.diagnostics, name)) for name in found}
+    arrays |= {name: np.asarray(getattr(spectrum.diagnostics, name)) for name in diagnostics}
     arrays["state"] = np.asarray(ravel(spectrum.state)[0])
     np.savez_compressed(file, **arrays)
 
 
 def _draw(report: Report):
-    from matplotlib.figure import Figure  # without pyplot: no display, nothing global
+    from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_spectrum(report.spectrum, ax=left)
     plot_convergence(report.spectrum, ax=right)
-    figure.suptitle(_title(report), fontsize="medium", parse_math=False)  # it holds file names
+    figure.suptitle(
+        _title(report), fontsize="medium", parse_math=False
+    )  # the title holds file names, which are no formulas
     return figure
