@@ -78,7 +78,7 @@ BAD_FILES = {
     "pickled object in npz": (
         "m.npz",
         zipped(("a.npy", npy(np.array([{}], object), allow_pickle=True))),
-        r"'a' of .* holds Python objects, that is a pickle",
+        r"'a' of .* holds Python objects, which are pickled",
     ),
     "pickled object in npy": (
         "m.npy",

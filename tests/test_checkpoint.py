@@ -432,7 +432,7 @@ def test_a_path_that_cannot_be_is_refused_before_the_run(
 
 def test_the_longest_name_is_written(tmp_path):
     path = tmp_path / ("x" * 251 + ".npz")
-    checkpoint.save(checkpoint.check_file(path), {"a": 1}, {"x": np.arange(3)})
+    checkpoint.save(checkpoint.prepare_path(path), {"a": 1}, {"x": np.arange(3)})
     np.testing.assert_array_equal(checkpoint.load(path, {"a": 1})["x"], np.arange(3))
 
 
@@ -441,7 +441,7 @@ def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 4000, time.time() - 4000))
-    checkpoint.check_file(tmp_path / "run.npz")
+    checkpoint.prepare_path(tmp_path / "run.npz")
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
@@ -474,7 +474,7 @@ WRITER = """
 import sys
 import numpy as np
 from lejax._core import checkpoint
-path, number = checkpoint.check_file(sys.argv[1]), int(sys.argv[2])
+path, number = checkpoint.prepare_path(sys.argv[1]), int(sys.argv[2])
 for i in range(150):
     arrays = {"x": np.full(20_000 + 500 * number, i), "step": np.asarray(i)}
     checkpoint.save(path, {"a": 1}, arrays)

@@ -231,9 +231,9 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             continue_orbit(logistic, 2.5, start, **settings)
-    with pytest.raises(TypeError, match=r"bounds must be 2 values in a row, got 3\.0"):
+    with pytest.raises(TypeError, match=r"bounds must be a tuple of 2 values, got 3\.0"):
         continue_orbit(logistic, 2.5, start, bounds=3.0)
-    with pytest.raises(TypeError, match="family must make a cell of one parameter"):
+    with pytest.raises(TypeError, match="family must return a cell for one parameter"):
         continue_orbit(Logistic(2.5), 2.5, start)
     with pytest.raises(TypeError, match=r"family must be a function .* got None"):
         continue_orbit(None, 2.5, start)

@@ -1,7 +1,7 @@
-"""Arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`.
+"""Read arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`.
 
-Nothing here unpickles, and no memory is taken on the word of a header: an archive may declare at most `MAX_BYTES`, and
-`MAX_RATIO` times its own size; decompression stops at what was declared, and the array must fill it exactly.
+Nothing is unpickled, and no header decides alone how much memory is used: an archive may declare at most `MAX_BYTES`,
+and at most `MAX_RATIO` times its own size; decompression stops at the declared size, which the array must fill exactly.
 """
 
 import io
@@ -19,13 +19,12 @@ import safetensors
 
 
 MAX_BYTES = 4 * 2**30
-MAX_RATIO = (
-    200  # by which an archive of more than `SMALL` bytes may unpack: real numbers have 1 to 20
-)
+# An archive of more than `SMALL` unpacked bytes may unpack to so many times its size. Arrays of data reach 1 to 20.
+MAX_RATIO = 200
 SMALL = 256 * 2**20
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-# What zipfile and numpy's header parser raise on damaged bytes.
+# Exceptions that zipfile and NumPy's header parser raise on damaged bytes.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -50,15 +49,18 @@ _HEADERS = {
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a `.safetensors`, `.npz` or `.npy` file, by name.
 
-    **Arguments:** `path`. The suffix decides the format. The one array of a `.npy` file is named
-    after the file.
+    **Arguments:**
 
-    **Returns:** a dictionary of NumPy arrays in the machine's byte order; `bfloat16` (of
-    `.safetensors`) is that of `ml_dtypes`, which JAX shares.
+    - `path`: the file; its suffix decides the format. The array of a `.npy` file has the name of the file.
 
-    **Raises:** `FileNotFoundError` if there is no such file; `ValueError` for a file of another
-    kind, one that is damaged, that declares more than 4 GiB or unpacks to 256 MiB that are over 200 times its size,
-    or that holds Python objects.
+    **Returns:** a dictionary of NumPy arrays in the machine's byte order. `bfloat16` (in `.safetensors`) is the dtype
+    of `ml_dtypes`, which JAX uses too.
+
+    **Raises:**
+
+    - `FileNotFoundError`: if there is no such file.
+    - `ValueError`: if the file has another format or is damaged, if it declares more than 4 GiB or more than 256 MiB
+        that are over 200 times its size, or if it holds Python objects.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -70,8 +72,9 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if suffix in _PICKLES:
         raise ValueError(
             f"{str(path)!r} has the suffix of a pickle, which can run any code and is never loaded: convert it "
-            "where torch is installed, state = torch.load(file, weights_only=True), then safetensors.torch.save_file(state, "
-            "'model.safetensors') or numpy.savez('model.npz', **{k: v.numpy() for k, v in state.items()})."
+            "where torch is installed, state = torch.load(file, weights_only=True), then "
+            "safetensors.torch.save_file(state, 'model.safetensors') or "
+            "numpy.savez('model.npz', **{k: v.numpy() for k, v in state.items()})."
         )
     if suffix not in _READERS:
         raise ValueError(
@@ -137,7 +140,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    # Other methods decompress without a bound, and NumPy writes none of them.
+    # Other methods decompress without a limit, and NumPy does not use them.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
             f"{member.filename!r} of {str(path)!r} is compressed by method {member.compress_type}, "
@@ -145,7 +148,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
         )
     try:
         with archive.open(member) as stream:
-            data = stream.read(member.file_size)  # the size bounds the decompression too
+            data = stream.read(member.file_size)  # the size limits the decompression too
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     if len(data) != member.file_size:
@@ -165,12 +168,12 @@ def _parse_npy(path: Path, name: str, data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     try:
         shape, column_major, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
-    # KeyError: another version of the format; MemoryError: a header that nests too deep to parse.
+    # KeyError: another version of the format. MemoryError: a header that is nested too deep to parse.
     except (*_DAMAGE, KeyError, MemoryError) as error:
         raise ValueError(f"{name!r} of {str(path)!r} has a header that cannot be read.") from error
     if dtype.hasobject:
         raise ValueError(
-            f"{name!r} of {str(path)!r} holds Python objects, that is a pickle, which is never loaded."
+            f"{name!r} of {str(path)!r} holds Python objects, which are pickled and never loaded."
         )
     start = stream.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - start:

@@ -1,4 +1,4 @@
-"""The checks that every verb makes of what it is handed: one sentence that names the offender and both values."""
+"""Checks of a cell, its state and its inputs, with advice for mistakes that are often made."""
 
 import inspect
 from typing import Any
@@ -14,7 +14,7 @@ from .check_values import check_count
 
 
 def check_state(state: PyTree) -> PyTree:
-    """The state with every leaf an array of a real floating-point dtype."""
+    """The state, whose leaves become arrays; their dtypes must be real floating point."""
 
     def check(path, leaf):
         name = "state" + jtu.keystr(path)
@@ -27,14 +27,14 @@ def check_state(state: PyTree) -> PyTree:
                 f"{name} has dtype {leaf.dtype}, but a state must be real floating point; "
                 "store complex modes as real pairs and convert integers to float32 or float64."
             )
-        # A scan could not carry a weak type.
+        # A scan cannot carry a weak type.
         return leaf.astype(leaf.dtype) if leaf.weak_type else leaf
 
-    def is_good(leaf):
-        known = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return known and not leaf.weak_type
+    def is_valid(leaf):
+        is_real = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return is_real and not leaf.weak_type
 
-    if not all(map(is_good, jtu.tree_leaves(state))):
+    if not all(map(is_valid, jtu.tree_leaves(state))):
         state = jtu.tree_map_with_path(check, state)
     if size_of(state) == 0:
         raise ValueError(f"state must hold at least one number, got {state!r}.")
@@ -42,7 +42,7 @@ def check_state(state: PyTree) -> PyTree:
 
 
 def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple[PyTree, int]:
-    """The inputs as arrays cut to the run, and the number of counted steps."""
+    """The inputs as arrays of the length of the run, and the number of counted steps."""
     transient = check_count("transient", transient, 0)
     counted = None if num_steps is None else check_count("num_steps", num_steps, 1)
     if not jtu.tree_leaves(inputs):
@@ -86,11 +86,11 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
 
 
 class StepError(TypeError):
-    """What a cell made of cells says of a failure inside: one sentence that needs no further advice."""
+    """Raised inside a cell that is made of other cells, with a message that needs no further advice."""
 
 
 def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
-    """One abstract call: the cell must accept the input and keep structure, shapes and dtypes."""
+    """Trace one step: the cell must accept the input and keep structure, shapes and dtypes of the state."""
     if isinstance(cell, VectorField):
         raise TypeError(
             f"{name_of(cell)} is a vector field, not a cell: wrap it, "
@@ -105,18 +105,19 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         problem = signature_problem(cell)
         if problem is not None:
             raise TypeError(
-                f"{name_of(cell)} cannot be called as cell(input, state): {problem}. What takes only the state is wrapped, "
-                "lambda input, state: cell(state)."
+                f"{name_of(cell)} cannot be called as cell(input, state): {problem}. Wrap a function of the state "
+                "alone, lambda input, state: cell(state)."
             ) from error
-        fed = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
-        hint = _right_state(cell, state) or _hint(error, input, state)
+        given = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
+        hint = _expected_state(cell, state) or _hint(error, input, state)
         raise TypeError(
-            f"{name_of(cell)} failed on one step {fed} and state {describe(state)}.{hint} It said: {reason}"
+            f"{name_of(cell)} failed on one step {given} and state {describe(state)}.{hint} It said: {reason}"
         ) from error
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
+        hint = _hint_on_structure(out, state)
         raise TypeError(
-            f"{name_of(cell)} changed the structure of its state from {before} to {after}.{_state_among(out, state)}"
+            f"{name_of(cell)} changed the structure of its state from {before} to {after}.{hint}"
         )
     for (path, old), new in zip(
         jtu.tree_leaves_with_path(state), jtu.tree_leaves(out), strict=True
@@ -131,95 +132,95 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
 
 
 def member_of(family: Any, parameter: Array) -> Cell:
-    """The cell that a family makes of a parameter."""
+    """The cell `family(parameter)`."""
     try:
         cell = family(parameter)
     except Exception as error:
         raise TypeError(
-            f"family must make a cell of one parameter, such as lambda r: Logistic(r), but {name_of(family)} failed on it. It "
-            f"said: {type(error).__name__}: {error}"
+            f"family must return a cell for one parameter, as lambda r: Logistic(r) does, but {name_of(family)} failed "
+            f"on it. It said: {type(error).__name__}: {error}"
         ) from error
     if not callable(cell):
         raise TypeError(
-            f"family must make a cell of one parameter, but {name_of(family)} made {describe(cell)}."
+            f"family must return a cell for one parameter, but {name_of(family)} returned {describe(cell)}."
         )
     return cell
 
 
 def signature_problem(function: Any) -> str | None:
-    """Why a function does not take an input and a state, by position."""
+    """Why a function cannot be called with an input and a state, or None if it can."""
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:
         return str(error)
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         pass
     return None
 
 
-def _right_state(cell: Cell, state: PyTree) -> str:
-    """The state that a cell would have taken, where it says and where this is another."""
+def _expected_state(cell: Cell, state: PyTree) -> str:
+    """Shapes and dtypes of the state that the cell expects, if they are known and differ from those of `state`."""
     if isinstance(cell, eqx.nn.LSTMCell):
-        wanted = (jnp.zeros(cell.hidden_size, cell.weight_hh.dtype),) * 2
+        expected = (jnp.zeros(cell.hidden_size, cell.weight_hh.dtype),) * 2
     elif isinstance(cell, RecurrentCell):
         try:
-            wanted = eqx.filter_eval_shape(cell.initial_state)
-        except Exception:  # it does not know either
+            expected = eqx.filter_eval_shape(cell.initial_state)
+        except Exception:  # the cell does not know its state
             return ""
     else:
         return ""
-    if describe(wanted) == describe(state):
+    if describe(expected) == describe(state):
         return ""
-    said = f" Its state must be like {describe(wanted)}, got {describe(state)}."
-    ranks = [[jnp.ndim(x) for x in jtu.tree_leaves(tree)] for tree in (state, wanted)]
-    return said + _MAP * (ranks[0] == [rank + 1 for rank in ranks[1]])
+    message = f" Its state must be like {describe(expected)}, got {describe(state)}."
+    ranks = [[jnp.ndim(x) for x in jtu.tree_leaves(tree)] for tree in (state, expected)]
+    return message + _ADVICE_ON_BATCHES * (ranks[0] == [rank + 1 for rank in ranks[1]])
 
 
-_MAP = " If these are many states or sequences at once, map over them with jax.vmap."
+_ADVICE_ON_BATCHES = " If these are many states or sequences at once, map over them with jax.vmap."
 
 
 def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
-    """What most often is wrong with a step that fails so."""
+    """The most frequent reason why a step fails with such an input and state."""
     if isinstance(error, jax.errors.JAXTypeError):
         return (
-            " A step is traced, so that its numbers are not known: write jnp.where instead of if, and functions of "
-            "jax.numpy instead of NumPy's and float()."
+            " A step is traced, so that its numbers have no values yet: write jnp.where instead of if, and functions "
+            "of jax.numpy instead of NumPy's and float()."
         )
     if any(jnp.iscomplexobj(x) for x in jtu.tree_leaves(input)):
         return " The input is complex: give its real and imaginary parts as two channels."
     if any(jnp.ndim(x) > 1 for x in jtu.tree_leaves((input, state))):
-        return _MAP
+        return _ADVICE_ON_BATCHES
     if any(jnp.ndim(x) == 0 for x in jtu.tree_leaves(input)):
         return " The input of a step is one number: a series of one channel has two axes, inputs[:, None]."
     if input is None:
         return (
             " If it needs an input, close its loop with ClosedLoop(cell, readout) or pass inputs, e.g. zero inputs "
-            "jnp.zeros((num_steps, input_size)), or where one constant input is taken jnp.zeros(input_size)."
-            + " If the state was to be a vector, a list of states (guesses) has one more axis in front."
+            "jnp.zeros((num_steps, input_size)), or jnp.zeros(input_size) if the function takes one constant input."
+            + " If the state should be a vector: a list of states (guesses) has one more axis in front."
             * all(jnp.ndim(x) == 0 for x in jtu.tree_leaves(state))
         )
     return ""
 
 
-def _state_among(out: Any, state: PyTree) -> str:
-    """What to do with a cell that returns its state beside something else, such as (carry, output) of Flax."""
+def _hint_on_structure(out: Any, state: PyTree) -> str:
+    """Advice for a cell that returns another structure than its state's, such as (carry, output) of Flax."""
     if not isinstance(out, tuple):
         return (
-            " A state and what becomes of it must be alike: both one array, or both lists. Of a list make an array, "
-            "jnp.array(...)." * (isinstance(out, list) or isinstance(state, list))
+            " The state and the new state must have one structure: both an array, or both a list. Make an array of "
+            "a list, jnp.array(...)." * (isinstance(out, list) or isinstance(state, list))
         )
     shapes = jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), state)
     for i, part in enumerate(out):
         if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
             return (
-                f" It seems to return its state as part {i} of {len(out)}, beside an output: a cell returns its state alone, "
-                f"lambda input, state: cell(input, state)[{i}]."
+                f" It seems to return its state as item {i} of {len(out)}, beside an output: a cell returns its state "
+                f"alone, lambda input, state: cell(input, state)[{i}]."
             )
     return ""
 
 
 def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
-    """Which dtypes meet in a step, and how to make them one."""
+    """The dtypes that are combined in a step, and how to make them equal."""
 
     def dtypes(tree):
         leaves = [x for x in jtu.tree_leaves(tree) if eqx.is_inexact_array(x)]
@@ -228,18 +229,18 @@ def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
     parts = {"weights": dtypes(cell), "input": dtypes(input), "state": dtypes(state)}
     if len({name for names in parts.values() for name in names}) < 2:
         return ""
-    said = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
-    # What most parts have is left as it is.
+    listed = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
+    # Most parts keep their dtype.
     found = [name for names in parts.values() for name in names]
-    wanted = max(reversed(found), key=found.count)
+    target = max(reversed(found), key=found.count)
+    cast_weights = f"lambda x: x.astype('{target}') if eqx.is_inexact_array(x) else x"
     remedies = {
-        "weights": f"the weights by jax.tree.map(lambda x: x.astype('{wanted}') if eqx.is_inexact_array(x) else x, cell) "
-        f"or from_torch(..., dtype='{wanted}')",
-        "input": f"the inputs by inputs.astype('{wanted}')",
-        "state": f"the state by jax.tree.map(lambda x: x.astype('{wanted}'), state)",
+        "weights": f"the weights by jax.tree.map({cast_weights}, cell) or from_torch(..., dtype='{target}')",
+        "input": f"the inputs by inputs.astype('{target}')",
+        "state": f"the state by jax.tree.map(lambda x: x.astype('{target}'), state)",
     }
-    others = [remedies[part] for part, names in parts.items() if names and names != [wanted]]
-    return f" Precisions are mixed: {said}. Cast {', and '.join(others)}."
+    casts = [remedies[part] for part, names in parts.items() if names and names != [target]]
+    return f" Precisions are mixed: {listed}. Cast {', and '.join(casts)}."
 
 
 def describe(tree: PyTree) -> str:

@@ -1,4 +1,4 @@
-"""What a value is: an array of numbers, a key, a flag, a number. One sentence that names what is none."""
+"""Checks of the types of arguments: array, key, flag, function, dtype, number, integer. Errors name the offender."""
 
 import inspect
 import operator
@@ -15,15 +15,14 @@ from .cell import is_traced
 
 
 def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu")) -> Any:
-    """An array of numbers: not masked, of a kind among `kinds` (NumPy's letters), in the byte order of the machine.
+    """The array, which must be unmasked and of a dtype among `kinds` (NumPy's letters); in the machine's byte order.
 
-    Numbers in a list become an array. A list of arrays stays as it is: that may be a pytree.
+    Numbers in a list become an array. A list of arrays stays a list, since it may be a pytree.
     """
     if isinstance(value, list | tuple) and any(map(eqx.is_array, jtu.tree_leaves(value))):
         return check_leaves(name, value)
-    is_weak = isinstance(
-        value, bool | int | float | complex
-    )  # JAX gives it the dtype of what it meets
+    # JAX gives a Python number the dtype of the array that it is combined with: it is passed on as it is.
+    is_weak = isinstance(value, bool | int | float | complex)
     given = value
     if not isinstance(value, Array):
         check_unmasked(name, value)
@@ -37,29 +36,30 @@ def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu"))
         raise TypeError(f"{name} must be real, got {value.dtype}.")
     if kind not in kinds:
         names = {"c": "numbers", "f": "real numbers", "i": "integers", "b": "booleans"}
-        wanted = next(names[k] for k in names if k in kinds)
-        what = text_of(value.item()) if value.dtype == object and value.ndim == 0 else value.dtype
-        raise TypeError(f"{name} must be an array of {wanted}, got {what}.")
+        expected = next(names[k] for k in names if k in kinds)
+        is_object = value.dtype == object and value.ndim == 0
+        got = text_of(value.item()) if is_object else value.dtype
+        raise TypeError(f"{name} must be an array of {expected}, got {got}.")
     return given if is_weak else value
 
 
 def kind_of(dtype: Any) -> str:
-    """NumPy's letter of a dtype, with those of JAX: `f` for bfloat16, `k` for keys."""
+    """NumPy's letter of a dtype; `f` for JAX's bfloat16 too, `k` for keys."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return "k"
     return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 
 def check_unmasked(name: str, value: Any) -> None:
-    """No mask: JAX has none, and masked values would count."""
+    """Refuse masked arrays: JAX ignores masks, so that masked values would count."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array: leave the masked values out, or put numbers in their place by .filled()."
+            f"{name} is a masked array: leave the masked values out, or replace them by .filled()."
         )
 
 
 def check_leaves(name: str, tree: PyTree) -> PyTree:
-    """A pytree whose NumPy arrays JAX can read: unmasked numbers, in the byte order of the machine."""
+    """The pytree, whose NumPy arrays must be unmasked numbers; in the machine's byte order."""
     if not any(isinstance(leaf, np.ndarray) for leaf in jtu.tree_leaves(tree)):
         return tree
     changed = False
@@ -77,14 +77,14 @@ def check_leaves(name: str, tree: PyTree) -> PyTree:
 
 
 def check_key(name: str, value: Any) -> Array:
-    """One key of `jax.random`, not a batch of them, nor a seed."""
+    """The key of `jax.random`, which must not be a batch of keys or a seed."""
     is_key = isinstance(value, Array) and kind_of(value.dtype) == "k"
-    is_old = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
-    if not is_key and not is_old:
+    is_legacy = isinstance(value, Array | np.ndarray) and value.dtype == np.uint32
+    if not is_key and not is_legacy:
         seed = f"jax.random.key({value})" if type(value) is int else "jax.random.key(seed)"
         raise TypeError(f"{name} must be a key such as {seed}, got {text_of(value)}.")
     shape = value.shape if is_key else value.shape[:-1]
-    if shape != () or (is_old and value.shape not in ((2,), (4,))):
+    if shape != () or (is_legacy and value.shape not in ((2,), (4,))):
         raise ValueError(
             f"{name} must be one key, got shape {value.shape}; use jax.vmap for a batch."
         )
@@ -92,20 +92,20 @@ def check_key(name: str, value: Any) -> Array:
 
 
 def text_of(value: Any) -> str:
-    """A value as it reads, or its type if that would be long."""
+    """The `repr` of a value, or its type if the `repr` is long."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else type(value).__name__
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """True or False; a text or a number is neither."""
+    """The flag, which must be True or False: strings and numbers are refused."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {text_of(value)}.")
     return bool(value)
 
 
 def check_callable(name: str, value: Any) -> Any:
-    """What can be called, with numbers that JAX can read."""
+    """The function or module, which must be callable and hold arrays that JAX can read."""
     if (
         inspect.isclass(value)
         and issubclass(value, eqx.Module)
@@ -122,7 +122,7 @@ def check_callable(name: str, value: Any) -> Any:
 
 
 def check_dtype(name: str, value: Any) -> Any:
-    """A real floating-point dtype, or None for JAX's default."""
+    """The dtype, which must be real floating point, or None for JAX's default."""
     try:
         is_real = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
         is_real &= not isinstance(value, Array | np.ndarray)
@@ -136,7 +136,7 @@ def check_dtype(name: str, value: Any) -> Any:
 
 
 def check_number(name: str, value: Any) -> Any:
-    """One real number: a float stays static, an array stays traced."""
+    """The real number: a float stays static, an array stays traced."""
     if isinstance(value, bool | np.bool_) or not isinstance(
         value, float | int | np.number | np.ndarray | Array
     ):

@@ -1,4 +1,4 @@
-"""Checks of the values of arguments: positive, finite, at least a minimum, not traced."""
+"""Checks of the values of arguments: finite, positive, at least a minimum, not traced. Errors name the offender."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from .check_types import check_integer, check_number
 
 
 def check_finite(name: str, value: PyTree) -> PyTree:
-    """The same; NaN and infinite numbers are refused where the values are known."""
+    """The pytree, which must not hold NaN or infinite numbers; traced values pass."""
     problem = None if is_traced(value) else find_nonfinite(name, value)
     if problem is not None:
         raise ValueError(f"{problem}.")
@@ -21,7 +21,7 @@ def check_finite(name: str, value: PyTree) -> PyTree:
 
 
 def check_concrete(name: str, *arguments: Any) -> None:
-    """What runs on the host needs values: refuse arguments that are traced."""
+    """Refuse traced arguments of a function that runs on the host."""
     if any(map(is_traced, arguments)):
         raise TypeError(
             f"{name} runs on the host and cannot be traced: call it outside jit, vmap and grad."
@@ -29,7 +29,7 @@ def check_concrete(name: str, *arguments: Any) -> None:
 
 
 def check_positive(name: str, value: float | Array) -> float | Array:
-    """A positive, finite number: a float stays static, an array stays traced."""
+    """The number, which must be positive and finite: a float stays static, an array stays traced."""
     check_number(name, value)
     if not is_traced(value) and not 0 < value < np.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}.")
@@ -37,7 +37,7 @@ def check_positive(name: str, value: float | Array) -> float | Array:
 
 
 def check_not_negative(name: str, value: float | Array) -> float | Array:
-    """A finite number of at least 0: a float stays static, an array stays traced."""
+    """The number, which must be finite and at least 0: a float stays static, an array stays traced."""
     check_number(name, value)
     if not is_traced(value) and not 0 <= value < np.inf:
         raise ValueError(f"{name} must not be negative and must be finite, got {value}.")
@@ -45,7 +45,7 @@ def check_not_negative(name: str, value: float | Array) -> float | Array:
 
 
 def check_numbers(name: str, values: Any) -> tuple[float, ...]:
-    """A tuple of finite numbers of at least 0."""
+    """The tuple, whose numbers must be finite and at least 0."""
     if not isinstance(values, tuple) or not values:
         raise TypeError(f"{name} must be a tuple of numbers, got {values!r}.")
     for i, value in enumerate(values):
@@ -54,14 +54,14 @@ def check_numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def check_fraction(name: str, value: Any) -> Any:
-    """A number or an array of numbers from 0 to 1."""
+    """The number or array, whose values must lie in 0 .. 1."""
     if not is_traced(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
         raise ValueError(f"{name} must lie in 0 .. 1, got {value}.")
     return value
 
 
 def check_probability(name: str, value: Any) -> Any:
-    """A number above 0 and below 1."""
+    """The number, which must lie strictly between 0 and 1."""
     check_number(name, value)
     if not is_traced(value) and not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
@@ -69,7 +69,7 @@ def check_probability(name: str, value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
-    """`value` as a Python int of at least `minimum`; it decides shapes, so it cannot be traced."""
+    """`value` as a Python int of at least `minimum`. It determines shapes, so it cannot be traced."""
     count = check_integer(name, value)
     if count < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {count}.")
@@ -81,7 +81,7 @@ def check_count(name: str, value: Any, minimum: int) -> int:
 
 
 def check_vector(name: str, value: Array) -> Float[Array, " k"]:
-    """One spectrum, not a batch of them."""
+    """The exponents of one run as an array (k,): a batch is refused."""
     value = jnp.asarray(value)
     if value.ndim != 1 or value.size == 0:
         raise ValueError(
@@ -91,26 +91,26 @@ def check_vector(name: str, value: Array) -> Float[Array, " k"]:
 
 
 def check_exponents(exponents: Array) -> Float[Array, " k"]:
-    """One spectrum, of which no exponent is NaN; those of lost directions are -inf."""
+    """The exponents of one run, without NaN; exponents of lost directions are -inf."""
     exponents = check_vector("exponents", exponents)
     if not is_traced(exponents):
         bad = int(jnp.sum(jnp.isnan(exponents)))
         if bad:
             raise ValueError(
-                f"exponents hold {bad} NaN out of {exponents.size}: the run that they are of has diverged."
+                f"exponents hold {bad} NaN out of {exponents.size}: their run has diverged."
             )
     return exponents
 
 
 def check_tolerances(tolerance: float | Array) -> float | Array:
-    """Numbers of at least 0."""
+    """The tolerance or tolerances, which must be at least 0."""
     if not is_traced(tolerance) and not np.all(np.asarray(tolerance) >= 0):
         raise ValueError(f"tolerance must not be negative, got {tolerance}.")
     return tolerance
 
 
 def check_directions(name: str, count: Any, state: PyTree) -> int:
-    """A number of directions, of which a state has as many as numbers."""
+    """The number of directions, at most the number of numbers in the state."""
     count, size = check_count(name, count, 1), size_of(state)
     if count > size:
         raise ValueError(f"{name} is {count}, but a state of {size} numbers has only {size}.")
@@ -118,10 +118,13 @@ def check_directions(name: str, count: Any, state: PyTree) -> int:
 
 
 def find_nonfinite(name: str, tree: PyTree) -> str | None:
-    """One sentence on the first leaf that holds NaN or inf, or None."""
+    """A sentence about the first leaf that holds NaN or inf, or None."""
     for path, leaf in jtu.tree_leaves_with_path(tree):
         if eqx.is_inexact_array(leaf):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
-            if bad:
-                return f"{name}{jtu.keystr(path)} holds {bad} non-finite value{'s'[: bad > 1]} out of {leaf.size}"
+            count = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
+            if count:
+                values = "value" if count == 1 else "values"
+                return (
+                    f"{name}{jtu.keystr(path)} holds {count} non-finite {values} out of {leaf.size}"
+                )
     return None

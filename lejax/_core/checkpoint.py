@@ -1,8 +1,8 @@
-"""Checkpoints: one `.npz` file that is either whole or absent, and that knows which run it belongs to.
+"""Checkpoints: `.npz` files that are always complete and that name the run they belong to.
 
-Any number of processes and threads may write and read one file: each writes under a name of its own and then replaces
-the file, so that readers see one whole content or another. A path that is a symbolic link is refused, since replacing
-it would leave what it points to as it is; folders may be links.
+Any number of processes and threads may write and read one file: each writes to an unfinished file of its own, which
+then replaces the checkpoint, so that a reader sees the complete old content or the complete new one. A path that is a
+symbolic link is refused: replacing the link would not change its target. Folders may be links.
 """
 
 import json
@@ -29,55 +29,57 @@ from .fingerprint import fingerprint_array, fingerprint_text
 
 _FORMAT = "lejax checkpoint 1"
 _HEADER = "header"
-_FEW = 4  # so many numbers are shown as they are
-_LONGEST = 255  # bytes of a name, on common file systems
+_MAX_LISTED = 4  # arrays of so many numbers are stored in the identity as they are, larger ones as a fingerprint
+_MAX_NAME_BYTES = 255  # on common file systems
 _UNFINISHED = ".lejax-{}.tmp"
-_ABANDONED = 3600  # seconds after which nobody writes to an unfinished file any more
+_ABANDONED = 3600  # seconds after which an unfinished file is no longer being written
 
+# What distinguishes a run from others: names and JSON values, the simplest first.
 Identity = dict[str, Any]
-"""What makes a run this one: names and JSON values, the simplest first."""
 
 
 class Content(NamedTuple):
+    """The identity of a run and its arrays by name."""
+
     identity: Identity
     arrays: dict[str, np.ndarray]
 
 
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a checkpoint that can be written, before anything runs; clears what killed runs left beside it."""
+def prepare_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a checkpoint that can be written, checked before a run starts; unfinished files of killed runs are removed."""
     path = to_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"checkpoint must be a path that ends in .npz, got {str(path)!r}.")
-    if len(os.fsencode(path.name)) > _LONGEST:
+    if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
         raise ValueError(
-            f"the name of checkpoint {str(path)!r} has {len(os.fsencode(path.name))} bytes, more than {_LONGEST}."
+            f"the name of checkpoint {str(path)!r} has {len(os.fsencode(path.name))} bytes, more than {_MAX_NAME_BYTES}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder of checkpoint {str(path)!r} does not exist.")
     _refuse_link(path)
-    clear(path.parent)
+    remove_unfinished(path.parent)
     return path
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
-    """What the user gave as a path that a file system could know."""
+    """The argument as a path that a file system accepts."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(f"checkpoint must be a path, got {path!r}.")
     if "\0" in os.fspath(path):
-        raise ValueError(f"checkpoint {os.fspath(path)!r} holds a NUL, which no path can.")
+        raise ValueError(f"checkpoint {os.fspath(path)!r} holds a NUL, which paths cannot hold.")
     return Path(path)
 
 
-def clear(folder: Path) -> None:
-    """Remove the unfinished files of processes that were killed."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove unfinished files that killed processes have left."""
     for path in folder.glob(_UNFINISHED.format("*")):
-        with suppress(OSError):  # another process was first
+        with suppress(OSError):  # another process has removed it
             if time.time() - path.lstat().st_mtime > _ABANDONED:
                 path.unlink()
 
 
 def identify(name: str, tree: PyTree) -> Identity:
-    """Each leaf of a pytree: few numbers as they are, more as a fingerprint of their bytes."""
+    """The leaves of a pytree by path: small arrays as they are, larger ones as a fingerprint of their bytes."""
     return {
         name + jtu.keystr(path): _describe(leaf)
         for path, leaf in jtu.tree_leaves_with_path(tree)
@@ -86,12 +88,12 @@ def identify(name: str, tree: PyTree) -> Identity:
 
 
 def fingerprint(text: str) -> str:
-    """A few letters that stand for a long text."""
+    """A long text as a short phrase with its hash."""
     return f"with fingerprint {fingerprint_text(text)}"
 
 
 def save(path: Path, identity: Identity, arrays: dict[str, np.ndarray]) -> None:
-    """Replace the file at once: whoever is killed here leaves the old one or the new one."""
+    """Replace the file in one step: a process that is killed leaves the complete old file or the complete new one."""
     _refuse_link(path)
     header = {
         "format": _FORMAT,
@@ -99,17 +101,17 @@ def save(path: Path, identity: Identity, arrays: dict[str, np.ndarray]) -> None:
         "identity": identity,
         "dtypes": {name: array.dtype.name for name, array in arrays.items()},
     }
-    plain: dict[str, Any] = {name: a.view(_stored(a.dtype)) for name, a in arrays.items()}
+    plain: dict[str, Any] = {name: a.view(_stored_dtype(a.dtype)) for name, a in arrays.items()}
     plain[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    beside = path.with_name(_UNFINISHED.format(secrets.token_hex(8)))
+    unfinished = path.with_name(_UNFINISHED.format(secrets.token_hex(8)))
     try:
-        with beside.open("xb") as file:  # a new file, through no link
+        with unfinished.open("xb") as file:  # fails if the file exists, also as a link
             np.savez(file, **plain)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(unfinished, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
@@ -119,24 +121,24 @@ def load(path: Path, identity: Identity) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     content = read(path)
-    check_same(path, content.identity, identity, {**identity, **content.identity})
+    check_identity(path, content.identity, identity, {**identity, **content.identity})
     return content.arrays
 
 
-def check_same(path: Path, theirs: Identity, ours: Identity, names: Iterable[str]) -> None:
-    """Refuse a checkpoint that differs in one of the names."""
-    ours = json.loads(json.dumps(ours))
+def check_identity(path: Path, stored: Identity, current: Identity, names: Iterable[str]) -> None:
+    """Refuse a checkpoint whose identity differs in one of the names from that of the current run."""
+    current = json.loads(json.dumps(current))
     for name in names:
-        here, there = ours.get(name, "absent"), theirs.get(name, "absent")
+        here, there = current.get(name, "absent"), stored.get(name, "absent")
         if here != there:
             raise ValueError(
-                f"checkpoint {str(path)!r} belongs to another run: its {name} is {there}, but here it is {here}. Delete it or "
-                "name another."
+                f"checkpoint {str(path)!r} belongs to another run: its {name} is {there}, but here it is {here}. "
+                "Delete it or name another."
             )
 
 
 def read(path: Path) -> Content:
-    """What a checkpoint holds, whatever run it belongs to."""
+    """The content of a checkpoint of any run."""
     arrays = load_arrays(path)
     try:
         header = json.loads(arrays.pop(_HEADER).tobytes())
@@ -147,11 +149,14 @@ def read(path: Path) -> Content:
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is not a {_FORMAT}.") from error
     if arrays.keys() != dtypes.keys():
-        odd = min(arrays.keys() ^ dtypes.keys())
-        raise damaged(path, f"its {odd} is {'missing' if odd in dtypes else 'not in its header'}")
+        name = min(arrays.keys() ^ dtypes.keys())
+        problem = "missing" if name in dtypes else "not in its header"
+        raise damage_error(path, f"its {name} is {problem}")
     for name, array in arrays.items():
-        if _stored(dtypes[name]) != array.dtype:
-            raise damaged(path, f"its {name} is {array.dtype}, but its header says {dtypes[name]}")
+        if _stored_dtype(dtypes[name]) != array.dtype:
+            raise damage_error(
+                path, f"its {name} is {array.dtype}, but its header says {dtypes[name]}"
+            )
     return Content(identity, {name: a.view(dtypes[name]) for name, a in arrays.items()})
 
 
@@ -160,21 +165,23 @@ def check_arrays(
     arrays: dict[str, np.ndarray],
     expected: Mapping[str, tuple[Any, tuple[int, ...]]],
 ) -> None:
-    """Refuse contents other than these: by name a dtype or a kind of dtypes, and a shape."""
+    """Refuse arrays whose names, dtypes or shapes are not the expected ones; an abstract dtype allows several."""
     if arrays.keys() != expected.keys():
-        odd = min(arrays.keys() ^ expected.keys())
-        raise damaged(path, f"it {'lacks' if odd in expected else 'also holds'} {odd}")
-    for name, (kind, shape) in expected.items():
+        name = min(arrays.keys() ^ expected.keys())
+        raise damage_error(path, f"it {'lacks' if name in expected else 'also holds'} {name}")
+    for name, (dtype, shape) in expected.items():
         array = arrays[name]
-        right = array.dtype == kind if isinstance(kind, np.dtype) else None
-        if right is None:
-            right, kind = jnp.issubdtype(array.dtype, kind), kind.__name__
-        if array.shape != shape or not right:
-            here = f"{array.dtype}{list(array.shape)}"
-            raise damaged(path, f"its {name} is {here}, where {kind}{list(shape)} is needed")
+        if isinstance(dtype, np.dtype):
+            has_dtype = array.dtype == dtype
+        else:
+            has_dtype, dtype = jnp.issubdtype(array.dtype, dtype), dtype.__name__
+        if array.shape != shape or not has_dtype:
+            found = f"{array.dtype}{list(array.shape)}"
+            raise damage_error(path, f"its {name} is {found}, where {dtype}{list(shape)} is needed")
 
 
-def damaged(path: Path, reason: str) -> ValueError:
+def damage_error(path: Path, reason: str) -> ValueError:
+    """The error for a checkpoint that cannot be used."""
     return ValueError(f"checkpoint {str(path)!r} is damaged: {reason}.")
 
 
@@ -185,13 +192,13 @@ def _refuse_link(path: Path) -> None:
         )
 
 
-def _stored(dtype: np.dtype) -> np.dtype:
-    """NumPy's file format does not know bfloat16 and its kin."""
+def _stored_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in the file: unsigned integers stand for bfloat16 and the like, which NumPy's format lacks."""
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    if os.name != "posix":  # other systems cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -206,6 +213,6 @@ def _describe(leaf: Any) -> Any:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return f"a key {_describe(jr.key_data(leaf))}"
     kind = f"{leaf.dtype}{list(leaf.shape)}"
-    if leaf.size <= _FEW:
+    if leaf.size <= _MAX_LISTED:
         return f"{kind} {np.asarray(leaf).tolist()}"
     return f"{kind} with fingerprint {fingerprint_array(leaf)}"

@@ -1,4 +1,4 @@
-"""A few letters that stand for a program, an array or a text: the same ones in every process."""
+"""Short hashes of a program, an array or a text, equal in all processes."""
 
 import hashlib
 import re
@@ -18,50 +18,51 @@ _SET = re.compile(r"(?<=\{)[^{}\[\]()=:;]*(?=\})")
 
 
 def fingerprint_text(text: str) -> str:
-    return _letters(hashlib.blake2b(text.encode()))
+    """Hash a text."""
+    return _hexdigits(hashlib.blake2b(text.encode()))
 
 
 def fingerprint_array(array: Array | np.ndarray) -> str:
-    """Of its dtype, shape and bytes, in the order of its indices wherever and however it is stored."""
+    """Hash dtype, shape and bytes in the order of the indices, whatever the memory layout and device."""
     digest = hashlib.blake2b()
     _add(digest, array)
-    return _letters(digest)
+    return _hexdigits(digest)
 
 
 def fingerprint_program(function: Callable[..., Any], *arguments: Any) -> str:
-    """Of what `function(*arguments)` computes: the operations of its jaxpr and the values of its constants.
+    """Hash the program of `function(*arguments)`: the operations of its jaxpr and the values of its constants.
 
-    The values of the arrays in `function` (a pytree) and in `arguments` do not count, only their shapes and
-    dtypes; `jax.ShapeDtypeStruct`s will do. Everything else counts as far as the program depends on it: static
-    fields, functions, Python numbers, global arrays. It is traced, not compiled. What a custom derivative computes
-    is seen only where the function takes that derivative, as `jax.jvp` of a step does.
+    Of the arrays in `function` (a pytree) and in `arguments` only shapes and dtypes enter; `jax.ShapeDtypeStruct`s
+    suffice. All else that the program depends on enters with its value: static fields, functions, Python numbers,
+    global arrays. The function is traced, not compiled. A custom derivative enters only if the function takes that
+    derivative, as `jax.jvp` of a step does.
     """
     closed = eqx.filter_make_jaxpr(lambda function, *arguments: function(*arguments))(
         function, *arguments
     )[0]
-    # Functions are printed with their addresses and sets in any order, which differ between processes.
+    # Processes print functions with different addresses, and sets in different orders.
     text = _SET.sub(
         lambda found: ",".join(sorted(map(str.strip, found[0].split(",")))), str(closed)
     )
     digest = hashlib.blake2b(_ADDRESS.sub("", text).encode())
     for constant in _constants(closed):
         _add(digest, constant)
-    return _letters(digest)
+    return _hexdigits(digest)
 
 
 def _constants(node: Any) -> Iterator[Any]:
-    """The constants of a jaxpr and of those inside it, in their order."""
+    """The constants of a jaxpr and of the jaxprs inside it, in order."""
     if isinstance(node, list | tuple):
         for item in node:
             yield from _constants(item)
     elif hasattr(node, "eqns"):
-        yield from getattr(node, "consts", ())  # where it is closed
+        yield from getattr(node, "consts", ())  # of a closed jaxpr
         for equation in node.eqns:
             yield from _constants(list(equation.params.values()))
 
 
 def _add(digest: Any, array: Any) -> None:
-    if not hasattr(array, "nbytes"):  # a literal, as JAX 0.7 wraps it
+    if not hasattr(array, "nbytes"):  # JAX 0.7 wraps literals
         array = np.asarray(array)
     if jnp.issubdtype(array.dtype, prng_key):
         array = jr.key_data(array)
@@ -71,7 +72,7 @@ def _add(digest: Any, array: Any) -> None:
 
 
 def _parts(array: Any) -> Iterator[np.ndarray]:
-    """Rows of some MiB together: arrays may be larger than the memory that is left."""
+    """Rows in parts of some MiB: a copy of a large array may exceed the free memory."""
     if array.nbytes <= 2**24 or array.ndim == 0:
         yield np.asarray(array)
         return
@@ -80,5 +81,5 @@ def _parts(array: Any) -> Iterator[np.ndarray]:
         yield np.asarray(array[start : start + rows])
 
 
-def _letters(digest: Any) -> str:
+def _hexdigits(digest: Any) -> str:
     return digest.hexdigest()[:16]

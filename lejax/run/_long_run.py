@@ -149,7 +149,7 @@ def long_run(
         length = max(1, min(chunk_steps, num_steps) // num_blocks)
         ends = growing_blocks(length, num_blocks)
         layout = Layout(transient, num_steps, num_blocks, length * num_blocks, together=True)
-    path = None if checkpoint is None else checkpoints.check_file(checkpoint)
+    path = None if checkpoint is None else checkpoints.prepare_path(checkpoint)
     dt = time_step(cell) if dt is None else dt
     # Which directions of which block are the leading ones only the whole run knows.
     if num_exponents not in (None, size_of(state)):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core.cell import ravel
-from .._core.checkpoint import check_arrays, damaged
+from .._core.checkpoint import check_arrays, damage_error
 from ._chunks import Layout
 from ._tally import Tally
 
@@ -57,16 +57,16 @@ def from_arrays(
     tally = Tally(*(arrays[f"tally.{name}"] for name in Tally._fields)) if counts else None
     step = int(arrays["step"])
     if step < 1 or not layout.starts_at(step):
-        raise damaged(path, f"its step is {step}, where no chunk of the run ends")
+        raise damage_error(path, f"its step is {step}, where no chunk of the run ends")
     if tally is not None:
         _check_tally(path, tally, step, layout, ends)
     elif step > layout.transient:
-        raise damaged(path, f"its step is {step}, but it counted none after the transient")
+        raise damage_error(path, f"its step is {step}, but it counted none after the transient")
     if tally is None or tally.first_bad_step < 0:
         for name in ("frame", *(f"state.{i}" for i in range(len(leaves)))):
             bad = int(np.sum(~np.isfinite(np.asarray(arrays[name], np.float64))))
             if bad:
-                raise damaged(path, f"its {name} holds {bad} non-finite numbers")
+                raise damage_error(path, f"its {name} holds {bad} non-finite numbers")
     state = [jnp.asarray(arrays[f"state.{i}"]) for i in range(len(leaves))]
     return Position(step, jax.tree.unflatten(structure, state), jnp.asarray(arrays["frame"]), tally)
 
@@ -106,6 +106,6 @@ def _check_tally(path, tally: Tally, step: int, layout: Layout, ends) -> None:
     for name, is_wrong in wrong.items():
         if is_wrong:
             value = np.array2string(np.asarray(getattr(tally, name)), threshold=5, precision=4)
-            raise damaged(
+            raise damage_error(
                 path, f"its tally.{name}, {' '.join(value.split())}, cannot be at step {step}"
             )

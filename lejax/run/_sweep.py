@@ -188,7 +188,7 @@ def _check_folder(path: str | os.PathLike[str]) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"checkpoint must be a folder, but {str(path)!r} is a file.")
     path.mkdir(parents=True, exist_ok=True)
-    checkpoints.clear(path)
+    checkpoints.remove_unfinished(path)
     return path
 
 
@@ -196,7 +196,7 @@ def _batch_size(head: Path) -> int:
     """How the sweep that began this folder cut its members."""
     batch_size = checkpoints.read(head).identity.get("batch_size")
     if type(batch_size) is not int or batch_size < 1:
-        raise checkpoints.damaged(head, f"its batch_size is {batch_size!r}")
+        raise checkpoints.damage_error(head, f"its batch_size is {batch_size!r}")
     return batch_size
 
 
