@@ -404,7 +404,7 @@ def test_joined_blocks_are_means_of_neighbors(number):
     padded = estimate_error(values[:, None], lengths)
     if number == 23:
         np.testing.assert_allclose(padded.error, error, rtol=1e-12)
-    assert bool(padded.grows[0])
+    assert bool(padded.is_lower_bound[0])
 
 
 def test_few_blocks_are_not_joined():

@@ -1,12 +1,13 @@
-"""Shared ground, which knows nothing of tangent vectors.
+"""The foundation, without tangent vectors.
 
-- `cell`: the protocols that a cell may follow, and its state as a flat vector.
-- `kinds`, `check`, `signature`: the arguments of public functions, checked.
-- `closures`: the arrays that a plain function holds, as leaves of a pytree.
+- `cell`: the protocols of cells, and their state as a flat vector.
+- `check_annotations`: types of arguments against annotations; `check_types`: one type each; `check_values`: finite,
+    positive and so on; `check_cell`: a cell with its state and inputs.
+- `closures`: programs that call functions of the user.
 - `batching`: `cond` and `while_loop` that stay scalar under `vmap`.
 - `statistics`: means and standard errors of correlated blocks.
-- `status`, `divergence`: how a run ended, and advice where it diverged.
+- `status`: how a run ended, and the error of a run that failed.
 - `piecewise_linear`: the canonical form of piecewise-linear networks.
-- `array_files`, `fingerprint`, `checkpoint`: files that are read safely and written whole.
+- `array_files`, `fingerprint`, `checkpoint`: files that are read safely and written completely or not at all.
 - `units`: nats per step, or per unit time.
 """

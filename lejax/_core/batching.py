@@ -17,7 +17,7 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, Int, PyTree
 
 
-def _make(name: str, reduce: Callable[[Array], Array]) -> Primitive:
+def _make_reduction(name: str, reduce: Callable[[Array], Array]) -> Primitive:
     primitive = Primitive(name)
     primitive.def_impl(reduce)
     primitive.def_abstract_eval(lambda x: x.update(shape=()))
@@ -26,8 +26,8 @@ def _make(name: str, reduce: Callable[[Array], Array]) -> Primitive:
     return primitive
 
 
-_batch_all_p = _make("batch_all", jnp.all)
-_batch_min_p = _make("batch_min", jnp.min)
+_batch_all_p = _make_reduction("batch_all", jnp.all)
+_batch_min_p = _make_reduction("batch_min", jnp.min)
 
 
 def batch_all(x: Bool[Array, ""]) -> Bool[Array, ""]:
@@ -59,7 +59,7 @@ def call_in_cache(
         return function(*eqx.combine(arrays, rest))
 
     if is_on_cpu() and sum(frame.size for frame in frames) >= 1024:
-        call = _one_by_one(call)
+        call = _map_sequentially(call)
     return call(arrays)
 
 
@@ -83,7 +83,7 @@ def map_members(
     return jax.lax.map(call, arrays, batch_size=batch_size)
 
 
-def alike(tree: PyTree, others: PyTree) -> PyTree:
+def batch_like(tree: PyTree, others: PyTree) -> PyTree:
     """The arrays of `tree`, each batched under `vmap`, and varying over a mesh, if any array in `others` is.
 
     JAX assumes that a function and its derivative rule agree in that: both end with this call.
@@ -99,7 +99,7 @@ def alike(tree: PyTree, others: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
 
 
-def _one_by_one(function):
+def _map_sequentially(function):
     """The same function of a pytree of arrays; under `vmap` its members run one after another."""
     function = jax.custom_batching.custom_vmap(function)
 

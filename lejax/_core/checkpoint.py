@@ -46,13 +46,14 @@ class Content(NamedTuple):
 
 
 def prepare_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a checkpoint that can be written, checked before a run starts; unfinished files of killed runs are removed."""
+    """The path of a checkpoint, checked before a run starts. Unfinished files of killed runs are removed."""
     path = to_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"checkpoint must be a path that ends in .npz, got {str(path)!r}.")
     if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
         raise ValueError(
-            f"the name of checkpoint {str(path)!r} has {len(os.fsencode(path.name))} bytes, more than {_MAX_NAME_BYTES}."
+            f"the name of checkpoint {str(path)!r} has {len(os.fsencode(path.name))} bytes, more than "
+            f"{_MAX_NAME_BYTES}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder of checkpoint {str(path)!r} does not exist.")

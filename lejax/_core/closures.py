@@ -1,7 +1,7 @@
-"""Programs of what people's plain functions do: made anew at each call, with what the functions read at that moment.
+"""Compile programs that call functions of the user, whose values may change between calls.
 
-A function may read anything: its globals, what it closes over, attributes of objects. A program that is kept would go on with the
-values of its first call.
+A function may read anything: globals, variables it closes over, attributes of objects. A compiled program keeps the
+values of its first call, so it is compiled anew at each call.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from .cell import is_traced, name_of
 T = TypeVar("T")
 
 
-class Kept:
-    """A function as it is now: programs that read it are kept as long as `keep` lasts."""
+class KeptFunction:
+    """A function whose programs are reused inside one `keep`."""
 
     def __init__(self, function: Callable, programs: dict):
         self.function = function
@@ -36,59 +36,63 @@ class Kept:
 
 @contextlib.contextmanager
 def keep(tree: T) -> Iterator[T]:
-    """The same, for many calls in a row: what its functions read may be taken from the first of them."""
+    """The pytree with functions whose programs are reused by all calls inside the `with` block.
+
+    Calls after the first use the values that the functions have read in the first.
+    """
     programs: dict = {}
 
-    def one(leaf):
-        return Kept(leaf, programs) if _is_function(leaf) else leaf
+    def mark(leaf):
+        return KeptFunction(leaf, programs) if _is_function(leaf) else leaf
 
     try:
-        yield jtu.tree_map(one, tree)
+        yield jtu.tree_map(mark, tree)
     finally:
-        programs.clear()  # they refer to the functions, and those to them
+        programs.clear()  # programs and functions refer to each other
 
 
 def holds_functions(tree: PyTree) -> bool:
-    """Whether this is, or holds, somebody's function."""
+    """Whether the pytree holds a function of the user."""
     return any(map(_is_function, jtu.tree_leaves(tree)))
 
 
 def _is_function(leaf: Any) -> bool:
-    """Those of JAX and its like read nothing that changes."""
+    """Whether the leaf is a function of the user: functions of these packages read nothing that changes."""
     package = str(getattr(leaf, "__module__", "")).partition(".")[0]
     return callable(leaf) and package not in ("jax", "jaxlib", "equinox", "numpy", "optax")
 
 
-def _is_staged() -> bool:
-    """Whether this runs inside a program that is being made, where whatever is computed is traced."""
+def _is_inside_trace() -> bool:
+    """Whether this runs while a program is traced, where every result is traced."""
     return is_traced(jnp.zeros(()))
 
 
 def compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """`jax.jit` of a function of any pytrees: arrays are traced, all else decides which program is run.
+    """`jax.jit` for arguments that are any pytrees: arrays are traced, all other leaves select the program.
 
-    A program is kept only where no argument holds somebody's function. Otherwise it is made for the call and freed after it.
-    Inside another program it is the function itself: there a derivative traces its own rule alone, and not what it stands for.
+    A program is reused only if no argument holds a function of the user; otherwise it is compiled for the call and
+    freed afterwards. While another program is traced the function is called directly: a derivative there traces only
+    its own rule, not the function that the rule replaces.
     """
-    kept_program = _program(function)
+    shared_program = _compile(function)
 
     @ft.wraps(function)
     def call(*args, **kwargs):
         leaves, structure = jtu.tree_flatten((args, kwargs))
-        if _is_staged():
-            # NumPy's arrays are traced in a program of their own, so here they are too.
+        if _is_inside_trace():
+            # As in a program of their own NumPy's arrays become JAX's.
             leaves = [jnp.asarray(leaf) if _is_array(leaf) else leaf for leaf in leaves]
             args, kwargs = jtu.tree_unflatten(structure, leaves)
             return function(*args, **kwargs)
         arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
         rest = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
         functions = [leaf for leaf in rest if leaf is not None and _is_function(leaf)]
-        program = kept_program
+        program = shared_program
         if functions:
-            are_kept = all(isinstance(leaf, Kept) for leaf in functions)
+            are_kept = all(isinstance(leaf, KeptFunction) for leaf in functions)
             programs = functions[0].programs if are_kept else {}
-            program = programs.setdefault(function, _program(function))
-        # Numbers of different kinds are equal, but not the same.
+            program = programs.setdefault(function, _compile(function))
+        # The types tell numbers apart that compare equal, such as 1 and 1.0.
         out, static = program((structure, rest, tuple(map(type, rest))), arrays)
         return out if static.tree is None else eqx.combine(out, static.tree)
 
@@ -101,14 +105,14 @@ def _is_array(leaf: Any) -> bool:
 
 @jtu.register_static
 class _Static:
-    """The part of a result that is no array."""
+    """The leaves of a result that are not arrays."""
 
     def __init__(self, tree: PyTree):
         self.tree = tree
 
 
-def _program(function: Callable) -> Callable:
-    """A program for each kind of arguments, in a cache of its own, which goes when it goes."""
+def _compile(function: Callable) -> Callable:
+    """A jitted function with a cache of its own, which is freed with it."""
 
     def run(static, arrays):
         structure, rest, _ = static
@@ -122,9 +126,11 @@ def _program(function: Callable) -> Callable:
 
 
 def close(function: Callable, *example: PyTree) -> Callable:
-    """The same function of arguments like the example, what it reads as leaves of a pytree: where derivatives are cut or
-    have a rule of their own they must see it, and so must batches."""
+    """The function for arguments like the example, with the arrays that it reads as leaves of a pytree.
+
+    Custom derivatives, `stop_gradient` and `vmap` see only leaves.
+    """
     if not holds_functions(function):
         return function
-    # In a new function: JAX remembers what it made of one it knows.
+    # A new function, since JAX caches by function.
     return eqx.filter_closure_convert(lambda *args: function(*args), *example)

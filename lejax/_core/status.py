@@ -14,8 +14,8 @@ from .check_values import find_nonfinite
 class RESULTS(eqx.Enumeration):
     """The status of a run: `successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`.
 
-    `spectrum.result == RESULTS.successful` is a boolean array, also under `jit` and `vmap`; `RESULTS[spectrum.result]` is the
-    sentence that describes the status.
+    `spectrum.result == RESULTS.successful` is a boolean array, also under `jit` and `vmap`;
+    `RESULTS[spectrum.result]` is the sentence that describes the status.
     """
 
     successful = "The run succeeded."
@@ -34,8 +34,8 @@ class RESULTS(eqx.Enumeration):
     )
     exponents_ascend = (
         "Exponents ascend by more than four standard errors: directions that should have taken the lead were lost "
-        "in rounding, as happens where parts of the state drive others and have nearly equal exponents. Declare such parts "
-        "as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them apart. "
+        "in rounding, as happens where parts of the state drive others and have nearly equal exponents. Declare such "
+        "parts as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them apart. "
         "If the errors are too small, the run or its transient was too short."
     )
 
@@ -64,8 +64,8 @@ def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
         )
     if _is_linear(cell, state, inputs):
         return (
-            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend on it: "
-            "start at zeros."
+            f" {name_of(cell)} is linear in its state, which grew beyond the floats. The exponents do not depend "
+            "on it: start at zeros."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""What numbers are measured in, in words: for axes, tables and files."""
+"""Names of units for axes, tables and files."""
 
 from jaxtyping import Array, Float
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core.batching import alike, batch_all, call_in_cache
+from .._core.batching import batch_all, batch_like, call_in_cache
 from .._core.cell import without_gradient
 from .._core.statistics import add_compensated, block_lengths
 from .adjoint import Adjoint
@@ -352,7 +352,7 @@ def _run(arguments, *, plan, orthonormalizer, adjoint):
             )
         return _by_interval(push, vector, frames, inputs, interval, plan, orthonormalizer)
 
-    return alike(call_in_cache(run, arguments, jax.tree.leaves(arguments[2])), arguments)
+    return batch_like(call_in_cache(run, arguments, jax.tree.leaves(arguments[2])), arguments)
 
 
 @_run.def_jvp
@@ -365,7 +365,7 @@ def _run_jvp(primals, tangents, *, plan, orthonormalizer, adjoint):
             push, vector, frames, inputs, every, plan, orthonormalizer, adjoint
         )
 
-    return alike(eqx.filter_jvp(run, primals, tangents), primals)
+    return batch_like(eqx.filter_jvp(run, primals, tangents), primals)
 
 
 def follow(

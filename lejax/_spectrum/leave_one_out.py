@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core.closures import compiled
-from .._core.statistics import Level, joinings, largest_error, weighted_mean
+from .._core.statistics import Level, largest_error, list_doublings, weighted_mean
 
 
 def leave_one_out(
@@ -28,7 +28,7 @@ def leave_one_out(
 
 def _counts(num_blocks: int) -> dict[int, int]:
     """The number of joined blocks of each length, by how often the length was doubled."""
-    return {doublings: -(-num_blocks // 2**doublings) for doublings in joinings(num_blocks)}
+    return {doublings: -(-num_blocks // 2**doublings) for doublings in list_doublings(num_blocks)}
 
 
 @compiled
