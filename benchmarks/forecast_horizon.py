@@ -137,11 +137,13 @@ def fit_almost_linear(series, valid, keys, toy, longest):
         keys=keys,
         forcing=reconstruction.SparseTeacherForcing(FORCED_EVERY),
         num_epochs=epochs,
-        updates_per_epoch=updates,
-        num_steps=length,
-        noise=0.01,
-        optimizer=optax.radam(optax.exponential_decay(3e-3, epochs * updates, 1e-2)),
-        score=HorizonScore(min(longest, len(valid) - HEARD)),
+        training=reconstruction.TrainingSettings(
+            updates_per_epoch=updates,
+            num_steps=length,
+            noise=0.01,
+            optimizer=optax.radam(optax.exponential_decay(3e-3, epochs * updates, 1e-2)),
+        ),
+        selection=reconstruction.ModelSelection(HorizonScore(min(longest, len(valid) - HEARD))),
     )
     return [run.model(i) for i in range(len(keys))]
 

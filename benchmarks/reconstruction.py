@@ -147,9 +147,8 @@ def train_almost_linear(train, valid, toy):
         keys=keys,
         forcing=reconstruction.SparseTeacherForcing(16),
         num_epochs=epochs,
-        updates_per_epoch=updates,
-        num_steps=steps,
-        score=SCORE,
+        training=reconstruction.TrainingSettings(updates_per_epoch=updates, num_steps=steps),
+        selection=reconstruction.ModelSelection(SCORE),
     )
 
 
@@ -171,9 +170,8 @@ def train_shallow(train, valid, toy):
         keys=keys,
         forcing=reconstruction.AdaptiveTeacherForcing(decay=0.997),
         num_epochs=epochs,
-        updates_per_epoch=updates,
-        num_steps=steps,
-        score=SCORE,
+        training=reconstruction.TrainingSettings(updates_per_epoch=updates, num_steps=steps),
+        selection=reconstruction.ModelSelection(SCORE),
     )
 
 
@@ -206,11 +204,13 @@ def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_expone
             keys=keys,
             forcing=forcing,
             num_epochs=epochs,
-            updates_per_epoch=updates,
-            num_steps=steps,
-            optimizer=optimizer,
-            penalty=term if weight else None,
-            score_every=epochs,
+            training=reconstruction.TrainingSettings(
+                updates_per_epoch=updates,
+                num_steps=steps,
+                optimizer=optimizer,
+                penalty=term if weight else None,
+            ),
+            selection=reconstruction.ModelSelection(score_every=epochs),
         )
         jax.block_until_ready(trained.training_loss)
         spent = clock.read()
@@ -245,11 +245,14 @@ def eeg(toy):
         keys=keys,
         forcing=reconstruction.GeneralizedTeacherForcing(0.1),
         num_epochs=epochs,
-        updates_per_epoch=updates,
-        num_steps=50,
-        optimizer=optax.radam(optax.exponential_decay(3e-3, epochs * updates, 1e-2)),
-        score=reconstruction.DivergenceScore(num_steps=200 if toy else 2000),
-        score_every=10,
+        training=reconstruction.TrainingSettings(
+            updates_per_epoch=updates,
+            num_steps=50,
+            optimizer=optax.radam(optax.exponential_decay(3e-3, epochs * updates, 1e-2)),
+        ),
+        selection=reconstruction.ModelSelection(
+            reconstruction.DivergenceScore(num_steps=200 if toy else 2000), score_every=10
+        ),
     )
     jax.block_until_ready(run.training_loss)
     spent = clock.read()

@@ -60,9 +60,6 @@ OF_CELL = {
             cell, START, **STEPS, transient=2, method=lejax.ParallelQR(2, 2), throw=False
         ).exponents
     ),
-    "finite_time_exponents": lambda cell: lejax.finite_time_exponents(
-        cell, START, **STEPS, window=2
-    ),
     "unroll": lambda cell: lejax.unroll(cell, START, **STEPS),
     "jacobian": lambda cell: lejax.jacobian(cell, START),
     "push_forward": lambda cell: lejax.push_forward(cell, START, None, jnp.eye(2))[1],
@@ -83,8 +80,8 @@ OF_CELL = {
     "find_fixed_points": lambda cell: orbits.find_fixed_points(cell, START[None]).points,
     "refine_fixed_point": lambda cell: orbits.refine_fixed_point(cell, jnp.array([0.6, 0.2])),
     "floquet_multipliers": lambda cell: orbits.floquet_multipliers(cell, START, period=2),
-    "search_periodic_orbits": lambda cell: (
-        orbits.search_periodic_orbits(cell, jnp.array([[0.9, -0.1]]), period=2).points
+    "find_periodic_orbits": lambda cell: (
+        orbits.find_periodic_orbits(cell, jnp.array([[0.9, -0.1]]), period=2, size=1).points
     ),
     "two_trajectory_exponent": lambda cell: (
         indicators.two_trajectory_exponent(cell, START, **STEPS).exponent
@@ -228,11 +225,15 @@ def _reconstructed(num_epochs):
         inputs=jnp.zeros((60, 2)),
         validation_inputs=jnp.zeros((60, 2)),
         num_epochs=num_epochs,
-        updates_per_epoch=2,
-        batch_size=2,
-        num_steps=5,
-        penalty=lambda model, starts, inputs: jnp.sum(squash(model.cell.weight) ** 2),
-        score=lambda model, validation, inputs: jnp.sum(squash(model.cell.weight)),
+        training=reconstruction.TrainingSettings(
+            updates_per_epoch=2,
+            batch_size=2,
+            num_steps=5,
+            penalty=lambda model, starts, inputs: jnp.sum(squash(model.cell.weight) ** 2),
+        ),
+        selection=reconstruction.ModelSelection(
+            lambda model, validation, inputs: jnp.sum(squash(model.cell.weight))
+        ),
     )
     assert run.models.cell.function is run.last.cell.function is squash
     return run.last.cell.weight

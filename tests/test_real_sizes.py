@@ -91,9 +91,15 @@ def test_reconstruction_of_64_latent_numbers_with_a_spectrum_term():
         lambda exponents: jnp.mean(exponents**2), num_starts=2, num_steps=10, transient=0
     )
     trained = reconstruction.reconstruct(
-        models, wave, wave, keys=keys, num_epochs=1, updates_per_epoch=2, batch_size=4,
-        num_steps=20, penalty=term,
-    )  # fmt: skip
+        models,
+        wave,
+        wave,
+        keys=keys,
+        num_epochs=1,
+        training=reconstruction.TrainingSettings(
+            updates_per_epoch=2, batch_size=4, num_steps=20, penalty=term
+        ),
+    )
     assert bool(jnp.all(jnp.isfinite(trained.training_loss)))
 
     model = draw(keys[0])

@@ -1,5 +1,7 @@
 """Teacher forcing, observation models and the training of models of a series."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,11 +18,13 @@ from lejax.reconstruction import (
     GeneralizedTeacherForcing,
     IdentityObservation,
     LinearObservation,
+    ModelSelection,
     ObservedCell,
     PredictionScore,
     Reconstruction,
     SparseTeacherForcing,
     SpectrumTerm,
+    TrainingSettings,
     forced_states,
     prediction_error,
     reconstruct,
@@ -46,18 +50,30 @@ WAVE = jnp.stack([jnp.sin(jnp.arange(T) / 5), jnp.cos(jnp.arange(T) / 5)], axis=
 KEYS = jr.split(jr.key(2), 3)
 # One optimizer for all, so that what is compiled for one test serves others.
 ADAM = optax.adam(1e-2)
-QUICK = {
-    "num_epochs": 3,
-    "updates_per_epoch": 4,
-    "batch_size": 4,
-    "num_steps": 30,
-    "optimizer": ADAM,
-}
+QUICK = {"updates_per_epoch": 4, "batch_size": 4, "num_steps": 30, "optimizer": ADAM}
 
 
-def train(models=None, *, keys=KEYS, series=WAVE[:400], validation=WAVE[400:], **options):
+def settings(kind, options):
+    """The settings of a kind that are among these options, from which they are removed."""
+    names = {field.name for field in dataclasses.fields(kind)} & options.keys()
+    return kind(**{name: options.pop(name) for name in names})
+
+
+def train(
+    models=None, *, keys=KEYS, series=WAVE[:400], validation=WAVE[400:], num_epochs=3, **options
+):
     models = eqx.filter_vmap(almost_linear)(keys) if models is None else models
-    return reconstruct(models, series, validation, keys=keys, **{**QUICK, **options})
+    options = QUICK | options
+    return reconstruct(
+        models,
+        series,
+        validation,
+        keys=keys,
+        num_epochs=num_epochs,
+        training=settings(TrainingSettings, options),
+        selection=settings(ModelSelection, options),
+        **options,
+    )
 
 
 # --- teacher forcing
@@ -382,7 +398,7 @@ def test_a_linear_observation_is_trained_too():
 
 def test_bad_data():
     with pytest.raises(
-        ValueError, match=r"series has 3 dimensions, but the models show shape \(2,\)"
+        ValueError, match=r"series has 3 dimensions, but the output of the models has shape \(2,\)"
     ):
         train(series=jnp.ones((400, 3)))
     with pytest.raises(
@@ -418,7 +434,7 @@ def test_bad_models():
 
 
 def test_bad_numbers():
-    with pytest.raises(ValueError, match="noise must not be negative, got -1"):
+    with pytest.raises(ValueError, match="noise must not be negative and must be finite, got -1"):
         train(noise=-1)
     with pytest.raises(ValueError, match=r"alpha must lie in 0 \.\. 1, got 1.5"):
         GeneralizedTeacherForcing(1.5)

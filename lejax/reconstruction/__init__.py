@@ -1,4 +1,8 @@
-"""Reconstruct a system from its data by teacher forcing, and measure how well the two agree."""
+"""Reconstruction of a dynamical system from a measured series.
+
+`reconstruct` trains `ObservedCell`s with teacher forcing and keeps their best weights. `state_space_divergence`,
+`power_spectrum_distance` and `prediction_error` measure how well a model agrees with the series.
+"""
 
 from ._observation import (
     IdentityObservation as IdentityObservation,
@@ -12,7 +16,12 @@ from ._prediction_error import (
     prediction_error as prediction_error,
 )
 from ._reconstruction import Reconstruction as Reconstruction, reconstruct as reconstruct
-from ._selection import DivergenceScore as DivergenceScore, PredictionScore as PredictionScore
+from ._selection import (
+    DivergenceScore as DivergenceScore,
+    ModelSelection as ModelSelection,
+    PredictionScore as PredictionScore,
+)
+from ._settings import TrainingSettings as TrainingSettings
 from ._spectrum_term import SpectrumTerm as SpectrumTerm
 from ._state_space import state_space_divergence as state_space_divergence
 from ._teacher_forcing import (

@@ -1,4 +1,4 @@
-"""Observation models: what is measured of a network's state, and which state a measurement speaks for."""
+"""Observation models: maps from a network's state to the measured variables, and estimates of the state."""
 
 import abc
 
@@ -13,35 +13,50 @@ from .._core.check_values import check_count
 
 
 class Observation(eqx.Module):
-    """From a state of M numbers to N that are measured, and back as far as that goes."""
+    """The base class of observation models: maps from a state of M units to N measured variables.
+
+    Its methods are the map itself, an estimate of the state from a measurement, and the units that a measurement
+    determines.
+    """
 
     @abc.abstractmethod
     def __call__(self, state: Float[Array, " m"]) -> Float[Array, " n"]:
-        """What is measured of a state."""
+        """The measurement of a state."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def estimate(self, observed: Float[Array, " n"]) -> Float[Array, " m"]:
-        """The state according to a measurement; anything where `determined` is False."""
+        """The state estimated from a measurement; arbitrary in units where `determined` is False."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def determined(self) -> Bool[Array, " m"]:
-        """Which units a measurement speaks for: those that teacher forcing may overwrite."""
+        """Which units a measurement determines: those that teacher forcing may overwrite."""
         raise NotImplementedError
 
     def start(self, observed: Float[Array, " n"]) -> Float[Array, " m"]:
-        """The state from which a run begins whose first measurement is known."""
+        """The initial state of a run, from its first measurement."""
         return self.estimate(observed)
 
 
 class IdentityObservation(Observation):
-    r"""The first N of M units are measured themselves; the others are hidden.
+    r"""An observation of the first N of M units; the others are hidden.
 
     $$x = (z_1 .. z_N), \qquad z_0 = (x_0, L x_0)$$
 
-    **Arguments:** `num_observed` N and `state_size` M. `L` (M - N, N), a guess of the hidden units, is trained and starts
-    as zero.
+    **Arguments:**
+
+    - `num_observed`: N, the measured units.
+    - `state_size`: M, all units.
+    - `dtype`: that of `L`. Default: JAX's default floating-point type.
+
+    **Fields:**
+
+    - `L` (M - N, N): a trained matrix, which estimates the hidden units of an initial state. It starts as zero.
+
+    **Raises:**
+
+    - `ValueError`: if `num_observed` is above `state_size`, or either is below 1.
 
     !!! example
 
@@ -77,12 +92,20 @@ class IdentityObservation(Observation):
 
 
 class LinearObservation(Observation):
-    r"""A trained matrix between the state and what is measured.
+    r"""An observation by a trained matrix.
 
     $$x = B z, \qquad \hat z = B^+ x$$
 
-    **Arguments:** `B` (N, M). A measurement determines the whole state where M <= N; where M > N its estimate is the
-    smallest state that would show it.
+    For M <= N a measurement determines the complete state. For M > N the estimate is the state of least norm that has
+    this measurement, and teacher forcing overwrites all units with it.
+
+    **Arguments:**
+
+    - `B` (N, M): the matrix. `LinearObservation.draw` draws a random one.
+
+    **Raises:**
+
+    - `ValueError`: if `B` is not a floating-point matrix.
 
     !!! example
 
@@ -108,7 +131,7 @@ class LinearObservation(Observation):
     @classmethod
     @checked
     def draw(cls, num_observed: int, state_size: int, dtype=None, *, key: PRNGKeyArray):
-        """`B` normal of variance 1 / M."""
+        """A random observation: the entries of `B` are normal with variance 1 / M."""
         num_observed = check_count("num_observed", num_observed, 1)
         state_size = check_count("state_size", state_size, 1)
         dtype = dtype or jnp.result_type(float)
@@ -125,13 +148,16 @@ class LinearObservation(Observation):
 
 
 class ObservedCell(RecurrentCell, TimedCell):
-    r"""A cell and what is measured of it: a model of a series. Itself a cell, with the state of the one it holds.
+    r"""A cell with an observation model: a model of a series. It is a cell itself, with the state of the cell it holds.
 
     $$z_{t+1} = F(u_t, z_t), \qquad x_t = G(z_t)$$
 
-    **Arguments:** `cell` F, whose state is one vector; `observation` G.
+    `output(state)` is the measurement of a state, `start(observed)` an initial state from a measurement.
 
-    `output(state)` is what is measured, `start(observed)` a state to begin from.
+    **Arguments:**
+
+    - `cell`: F, a cell whose state is one vector.
+    - `observation`: G, an `Observation`.
 
     !!! example
 

@@ -1,4 +1,4 @@
-"""The power-spectrum distance: do two series oscillate alike?"""
+"""The power-spectrum distance: the difference between the frequencies of two series."""
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,27 @@ def power_spectrum_distance(
 
     $$D_H = \frac{1}{N} \sum_{i \le N} \sqrt{1 - \sum_\omega \sqrt{F_i(\omega)\, G_i(\omega)}}$$
 
-    with F and G the squared Fourier amplitudes of the standardized series, smoothed by a Gaussian and normalized to sum 1.
+    where F and G are the squared Fourier amplitudes of the standardized series, smoothed with a Gaussian and
+    normalized to sum 1.
 
     **Arguments:**
 
-    - `true` (T, N), `generated` (S, N): sampled equally often; only shape matters, not scale.
-    - `length`: how many leading points of both to use; as many as the shorter one has by default. The distance depends
-        on it: compare only numbers of the same length and the same smoothing.
-    - `smoothing`: standard deviation of the Gaussian in frequency bins; the kernel is cut at four of them.
+    - `true` (T, N), `generated` (S, N): the two series, with the same sampling interval. The distance does not depend
+        on their scale.
+    - `length`: the number of leading points of both that are used. Default: the length of the shorter series. The
+        distance depends on it: compare only numbers of the same length and the same smoothing.
+    - `smoothing`: the standard deviation of the Gaussian, in frequency bins, 20 by default. The kernel ends at four
+        standard deviations.
 
-    **Returns:** a scalar from 0 (equal) to 1. NaN for a series that is not finite. A dimension that does not move has
-    no spectrum: its distance is 1, or 0 if it moves in neither.
+    **Returns:** a scalar from 0 (equal) to 1; NaN if a generated point is not finite. A dimension that is constant
+    has no spectrum: its distance is 1 if it is constant in one series, and 0 if it is constant in both.
+
+    **Raises:**
+
+    - `ValueError`: if the series differ in dimension, the true one is not finite, `length` exceeds the shorter
+        series, or `smoothing` is not positive or exceeds the length.
+
+    **Numerics:** N fast Fourier transforms of T points each.
 
     !!! example
 
@@ -63,18 +73,18 @@ def _distance(true, generated, smoothing):
 
     def spectrum(column):
         low, high = jnp.min(column), jnp.max(column)
-        # Between 0 and 1 before any square; exactly 0 where nothing moves.
+        # Between 0 and 1 before any square; exactly 0 where the column is constant.
         column = (column - low) / jnp.where(high == low, 1, high - low)
         column = jnp.where(high == low, 0 * column, column - jnp.mean(column))
         power = jnp.abs(jnp.fft.rfft(column)) ** 2
-        # Mirrored at both ends, so that nothing leaks out.
+        # Mirrored at both ends, so that the smoothing loses no power there.
         smooth = jnp.convolve(jnp.pad(power, radius, mode="symmetric"), kernel, mode="valid")
         total = jnp.sum(smooth)
         return jnp.where(total > 0, smooth / jnp.where(total > 0, total, 1), 0 * total)
 
     def hellinger(first, second):
         F, G = spectrum(first), spectrum(second)
-        # 1 - sum sqrt(F G), but exactly 0 for equal spectra; F and G sum to 1, or to 0 where nothing moves.
+        # 1 - sum sqrt(F G), but exactly 0 for equal spectra; F and G sum to 1, or to 0 for a constant column.
         distance = jnp.sqrt(jnp.sum((jnp.sqrt(F) - jnp.sqrt(G)) ** 2) / 2)
         return jnp.where(jnp.sum(F) * jnp.sum(G) == 0, jnp.sqrt(2.0) * distance, distance)
 

@@ -1,4 +1,4 @@
-"""The prediction error: how far forecasts of a given length are from what came."""
+"""The prediction error: the mean squared error of forecasts of a given length."""
 
 from typing import Any, Protocol
 
@@ -14,16 +14,16 @@ from ._series import check_series
 
 
 class ObservedSystem(Protocol):
-    """A cell that can start from an observation and shows what would be observed of a state."""
+    """The interface of a model that `prediction_error` accepts: a cell with the methods `start` and `output`."""
 
     def __call__(self, input: Any, state: Any, /) -> Any: ...
 
     def start(self, observed: Float[Array, " n"], /) -> Any:
-        """The state from which a forecast begins."""
+        """The initial state of a forecast."""
         ...
 
     def output(self, state: Any, /) -> Float[Array, " n"]:
-        """What is observed of a state."""
+        """The measurement of a state."""
         ...
 
 
@@ -34,21 +34,27 @@ def prediction_error(
     num_steps: int,
     inputs: PyTree = None,
 ) -> Float[Array, ""]:
-    r"""The mean squared error of forecasts n steps ahead, from every point of a series.
+    r"""The mean squared error of forecasts n steps ahead, started from every point of a series.
 
     $$PE(n) = \frac{1}{(T - n) N} \sum_{t \le T - n} |G(F^n(z(x_t))) - x_{t+n}|^2$$
 
     **Arguments:**
 
-    - `model`: F with its observation G and its way z from an observation to a state, e.g. a
-        `lejax.reconstruction.ObservedCell`.
-    - `series` (T, N): x; `num_steps` n.
-    - `inputs`: for a driven model, a pytree of arrays (T, ...); the t-th drives the step from $x_t$ on.
+    - `model`: a cell F with `output` G and `start` z, e.g. a `lejax.reconstruction.ObservedCell`.
+    - `series` (T, N): x.
+    - `num_steps`: n.
+    - `inputs`: for a driven model, a pytree of arrays (T, ...); the t-th input drives the step from $x_t$. Default:
+        none.
 
-    **Returns:** a scalar. A model that diverges gives inf or NaN.
+    **Returns:** a scalar; inf or NaN for a model that diverges.
 
-    **Numerics:** n steps of T - n states at once. In chaos errors grow like $e^{\lambda_1 n}$ until they saturate at
-    twice the variance: n should stay below a Lyapunov time.
+    **Raises:**
+
+    - `TypeError`: if `model` lacks one of the methods.
+    - `ValueError`: if the series has no more than `num_steps` points, or inputs differ from it in length.
+
+    **Numerics:** n steps of T - n states in one batch. In chaos errors grow like $e^{\lambda_1 n}$ until they
+    saturate at twice the variance, so n should stay below a Lyapunov time.
 
     !!! example
 
@@ -62,7 +68,8 @@ def prediction_error(
     """
     if not all(callable(getattr(model, name, None)) for name in ("__call__", "start", "output")):
         raise TypeError(
-            f"model must be a cell with start and output, such as a lejax.reconstruction.ObservedCell, got {type(model).__name__}."
+            "model must be a cell with start and output, such as a lejax.reconstruction.ObservedCell, got "
+            f"{type(model).__name__}."
         )
     series = check_series("series", series)
     num_steps = check_count("num_steps", num_steps, 1)
@@ -83,8 +90,8 @@ def _error(model, series, num_steps, inputs):
     count = series.shape[0] - num_steps
 
     def step(states, lag):
-        driven = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, lag, count), inputs)
-        return jax.vmap(model)(driven, states), None
+        current = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, lag, count), inputs)
+        return jax.vmap(model)(current, states), None
 
     starts = jax.vmap(model.start)(series[:count])
     states, _ = jax.lax.scan(step, starts, jnp.arange(num_steps))

@@ -1,4 +1,4 @@
-"""What every measure asks of the two series it compares."""
+"""Checks of the series that a measure compares."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -8,6 +8,7 @@ from .._core.check_values import find_nonfinite
 
 
 def check_series(name: str, series: Array) -> Float[Array, "t n"]:
+    """A series as an array of real floating-point numbers."""
     try:
         series = jnp.asarray(series)
     except (TypeError, ValueError) as error:
@@ -20,7 +21,7 @@ def check_series(name: str, series: Array) -> Float[Array, "t n"]:
 
 
 def check_pair(true: Array, generated: Array) -> tuple[Float[Array, "t n"], Float[Array, "s n"]]:
-    """Two series of as many dimensions, of which the true one is finite; the generated one may have diverged."""
+    """Two series of equal dimension and dtype. The true one must be finite; the generated one may have diverged."""
     true, generated = check_series("true", true), check_series("generated", generated)
     if true.shape[1] != generated.shape[1]:
         raise ValueError(

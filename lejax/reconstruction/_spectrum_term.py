@@ -1,4 +1,4 @@
-"""A term of the loss of reconstruction that asks for Lyapunov exponents."""
+"""A penalty on Lyapunov exponents for the loss of a reconstruction."""
 
 from collections.abc import Callable
 
@@ -15,24 +15,31 @@ from ._observation import ObservedCell
 
 
 class SpectrumTerm(eqx.Module):
-    r"""A function of the exponents of the network, averaged over short free runs from states of the data.
+    r"""A function of the Lyapunov exponents, averaged over short free runs from initial states of the batch.
 
     $$P = w\, f\left(\frac{1}{B} \sum_{b \le B} \lambda(z_b)\right)$$
 
     **Arguments:**
 
-    - `function`: f, from exponents (k,) to a scalar.
-    - `weight`: w.
-    - `num_exponents` k, all by default.
-    - `num_starts` B, sequences of the batch from the starts of which the network runs free; `num_steps` counted of
-        each run, after `transient` that are not. The states that a run passes are those a network would come to by
-        itself; gradients go back through all of them.
-    - `dt`: the duration of a step; exponents are per unit of it. Default: the model's own if it is a `TimedCell`, else 1,
-        as for `lyapunov_spectrum` and `spectrum_penalty`.
-    - `adjoint`: as for `lyapunov_spectrum`; a `WindowedAdjoint` where a run lasts several Lyapunov times.
+    - `function`: f, from the mean exponents (k,) to a scalar.
+    - `weight`: w, 1 by default.
+    - `num_exponents`: k. Default: all.
+    - `num_starts`: B, the number of sequences of a batch whose initial states start a free run, 4 by default.
+    - `num_steps`: the counted steps of a run, 100 by default. The states of a run are those that the network reaches
+        without forcing; gradients go back through all of them.
+    - `transient`: steps before them that do not count, 20 by default.
+    - `dt`: the duration of a step; exponents are per unit of time. Default: that of the model if it is a `TimedCell`,
+        else 1, as for `lyapunov_spectrum` and `spectrum_penalty`.
+    - `adjoint`: as for `lyapunov_spectrum`, a `CheckpointedAdjoint()` by default; use a `WindowedAdjoint` where a run
+        lasts several Lyapunov times.
 
-    **Numerics:** exponents of short runs, from a random frame that has had only the transient to turn: for sums of all
-    exponents no matter, for others leave a transient. `lejax.training.spectrum_penalty` is the same for one run.
+    **Raises:**
+
+    - `ValueError`: if a count is too small, `weight` is not finite, or `dt` is not positive and finite.
+
+    **Numerics:** exponents of short runs depend on the random initial frame, which aligns only during the transient.
+    The sum of all exponents does not depend on it; for other functions leave a transient.
+    `lejax.training.spectrum_penalty` is the same penalty for one run.
 
     !!! example
 
@@ -70,7 +77,7 @@ class SpectrumTerm(eqx.Module):
     def __call__(
         self, model: ObservedCell, starts: Float[Array, "b m"], inputs: PyTree = None
     ) -> Float[Array, ""]:
-        """The term for a batch of states and, for a driven model, the inputs (b, t, ...) that follow."""
+        """The penalty for the initial states of a batch and, for a driven model, its inputs (b, t, ...)."""
 
         def exponents(start, inputs):
             return lyapunov_spectrum(

@@ -1,4 +1,4 @@
-"""The state-space divergence: do two series visit the same places equally often?"""
+"""The state-space divergence: the difference between the distributions of the points of two series."""
 
 import jax
 import jax.numpy as jnp
@@ -27,30 +27,38 @@ def state_space_divergence(
     variance: float = 1.0,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    r"""The Kullback-Leibler divergence $D_{stsp}$ of where a generated series is from where the true one is.
+    r"""The Kullback-Leibler divergence $D_{stsp}$ of the points of a generated series from those of the true series.
 
     $$D = \sum_k p_k \log \frac{p_k}{q_k}, \qquad p_k = \frac{c_k + \epsilon}{T + \epsilon K}$$
 
-    up to 5 dimensions, with c the counts of the true series in K bins and q those of the generated one; beyond, of
-    mixtures with a Gaussian at every point,
+    up to 5 dimensions, where c counts the points of the true series in K bins, and q is p of the generated series. In
+    more dimensions it is the divergence between mixtures with a Gaussian at every point,
 
     $$D \approx \frac{1}{n} \sum_{i \le n} \log \frac{p(x_i)}{q(x_i)}, \qquad
       p(x) = \frac{1}{T} \sum_t \mathcal{N}(x; x_t, \sigma^2 1), \quad x_i \sim p.$$
 
     **Arguments:**
 
-    - `true` (T, N), `generated` (S, N): in the same units, best those in which the true one has variance 1.
-    - `num_bins`: bins a dimension, from the least true value less `margin` standard deviations to the largest and
-        as much more. Generated points outside, NaN among them, count for no bin but for S.
-    - `pseudocount`: $\epsilon$.
-    - `num_samples`, `variance`, `key`: n and $\sigma^2$ of the mixtures, and where the samples come from; `key` is
-        required for more than 5 dimensions and not used otherwise.
+    - `true` (T, N), `generated` (S, N): the two series, in the same units, best with the true one standardized.
+    - `num_bins`: bins in each dimension, 30 by default. They cover the range of the true series and a margin on both
+        sides. Generated points outside, including NaN, fall in no bin but count in S.
+    - `margin`: the margin of the bins, in standard deviations of the true series, 0.1 by default.
+    - `pseudocount`: $\epsilon$, 1e-5 by default.
+    - `num_samples`: n, the samples from the mixture, 1000 by default. Only for more than 5 dimensions.
+    - `variance`: $\sigma^2$, the variance of each Gaussian, 1 by default. Only for more than 5 dimensions.
+    - `key`: the random key of the samples, required for more than 5 dimensions and unused otherwise.
 
-    **Returns:** a scalar in nats. 0 for equal series; NaN for mixtures if a generated point is NaN; an infinite one counts like one far away.
+    **Returns:** a scalar in nats; 0 for equal series. For mixtures it is NaN if a generated point is NaN, and an
+    infinite point counts like one far away.
 
-    **Numerics:** `num_bins`^N bins, or n (T + S) N products. Limited by the length of the series: two consecutive
-    stretches of Lorenz-63 itself, sampled at dt = .01, differ by .49 (.17 to 1.5) at 10^4 points each and by .09 (.06 to .13)
-    at 5 10^4, medians and ranges of ten pairs (`benchmarks/reconstruction.py`).
+    **Raises:**
+
+    - `ValueError`: if the series differ in dimension, the true one is not finite, an argument is out of range, the
+        bins or samples exceed memory, or `key` is missing for more than 5 dimensions.
+
+    **Numerics:** `num_bins`^N bins, or n (T + S) N products. The length of the series limits the precision: two
+    consecutive stretches of Lorenz-63 itself, sampled at dt = 0.01, differ by 0.49 (0.17 to 1.5) with 10^4 points
+    each and by 0.09 (0.06 to 0.13) with 5 10^4, medians and ranges of ten pairs (`benchmarks/reconstruction.py`).
 
     !!! example
 
@@ -71,13 +79,13 @@ def state_space_divergence(
     check_not_negative("margin", margin)
     if true.shape[1] <= _MOST_BINNED_DIMENSIONS and num_bins ** true.shape[1] > _MOST_BINS:
         raise ValueError(
-            f"num_bins is {num_bins}, which makes {num_bins}^{true.shape[1]} bins, but there is memory for {_MOST_BINS:,}: "
-            "take fewer bins or dimensions."
+            f"num_bins is {num_bins}, which makes {num_bins}^{true.shape[1]} bins, but there is memory for "
+            f"{_MOST_BINS:,}: take fewer bins or dimensions."
         )
     if true.shape[1] > _MOST_BINNED_DIMENSIONS and num_samples * true.shape[1] > _MOST_BINS:
         raise ValueError(
-            f"num_samples is {num_samples}, which makes {num_samples} x {true.shape[1]} numbers, but there is memory for "
-            f"{_MOST_BINS:,}: a thousand samples are usual."
+            f"num_samples is {num_samples}, which makes {num_samples} x {true.shape[1]} numbers, but there is memory "
+            f"for {_MOST_BINS:,}: a thousand samples are usual."
         )
     if true.shape[1] <= _MOST_BINNED_DIMENSIONS:
         return _binned(true, generated, num_bins, margin, pseudocount)
@@ -92,15 +100,15 @@ def state_space_divergence(
 def _binned(true, generated, num_bins, margin, pseudocount):
     spread = margin * jnp.std(true, axis=0)
     low, high = jnp.min(true, axis=0) - spread, jnp.max(true, axis=0) + spread
-    # A dimension in which nothing moves still has bins, of any width.
+    # A constant dimension still needs bins, of any width.
     width = jnp.where(high > low, (high - low) / num_bins, 1)
     total = num_bins ** true.shape[1]
-    places = num_bins ** np.arange(true.shape[1], dtype=np.int32)
+    strides = num_bins ** np.arange(true.shape[1], dtype=np.int32)
 
     def probabilities(series):
         index = jnp.floor((series - low[None]) / width[None])
         inside = jnp.all((index >= 0) & (index < num_bins), axis=1)  # False for NaN
-        index = jnp.where(inside[:, None], index, 0).astype(jnp.int32) @ places
+        index = jnp.where(inside[:, None], index, 0).astype(jnp.int32) @ strides
         counts = jnp.zeros(total, series.dtype).at[index].add(inside.astype(series.dtype))
         return (counts + pseudocount) / (series.shape[0] + pseudocount * total)
 
@@ -109,9 +117,9 @@ def _binned(true, generated, num_bins, margin, pseudocount):
 
 
 def _mixtures(key, true, generated, num_samples, variance):
-    key_which, key_where = jr.split(key)
-    chosen = jr.randint(key_which, (num_samples,), 0, true.shape[0])
-    noise = jr.normal(key_where, (num_samples, true.shape[1]), true.dtype)
+    key_center, key_noise = jr.split(key)
+    chosen = jr.randint(key_center, (num_samples,), 0, true.shape[0])
+    noise = jr.normal(key_noise, (num_samples, true.shape[1]), true.dtype)
     samples = true[chosen] + jnp.sqrt(jnp.asarray(variance, true.dtype)) * noise
 
     def log_density(sample, centers):

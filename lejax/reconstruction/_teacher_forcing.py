@@ -1,10 +1,10 @@
-r"""Teacher forcing: while a network is trained, its state is pulled to the data.
+r"""Teacher forcing: during training the state of a network is pulled towards the data.
 
-Of a predicted state $z_t = F(\tilde z_{t-1})$ and an estimate $\hat z_t$ of it from the data, the next step starts at
+From a predicted state $z_t = F(\tilde z_{t-1})$ and its estimate $\hat z_t$ from the data, the next step starts at
 
 $$\tilde z_t = (1 - \alpha_t)\, z_t + \alpha_t\, \hat z_t$$
 
-in the units that the data determine. The loss is that of the prediction $z_t$, before it is pulled.
+in the units that the data determine, and at $z_t$ in the others. The loss is that of the prediction $z_t$.
 """
 
 import abc
@@ -22,11 +22,14 @@ from ._observation import ObservedCell
 
 
 class TeacherForcing(eqx.Module):
-    """How strongly the state is pulled at each step of a sequence, and how that changes during training."""
+    """The base class of teacher forcing: its strength at each step of a sequence, and how it changes during training.
+
+    `reconstruct` calls `check` once, starts from `initial()`, and calls `adapt` and `strengths` in each update.
+    """
 
     @abc.abstractmethod
     def initial(self) -> float:
-        """The strength with which training begins."""
+        """The initial strength."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -35,7 +38,7 @@ class TeacherForcing(eqx.Module):
         raise NotImplementedError
 
     def check(self, model: ObservedCell) -> None:
-        """Raise if a model cannot be forced in this way."""
+        """Raise a `ValueError` if a model cannot be forced in this way."""
 
     def adapt(
         self,
@@ -45,17 +48,23 @@ class TeacherForcing(eqx.Module):
         estimates: Float[Array, "b t m"],
         inputs: PyTree,
     ) -> Float[Array, ""]:
-        """The strength for update `number`, whose batch has these estimated states and inputs."""
+        """The strength in update `number`, from the estimated states and the inputs of its batch. Default: `alpha`."""
         return alpha
 
 
 class SparseTeacherForcing(TeacherForcing):
-    r"""Now and then the data overwrite what they determine: $\alpha_t = 1$ at every n-th step and 0 between.
+    r"""The data overwrite the state in regular intervals: $\alpha_t = 1$ at every n-th step and 0 otherwise.
 
-    Called identity teacher forcing where the first units are measured. No gradient passes an overwritten unit, so
-    that in chaos `every` should be about the Lyapunov time or less.
+    With an `IdentityObservation` this is identity teacher forcing. No gradient passes an overwritten unit, so in
+    chaos `every` should be about the Lyapunov time or less.
 
-    **Arguments:** `every` n; 1 makes the loss that of the prediction of one step.
+    **Arguments:**
+
+    - `every`: n, 16 by default; 1 gives the loss of one-step predictions.
+
+    **Raises:**
+
+    - `ValueError`: if `every` is below 1.
 
     !!! example
 
@@ -81,11 +90,17 @@ class SparseTeacherForcing(TeacherForcing):
 
 
 class GeneralizedTeacherForcing(TeacherForcing):
-    r"""At every step the same mixture of prediction and data.
+    r"""The same weighted mean of prediction and data at every step.
 
     The Jacobian of a forced step is $(1 - \alpha) J$: gradients stay bounded for $\alpha \ge 1 - 1/\sigma_{max}(J)$.
 
-    **Arguments:** `alpha`, from 0 (the network runs free) to 1 (the loss is that of the prediction of one step).
+    **Arguments:**
+
+    - `alpha`: the strength, from 0 (a free run) to 1 (the loss of one-step predictions).
+
+    **Raises:**
+
+    - `ValueError`: if `alpha` is outside 0 .. 1.
 
     !!! example
 
@@ -96,7 +111,7 @@ class GeneralizedTeacherForcing(TeacherForcing):
     Doya, IEEE ISCAS (1992); Hess, Monfared, Brenner & Durstewitz, ICML (2023).
     """
 
-    alpha: float = eqx.field(static=True, converter=lambda alpha: _check_share("alpha", alpha))
+    alpha: float = eqx.field(static=True, converter=lambda alpha: _check_fraction("alpha", alpha))
 
     def initial(self) -> float:
         return self.alpha
@@ -105,19 +120,27 @@ class GeneralizedTeacherForcing(TeacherForcing):
         return jnp.full((num_steps,), alpha)
 
     def adapt(self, alpha, number, model, estimates, inputs):
-        return jnp.full_like(alpha, self.alpha)  # whatever an earlier training ended with
+        return jnp.full_like(alpha, self.alpha)  # also after a training that used another forcing
 
 
 class AdaptiveTeacherForcing(TeacherForcing):
-    r"""Generalized teacher forcing, no stronger than the Jacobians of the network ask for.
+    r"""Generalized teacher forcing with the smallest strength that keeps the gradients bounded.
 
     $$\alpha^* = \max(0, 1 - 1/\kappa), \qquad
       \kappa = \max_{batch} \exp \langle \log \sigma_{max}(J(\hat z_t)) \rangle_t$$
 
-    Every n updates $\alpha$ becomes $\alpha^*$ if that is more, and $\gamma \alpha + (1 - \gamma) \alpha^*$ otherwise.
+    Every n updates $\alpha$ becomes $\alpha^*$ if $\alpha^* > \alpha$, and $\gamma \alpha + (1 - \gamma) \alpha^*$
+    otherwise. The data must determine all units of the model.
 
-    **Arguments:** `update_every` n, `decay` $\gamma$, and `start`, the first $\alpha$. For models all of whose units are
-    determined by the data.
+    **Arguments:**
+
+    - `update_every`: n, 5 by default.
+    - `decay`: $\gamma$, 0.999 by default.
+    - `start`: the initial $\alpha$, 1 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `update_every` is below 1, or `decay` or `start` is outside 0 .. 1.
 
     !!! example
 
@@ -132,10 +155,10 @@ class AdaptiveTeacherForcing(TeacherForcing):
         static=True, converter=lambda every: check_count("update_every", every, 1), default=5
     )
     decay: float = eqx.field(
-        static=True, converter=lambda decay: _check_share("decay", decay), default=0.999
+        static=True, converter=lambda decay: _check_fraction("decay", decay), default=0.999
     )
     start: float = eqx.field(
-        static=True, converter=lambda alpha: _check_share("start", alpha), default=1.0
+        static=True, converter=lambda alpha: _check_fraction("start", alpha), default=1.0
     )
 
     def initial(self) -> float:
@@ -149,7 +172,7 @@ class AdaptiveTeacherForcing(TeacherForcing):
         if not bool(jnp.all(determined)):
             raise ValueError(
                 f"adaptive teacher forcing needs data that determine all {determined.shape[-1]} units of the network, "
-                f"but they determine only {int(jnp.sum(determined))}; use generalized or sparse teacher forcing."
+                f"but these determine only {int(jnp.sum(determined))}; use generalized or sparse teacher forcing."
             )
 
     def adapt(self, alpha, number, model, estimates, inputs):
@@ -173,13 +196,27 @@ def forced_states(
     strengths: Float[Array, " t"],
     inputs: PyTree = None,
 ) -> Float[Array, "t m"]:
-    r"""The predictions $z_1 .. z_T$ of a network that is pulled to the data after each of them.
+    r"""The predictions of a network with teacher forcing.
 
-    **Arguments:** `model`; `start` $\tilde z_0$; `estimates` $\hat z_1 .. \hat z_T$ (t, m) and `strengths`
-    $\alpha_1 .. \alpha_T$ (t,), which have no effect on units that the data do not determine; `inputs`, a pytree of arrays
-    (t, ...) of which the first drives the first step.
+    $$z_t = F(u_t, \tilde z_{t-1}), \qquad \tilde z_t = (1 - \alpha_t)\, z_t + \alpha_t\, \hat z_t$$
 
-    **Returns:** (t, m), each as it was before it was pulled.
+    in the units that the data determine, and $\tilde z_t = z_t$ in the others.
+
+    **Arguments:**
+
+    - `model`: an `ObservedCell` F with m units.
+    - `start` (m,): the initial state $\tilde z_0$.
+    - `estimates` (t, m): the states $\hat z_1 .. \hat z_T$ according to the data.
+    - `strengths` (t,): $\alpha_1 .. \alpha_T$.
+    - `inputs`: a pytree of arrays (t, ...); the first input drives the first step. Default: none, for an autonomous
+        model.
+
+    **Returns:** the predictions $z_1 .. z_T$, (t, m).
+
+    **Raises:**
+
+    - `ValueError`: if shapes do not fit the model or each other.
+    - `TypeError`: if `start`, `estimates` and `strengths` differ in dtype.
 
     !!! example
 
@@ -188,7 +225,7 @@ def forced_states(
         >>> model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(5, 5))
         >>> data = jnp.ones((10, 5))
         >>> states = lejax.reconstruction.forced_states(model, data[0], data, jnp.ones(10))
-        >>> bool(jnp.allclose(states, cell(None, data[0])))  # forced all the way: always the same step
+        >>> bool(jnp.allclose(states, cell(None, data[0])))  # completely forced: the same step each time
         True
     """
     determined = model.observation.determined()
@@ -202,25 +239,26 @@ def forced_states(
     shapes = jnp.shape(start), jnp.shape(estimates), jnp.shape(strengths)
     if shapes != ((size,), (*length, size), length):
         raise ValueError(
-            f"the model has {size} units, so start must be ({size},), estimates (t, {size}) and strengths (t,), got {shapes[0]}, "
-            f"{shapes[1]} and {shapes[2]}."
+            f"the model has {size} units, so start must be ({size},), estimates (t, {size}) and strengths (t,), got "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}."
         )
 
     dtypes = {str(jnp.result_type(x)) for x in (start, estimates, strengths)}
     if len(dtypes) > 1:
         raise TypeError(
-            f"start, estimates and strengths must be of one dtype, got {', '.join(sorted(dtypes))}: cast them to that of the model."
+            f"start, estimates and strengths must be of one dtype, got {', '.join(sorted(dtypes))}: cast them to that "
+            "of the model."
         )
 
-    def step(state, now):
-        estimate, strength, input = now
+    def step(state, data):
+        estimate, strength, input = data
         predicted = model(input, state)
-        share = jnp.where(determined, strength, 0).astype(predicted.dtype)
-        return (1 - share) * predicted + share * estimate, predicted
+        alpha = jnp.where(determined, strength, 0).astype(predicted.dtype)
+        return (1 - alpha) * predicted + alpha * estimate, predicted
 
-    # Two steps at a time: the loop itself costs as much as the step of a small network.
+    # Two steps an iteration: the overhead of the loop is as large as the step of a small network.
     return jax.lax.scan(step, start, (estimates, strengths, inputs), unroll=2)[1]
 
 
-def _check_share(name: str, value: float) -> float:
+def _check_fraction(name: str, value: float) -> float:
     return float(check_fraction(name, check_number(name, value)))
