@@ -37,8 +37,8 @@ def saddles_between_neighbors(cell, readout, found, input):
     saddle joins along its unstable direction."""
     stability, points = found.stability, np.asarray(found.points)
     fixed = ~np.asarray(found.is_slow)
-    stable = points[fixed & (stability.index == 0)]
-    saddles = np.flatnonzero(fixed & (stability.index == 1))
+    stable = points[fixed & (stability.num_unstable == 0)]
+    saddles = np.flatnonzero(fixed & (stability.num_unstable == 1))
     if not len(saddles) or not len(stable):
         return len(stable), len(saddles), set()
     direction = np.real(stability.directions[saddles, :, 0])
@@ -123,8 +123,8 @@ def flip_flop(toy):
     times = [search()[1] for _ in range(1 if toy else 5)]
     seconds = float(np.median(times))
     stable, saddles, pairs = saddles_between_neighbors(cell, readout, found, input)
-    index = found.stability.index
-    targets = np.asarray(found.points)[index <= 1]
+    num_unstable = found.stability.num_unstable
+    targets = np.asarray(found.points)[num_unstable <= 1]
     with_slow = None
     if not toy:
         begin = time.perf_counter()
@@ -152,7 +152,7 @@ def flip_flop(toy):
         "training_loss": loss,
         "guesses": count,
         "fixed_points": len(found.q),
-        "by_index": np.bincount(index).tolist(),
+        "by_index": np.bincount(num_unstable).tolist(),
         "stable": stable,
         "index_1_saddles": saddles,
         "pairs_of_stable_points_joined_by_saddles": len(pairs),
@@ -181,7 +181,7 @@ def covariant_cost(toy):
 
     def covariant(every):
         reducer = lejax.VectorStatistics()
-        statistics = lejax.covariant_statistics(cell, state, reducer=reducer, every=every, **run)
+        statistics = lejax.covariant_statistics(cell, state, reducer=reducer, qr_interval=every, **run)
         return statistics.mean_log_growth
 
     every = lejax.SequentialQR(every=1)

@@ -12,11 +12,11 @@ from scipy.linalg import expm
 
 import lejax
 from lejax.orbits import (
+    NewtonSearch,
     SpeedMinimization,
     find_fixed_points,
     linear_stability,
     refine_fixed_point,
-    search_fixed_points,
 )
 from lejax.systems import Flow, Henon, Logistic, Lorenz63
 
@@ -60,7 +60,7 @@ def test_lorenz_analytic():
         field = jax.jacfwd(lambda x: flow.vector_field(None, x))(jnp.asarray(x))
         np.testing.assert_allclose(found.jacobians[row], expm(0.01 * field), atol=1e-9)
     stability = found.stability
-    assert list(stability.index[order]) == [2, 2, 1]
+    assert list(stability.num_unstable[order]) == [2, 2, 1]
     # The unstable spiral of C+-: 0.09396 +- 10.1945 i.
     np.testing.assert_allclose(stability.time_constants[order[0], 0], -1 / 0.09395562, rtol=1e-6)
     np.testing.assert_allclose(stability.periods[order[0], 0], 2 * np.pi / 10.194505, rtol=1e-6)
@@ -85,7 +85,7 @@ def test_implicit_gradients():
     input = jnp.array([0.5, -1.0])
 
     def component(cell, input, start=jnp.zeros(4)):
-        found = search_fixed_points(cell, start[None], input)
+        found = find_fixed_points(cell, start[None], input, size=1)
         return found.points[0, 1]
 
     gradient = eqx.filter_grad(component)(cell, input)
@@ -103,7 +103,7 @@ def test_implicit_gradients():
 def test_gradient_next_to_a_guess_that_fails():
     # At x = 0.3 the Newton step is infinite.
     def fixed(r):
-        found = search_fixed_points(Logistic(r), jnp.array([0.3, 0.6]))
+        found = find_fixed_points(Logistic(r), jnp.array([0.3, 0.6]), size=2)
         return found.points[0]
 
     np.testing.assert_allclose(fixed(2.5), 0.6, rtol=1e-14)
@@ -145,7 +145,9 @@ def test_duplicates_are_relative_to_the_scale():
                 return scale * jnp.sin(2 * state / scale)
 
         found = find_fixed_points(
-            Scaled(), scale * jnp.linspace(-2, 2, 21)[:, None], tol_q=1e-18 * scale**2
+            Scaled(),
+            scale * jnp.linspace(-2, 2, 21)[:, None],
+            search=NewtonSearch(tol_q=1e-18 * scale**2),
         )
         assert len(found.q) == 3
         assert int(found.count.sum()) == 21
@@ -181,7 +183,7 @@ def test_kinds():
         "unstable spiral",
         "non-hyperbolic",
     ]
-    assert list(stability.index) == [0, 0, 1, 2, 2, 0]
+    assert list(stability.num_unstable) == [0, 0, 1, 2, 2, 0]
     assert list(stability.is_hyperbolic) == [True] * 5 + [False]
     np.testing.assert_allclose(stability.periods[1], 2 * np.pi * 0.1 / 0.3)
     np.testing.assert_allclose(stability.time_constants[0], -0.1 / np.log([0.9, 0.5]))
@@ -198,9 +200,8 @@ def test_float32_and_vmap():
     assert low.points.dtype == jnp.float32
     np.testing.assert_allclose(low.points, [[0.6313544, 0.1894063]], rtol=1e-6)
     values = jnp.array([1.2, 1.3, 1.4])
-    batch = jax.jit(
-        jax.vmap(lambda a: search_fixed_points(Henon(a), jnp.array([[0.6, 0.2], [-1.0, 0.0]])))
-    )(values)
+    guesses = jnp.array([[0.6, 0.2], [-1.0, 0.0]])
+    batch = jax.jit(jax.vmap(lambda a: find_fixed_points(Henon(a), guesses, size=2)))(values)
     x = (-0.7 + np.sqrt(0.49 + 4 * values)) / (2 * values)
     np.testing.assert_allclose(batch.points[:, 0, 0], x, rtol=1e-12)
 
@@ -209,7 +210,7 @@ def test_slow_points_are_minima_of_the_speed():
     # After 3 steps L-BFGS is nowhere: such a point is not reported, however slow.
     field = lambda _, x: 1e-3 * (1 + x**2)
     guesses = jnp.linspace(-2.0, 2.0, 5)[:, None]
-    run = {"tol_q": 1e-20, "outlier_distance_scale": 100.0}
+    run = {"search": NewtonSearch(tol_q=1e-20), "outlier_distance_scale": 100.0}
     found = find_fixed_points(
         Flow(field, dt=0.1), guesses, fallback=SpeedMinimization(max_iters=200), **run
     )
@@ -288,7 +289,7 @@ def test_timed_cells_are_judged_by_their_rates():
 def test_polishing_takes_no_step_for_the_worse():
     # Once around: the map is cut at 1, where Newton's method sees no jump.
     cut = lambda _, x: (2 * x + 0.25) % 1.0
-    found = search_fixed_points(cut, jnp.array([0.6, 0.9]), wrap=1.0)
+    found = find_fixed_points(cut, jnp.array([0.6, 0.9]), size=2, wrap=1.0)
     assert float(found.q[0]) < 1e-20
     np.testing.assert_allclose(found.points[0], 0.75, rtol=1e-12)
     nearly = jnp.array(1 - 1e-3)
@@ -318,7 +319,7 @@ def test_neutral_is_a_rate():
     for dt in (1e-1, 1e-3):
         found = find_fixed_points(Flow(lambda _, x: matrix @ x, dt), jnp.full((1, 3), 0.2))
         assert found.stability.kind == ["saddle"]
-        assert list(found.stability.index) == [1]
+        assert list(found.stability.num_unstable) == [1]
         np.testing.assert_allclose(found.stability.rates, [[2e-4, -3e-4, -0.5]], rtol=1e-6)
     # In float32 such a rate is below the resolution of one step.
     low = jnp.exp(jnp.asarray(jnp.diag(matrix) * 1e-3, jnp.float32))
@@ -330,9 +331,9 @@ def test_neutral_is_a_rate():
 
 def test_the_tolerance_decides_the_index():
     matrix = jnp.diag(jnp.array([1.0002, 0.5]))[None]
-    assert list(linear_stability(matrix).index) == [1]
+    assert list(linear_stability(matrix).num_unstable) == [1]
     wide = linear_stability(matrix, tolerance=1e-3)
-    assert (list(wide.index), list(wide.is_hyperbolic)) == ([0], [False])
+    assert (list(wide.num_unstable), list(wide.is_hyperbolic)) == ([0], [False])
 
 
 @pytest.mark.parametrize(
@@ -354,11 +355,13 @@ def test_stability_of_traced_jacobians_is_refused(transformed):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tol_q": np.nan}, "tol_q must be positive and finite, got nan"),
-        ({"tol_q": "small"}, "tol_q must be a number, got 'small'"),
-        ({"tol_unique": -1.0}, "tol_unique must be positive"),
+        ({"search": lambda: NewtonSearch(tol_q=np.nan)}, "tol_q must be positive and finite, got nan"),
+        ({"search": lambda: NewtonSearch(tol_q="small")}, "tol_q must be a number, got 'small'"),
+        ({"search": lambda: NewtonSearch(tol_unique=-1.0)}, "tol_unique must be positive"),
+        ({"search": lambda: NewtonSearch(max_iters=0)}, "max_iters must be an integer of at least 1"),
+        ({"size": 0}, "size must be an integer of at least 1, got 0"),
+        ({"size": 2, "max_num_unique": 3}, r"size \(2\) takes the place of max_num_unique \(3\)"),
         ({"outlier_distance_scale": np.inf}, "outlier_distance_scale must be positive"),
-        ({"max_iters": 0}, "max_iters must be an integer of at least 1"),
         ({"wrap": -1.0}, "wrap must be positive"),
         ({"wrap": (1.0, 2.0)}, "wrap must be one number, or numbers in the structure"),
         ({"wrap": "one"}, "wrap must hold numbers"),
@@ -366,6 +369,7 @@ def test_stability_of_traced_jacobians_is_refused(transformed):
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
+        settings = {name: value() if callable(value) else value for name, value in settings.items()}
         find_fixed_points(Henon(), jnp.ones((2, 2)), **settings)
 
 
@@ -392,7 +396,7 @@ def test_bad_input():
         find_fixed_points(Logistic(3.0), jnp.array(0.5))
     with pytest.raises(ValueError, match="guesses must hold at least one state, got none"):
         find_fixed_points(Henon(), jnp.zeros((0, 2)))
-    with pytest.raises(TypeError, match="cannot be traced"):
+    with pytest.raises(TypeError, match="cannot be traced: give size, the number of rows"):
         jax.jit(lambda x: find_fixed_points(Henon(), x).points)(jnp.ones((2, 2)))
     with pytest.raises(TypeError, match="fallback must be a SpeedMinimization, got True"):
         find_fixed_points(Henon(), jnp.ones((2, 2)), fallback=True)

@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import lejax
-from lejax.orbits import find_periodic_orbits, floquet_multipliers, search_periodic_orbits
+from lejax.orbits import NewtonSearch, find_periodic_orbits, floquet_multipliers
 from lejax.systems import Flow, Henon, Logistic, Lorenz63, VanDerPol
 
 
@@ -90,7 +90,8 @@ def test_van_der_pol_period_and_multiplier(cycle):
 def test_implicit_gradient_of_the_period():
     def period(mu):
         flow = Flow(VanDerPol(mu), dt=0.1)
-        found = search_periodic_orbits(flow, jnp.array([[2.0, 0.0]]), period=6.6, num_segments=2)
+        guess = jnp.array([[2.0, 0.0]])
+        found = find_periodic_orbits(flow, guess, period=6.6, num_segments=2, size=1)
         return found.period[0]
 
     difference = (period(1 + 1e-5) - period(1 - 1e-5)) / 2e-5
@@ -99,7 +100,7 @@ def test_implicit_gradient_of_the_period():
 
 def test_implicit_gradient_of_a_multiplier():
     def multiplier(r):
-        found = search_periodic_orbits(Logistic(r), jnp.array([0.5]), period=2)
+        found = find_periodic_orbits(Logistic(r), jnp.array([0.5]), period=2, size=1)
         return floquet_multipliers(Logistic(r), found.points[0, 0], period=2)[0].real
 
     np.testing.assert_allclose(jax.grad(multiplier)(3.2), 2 - 2 * 3.2, rtol=1e-10)
@@ -224,7 +225,7 @@ class Doubling(eqx.Module):
 
 def test_orbits_on_a_circle_are_given_as_the_map_gives_them():
     # From each of many guesses by itself: Newton's method may end a turn away.
-    search = lambda x: search_periodic_orbits(Doubling(), x[None], period=4, wrap=1.0)
+    search = lambda x: find_periodic_orbits(Doubling(), x[None], period=4, size=1, wrap=1.0)
     found = jax.jit(jax.vmap(search))(jnp.linspace(0.003, 0.997, 60))
     points = np.asarray(found.points)[np.asarray(found.found)]
     assert len(points) > 30
@@ -257,7 +258,9 @@ def test_bad_input():
     with pytest.raises(TypeError, match="needs states of float32 or float64, got float16"):
         floquet_multipliers(Henon(), low[0], period=2)
     with pytest.raises(ValueError, match="tol_q must be positive and finite, got nan"):
-        find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, tol_q=np.nan)
+        NewtonSearch(tol_q=np.nan)
+    with pytest.raises(TypeError, match="search must be a NewtonSearch, got 50"):
+        find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, search=50)
     with pytest.raises(ValueError, match="num_segments is for a Flow"):
         find_periodic_orbits(Henon(), jnp.ones((1, 2)), period=2, num_segments=4)
     with pytest.raises(TypeError, match="period must be an integer"):
@@ -270,8 +273,8 @@ def test_bad_input():
     with pytest.raises(TypeError, match="period must be a number, got None"):
         find_periodic_orbits(flow, jnp.ones((1, 2)), period=None)
     with pytest.raises(TypeError, match="neither can be traced"):
-        jax.jit(lambda t: search_periodic_orbits(flow, jnp.ones((1, 2)), period=t).q)(6.6)
+        jax.jit(lambda t: find_periodic_orbits(flow, jnp.ones((1, 2)), period=t, size=1).q)(6.6)
     with pytest.raises(ValueError, match="num_steps is for a Flow"):
         floquet_multipliers(Henon(), jnp.ones(2), period=2, num_steps=3)
-    with pytest.raises(TypeError, match="cannot be traced"):
+    with pytest.raises(TypeError, match="cannot be traced: give size, the number of rows"):
         jax.jit(lambda x: find_periodic_orbits(Henon(), x, period=2).q)(jnp.ones((1, 2)))

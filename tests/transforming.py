@@ -9,7 +9,7 @@ from verbs import numbers
 
 
 # JAX's check of how values vary over a mesh refuses the implicit root of varying and unvarying numbers in a branch; the values are right.
-UNCHECKED = ("orbits.search_fixed_points",)
+UNCHECKED = ("orbits.find_fixed_points",)
 
 
 def pair(x):

@@ -1,4 +1,4 @@
-"""What a cell leaves fixed or repeats: fixed and slow points, periodic orbits, their stability and continuation."""
+"""Fixed and slow points, periodic orbits, their stability, their continuation and bifurcations."""
 
 from ._bifurcations import Bifurcation as Bifurcation
 from ._continuation import Branch as Branch, continue_orbit as continue_orbit
@@ -8,14 +8,13 @@ from ._fixed_points import (
     SpeedMinimization as SpeedMinimization,
     find_fixed_points as find_fixed_points,
     refine_fixed_point as refine_fixed_point,
-    search_fixed_points as search_fixed_points,
 )
 from ._periodic_orbits import (
     PeriodicOrbits as PeriodicOrbits,
     find_periodic_orbits as find_periodic_orbits,
     floquet_multipliers as floquet_multipliers,
-    search_periodic_orbits as search_periodic_orbits,
 )
+from ._search import NewtonSearch as NewtonSearch
 from ._stability import Stability as Stability, linear_stability as linear_stability
 
 

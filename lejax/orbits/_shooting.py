@@ -1,4 +1,4 @@
-"""Periodic orbits as roots: multiple shooting for maps, and for flows with an unknown period."""
+"""Multiple shooting: periodic orbits of maps and flows as roots."""
 
 import abc
 import math
@@ -16,15 +16,18 @@ from ..systems import Flow
 from ._velocity import Velocity, shortest, turns
 
 
-FINE = 840  # a multiple of it are the points on a flow's path: of 2 to 8 turns each begins at one
+PATH_DIVISOR = (
+    840  # divides the number of points on a flow's path: each of 2 to 8 turns begins at a point
+)
 
 
 class Shooting(eqx.Module):
-    """A periodic orbit as the root of a function of one vector y: m points, and the period of a flow behind them.
+    """A periodic orbit as the root of a function of one vector y: m points, followed by the period of a flow.
 
     **Fields:**
 
-    - `wrap` (d,): The lengths of the circles on which the state lies.
+    - `num_segments`: m, the number of points.
+    - `wrap` (d,): the length of the circle on which each number of the state lies, or `None`.
     """
 
     num_segments: eqx.AbstractVar[int]
@@ -34,31 +37,33 @@ class Shooting(eqx.Module):
     def residual(
         self, cell: Cell, input: PyTree, state: PyTree, y: Array, reference: Array
     ) -> Array:
-        """Zero on a periodic orbit; `reference`, a y near by, fixes the phase of a flow's."""
+        """The equations, zero on a periodic orbit; `reference`, a y near by, fixes the phase of a flow's orbit."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def guess(self, cell: Cell, input: PyTree, state: PyTree) -> Array:
-        """y from one point."""
+        """The y that starts from one point, `state`."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def period(self, y: Array) -> Array:
+        """The period, in steps for a map, in time for a flow."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def segment(self, cell: Cell, y: Array) -> tuple[Cell, int]:
-        """The cell and the number of its steps that lead from one point to the next."""
+        """A cell, and the number of its steps from one point to the next."""
         raise NotImplementedError
 
     def points(self, state: PyTree, y: Array) -> Float[Array, "m d"]:
+        """The m points of the orbit, each raveled."""
         size = size_of(state)
         return y[: self.num_segments * size].reshape(self.num_segments, size)
 
-    def follow(self, cell, input, state, y) -> Float[Array, "m d"]:
+    def segment_ends(self, cell, input, state, y) -> Float[Array, "m d"]:
         """The end of the segment that starts at each point."""
-        moving, steps = self.segment(cell, y)
-        push = make_push(moving, state)
+        segment_cell, steps = self.segment(cell, y)
+        push = make_push(segment_cell, state)
 
         def run(point):
             return jax.lax.fori_loop(0, steps, lambda _, x: push.step(input, x), point)
@@ -67,24 +72,26 @@ class Shooting(eqx.Module):
 
     @abc.abstractmethod
     def path(self, cell: Cell, input: PyTree, state: PyTree, y: Array) -> Float[Array, "n d"]:
-        """One turn from the first point on: all points of a map's orbit, many of a flow's."""
+        """One turn from the first point on: all points of a map's orbit, many points of a flow's."""
         raise NotImplementedError
 
     def in_chart(self, cell, input, state, y) -> Array:
-        """y, where a map's own cut decides between points that are the same on a circle."""
+        """y, with coordinates on a circle between the same cuts as those of the map."""
         if self.wrap is None:
             return y
         points = self.points(state, y)
-        ahead = turns(self.follow(cell, input, state, y) - jnp.roll(points, -1, axis=0), self.wrap)
+        ahead = turns(
+            self.segment_ends(cell, input, state, y) - jnp.roll(points, -1, axis=0), self.wrap
+        )
         points = points + jnp.roll(ahead, 1, axis=0)
         return jnp.concatenate([points.ravel(), y[points.size :]])
 
     def monodromy(self, cell, input, state, y) -> Float[Array, "d d"]:
         """The product of the Jacobians along one turn."""
-        moving, steps = self.segment(cell, y)
-        push = make_push(moving, state)
+        segment_cell, steps = self.segment(cell, y)
+        push = make_push(segment_cell, state)
 
-        def along(frame, point):
+        def push_along(frame, point):
             def step(carry, _):
                 return push(input, *carry), None
 
@@ -93,7 +100,7 @@ class Shooting(eqx.Module):
 
         points = self.points(state, y)
         identity = jnp.diag(jnp.zeros_like(points[0]) + 1)  # varies over a mesh as the points do
-        return jax.lax.scan(along, identity, points)[0]
+        return jax.lax.scan(push_along, identity, points)[0]
 
 
 class MapShooting(Shooting):
@@ -101,7 +108,9 @@ class MapShooting(Shooting):
 
     **Fields:**
 
-    - `dt`: How long a step lasts: gaps are per unit of time.
+    - `num_segments`: the period, in steps.
+    - `wrap` (d,): as in `Shooting`.
+    - `dt`: the duration of a step; residuals are gaps per unit of time.
     """
 
     num_segments: int = eqx.field(static=True)
@@ -111,7 +120,7 @@ class MapShooting(Shooting):
     def residual(self, cell, input, state, y, reference):
         if self.num_segments == 1:
             return Velocity(cell, input, state, self.dt, self.wrap)(y)
-        ends = self.follow(cell, input, state, y)
+        ends = self.segment_ends(cell, input, state, y)
         gaps = shortest(ends - jnp.roll(self.points(state, y), -1, axis=0), self.wrap)
         return gaps.ravel() / self.dt
 
@@ -134,13 +143,17 @@ class MapShooting(Shooting):
 
 
 class FlowShooting(Shooting):
-    """The same for a flow: segments of T / m each, and T is found too. The first point moves on a plane across the
+    """m segments of T / m each around a cycle of a flow, with the unknown period T as the last number of y.
+
+    The first point moves on the plane through the reference's first point that is orthogonal to the field there.
 
     **Fields:**
 
-    - `steps`: Of the flow in each segment; T decides how long one lasts.
-    - `start`: The period to start from.
-    flow through the reference's."""
+    - `num_segments`: m.
+    - `steps`: the number of steps of the flow in each segment; T decides how long a step lasts.
+    - `start`: the first guess of T.
+    - `wrap` (d,): as in `Shooting`.
+    """
 
     num_segments: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
@@ -149,7 +162,7 @@ class FlowShooting(Shooting):
 
     def residual(self, cell, input, state, y, reference):
         points, unravel = self.points(state, y), ravel(state)[1]
-        gaps = self.follow(cell, input, state, y) - jnp.roll(points, -1, axis=0)
+        gaps = self.segment_ends(cell, input, state, y) - jnp.roll(points, -1, axis=0)
         first = self.points(state, reference)[0]
         assert isinstance(cell, Flow)
         normal = ravel(cell.vector_field(input, unravel(first)))[0]
@@ -158,8 +171,8 @@ class FlowShooting(Shooting):
     def guess(self, cell, input, state):
         first = ravel(state)[0]
         period = jnp.asarray(self.start, first.dtype)
-        moving, steps = self.segment(cell, period[None])
-        push = make_push(moving, state)
+        segment_cell, steps = self.segment(cell, period[None])
+        push = make_push(segment_cell, state)
 
         def segment(x, _):
             return jax.lax.fori_loop(0, steps, lambda _, x: push.step(input, x), x), x
@@ -169,8 +182,8 @@ class FlowShooting(Shooting):
 
     def path(self, cell, input, state, y):
         assert isinstance(cell, Flow)
-        # From each point by itself, since an unstable orbit is left within a turn.
-        count = FINE // math.gcd(self.num_segments, FINE)
+        # Each segment starts from its own point: a trajectory would leave an unstable orbit within a turn.
+        count = PATH_DIVISOR // math.gcd(self.num_segments, PATH_DIVISOR)
         fine = Flow(
             cell.vector_field,
             y[-1] / (self.num_segments * count),
@@ -178,28 +191,29 @@ class FlowShooting(Shooting):
         )
         push = make_push(fine, state)
 
-        def along(x):
+        def segment_path(x):
             return jax.lax.scan(lambda x, _: (push.step(input, x), x), x, length=count)[1]
 
         points = self.points(state, y)
-        return jax.vmap(along)(points).reshape(-1, points.shape[1])
+        return jax.vmap(segment_path)(points).reshape(-1, points.shape[1])
 
     def period(self, y):
         return y[-1]
 
-    def one_of(self, cell, input, state, y, turns) -> Array:
-        """The first of the equal turns of an orbit: its points, a fraction of a segment behind those of y."""
+    def first_turn(self, cell, input, state, y, turns) -> Array:
+        """The y of the first of `turns` equal turns; its points lie up to one segment behind points of y."""
         assert isinstance(cell, Flow)
         points, index = self.points(state, y), jnp.arange(self.num_segments)
         length = y[-1] / (self.num_segments * turns)
 
-        def along(start, share):
-            moving = Flow(cell.vector_field, length * share / self.steps, cell.substeps)
-            push = make_push(moving, state)
+        def advance(start, fraction):
+            segment_cell = Flow(cell.vector_field, length * fraction / self.steps, cell.substeps)
+            push = make_push(segment_cell, state)
             return jax.lax.fori_loop(0, self.steps, lambda _, x: push.step(input, x), start)
 
-        shares = (index % turns).astype(y.dtype)
-        return jnp.append(jax.vmap(along)(points[index // turns], shares).ravel(), y[-1] / turns)
+        fractions = (index % turns).astype(y.dtype)
+        first = jax.vmap(advance)(points[index // turns], fractions)
+        return jnp.append(first.ravel(), y[-1] / turns)
 
     def segment(self, cell, y):
         assert isinstance(cell, Flow)
@@ -210,16 +224,22 @@ class FlowShooting(Shooting):
 def make_shooting(
     cell: Cell, period: Any, num_segments: int | None, wrap: Array | None = None
 ) -> Shooting:
-    """Shooting for a map with an integer period, or for a `Flow` with a period in time to start from."""
+    """Shooting for a map with an integer period, or for a `Flow` with a first guess of its period in time.
+
+    **Raises:**
+
+    - `ValueError`: if `num_segments` is given for a map, or a number is out of range.
+    - `TypeError`: if `period` or the dt of a flow is traced.
+    """
     if not isinstance(cell, Flow):
         if num_segments is not None:
             raise ValueError(
-                f"num_segments is for a Flow; a cycle of {name_of(cell)} has one segment a step."
+                f"num_segments is for a Flow; a cycle of {name_of(cell)} has one segment per step."
             )
         return MapShooting(check_count("period", period, 1), wrap, time_step(cell))
     if is_traced((cell.dt, period)):
         raise TypeError(
-            "the dt of a Flow and the period decide the number of steps: neither can be traced."
+            "dt of a Flow and period decide the number of steps: neither can be traced."
         )
     period, dt = float(check_positive("period", period)), float(cell.dt)
     if not dt <= period:
@@ -230,7 +250,12 @@ def make_shooting(
 
 
 def check_precision(name: str, state: PyTree) -> None:
-    """Equations of a whole orbit are solved in the precision of the state."""
+    """Refuse states of less than 32 bits: the equations of an orbit are solved in the precision of the state.
+
+    **Raises:**
+
+    - `TypeError`: if the state is of float16 or bfloat16.
+    """
     dtype = ravel(state)[0].dtype
     if jnp.finfo(dtype).bits < 32:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Linear stability of what a map leaves fixed: multipliers, directions, kinds, time constants."""
+"""Linear stability of fixed points and periodic orbits: multipliers, directions, kinds, time constants."""
 
 from typing import Any
 
@@ -15,13 +15,15 @@ from .._core.check_values import check_not_negative
 class Stability(eqx.Module):
     """The linearization at n fixed points of a map of d numbers, as NumPy arrays.
 
+    A flow's periodic orbits have one multiplier and one direction fewer: those along the orbit are left out.
+
     **Fields:**
 
-    - `multipliers` (n, d): Eigenvalues of the Jacobians, the largest modulus first.
-    - `directions` (n, d, d): Unit eigenvectors, one a column, in the order of the multipliers.
-    - `dt` (n,): The duration of the map at each of them.
-    - `tolerance` (n,): Rates within it of 0 count as 0: what was asked for, or what rounding of the Jacobian
-        leaves if that is more.
+    - `multipliers` (n, d): eigenvalues of the Jacobians, the largest modulus first.
+    - `directions` (n, d, d): unit eigenvectors, one per column, in the order of the multipliers.
+    - `dt` (n,): the duration of the map at each point.
+    - `tolerance` (n,): rates within it of 0 count as 0. The larger one of the requested tolerance and
+        the rounding error of the rates.
     """
 
     multipliers: Complex[np.ndarray, "n d"]
@@ -36,13 +38,13 @@ class Stability(eqx.Module):
             return np.log(np.abs(self.multipliers)) / self.dt[:, None]
 
     @property
-    def index(self) -> Int[np.ndarray, " n"]:
-        """The number of unstable directions."""
+    def num_unstable(self) -> Int[np.ndarray, " n"]:
+        """The number of unstable directions, those with a rate above the tolerance."""
         return np.sum(self.rates > self.tolerance[:, None], axis=1)
 
     @property
     def is_hyperbolic(self) -> Bool[np.ndarray, " n"]:
-        """Whether no direction is neutral, with a rate of 0: only then does the linearization decide on stability."""
+        """Whether no rate is 0: only then does the linearization decide on stability."""
         return ~np.any(np.abs(self.rates) <= self.tolerance[:, None], axis=1)
 
     @property
@@ -50,26 +52,15 @@ class Stability(eqx.Module):
         """`stable node`, `stable spiral`, `saddle`, `unstable node`, `unstable spiral`, or `non-hyperbolic`.
 
         A spiral's leading multiplier (the largest of a stable point, the smallest of an unstable one) is complex.
-        Where a rate is 0 the point is marginal, and called non-hyperbolic.
+        A point with a rate of 0 is non-hyperbolic.
         """
-        size = self.multipliers.shape[1]
-        names = []
-        for values, index, hyperbolic, dt, tolerance in zip(
-            self.multipliers, self.index, self.is_hyperbolic, self.dt, self.tolerance, strict=True
-        ):
-            leading = values[0] if index == 0 else values[-1]
-            turns = abs(leading.imag) > tolerance * dt * abs(leading)
-            if not hyperbolic:
-                names.append("non-hyperbolic")
-            elif 0 < index < size:
-                names.append("saddle")
-            else:
-                names.append(f"{'unstable' if index else 'stable'} {'spiral' if turns else 'node'}")
-        return names
+        smallest = (self.tolerance * self.dt)[:, None] * np.abs(self.multipliers)
+        is_complex = np.abs(self.multipliers.imag) > smallest
+        return name_kinds(self.rates, is_complex, self.tolerance)
 
     @property
     def time_constants(self) -> Float[np.ndarray, "n d"]:
-        """-dt / log|multiplier|: the time in which a direction shrinks by e; negative ones grow by e in that time."""
+        """-dt / log|multiplier|: the time in which a direction shrinks by e; negative where it grows."""
         with np.errstate(divide="ignore"):
             return -1 / self.rates
 
@@ -80,6 +71,39 @@ class Stability(eqx.Module):
             return 2 * np.pi * self.dt[:, None] / np.abs(np.angle(self.multipliers))
 
 
+def name_kinds(
+    rates: Float[np.ndarray, "n d"],
+    is_complex: Bool[np.ndarray, "n d"],
+    tolerance: Float[np.ndarray, " n"],
+) -> list[str]:
+    """The kinds of n points from their rates, the largest first; `is_complex` says which directions rotate."""
+    kinds = []
+    for row, rotates, limit in zip(rates, is_complex, tolerance, strict=True):
+        num_unstable = int(np.sum(row > limit))
+        shape = "spiral" if rotates[-1 if num_unstable else 0] else "node"
+        if np.any(np.abs(row) <= limit):
+            kinds.append("non-hyperbolic")
+        elif 0 < num_unstable < len(row):
+            kinds.append("saddle")
+        else:
+            kinds.append(f"{'unstable' if num_unstable else 'stable'} {shape}")
+    return kinds
+
+
+def order_multipliers(
+    multipliers: Complex[np.ndarray, "n d"], *, is_cycle_of_flow: bool = False
+) -> Int[np.ndarray, "n k"]:
+    """The indices that sort multipliers by modulus, the largest first.
+
+    Those of a flow's cycle lack the trivial multiplier, the one nearest to 1.
+    """
+    order = np.argsort(-np.abs(multipliers), axis=1, kind="stable")
+    if not is_cycle_of_flow:
+        return order
+    trivial = np.argmin(np.abs(multipliers - 1), axis=1)
+    return order[order != trivial[:, None]].reshape(len(order), order.shape[1] - 1)
+
+
 @checked
 def linear_stability(
     jacobians: Float[Array, "n d d"],
@@ -87,27 +111,43 @@ def linear_stability(
     dt: float | Float[Array, " n"] = 1.0,
     tolerance: float = 1e-6,
 ) -> Stability:
-    r"""Multipliers, directions, kinds and time constants from Jacobians of a map.
+    r"""Multipliers, directions, kinds and time constants from the Jacobians of a map.
 
     $$\text{rate}_i = \frac{\log |\mu_i|}{dt}, \qquad \mu_i = \mathrm{eig}(J)$$
 
     **Arguments:**
 
-    - `jacobians` (n, d, d) of one step (or one turn of a cycle); real, or of float16 raised to float32.
-    - `dt`: how long that lasts, one number, or one for each.
-    - `tolerance`: rates within it of 0 count as neutral, per unit of time, so that a slow direction of a small `dt` does
-        not. It is raised where rounding of the Jacobian leaves more: to 4 eps max(1, |mu_1|) / dt.
+    - `jacobians` (n, d, d): of one step, or of one turn of a cycle; real. float16 is raised to float32.
+    - `dt`: the duration of the step or turn, one number, or one for each Jacobian; 1 by default.
+    - `tolerance`: rates within it of 0 count as neutral. It is per unit of time, so that slow directions are
+        not neutral where `dt` is small; 1e-6 by default. Where rounding of the Jacobian causes more, it is raised to
+        4 eps max(1, |mu_1|) / dt.
 
-    **Returns:** a `Stability`. Runs on the host, in NumPy, and cannot be traced; O(d^3) a point. For derivatives of
+    **Returns:** a `Stability`. This function runs on the host, in NumPy, and cannot be traced. For derivatives of
     multipliers use `floquet_multipliers`.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced or not real.
+    - `ValueError`: if `jacobians` has another shape or holds non-finite numbers, if `dt` is not positive or has another
+        shape, or if `tolerance` is negative.
+
+    **Numerics:** one eigendecomposition per point, O(d^3).
 
     !!! example
 
         >>> import jax.numpy as jnp, lejax
         >>> stability = lejax.orbits.linear_stability(jnp.diag(jnp.array([0.5, 2.0]))[None])
-        >>> stability.kind, int(stability.index[0])
+        >>> stability.kind, int(stability.num_unstable[0])
         (['saddle'], 1)
     """
+    return stability_of(jacobians, dt, tolerance)
+
+
+def stability_of(
+    jacobians: Any, dt: Any, tolerance: float = 1e-6, *, is_cycle_of_flow: bool = False
+) -> Stability:
+    """`linear_stability`; for a flow's cycle without the direction along it."""
     if is_traced((jacobians, dt, tolerance)):
         raise TypeError(
             "linear_stability runs on the host, in NumPy, and cannot be traced: call it outside of jit, vmap, grad and "
@@ -126,19 +166,21 @@ def linear_stability(
         )
     if not np.all((durations > 0) & np.isfinite(durations)):
         raise ValueError(f"dt must be positive and finite, got {dt}.")
+    durations = np.broadcast_to(durations, matrices.shape[:1])
     multipliers, directions = np.linalg.eig(matrices)
-    order = np.argsort(-np.abs(multipliers), axis=1, kind="stable")
-    multipliers = np.take_along_axis(multipliers, order, axis=1).astype(complex)
-    directions = np.take_along_axis(directions, order[:, None, :], axis=2).astype(complex)
-    durations = np.broadcast_to(durations, multipliers.shape[:1])
-    rounding = 4 * np.finfo(matrices.dtype).eps * np.maximum(1, np.abs(multipliers[:, 0]))
+    largest = np.max(np.abs(multipliers), axis=1)
+    rounding = 4 * np.finfo(matrices.dtype).eps * np.maximum(1, largest)
+    order = order_multipliers(multipliers, is_cycle_of_flow=is_cycle_of_flow)
     return Stability(
-        multipliers, directions, durations, np.maximum(float(tolerance), rounding / durations)
+        np.take_along_axis(multipliers, order, axis=1).astype(complex),
+        np.take_along_axis(directions, order[:, None, :], axis=2).astype(complex),
+        durations,
+        np.maximum(float(tolerance), rounding / durations),
     )
 
 
 def _real_array(name: str, value: Any) -> np.ndarray:
-    """As a NumPy array of float32 or float64."""
+    """`value` as a NumPy array of float32 or float64."""
     try:
         array = np.asarray(value)
         array = array.astype(np.promote_types(jnp.result_type(array), np.float32))

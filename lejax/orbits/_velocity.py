@@ -1,4 +1,4 @@
-"""How fast a cell moves its state, and what rounding leaves of that at a fixed point; coordinates on a circle."""
+"""The velocity of a state under a cell, its rounding error, and gaps between points on a circle."""
 
 from typing import Any
 
@@ -15,12 +15,17 @@ from ..systems import Flow
 
 
 class Velocity(eqx.Module):
-    """The displacement of one step per unit of time, as a function of the raveled state; of a `Flow` its field, which
+    """The displacement of one step per unit of time, as a function of the raveled state.
+
+    For a `Flow` it is the vector field, which is zero where the displacement is and loses no digits to a small dt.
 
     **Fields:**
 
-    - `state`: One of its shape and dtype.
-    vanishes where the displacement does and loses no digits to a small dt."""
+    - `cell`, `input`: the cell and its constant input.
+    - `state`: a state with the structure, shapes and dtypes of the cell's states; its values are not used.
+    - `dt`: the duration of a step.
+    - `wrap` (d,): the length of the circle on which each number of the state lies, or `None`.
+    """
 
     cell: Cell
     input: PyTree
@@ -37,7 +42,7 @@ class Velocity(eqx.Module):
         return shortest(self._displacement(vector), self.wrap) / self.dt
 
     def turns(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
-        """What to add to a root so that the step leads back to it and not once around a circle."""
+        """The multiples of a circle's length to add to a root, so that the step ends at the root itself."""
         if self.wrap is None:
             return jnp.zeros_like(vector)
         return turns(self._displacement(vector), self.wrap)
@@ -48,7 +53,7 @@ class Velocity(eqx.Module):
         return step.astype(vector.dtype) - vector
 
     def rounding(self, vector: Float[Array, " d"]) -> Float[Array, ""]:
-        """The speed |v|^2 / 2 that rounding of the state leaves."""
+        """The speed |v|^2 / 2 that rounding of the state causes at a root."""
         eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(self.state))
         size = jnp.abs(vector)
         rounding = jnp.abs(jax.jacfwd(self)(vector)) @ size
@@ -58,14 +63,20 @@ class Velocity(eqx.Module):
 
 
 def close_flow(cell: Cell, input: PyTree, state: PyTree) -> Cell:
-    """`close`, of which a `Flow` stays one: its time and field are used apart."""
+    """`close`, applied to the field of a `Flow`, so that it stays a `Flow`: its dt and field are used separately."""
     if not isinstance(cell, Flow):
         return close(cell, input, state)
     return Flow(close(cell.vector_field, input, state), cell.dt, cell.substeps)
 
 
 def check_wrap(wrap: Any, cell: Cell, state: PyTree) -> Float[Array, " d"] | None:
-    """The length of the circle on which each number of the state lies, infinite where it lies on none."""
+    """The length (d,) of the circle on which each number of the state lies, infinite where it lies on none.
+
+    **Raises:**
+
+    - `ValueError`: if `wrap` has another structure than the state, does not broadcast to it, or is not positive.
+    - `TypeError`: if `wrap` is traced.
+    """
     wrap = getattr(cell, "wrap", None) if wrap is None else wrap
     if wrap is None:
         return None
@@ -79,7 +90,7 @@ def check_wrap(wrap: Any, cell: Cell, state: PyTree) -> Float[Array, " d"] | Non
             f"{structure}, got {wrap!r}."
         )
     if is_traced(lengths):
-        raise TypeError("wrap says which numbers are angles: it cannot be traced.")
+        raise TypeError("wrap cannot be traced: it decides which numbers are angles.")
     rows = []
     for length, leaf in zip(lengths, leaves, strict=True):
         try:
@@ -93,18 +104,18 @@ def check_wrap(wrap: Any, cell: Cell, state: PyTree) -> Float[Array, " d"] | Non
     vector = np.concatenate(rows)
     if not np.all(vector > 0):
         raise ValueError(
-            f"wrap must be positive, infinite for what lies on no circle, got {wrap!r}."
+            f"wrap must be positive, and infinite for numbers that lie on no circle, got {wrap!r}."
         )
     return jnp.asarray(vector, tangent_dtype(ravel(state)[0].dtype))
 
 
 def shortest(gap: Float[Array, "... d"], wrap: Float[Array, " d"] | None) -> Float[Array, "... d"]:
-    """The gap the short way around, where coordinates lie on a circle."""
+    """The shortest of the gaps that differ by multiples of the circles' lengths."""
     return gap if wrap is None else gap - turns(gap, wrap)
 
 
 def turns(gap: Float[Array, "... d"], wrap: Float[Array, " d"] | None) -> Float[Array, "... d"]:
-    """The whole turns in a gap, in lengths of its circles."""
+    """The multiples of the circles' lengths that are nearest to a gap."""
     if wrap is None:
         return jnp.zeros_like(gap)
     length = jnp.where(jnp.isfinite(wrap), wrap, 1)

@@ -87,10 +87,12 @@ def plot_phase_portrait(
 def _draw_points(ax, fixed_points, mean, axes, length) -> None:
     place = (_flat(fixed_points.points) - mean) @ axes.T
     stability, slow = fixed_points.stability, np.asarray(fixed_points.is_slow)
-    stable = stability.is_hyperbolic & (stability.index == 0) & ~slow
-    for index, directions, (x, y) in zip(stability.index, stability.directions, place, strict=True):
-        if 0 < index <= 3:
-            for direction in directions[:, :index].real.T:
+    stable = stability.is_hyperbolic & (stability.num_unstable == 0) & ~slow
+    for num_unstable, directions, (x, y) in zip(
+        stability.num_unstable, stability.directions, place, strict=True
+    ):
+        if 0 < num_unstable <= 3:
+            for direction in directions[:, :num_unstable].real.T:
                 dx, dy = length * axes @ (direction / np.linalg.norm(direction))
                 ax.plot([x - dx, x + dx], [y - dy, y + dy], color="C3", linewidth=1, zorder=2)
     for chosen, marker, face, name in (

@@ -8,138 +8,133 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
-from .._core.cell import VectorField, is_traced
+from .._core.cell import VectorField
 from .._core.check_annotations import checked
+from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from ..orbits._search import check_not_traced
+from ..orbits._stability import name_kinds
 from ._event_flow import check_field
 from ._regions import all_regions
 
 
-_MOST_UNITS = 16
-_SIDE_BY_SIDE = 256  # regions at a time
+_MAX_UNITS = 16
+_BATCH_SIZE = 256  # regions at a time
 
 
 class Equilibria(eqx.Module):
-    """The equilibria of a field of M numbers and H hidden units, one a region at most; n of them.
+    """The equilibria of a field of m numbers and h hidden units, at most one per region; n of them.
 
     **Fields:**
 
-    - `points` (n, m): The states at which the velocity is zero.
-    - `jacobians` (n, m, m): The generators J_D of the regions they lie in.
-    - `regions` (n, h): The bits of those regions.
-    - `found` (n,): Where False, the row holds nothing: what `search_equilibria` returns has a row for every
-        region.
-    - `num_singular`: Regions whose generator is singular to rounding. Equilibria there fill lines, or there are
-        none; none are listed.
+    - `points` (n, m): the states at which the velocity is zero.
+    - `jacobians` (n, m, m): the generators J_D of the regions in which they lie.
+    - `regions` (n, h): the bits of those regions.
+    - `found` (n,): whether the row holds an equilibrium; the numbers in other rows mean nothing. Always True without
+        `size`.
+    - `left_out`: the number of equilibria beyond `size`.
+    - `num_singular`: the number of regions whose generator is singular to rounding. These have no equilibrium or a
+        continuum of them; none is listed.
     """
 
     points: Float[Array, "n m"]
     jacobians: Float[Array, "n m m"]
     regions: Bool[Array, "n h"]
     found: Bool[Array, " n"]
+    left_out: Int[Array, ""]
     num_singular: Int[Array, ""]
 
     @property
     def eigenvalues(self) -> Complex[np.ndarray, "n m"]:
-        """Of the generators, the largest real part first: growth rates per unit time. On the host."""
+        """Growth rates per unit of time, the largest real part first: eigenvalues of the generators, on the host."""
         values = np.linalg.eigvals(np.asarray(self.jacobians)).astype(complex)
         order = np.argsort(-np.real(values), axis=1, kind="stable")
         return np.take_along_axis(values, order, axis=1)
 
     @property
-    def index(self) -> Int[np.ndarray, " n"]:
-        """The number of unstable directions."""
+    def num_unstable(self) -> Int[np.ndarray, " n"]:
+        """The number of unstable directions, those whose eigenvalue has a positive real part; on the host."""
         return np.sum(np.real(self.eigenvalues) > 0, axis=1)
 
     @property
     def kind(self) -> list[str]:
         """`stable node`, `stable spiral`, `saddle`, `unstable node`, `unstable spiral`, or `non-hyperbolic`.
 
-        A spiral's leading eigenvalue (the one nearest to the imaginary axis) is complex. With a real part of zero to within
-        1e-6 of the largest modulus the point is non-hyperbolic. On the host.
+        A spiral's leading eigenvalue (the one nearest to the imaginary axis) is complex. A real or imaginary part
+        within 1e-6 of the largest modulus counts as 0; a point with a real part of 0 is non-hyperbolic. On the host.
         """
-        names = []
-        for values in self.eigenvalues:
-            tolerance = 1e-6 * np.max(np.abs(values))
-            unstable = int(np.sum(values.real > 0))
-            leading = values[0] if unstable == 0 else values[-1]
-            shape = "spiral" if abs(leading.imag) > tolerance else "node"
-            if np.any(np.abs(values.real) <= tolerance):
-                names.append("non-hyperbolic")
-            elif 0 < unstable < len(values):
-                names.append("saddle")
-            else:
-                names.append(f"{'unstable' if unstable else 'stable'} {shape}")
-        return names
+        values = self.eigenvalues
+        tolerance = 1e-6 * np.max(np.abs(values), axis=1)
+        return name_kinds(values.real, np.abs(values.imag) > tolerance[:, None], tolerance)
 
 
 @checked
-def find_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
+def find_equilibria(
+    field: VectorField, input: PyTree = None, *, size: int | None = None
+) -> Equilibria:
     r"""All equilibria of a piecewise-linear vector field under a constant input.
 
     $$J_D z^* + b_D = 0, \qquad D(z^*) = D$$
 
-    **Arguments:** `field`, as for `EventExactFlow`; the constant `input`, or `None`.
+    **Arguments:**
 
-    **Returns:** an `Equilibria`; complete, except for the equilibria of regions counted in `num_singular`. This function runs
-    on the host; `search_equilibria` is what it calls, for use under `jit`, `vmap` and `grad`.
+    - `field`: a field of at most 16 hidden units, as for `EventExactFlow`.
+    - `input`: the constant input, `None` for an autonomous field.
+    - `size`: the number of rows of the result. With `None`, the default, the rows are exactly the equilibria, and the
+        function cannot be traced. With a number, below or above the number 2^H of regions, it works under `jit`,
+        `vmap`, `grad` and `shard_map`: `found` says which rows hold an equilibrium, equilibria beyond `size` are left
+        out, and no warning is given.
 
-    **Numerics:** one solve for each of 2^H regions, empty ones too, for H hidden units of which there may be 16: O(2^H M^3).
-    A warning says that none was found where regions were left out; without one there is none.
-    A point on a hyperplane to rounding belongs to the side on which the unit is off, and is found once.
+    **Returns:** an `Equilibria` in the order of the regions, complete except for the regions counted in `num_singular`.
+    Without `size` this runs on the host, and a warning says if none was found while regions are singular. If none was
+    found and there is no warning, the field has no equilibrium. Derivatives by weights and input are those of
+    $z^* = -J_D^{-1} b_D$.
+
+    **Raises:**
+
+    - `ValueError`: if the field has more than 16 hidden units, or `size` is below 1.
+    - `TypeError`: if the field is not piecewise linear, or `size` is `None` and the call is traced.
+
+    **Numerics:** one solve for each of the 2^H regions of H hidden units, empty ones included: O(2^H M^3) for M numbers
+    of state. A point on a hyperplane to rounding belongs to the side on which the unit is off, and is found once.
 
     !!! example
 
-        >>> import jax.numpy as jnp, lejax
+        >>> import jax, jax.numpy as jnp, lejax
         >>> field = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), 2 * jnp.ones((1, 1)), -jnp.ones(1), 1)
         >>> found = lejax.plrnn.find_equilibria(field)  # -z + 2 max(z, 0) - 1
         >>> found.points[:, 0], found.kind
         (Array([-1.,  1.], dtype=...), ['stable node', 'unstable node'])
+        >>> def first_point(h):
+        ...     field = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), 3 * jnp.ones((1, 1)), h[None], 1)
+        ...     return lejax.plrnn.find_equilibria(field, size=2).points[1, 0]  # 2 z + h = 0
+        >>> jax.grad(first_point)(-1.0)
+        Array(-0.5, dtype=...)
     """
-    found = search_equilibria(field, input)
-    if is_traced(found):
-        raise TypeError(
-            "find_equilibria returns as many points as there are and cannot be traced; use search_equilibria under jit, "
-            "vmap and grad."
+    network = piecewise_linear(check_field(field), input)
+    num_units = network.h2.size
+    if num_units > _MAX_UNITS:
+        raise ValueError(
+            f"the field has {num_units} hidden units, but only the regions of up to {_MAX_UNITS} are enumerated."
         )
+    num_rows = 2**num_units if size is None else check_count("size", size, 1)
+    found = _search(network, num_rows)
+    if size is not None:
+        return found
+    check_not_traced("find_equilibria", found)
     rows = np.flatnonzero(np.asarray(found.found))
-    if not len(rows) and int(found.num_singular):
+    num_singular = int(found.num_singular)
+    if not len(rows) and num_singular:
         warnings.warn(
-            f"no equilibrium was found, but the Jacobian is singular in {int(found.num_singular)} regions, where there may be "
-            "a continuum of them.",
+            f"no equilibrium was found, but the Jacobian is singular in {num_singular} regions, where there may be a "
+            "continuum of them.",
             stacklevel=3,
         )
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
 
-@checked
-def search_equilibria(field: VectorField, input: PyTree = None) -> Equilibria:
-    r"""`find_equilibria` with a row for each of the 2^H regions, for use under `jit`, `vmap` and `grad`.
-
-    **Arguments:** as for `find_equilibria`.
-
-    **Returns:** an `Equilibria`; `found` says which rows hold a point. Derivatives by weights and input are those of
-    $z^* = -J_D^{-1} b_D$.
-
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> def point(h):
-        ...     field = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), 3 * jnp.ones((1, 1)), h[None], 1)
-        ...     return lejax.plrnn.search_equilibria(field).points[1, 0]  # 2 z + h = 0
-        >>> jax.grad(point)(-1.0)
-        Array(-0.5, dtype=...)
-    """
-    network = piecewise_linear(check_field(field), input)
-    if network.h2.size > _MOST_UNITS:
-        raise ValueError(
-            f"the field has {network.h2.size} hidden units, but only the regions of up to {_MOST_UNITS} are enumerated."
-        )
-    return _search(network)
-
-
 @eqx.filter_jit
-def _search(network: PiecewiseLinearMap) -> Equilibria:
+def _search(network: PiecewiseLinearMap, num_rows: int) -> Equilibria:
     eps = jnp.finfo(network.h1.dtype).eps
 
     def solve(region):
@@ -155,5 +150,13 @@ def _search(network: PiecewiseLinearMap) -> Equilibria:
 
     regions = jnp.asarray(all_regions(network.h2.size))
     with jax.default_matmul_precision("highest"):
-        *rows, is_singular = jax.lax.map(solve, regions, batch_size=_SIDE_BY_SIDE)
-    return Equilibria(*rows, num_singular=jnp.sum(is_singular))
+        *columns, found, is_singular = jax.lax.map(solve, regions, batch_size=_BATCH_SIZE)
+    num_found = jnp.sum(found)
+    # Rows without an equilibrium repeat the first region.
+    index = jnp.flatnonzero(found, size=num_rows, fill_value=0)
+    return Equilibria(
+        *(column[index] for column in columns),
+        found=jnp.arange(num_rows) < num_found,
+        left_out=jnp.maximum(num_found - num_rows, 0),
+        num_singular=jnp.sum(is_singular),
+    )
