@@ -106,7 +106,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
 
     def draw(key):
         return reconstruction.ObservedCell(
-            cells.ALRNN.draw(5, 2, key=key), reconstruction.IdentityObservation(2, 5)
+            cells.ALRNN(5, 2, key=key), reconstruction.IdentityObservation(2, 5)
         )
 
     model, keys = draw(key), jr.split(key, 2)
@@ -170,7 +170,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.S4DCell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
         "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
         "cells.ShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
-        "cells.SkewRNN": ((3,), {"gain": 1.0} | drawn),
+        "systems.SkewRNN": ((3,), {"gain": 1.0} | drawn),
         "cells.Stack": (([cell, cells.RNNCell(4, 2, key=key)],), {}),
         "cells.diagonal_legs": ((2,), {"dtype": jnp.float32}),
         "cells.fit_readout": ((rows, rows[:, :2]), {"penalty": 0.1}),

@@ -35,7 +35,8 @@ class RESULTS(eqx.Enumeration):
     exponents_ascend = (
         "Exponents ascend by more than four standard errors: directions that should have taken the lead were lost "
         "in rounding, as happens where parts of the state drive others and have nearly equal exponents. Declare such "
-        "parts as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them apart. "
+        "parts as a lejax.cells.Stack or a BlockTriangularCell, or write the step so that FoundBlocks can tell them "
+        "apart. "
         "If the errors are too small, the run or its transient was too short."
     )
 

@@ -1,4 +1,4 @@
-"""`Flow`: a vector field integrated over a fixed step is a cell."""
+"""`Flow`: the cell of a vector field, integrated over a fixed step."""
 
 from collections.abc import Callable
 
@@ -20,21 +20,26 @@ class Flow(TimedCell):
     **Arguments:**
 
     - `vector_field`: `vector_field(input, state) -> derivative`, an `eqx.Module` (so that its parameters are
-        leaves) or a function. The input is held constant over the step.
+        leaves) or a function. The input is constant during the step.
     - `dt`: duration of the step. A float is a setting; an array is a leaf that `grad` and `vmap` see.
-    - `substeps`: Runge-Kutta steps in each step of the cell, of length dt / substeps.
+    - `substeps`: number of Runge-Kutta steps of length dt / substeps in each step of the cell; 1 by default.
 
-    The time as the input would freeze a force over the step, an error of order dt that no standard error shows. Keep a
-    clock in the state instead, whose exponent is 0:
+    **Raises:**
+
+    - `ValueError`: if `dt` is not positive and finite, or `substeps` is less than 1.
+
+    **Numerics:** exponents are per unit of time. They are the exponents of the discretized flow, with an error of
+    O((dt / substeps)^4).
+
+    A field that depends on time needs a clock in the state, whose exponent is 0. Time given as the input would be
+    constant during a step, an error of order dt that no standard error shows:
 
         def clocked(input, state):
             x, t = state
             return jnp.stack([-x + jnp.sin(t), jnp.ones_like(t)])
 
-    A reset, an impact or another event that is made with `jnp.where` is differentiated on one side only: the derivative lacks the
-    jump that a shift of the event's time makes (the saltation matrix), and exponents are wrong by it.
-
-    Exponents come per unit of time, and are those of the discretized flow: their error is O((dt / substeps)^4).
+    A reset, an impact or another event that is written with `jnp.where` is differentiated on one side only: the
+    derivative lacks the jump that a shift of the event's time causes (the saltation matrix), so exponents are wrong.
 
     !!! example
 
@@ -61,14 +66,14 @@ class Flow(TimedCell):
         h = self.dt / self.substeps
 
         def move(x, *terms):
-            # x + sum of weight * slope, in the dtype of x
+            # x + sum of weight * slope, in the dtype of x.
             for weight, slope in terms:
                 _check_slope(self.vector_field, x, slope)
                 x = jtu.tree_map(lambda a, b, w=weight: a + (w * b).astype(a.dtype), x, slope)
             return x
 
         def runge_kutta(_, x):
-            k1 = _slope(self.vector_field, input, x)
+            k1 = _first_slope(self.vector_field, input, x)
             k2 = self.vector_field(input, move(x, (h / 2, k1)))
             k3 = self.vector_field(input, move(x, (h / 2, k2)))
             k4 = self.vector_field(input, move(x, (h, k3)))
@@ -82,8 +87,8 @@ class Flow(TimedCell):
         return self.dt
 
 
-def _slope(field, input: PyTree, state: PyTree) -> PyTree:
-    """The field's first value at a step, if it can be called as a field at all."""
+def _first_slope(field, input: PyTree, state: PyTree) -> PyTree:
+    """The field's value at the start of a step, or a `StepError` if its signature is wrong."""
     try:
         return field(input, state)
     except TypeError as error:
@@ -91,8 +96,8 @@ def _slope(field, input: PyTree, state: PyTree) -> PyTree:
         if problem is None:
             raise
         raise StepError(
-            f"the vector field {name_of(field)} cannot be called as field(input, state): {problem}. What takes only the "
-            "state is wrapped, lambda input, state: field(state)."
+            f"the vector field {name_of(field)} cannot be called as field(input, state): {problem}. Wrap a function of "
+            "the state alone, lambda input, state: field(state)."
         ) from error
 
 
@@ -100,12 +105,13 @@ def _check_slope(field, state: PyTree, slope: PyTree) -> None:
     before, after = jtu.tree_structure(state), jtu.tree_structure(slope)
     if before != after:
         raise StepError(
-            f"the vector field {name_of(field)} returns a slope of structure {after} for a state of structure {before}, where "
-            "* is one array. They must be alike: of a list make an array, jnp.stack(...) or jnp.array(...)."
+            f"the vector field {name_of(field)} returns a slope of structure {after} for a state of structure "
+            f"{before}, where * is one array. They must be equal: make an array of a list, jnp.stack(...) or "
+            "jnp.array(...)."
         )
     for (path, x), dx in zip(jtu.tree_leaves_with_path(state), jtu.tree_leaves(slope), strict=True):
         if jnp.shape(x) != jnp.shape(dx):
             raise StepError(
-                f"the vector field {name_of(field)} returns a slope of shape {jnp.shape(dx)} for state{jtu.keystr(path)} of "
-                f"shape {jnp.shape(x)}."
+                f"the vector field {name_of(field)} returns a slope of shape {jnp.shape(dx)} for "
+                f"state{jtu.keystr(path)} of shape {jnp.shape(x)}."
             )

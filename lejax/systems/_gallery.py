@@ -1,4 +1,4 @@
-"""The measured table of chaotic systems that ships with the package."""
+"""The table of measured spectra of chaotic systems."""
 
 import json
 from pathlib import Path
@@ -14,35 +14,35 @@ _FILE = Path(__file__).parent / "gallery.json"
 
 
 class MeasuredSystem(NamedTuple):
-    """The spectrum of one system, and how it was measured. Exponents are in nats per unit time, of maps per step.
+    """The spectrum of one system, and how it was measured. Exponents are in nats per unit time, for maps per step.
 
     **Fields:**
 
-    - `name`: dysts' name.
+    - `name`: the name in dysts.
     - `kind`: `"flow"` or `"map"`.
-    - `dimension`: d, the size of the state, with the time where the equations depend on it; 0 of systems that are
-        no cell.
-    - `exponents` (d,): All of them, in descending order; empty if there is no measurement.
-    - `standard_error` (d,): From the spread of 20 blocks of the run.
-    - `kaplan_yorke_dimension`: Exponents within 3 standard errors of 0 count as 0.
-    - `kaplan_yorke_error`: Its standard error, by the jackknife.
-    - `mean_divergence`: The mean trace of the field's Jacobian along the run, of a map the mean log |det J|: what
-        the exponents must sum to.
-    - `dt`: The integration step; 1 of a map.
-    - `duration`: The length of the counted run, in the system's time.
-    - `transient`: The time, at least, that was left out before it. It is long where the motion changed its
-        character on the way, as where chaos was a transient.
-    - `method`: `"RK4"`, the classical Runge-Kutta method, or `""` of a map.
-    - `status`: `"passed"`, or what is wrong, in a sentence.
-    - `start` (d,): The state the run started from, dysts' own; empty where it was not written down.
-    - `second_start` (d,): Where a second, shorter run started from: the start moved by half of the spread of the
-        motion, or less where that diverged or, where volumes are not conserved, led to another attractor.
-    - `second_exponents` (d,): Its exponents, in descending order; empty if there is no second run.
-    - `second_error` (d,): Their standard errors.
-    - `second_duration`: The length of its counted part, after a transient as long.
-    - `starts_agree`: Whether all exponents of both runs agree within 4 joint standard errors and 2 /
-        `second_duration`. False says that the motion depends on the start, as among the tori of a conservative
-        flow, or changes over times longer than a run. `None` if there is no second run.
+    - `dimension`: d, the size of the state, which includes the time if the equations depend on it; 0 if the system
+        cannot be made a cell.
+    - `exponents`: (d,), all exponents in descending order; empty if there is no measurement.
+    - `standard_error`: (d,), from the spread of 20 blocks of the run.
+    - `kaplan_yorke_dimension`: with exponents within 3 standard errors of 0 taken as 0.
+    - `kaplan_yorke_error`: its standard error, by the jackknife.
+    - `mean_divergence`: the mean trace of the field's Jacobian along the run, for a map the mean log |det J|: the
+        sum that the exponents must have.
+    - `dt`: the integration step; 1 for a map.
+    - `duration`: the length of the counted run, in the system's time.
+    - `transient`: a lower bound of the time that was skipped before it. It is long if the motion changed its
+        character on the way, for instance if chaos was a transient.
+    - `method`: `"RK4"`, the classical Runge-Kutta method, or `""` for a map.
+    - `status`: `"passed"`, or a sentence that says what is wrong.
+    - `start`: (d,), the state at the start of the run, from dysts; empty if it was not stored.
+    - `second_start`: (d,), the state at the start of a second, shorter run: `start` moved by half of the spread of the
+        motion, or by less if that run diverged or, where volumes are not conserved, reached another attractor.
+    - `second_exponents`: (d,), exponents of the second run in descending order; empty if there is no second run.
+    - `second_error`: (d,), their standard errors.
+    - `second_duration`: the length of the counted part of the second run, after a transient as long.
+    - `starts_agree`: whether all exponents of both runs agree within 4 joint standard errors and 2 /
+        `second_duration`. If not, the motion depends on the start, as on the tori of a conservative flow, or changes
+        over times longer than a run. `None` if there is no second run.
     """
 
     name: str
@@ -72,12 +72,15 @@ def gallery() -> dict[str, MeasuredSystem]:
 
     $$\Bigl|\sum_i \lambda_i - \langle \nabla \cdot f \rangle\Bigr| < 10^{-3} \sum_i |\lambda_i|$$
 
-    holds for every system whose `status` is `"passed"`, and where a flow does not settle on a fixed point one of its
-    exponents is 0 within 3 standard errors. The others are in the table too, with the reason. Parameters and starting states
-    are those of dysts (Gilpin, NeurIPS 2021), whose equations `lejax.interop.from_dysts` makes a field or a cell of.
+    holds for every system whose `status` is `"passed"`, and one exponent of every such flow that does not settle on a
+    fixed point is 0 within 3 standard errors. The other systems are in the table too, with the reason. Parameters and
+    starting states are those of dysts (Gilpin, NeurIPS 2021); `lejax.interop.from_dysts` makes a field or a cell of its
+    equations.
 
-    **Returns:** a dict of `MeasuredSystem` by name; a map that has a flow's name ("Duffing") has "Map" added to it.
-    A function of the host that reads one small file: neither dysts nor JAX is needed. `benchmarks/gallery.py` wrote it.
+    **Returns:** a dict of `MeasuredSystem` by name. A map with the name of a flow ("Duffing") has "Map" appended.
+
+    **Numerics:** runs on the host and reads one small file; neither dysts nor JAX is needed. The table was written by
+    `benchmarks/gallery.py`.
 
     !!! example
 

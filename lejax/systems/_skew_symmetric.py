@@ -14,13 +14,26 @@ class SkewRNN(VectorField):
 
     $$\dot x = W \tanh(x), \qquad W = G - G^T$$
 
-    It conserves $V = \sum_i \log\cosh x_i$, of which it is the Hamiltonian flow with W in the place of the symplectic matrix:
-    $\dot x = W \nabla V$. So volumes are conserved, exponents come in pairs of opposite sign, and at least two are 0. On
-    quasi-periodic orbits all are; orbits may be chaotic. The method that integrates it should conserve V: `Flow` does up to
-    its error O(dt^4), while under Euler steps V grows.
+    It conserves the energy $V = \sum_i \log\cosh x_i$, since $\dot x = W \nabla V$: a Hamiltonian flow with W as
+    symplectic matrix. Therefore volumes are conserved, exponents come in pairs of opposite sign, and at least two are
+    0. On quasi-periodic orbits all are 0; orbits may be chaotic.
 
-    **Arguments:** `hidden_size` H, `gain` g (entries of W have variance $g^2 / H$), `dtype`, `key`. The leaf is G, so that
-    W stays skew-symmetric whatever is learned; `weight` is W.
+    **Arguments:**
+
+    - `hidden_size`: H, the size of the state.
+    - `dtype`: of the weights; JAX's default float if `None`.
+    - `gain`: g; the entries of W have variance $g^2 / H$; 1 by default.
+    - `key`: for the random weights.
+
+    **Fields:**
+
+    - `G`: (H, H); W is skew-symmetric for every G. The property `weight` is W.
+
+    **Raises:**
+
+    - `ValueError`: if `hidden_size` is less than 1 or `gain` is negative or not finite.
+
+    **Numerics:** the integration should conserve V. `Flow` does so with an error of O(dt^4); under Euler steps V grows.
 
     !!! example
 

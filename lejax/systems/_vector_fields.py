@@ -8,9 +8,26 @@ from ._maps import parameter
 
 
 class Lorenz63(VectorField):
-    r"""$\dot x = \sigma (y - x),\; \dot y = x (\rho - z) - y,\; \dot z = x y - \beta z$.
+    r"""The Lorenz system of three variables.
 
-    At (10, 28, 8/3): $\lambda = 0.9056, 0, -14.572$ per unit time, sum $-(\sigma + 1 + \beta)$.
+    $$\dot x = \sigma (y - x), \qquad \dot y = x (\rho - z) - y, \qquad \dot z = x y - \beta z$$
+
+    **Arguments:**
+
+    - `sigma`: $\sigma$, a scalar; 10 by default.
+    - `rho`: $\rho$, a scalar; 28 by default.
+    - `beta`: $\beta$, a scalar; 8/3 by default.
+
+    The state is a vector (3,). At the defaults $\lambda = 0.9056, 0, -14.572$ per unit time; always
+    $\sum_i \lambda_i = -(\sigma + 1 + \beta)$.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> flow = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
+        >>> lejax.unroll(flow, jnp.ones(3), num_steps=100).shape
+        (100, 3)
+
     Lorenz, J. Atmos. Sci. 20 (1963).
     """
 
@@ -24,9 +41,26 @@ class Lorenz63(VectorField):
 
 
 class Rossler(VectorField):
-    r"""$\dot x = -y - z,\; \dot y = x + a y,\; \dot z = b + z (x - c)$.
+    r"""The Rössler system.
 
-    At (.2, .2, 5.7): $\lambda = 0.0714, 0, -5.394$ per unit time. Rossler, Phys. Lett. A 57 (1976).
+    $$\dot x = -y - z, \qquad \dot y = x + a y, \qquad \dot z = b + z (x - c)$$
+
+    **Arguments:**
+
+    - `a`: a scalar; 0.2 by default.
+    - `b`: a scalar; 0.2 by default.
+    - `c`: a scalar; 5.7 by default.
+
+    The state is a vector (3,). At the defaults $\lambda = 0.0714, 0, -5.394$ per unit time.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> flow = lejax.systems.Flow(lejax.systems.Rossler(), dt=0.05)
+        >>> lejax.unroll(flow, jnp.ones(3), num_steps=100).shape
+        (100, 3)
+
+    Rössler, Phys. Lett. A 57 (1976).
     """
 
     a: Float[Array, ""] = parameter(0.2)
@@ -39,9 +73,24 @@ class Rossler(VectorField):
 
 
 class Lorenz96(VectorField):
-    r"""$\dot x_i = (x_{i+1} - x_{i-2})\, x_{i-1} - x_i + F$ on a ring of as many sites as the state has.
+    r"""The Lorenz 96 system on a ring of n sites.
 
-    The exponents sum to minus the number of sites; chaotic at F = 8.
+    $$\dot x_i = (x_{i+1} - x_{i-2})\, x_{i-1} - x_i + F$$
+
+    **Arguments:**
+
+    - `forcing`: F, a scalar; 8 by default, where it is chaotic.
+
+    The state is a vector (n,) of any size. The exponents sum to -n per unit time.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> flow = lejax.systems.Flow(lejax.systems.Lorenz96(), dt=0.01)
+        >>> spectrum = lejax.lyapunov_spectrum(flow, jnp.arange(5.0), num_steps=500)
+        >>> print(f"{spectrum.exponents.sum():.2f}")
+        -5.00
+
     Lorenz, ECMWF Seminar on Predictability (1996).
     """
 
@@ -53,9 +102,25 @@ class Lorenz96(VectorField):
 
 
 class VanDerPol(VectorField):
-    r"""$\dot x = y,\; \dot y = \mu (1 - x^2)\, y - x$.
+    r"""The Van der Pol oscillator.
 
-    For every $\mu > 0$ one limit cycle, which attracts all but the origin; at $\mu = 1$ its period is 6.6632868593.
+    $$\dot x = y, \qquad \dot y = \mu (1 - x^2)\, y - x$$
+
+    **Arguments:**
+
+    - `mu`: $\mu$, a scalar; 1 by default.
+
+    The state is a vector (2,). For every $\mu > 0$ there is one limit cycle, which attracts every state except the
+    origin; at $\mu = 1$ its period is 6.6632868593.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> flow = lejax.systems.Flow(lejax.systems.VanDerPol(), dt=0.02)
+        >>> states = lejax.unroll(flow, jnp.ones(2), num_steps=4000)
+        >>> print(f"{states[2000:, 0].max():.2f}")  # the amplitude of the limit cycle
+        2.01
+
     Van der Pol, Phil. Mag. 2 (1926).
     """
 
