@@ -342,7 +342,7 @@ def test_bad_mapping_gets_one_sentence(case):
 
 
 def test_activation_is_for_plain_networks_only():
-    with pytest.raises(ValueError, match=r"nn\.RNN only, but .*\(12, 4\) is of an nn\.GRU"):
+    with pytest.raises(ValueError, match=r"nn\.RNN only, but .*\(12, 4\) belongs to an nn\.GRU"):
         from_torch(network("gru"), activation=jax.nn.relu)
 
 

@@ -55,12 +55,7 @@ def public() -> dict[str, Any]:
             for name, value in vars(package).items():
                 if name[0] != "_" and callable(value) and value.__module__.startswith("lejax."):
                     found[f"{module.name}.{name}"] = value
-    return {
-        name: value
-        for name, value in found.items()
-        if not inspect.ismodule(value)
-        and not (name.startswith("data.") and value.__module__ != "lejax.data")
-    }
+    return {name: value for name, value in found.items() if not inspect.ismodule(value)}
 
 
 @functools.cache
@@ -73,8 +68,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
     henon, point = systems.Henon(), jnp.array([0.1, 0.2])
     lozi = lejax.piecewise_linear(systems.Lozi())
     box = (jnp.array([-2.0, -2.0]), jnp.array([2.0, 2.0]))
-    switched = plrnn.ContinuousALRNN(
-        -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
+    switched = plrnn.ContinuousALRNN.from_weights(
+        a=-0.2 * jnp.ones(2),
+        W=jnp.array([[0.0, 2.0], [-2.0, 0.0]]),
+        h=jnp.array([0.5, 0.1]),
+        num_relu=2,
     )
     exponents, vectors = jnp.array([0.5, 0.1, -0.8]), jr.normal(jr.key(3), (5, 4, 2))
     series, rows = jr.normal(jr.key(5), (120, 2)), jr.normal(jr.key(6), (40, 6))
@@ -217,10 +215,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             {"num_bins": 5, "margin": 0.1, "pseudocount": 1e-5, "num_samples": 10, "variance": 1.0, "key": key},
         ),
         "orbits.NewtonSearch": ((5, 1e-6, 1e-3), {}),
+        "orbits.PseudoArclength": ((3, 0.1), {}),
         "orbits.SpeedMinimization": ((20, 1e-6), {}),
         "orbits.continue_orbit": (
             (systems.Logistic, 2.5, jnp.array([0.6])[0]),
-            {"period": 1, "num_segments": None, "step": 0.01, "max_step": 0.1, "num_steps": 3, "bounds": (2.0, 3.5)},
+            {"period": 1, "num_segments": None, "step": 0.01, "bounds": (2.0, 3.5), "method": orbits.PseudoArclength(3, 0.1)},
         ),
         "orbits.find_fixed_points": (
             (cell, state[None], inputs[0]),
@@ -247,7 +246,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plot.plot_spectra": ((rows, column), {"label": "loss", "unit": "nats"}),
         "plot.plot_spectrum": ((spectrum,), {}),
         "plrnn.AffinePieces": ((20, 5, 10, 1e-8, 10.0), {"key": key}),
-        "plrnn.ContinuousALRNN": ((diagonal, square, vector, 2, wide), {}),
+        "plrnn.ContinuousALRNN": ((3, 2, 2), {"tau": 2.0, "dtype": jnp.float32, "key": key}),
         "plrnn.EventExactFlow": ((switched, 0.5), {"max_pieces": 8}),
         "plrnn.PiecewiseLinearField": ((systems.Lozi(),), {}),
         "plrnn.Polyline": ((5.0, 100, 10), {}),

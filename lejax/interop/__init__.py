@@ -1,4 +1,4 @@
-"""Networks and systems from other packages as lejax cells. None of them has to be installed."""
+"""Networks of PyTorch and systems of dysts as cells. PyTorch need not be installed."""
 
 from ._dysts import DystsField as DystsField, DystsMap as DystsMap, from_dysts as from_dysts
 from ._torch import from_torch as from_torch

@@ -1,4 +1,4 @@
-r"""The chaotic flows and maps of dysts as vector fields and cells, traced from dysts' own equations."""
+r"""The chaotic flows and maps of dysts as vector fields and cells, traced from the equations in dysts."""
 
 import difflib
 import functools
@@ -22,17 +22,19 @@ from .._core.check_values import check_positive
 
 
 class DystsField(VectorField):
-    r"""A flow of dysts, $\dot x = f(x; p)$, with its parameters p as leaves. Made by `from_dysts`.
+    r"""A flow of dysts with its parameters as leaves, made by `from_dysts`.
 
-    Where f depends on the time itself, time is the last number of the state, $\dot t = 1$.
+    $$\dot x = f(x; p)$$
+
+    If f depends on the time, the time is the last number of the state, $\dot t = 1$.
 
     **Fields:**
 
-    - `parameters`: By dysts' names; arrays of JAX's default float.
-    - `start`: The starting state that dysts gives, a point near the attractor.
-    - `period`: The dominant period that dysts gives, `None` if it gives none.
-    - `carries_time`: Whether the last number of the state is the time.
-    - `equations`: The class of dysts.
+    - `parameters`: p, a dict of arrays by their names in dysts, of JAX's default float.
+    - `start`: the starting state from dysts, d numbers near the attractor.
+    - `period`: the dominant period from dysts, or `None`.
+    - `carries_time`: whether the last number of the state is the time.
+    - `equations`: the class in dysts.
     """
 
     parameters: dict[str, Array]
@@ -42,8 +44,8 @@ class DystsField(VectorField):
     equations: type = eqx.field(static=True)
 
     def __call__(self, input: None, state: Float[Array, " d"]) -> Float[Array, " d"]:
-        place, time = (state[:-1], state[-1]) if self.carries_time else (state, 0.0)
-        slope = _stack(_Traced(self.equations, self.parameters, state).rhs(place, time), state)
+        x, time = (state[:-1], state[-1]) if self.carries_time else (state, 0.0)
+        slope = _stack(_Traced(self.equations, self.parameters, state).rhs(x, time), state)
         return jnp.append(slope, jnp.ones_like(time)) if self.carries_time else slope
 
     def initial_state(self) -> Float[Array, " d"]:
@@ -52,13 +54,15 @@ class DystsField(VectorField):
 
 
 class DystsMap(eqx.Module):
-    r"""A map of dysts, $x' = f(x; p)$, with its parameters p as leaves: a cell. Made by `from_dysts`.
+    r"""A map of dysts as a cell with its parameters as leaves, made by `from_dysts`.
+
+    $$x' = f(x; p)$$
 
     **Fields:**
 
-    - `parameters`: By dysts' names; arrays of JAX's default float.
-    - `start`: The starting state that dysts gives.
-    - `equations`: The class of dysts.
+    - `parameters`: p, a dict of arrays by their names in dysts, of JAX's default float.
+    - `start`: the starting state from dysts, d numbers.
+    - `equations`: the class in dysts.
     """
 
     parameters: dict[str, Array]
@@ -78,22 +82,30 @@ class DystsMap(eqx.Module):
 def from_dysts(system: Any) -> DystsField | DystsMap:
     r"""A chaotic system of the dysts collection as a vector field or, if it is a map, as a cell.
 
-    dysts (`pip install 'lejax[dysts]'`) holds the equations of more than 130 chaotic flows and 20 maps as NumPy
-    functions. Here the same functions are traced by JAX, so that they are differentiable in state and parameters.
+    $$\dot x = f(x; p) \qquad \text{or} \qquad x' = f(x; p)$$
 
-    **Arguments:** `system`, the name of a system (`"Thomas"`; `"Duffing"`, which a flow and a map share, is the flow's), or an instance of a class of dysts or of your
-    subclass of `dysts.base.DynSys` or `DynMap`: its parameters and initial condition are taken over.
+    dysts (`pip install 'lejax[dysts]'`) contains the equations of more than 130 chaotic flows and 20 maps as NumPy
+    functions. Here JAX traces the same functions, so that they are differentiable in state and parameters.
 
-    **Returns:** a `DystsField` for a flow, to be wrapped in `lejax.systems.Flow(field, dt)` (the `dt` of dysts is
-    far shorter than needed: a hundredth of `field.period` serves most of them), or a `DystsMap`. Both hold
-    `parameters`, a dict of arrays, and give dysts' starting point by `initial_state()`. The state is one vector (d,).
+    **Arguments:**
 
-    **Numerics:** the values are those of dysts up to rounding. Most forced systems of dysts hold the phase of the force
-    as a state; where equations read the time itself, it becomes the last state. `lejax.systems.gallery()` holds spectra measured with these fields.
-    The exponents stored in dysts itself are rough.
+    - `system`: the name of a system, such as `"Thomas"` (`"Duffing"`, the name of a flow and of a map, is the flow); or
+        an instance of a class of dysts or of your subclass of `dysts.base.DynSys` or `DynMap`, whose parameters and
+        initial condition are used.
 
-    **Raises:** `ModuleNotFoundError` if a name is given and dysts is not installed; `ValueError` for an unknown
-    name, a delay equation, and equations JAX cannot trace, with what it said; `TypeError` for other objects.
+    **Returns:** a `DystsMap`, or for a flow a `DystsField`: wrap it, `lejax.systems.Flow(field, dt)`, where
+    `dt = field.period / 100` is short enough for most systems. Both have a dict of arrays `parameters` and start at
+    the point from dysts, `initial_state()`. The state is one vector (d,).
+
+    **Raises:**
+
+    - `ModuleNotFoundError`: if a name is given and dysts is not installed.
+    - `ValueError`: if the name is unknown, if the system is a delay equation, or if JAX cannot trace its equations.
+    - `TypeError`: if `system` is neither a name nor a system of dysts.
+
+    **Numerics:** values agree with dysts up to rounding. Most forced systems of dysts have the phase of the force
+    in the state; where equations read the time itself, it becomes the last number of the state. The exponents stored
+    in dysts are rough; `lejax.systems.gallery()` contains spectra measured with these fields.
 
     !!! example
 
@@ -113,7 +125,7 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
     name = name_of(system)
     if "DynSysDelay" in bases:
         raise ValueError(
-            f"{name} is a delay equation, whose state is a function of time and no vector: lejax has none."
+            f"{name} is a delay equation, whose state is a function of time, not a vector: lejax has no such cell."
         )
     if not bases & {"DynSys", "DynMap"}:
         hint = f"; pass an instance, {system.__name__}()" if inspect.isclass(system) else ""
@@ -124,44 +136,46 @@ def from_dysts(system: Any) -> DystsField | DystsMap:
             f"{name} must have one initial condition `ic` of shape (d,), got shape {start.shape}."
         )
     parameters = {key: jnp.asarray(value, float) for key, value in system.params.items()}
-    kind, place = type(system), tuple(start.tolist())
+    equations, start = type(system), tuple(start.tolist())
     if "DynMap" in bases:
-        cell = DystsMap(parameters, place, kind)
+        cell = DystsMap(parameters, start, equations)
         return _check_trace(name, cell, cell.initial_state())
     period = getattr(system, "period", None)
     period = None if period is None else float(check_positive("period", float(period)))
-    field = DystsField(parameters, place, period, False, kind)
+    field = DystsField(parameters, start, period, False, equations)
     _check_trace(name, field, field.initial_state())
     if _reads_time(field):
-        field = DystsField(parameters, (*place, 0.0), period, True, kind)
+        field = DystsField(parameters, (*start, 0.0), period, True, equations)
     return field
 
 
 def _reads_time(field: DystsField) -> bool:
-    """Whether the time enters the slope, be it by a comparison alone."""
+    """Whether the slope depends on the time, in a comparison too."""
     state = field.initial_state()
 
     def slope(time):
         return _stack(_Traced(field.equations, field.parameters, state).rhs(state, time), state)
 
     program = jax.make_jaxpr(slope)(0.0).jaxpr
-    touched = {id(variable) for variable in program.invars}
+    dependent = {id(variable) for variable in program.invars}
     for equation in program.eqns:
-        if any(id(variable) in touched for variable in equation.invars):
-            touched |= {id(variable) for variable in equation.outvars}
-    return any(id(variable) in touched for variable in program.outvars)
+        if any(id(variable) in dependent for variable in equation.invars):
+            dependent |= {id(variable) for variable in equation.outvars}
+    return any(id(variable) in dependent for variable in program.outvars)
 
 
 def _find(name: str) -> Any:
     """An instance of the class of dysts of this name, with its stored parameters."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is no numba, which nothing here needs
+            warnings.simplefilter(
+                "ignore"
+            )  # dysts warns that numba is missing, which is not needed here
             import dysts.base
             import dysts.flows
             import dysts.maps
     except ModuleNotFoundError as error:
-        if importlib.util.find_spec("dysts") is not None:  # but something it needs is not
+        if importlib.util.find_spec("dysts") is not None:  # a dependency of dysts is missing
             raise
         raise ModuleNotFoundError(
             f"{name!r} names a system of dysts, which is not installed: pip install 'lejax[dysts]'.",
@@ -169,21 +183,21 @@ def _find(name: str) -> Any:
         ) from error
     bases = (dysts.base.DynSys, dysts.base.DynSysDelay, dysts.base.DynMap)
     for module in (dysts.flows, dysts.maps):
-        kind = getattr(module, name, None)
-        if inspect.isclass(kind) and issubclass(kind, bases) and kind not in bases:
-            return kind()
-    known = [n for module in (dysts.flows, dysts.maps) for n in vars(module)]
-    near = {n.lower(): n for n in known if inspect.isclass(getattr(dysts.flows, n, None))}
-    close = [near[n] for n in difflib.get_close_matches(name.lower(), near)]
+        equations = getattr(module, name, None)
+        if inspect.isclass(equations) and issubclass(equations, bases) and equations not in bases:
+            return equations()
+    names = [n for module in (dysts.flows, dysts.maps) for n in vars(module)]
+    by_lower = {n.lower(): n for n in names if inspect.isclass(getattr(dysts.flows, n, None))}
+    close = [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise ValueError(
         f"dysts {importlib.metadata.version('dysts')} has no system {name!r}.{hint} "
-        "list(lejax.systems.gallery()) has their names."
+        "list(lejax.systems.gallery()) lists the names."
     )
 
 
 def _check_trace(name: str, cell: Any, state: Array) -> Any:
-    """The same, if JAX can trace a call and gets as many numbers as the state has."""
+    """The cell; JAX must be able to trace it and get as many numbers as the state has."""
     try:
         out = eqx.filter_eval_shape(cell, None, state)
     except Exception as error:
@@ -199,14 +213,14 @@ def _check_trace(name: str, cell: Any, state: Array) -> Any:
 
 
 def _stack(parts: Any, state: Array) -> Array:
-    """What the equations return, an array or numbers in a row, in the state's dtype."""
+    """The result of the equations, an array or a tuple of numbers, as one array of the state's dtype."""
     if not isinstance(parts, tuple | list):
         return jnp.atleast_1d(jnp.asarray(parts, state.dtype))
     return jnp.stack([jnp.asarray(part, state.dtype) for part in parts])
 
 
 class _Traced:
-    """Stands for `self` in the equations of a class: parameters are traced, methods call JAX where theirs call NumPy."""
+    """Replaces `self` in the equations of a class: parameters are traced, and methods call JAX instead of NumPy."""
 
     def __init__(self, equations: type, parameters: dict[str, Array], state: Array):
         parameters = {name: value.astype(state.dtype) for name, value in parameters.items()}
@@ -227,15 +241,15 @@ class _Traced:
 
 
 def _rebuild(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """A function with the same code that finds JAX under the names under which its module has NumPy.
+    """A function with the same code, for which the names of NumPy in its module mean JAX.
 
-    The module itself, which others may use, stays as it is.
+    The module itself is not changed.
     """
-    function = getattr(function, "py_func", function)  # what numba compiled
+    function = getattr(function, "py_func", function)  # the Python function that numba compiled
     if not isinstance(function, types.FunctionType):
-        raise TypeError(f"{function!r} is no Python function")
+        raise TypeError(f"{function!r} is not a Python function")
     names = {name: _JAX if value is np else value for name, value in function.__globals__.items()}
-    # Builtins that ask for a truth value, which a traced number has not.
+    # These builtins need truth values, which traced numbers do not have.
     names |= {"max": jnp.maximum, "min": jnp.minimum}
     copy = types.FunctionType(
         function.__code__, names, function.__name__, function.__defaults__, function.__closure__
@@ -245,7 +259,7 @@ def _rebuild(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 class _Writable:
-    """A JAX array that lets itself be written into, as the NumPy arrays of equations that fill one are."""
+    """A JAX array with item assignment, for equations that fill a NumPy array."""
 
     def __init__(self, array: Array):
         self._array = array
@@ -261,7 +275,7 @@ class _Writable:
 
 
 class _NumPyOfJAX:
-    """`jax.numpy`, but for arrays that are made to be filled."""
+    """`jax.numpy`, with arrays that can be filled from `zeros` and `empty`."""
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(jnp, name)

@@ -1,4 +1,4 @@
-r"""PyTorch's recurrent networks as cells, from their weights alone."""
+r"""PyTorch's recurrent networks as cells, made from their weights."""
 
 import os
 import re
@@ -34,34 +34,37 @@ def from_torch(
     activation: Callable[[Array], Array] = jnp.tanh,
     dtype=None,
 ) -> RNNCell | GRUCell | LSTMCell | Stack:
-    r"""A PyTorch `nn.RNN`, `nn.GRU` or `nn.LSTM` as a cell; torch need not be installed.
+    r"""A PyTorch `nn.RNN`, `nn.GRU` or `nn.LSTM` as a cell; PyTorch need not be installed.
 
     $$h' = \phi(W_{ih} u + b_{ih} + W_{hh} h + b_{hh})$$
 
-    for `nn.RNN`, and PyTorch's equations for the others, gates in the order r, z, n and i, f, g, o.
-    The two biases become one, $b_{ih} + b_{hh}$, except $b_{hn}$ of the GRU, which the reset gate
-    multiplies: it becomes `bias_n`.
+    for `nn.RNN`; `nn.GRU` and `nn.LSTM` follow PyTorch's equations with gates in the order r, z, n and i, f, g, o.
+    The sum $b_{ih} + b_{hh}$ becomes `bias`, except that $b_{hn}$ of the GRU, which the reset gate multiplies, becomes
+    `bias_n`.
 
     **Arguments:**
 
-    - `arrays`: a mapping such as `module.state_dict()`, of NumPy or JAX arrays or torch tensors; or
-        the path of a `.safetensors` or `.npz` file of them. Pickles (`.pt`, `.pth`) are never loaded.
-    - `prefix`: which network inside a bigger model, e.g. `"encoder.rnn."`. Needed only if there are
-        several; entries of other layers, such as a readout, are ignored.
-    - `activation`: $\phi$ of `nn.RNN`, which the weights do not tell: `jax.nn.relu` for
-        `nonlinearity="relu"`.
-    - `dtype`: of the cell's weights; that of the arrays if `None`. PyTorch saves float32: for inputs in float64 take
+    - `arrays`: a mapping such as `module.state_dict()` of NumPy arrays, JAX arrays or torch tensors; or the path of a
+        `.safetensors` or `.npz` file of them. Pickles (`.pt`, `.pth`) are never loaded.
+    - `prefix`: selects a network of a larger model, e.g. `"encoder.rnn."`; needed only if there are several. Entries of
+        other layers, such as a readout, are ignored.
+    - `activation`: $\phi$ of `nn.RNN`, which the weights do not determine: `jax.nn.relu` for
+        `nonlinearity="relu"`; tanh by default.
+    - `dtype`: of the cell's weights; if `None`, that of the arrays. PyTorch saves float32: for inputs in float64 use
         `dtype=jnp.float64`.
 
-    **Returns:** `RNNCell`, `GRUCell(reset_after=True)` or `LSTMCell`, told apart by the 1, 3 or 4
-    times H rows of `weight_hh`; a `Stack` of them for several layers. Its state is raveled layer by
-    layer, h before c. A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
+    **Returns:** an `RNNCell`, `GRUCell(reset_after=True)` or `LSTMCell`, depending on the number of rows of
+    `weight_hh`, H, 3 H or 4 H; for several layers a `Stack` of cells. The state is raveled layer by layer, h before c.
+    A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
 
-    **Numerics:** weights keep their dtype where none is given, but float64 becomes float32 while `jax_enable_x64` is off.
-    Dropout between layers acts only in training and is left out. A function of the host: it cannot be traced.
+    **Raises:**
 
-    **Raises:** `ValueError` for bidirectional networks, `proj_size`, missing or misshapen arrays, NaN
-    or infinite weights, and damaged files; `TypeError` for weights that are not real floating point.
+    - `ValueError`: if the network is bidirectional or has `proj_size` > 0; if arrays are missing, have wrong shapes or
+        hold NaN or infinite values; if `activation` is given for a GRU or an LSTM; or if the file is damaged.
+    - `TypeError`: if the weights are not real floating point, or `arrays` is neither a mapping nor a path.
+
+    **Numerics:** weights keep their dtype if no `dtype` is given, but float64 becomes float32 while `jax_enable_x64` is
+    off. Dropout between layers acts only in training and is omitted. Runs on the host: it cannot be traced.
 
     !!! example
 
@@ -85,8 +88,8 @@ def from_torch(
     gates = _check_layers(names, layers)
     if gates != 1 and activation is not jnp.tanh:
         raise ValueError(
-            f"activation is a choice of nn.RNN only, but {names[0]['weight_hh']!r} of shape "
-            f"{layers[0]['weight_hh'].shape} is of an {'nn.GRU' if gates == 3 else 'nn.LSTM'}."
+            f"activation can be chosen for nn.RNN only, but {names[0]['weight_hh']!r} of shape "
+            f"{layers[0]['weight_hh'].shape} belongs to an {'nn.GRU' if gates == 3 else 'nn.LSTM'}."
         )
     cells = [_make_cell(layer, gates, activation) for layer in layers]
     cell = cells[0] if len(cells) == 1 else Stack(cells)
@@ -94,7 +97,7 @@ def from_torch(
 
 
 def _cast(cell, dtype):
-    """The same cell in another precision, in which its weights must still be finite."""
+    """The cell in another precision, in which its weights must still be finite."""
     cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
     culprit = find_nonfinite("the cell", cell)
     if culprit:
@@ -103,7 +106,7 @@ def _cast(cell, dtype):
 
 
 def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str]]:
-    """The names of each layer's arrays by role (`weight_ih`, ...), complete and in order."""
+    """For each layer the names of its arrays by role (`weight_ih`, ...), all of them and in order."""
     matches = [
         match for name in arrays if isinstance(name, str) and (match := _ENTRY.fullmatch(name))
     ]
@@ -126,8 +129,8 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
             continue
         if match["reverse"]:
             raise ValueError(
-                f"{match[0]!r} belongs to a bidirectional network, which reads its input from both ends and so "
-                "is no map from one state to the next."
+                f"{match[0]!r} belongs to a bidirectional network, which reads its input from both ends and is "
+                "therefore not a map from one state to the next."
             )
         if match["role"].endswith("_hr"):
             raise ValueError(
@@ -153,7 +156,7 @@ def _all(layers: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _some(names) -> str:
-    """At most eight names in quotes."""
+    """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
 
@@ -171,7 +174,7 @@ def _as_array(name: str, value: Any) -> Array:
             f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
         )
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
-        # A copy: torch trains its tensors in place.
+        # A copy, since PyTorch trains tensors in place.
         array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
     culprit = find_nonfinite(repr(name), array)
     if culprit:
@@ -183,21 +186,21 @@ def _as_numpy(value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
         return np.asarray(value)
     value = value.detach().cpu()  # a torch tensor, known by its methods
-    if str(value.dtype) == "torch.bfloat16":  # NumPy has none: go through float32, which is exact
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16; the way over float32 is exact
         return value.float().numpy().astype(jnp.bfloat16)
     return value.numpy()
 
 
 def _check_layers(names: list[dict[str, str]], layers: list[dict[str, Array]]) -> int:
-    """Shapes and dtypes against those of the first `weight_hh`; returns the number of gates."""
+    """Compare shapes and dtypes with those of the first `weight_hh`; returns the number of gates."""
     name, first = names[0]["weight_hh"], layers[0]["weight_hh"]
     rows, size = first.shape if first.ndim == 2 else (0, 0)
     if size == 0 or rows not in (size, 3 * size, 4 * size):
         raise ValueError(
-            f"{name!r} has shape {first.shape}, but must be (H, H) of an nn.RNN, (3 H, H) of a GRU "
-            "or (4 H, H) of an LSTM."
+            f"{name!r} has shape {first.shape}, but must be (H, H) for an nn.RNN, (3 H, H) for a "
+            "GRU or (4 H, H) for an LSTM."
         )
-    inputs = layers[0]["weight_ih"].shape[1:2] or ("I",)  # any size will do
+    inputs = layers[0]["weight_ih"].shape[1:2] or ("I",)  # the first layer may have any input size
     for layer_names, layer in zip(names, layers, strict=True):
         for role, array in layer.items():
             expected = {"weight_ih": (rows, *inputs), "weight_hh": (rows, size)}.get(role, (rows,))
