@@ -1,7 +1,11 @@
 """Fixed and slow points, periodic orbits, their stability, their continuation and bifurcations."""
 
 from ._bifurcations import Bifurcation as Bifurcation
-from ._continuation import Branch as Branch, continue_orbit as continue_orbit
+from ._continuation import (
+    Branch as Branch,
+    PseudoArclength as PseudoArclength,
+    continue_orbit as continue_orbit,
+)
 from ._diagram import OrbitDiagram as OrbitDiagram, orbit_diagram as orbit_diagram
 from ._fixed_points import (
     FixedPoints as FixedPoints,

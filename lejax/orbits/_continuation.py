@@ -19,22 +19,48 @@ from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
 from ._shooting import MapShooting, Shooting, check_precision, make_shooting
+from ._stability import order_multipliers
 from ._velocity import check_wrap
 
 
 Family = Callable[[Float[Array, ""]], Cell]
-_LONGEST = 4.0  # periods of the start: beyond it the flow's steps are too coarse, and most branches end in infinity
+# Beyond this many periods of the start the steps of a flow are too coarse, and the period of most branches diverges.
+_MAX_PERIOD_RATIO = 4.0
+
+
+class PseudoArclength(eqx.Module):
+    """Pseudo-arclength continuation with an adaptive step.
+
+    **Arguments:**
+
+    - `num_steps`: the number of steps to attempt, of which some may fail; 200 by default.
+    - `max_step`: the largest |step|; `None`, the default, allows ten times the first one.
+    """
+
+    num_steps: int = eqx.field(
+        static=True, converter=lambda n: check_count("num_steps", n, 1), default=200
+    )
+    max_step: float | None = None
+
+    def __check_init__(self):
+        if self.max_step is not None:
+            check_positive("max_step", self.max_step)
 
 
 class Branch(eqx.Module):
-    """Fixed points or periodic orbits along a curve in state and parameter; n of them.
+    """n fixed points or periodic orbits along a curve in state and parameter; d numbers in the state.
 
     **Fields:**
 
-    - `points`: States with leading axes (n, m), m points on each orbit; m = 1 for fixed points.
-    - `multipliers` (n, d): A flow's multiplier of 1 along the orbit is left out.
-    - `end`: Why it ends: `bounds`, `num_steps`, `period` (four times that of the start) or `stuck` (no smaller
-        step leads on).
+    - `parameters` (n,): the parameter of each.
+    - `points`: states with leading axes (n, m), m points on each orbit; m = 1 for fixed points.
+    - `period` (n,): the period, in steps for a map, in time for a cycle of a flow; 1 for equilibria.
+    - `monodromy` (n, d, d): the Jacobian of one turn from the first point, of one step for fixed points.
+    - `multipliers` (n, d): eigenvalues of `monodromy`, the largest modulus first. Cycles of a flow have d - 1: the
+        multiplier of 1 along the orbit is left out.
+    - `bifurcations`: the bifurcations in their order on the branch, each a `Bifurcation`.
+    - `end`: why the branch ends: `bounds`; `num_steps`; `period`, if it has grown to four times that of the start; or
+        `stuck`, if no smaller step leads on.
     """
 
     parameters: Float[Array, " n"]
@@ -47,6 +73,7 @@ class Branch(eqx.Module):
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " n"]:
+        """Whether all multipliers lie inside the unit circle."""
         return np.all(np.abs(self.multipliers) < 1, axis=1)
 
 
@@ -60,36 +87,53 @@ def continue_orbit(
     period: int | float = 1,
     num_segments: int | None = None,
     step: float = 0.01,
-    max_step: float | None = None,
-    num_steps: int = 200,
     bounds: tuple[float, float] | None = None,
     wrap: PyTree = None,
+    method: PseudoArclength = PseudoArclength(),
 ) -> Branch:
     r"""A branch of fixed points or periodic orbits, and the bifurcations on it.
 
     $$G(y, p) = 0, \qquad \dot y \cdot (y' - y) + \dot p\, (p' - p) = s$$
 
-    by pseudo-arclength continuation: the branch is followed around folds. s shrinks where Newton's method needs more
-    than a few steps and grows where it does not.
+    by pseudo-arclength continuation, which follows the branch around folds. The step s shrinks where Newton's method
+    fails and grows where it does not.
 
     **Arguments:**
 
     - `family`: from the parameter to a cell, `lambda a: Henon(a, 0.3)`; for a flow to a `lejax.systems.Flow`.
-    - `parameter`, `state`: where the branch starts: a point near the orbit at that parameter.
-    - `input`: the constant input, `None` for autonomous cells.
-    - `period`, `num_segments`: as for `find_periodic_orbits`; 1 for the fixed points of a map or a time-dt map. For a
-        `Flow` a period other than 1 continues a cycle with its unknown period; 1 continues equilibria.
-    - `step`: the first s; negative to start toward smaller parameters.
-    - `max_step`: the largest |s|; 10 |step| by default.
-    - `num_steps`: attempts, of which some may fail.
+    - `parameter`: where the branch starts.
+    - `state`: a point near the orbit at that parameter.
+    - `input`: the constant input of one step, `None` for autonomous cells.
+    - `period`, `num_segments`: as for `find_periodic_orbits`. A period of 1, the default, continues fixed points of a
+        map and equilibria of a `Flow`; another period of a `Flow` continues a cycle, whose period is unknown.
+    - `step`: the first s; negative to start toward smaller parameters; 0.01 by default.
+    - `bounds`: the smallest and the largest parameter; without bounds by default.
     - `wrap`: as for `find_fixed_points`.
-    - `bounds`: the parameters between which to stay, all by default.
+    - `method`: a `PseudoArclength`, with the number of steps and the largest one.
 
-    **Returns:** a `Branch`, which says why it ends. That of a flow ends, with a warning, where its period has become four
-    times that at its start, as on the way to a homoclinic orbit: its steps are stretched as much. Its `bifurcations` are `fold`, `flip` (period doubling), `Neimark-Sacker` (torus) and
-    `branch point` (transcritical or pitchfork), found by changes between neighbors on the branch: two within one step
-    can be missed. All are then located by Newton's method on the extended system. Runs on the host: it cannot be traced;
-    compiles one program for the branch and one for each kind of bifurcation.
+    **Returns:** a `Branch`. The `kind` of its bifurcations is
+
+    - `fold`, where the branch turns around;
+    - `branch point`, where it meets another branch (transcritical or pitchfork);
+    - `flip`, where a multiplier of -1 doubles the period;
+    - where a complex pair crosses the unit circle, `Neimark-Sacker` for a map, `Hopf` for an equilibrium of a `Flow`,
+        `torus` for a cycle of a `Flow` (the Neimark-Sacker bifurcation of its return map).
+
+    Bifurcations are found by changes between neighbors on the branch, so that two within one step can be missed, and
+    then located by Newton's method on an extended system. A branch of cycles of a flow ends, with a warning,
+    where the period has grown to four times that at its start, as on the way to a homoclinic orbit: the steps of the
+    flow are stretched by the same factor. A warning also says if the branch does not leave its start. This function
+    runs on the host and cannot be traced.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced, the family does not return a cell, or the state has less than 32 bits.
+    - `ValueError`: if a number is out of range, or the branch starts outside its bounds.
+    - `RuntimeError`: if Newton's method finds no orbit near `state`.
+
+    **Numerics:** each step costs a few Jacobians of the equations for m points and solves, O((m d)^3). One program is
+    compiled for the branch and one for each kind of bifurcation. Equilibria and cycles of a flow have the multipliers
+    of its Runge-Kutta steps, so that their Hopf and torus bifurcations have an error O((dt / substeps)^4).
 
     !!! example
 
@@ -101,64 +145,55 @@ def continue_orbit(
 
     Keller (1977); Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapter 10.
     """
-    check_concrete(
-        "continue_orbit", family, parameter, state, input, period, step, max_step, bounds
-    )
+    check_concrete("continue_orbit", family, parameter, state, input, period, step, bounds, method)
     state = check_state(state)
     check_precision("continue_orbit", state)
-    count = check_count("num_steps", num_steps, 1)
-    parameter, step = _real("parameter", parameter), _real("step", step)
+    parameter, step = _check_real("parameter", parameter), _check_real("step", step)
     if step == 0:
-        raise ValueError("step must not be 0: its sign says where the branch goes.")
-    largest = check_positive("max_step", 10 * abs(step) if max_step is None else max_step)
+        raise ValueError("step must not be 0: its sign is the direction of the branch.")
     low, high = _check_bounds(bounds)
     if not low <= parameter <= high:
         raise ValueError(f"the branch starts at {parameter}, outside its bounds {(low, high)}.")
+    max_step = 10 * abs(step) if method.max_step is None else method.max_step
     dtype = ravel(state)[0].dtype
     start_cell = member_of(family, jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
-    is_cycle = isinstance(start_cell, Flow) and period != 1
-    if isinstance(start_cell, Flow) and not is_cycle:
-        shooting = MapShooting(1, check_wrap(wrap, start_cell, state), start_cell.dt)
+    wrap = check_wrap(wrap, start_cell, state)
+    is_flow, is_cycle = isinstance(start_cell, Flow), period != 1
+    if is_flow and not is_cycle:
+        shooting = MapShooting(1, wrap, start_cell.dt)
     else:
-        shooting = make_shooting(
-            start_cell, period, num_segments, check_wrap(wrap, start_cell, state)
-        )
+        shooting = make_shooting(start_cell, period, num_segments, wrap)
     orbit = Orbit(family, input, state, shooting)
-    numbers = jnp.asarray([parameter, step, largest, low, high], dtype)
-    trace, is_long, is_at_bound, last_step = _trace(orbit, numbers, count)
-    if not bool(trace.is_good[0]):
+    numbers = jnp.asarray([parameter, step, max_step, low, high], dtype)
+    trace, last = _trace(orbit, numbers, method.num_steps)
+    if not bool(trace.is_accepted[0]):
         raise RuntimeError(
             f"Newton's method found no orbit of period {period} at parameter {parameter} near the state given."
         )
-    good = np.flatnonzero(np.asarray(trace.is_good))
-    if len(good) == 1:
+    trace = jax.tree.map(lambda x: x[np.asarray(trace.is_accepted)], trace)
+    if len(trace.parameter) == 1:
         warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=3)
-    trace = jax.tree.map(lambda x: x[good], trace)
-    end = "num_steps"
-    if bool(is_long):
-        end = "period"
+    end = _reason_of_end(last, step)
+    if end == "period":
         warnings.warn(
-            f"the branch ends at {float(trace.parameter[-1]):.8g}: its period has grown to {_LONGEST:.0f} times that at "
-            "the start, perhaps toward a homoclinic orbit, where it is infinite. Continue from its last point, with the "
-            "last period, to go on.",
+            f"the branch ends at {float(trace.parameter[-1]):.8g}: its period has grown to {_MAX_PERIOD_RATIO:.0f} "
+            "times that at the start, perhaps toward a homoclinic orbit, where it is infinite. Continue from its last "
+            "point, with the last period, to go on.",
             stacklevel=3,
         )
-    elif bool(is_at_bound):
-        end = "bounds"
-    elif abs(float(last_step)) < 1e-6 * abs(step):
-        end = "stuck"
-    multipliers = _multipliers(np.asarray(trace.monodromy), is_cycle)
-    points = jax.vmap(jax.vmap(ravel(state)[1]))(
-        jax.vmap(lambda y: shooting.points(state, y))(trace.y)
-    )
+    multipliers = np.linalg.eigvals(np.asarray(trace.monodromy)).astype(complex)
+    order = order_multipliers(multipliers, is_cycle_of_flow=is_flow and is_cycle)
+    multipliers = np.take_along_axis(multipliers, order, axis=1)
+    pair_kind = ("torus" if is_cycle else "Hopf") if is_flow else "Neimark-Sacker"
     with keep(orbit) as kept:
         bifurcations = find_bifurcations(
-            kept, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers
+            kept, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers, pair_kind
         )
+    unravel = ravel(state)[1]
     return Branch(
         parameters=trace.parameter,
-        points=points,
+        points=jax.vmap(jax.vmap(unravel))(jax.vmap(orbit.points)(trace.y)),
         period=jax.vmap(shooting.period)(trace.y),
         monodromy=trace.monodromy,
         multipliers=multipliers,
@@ -167,7 +202,8 @@ def continue_orbit(
     )
 
 
-def _real(name: str, value: Any) -> float:
+def _check_real(name: str, value: Any) -> float:
+    """`value` as a finite float."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -190,7 +226,15 @@ def _check_bounds(bounds: Any) -> tuple[float, float]:
 
 
 class Orbit(eqx.Module):
-    """The equations of an orbit of a family, in its unknowns y and the parameter."""
+    """The equations for an orbit of a family, in the unknowns y of its shooting and the parameter.
+
+    **Fields:**
+
+    - `family`: from the parameter to a cell.
+    - `input`: the constant input of one step.
+    - `state`: a state with the structure, shapes and dtypes of the cell's states.
+    - `shooting`: what y means.
+    """
 
     family: Family
     input: PyTree
@@ -209,90 +253,101 @@ class Orbit(eqx.Module):
 
 
 class _Trace(NamedTuple):
+    """The start and all attempted steps; those that failed are not accepted."""
+
     y: Float[Array, "n y"]
     parameter: Float[Array, " n"]
-    slope: Float[Array, " n"]  # dp/ds: a fold is where it changes sign
+    slope: Float[Array, " n"]  # dp/ds: it changes sign at a fold
     monodromy: Float[Array, "n d d"]
-    is_good: Bool[Array, " n"]
+    is_accepted: Bool[Array, " n"]
+
+
+class _Progress(NamedTuple):
+    """Where the continuation has come to. A position is y and the parameter in one vector."""
+
+    position: Float[Array, " y1"]
+    tangent: Float[Array, " y1"]
+    step: Float[Array, ""]
+    is_closing: Bool[Array, ""]  # a bound has been crossed: the next step ends there
+    is_long: Bool[Array, ""]  # the period has grown too much
+    is_done: Bool[Array, ""]
+
+
+def _reason_of_end(last: _Progress, first_step: float) -> str:
+    if bool(last.is_long):
+        return "period"
+    if bool(last.is_closing & last.is_done):
+        return "bounds"
+    return "stuck" if abs(float(last.step)) < 1e-6 * abs(first_step) else "num_steps"
 
 
 @compiled
-def _trace(orbit: Orbit, numbers, count) -> tuple[_Trace, Array, Array, Array]:
-    parameter, step, largest, low, high = numbers
-    y = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
-    tol = default_tol_q(y[None])
-    start = newton(lambda x: orbit.residual(x, parameter, y), y, 50)
-    place = jnp.append(start, parameter.astype(y.dtype))
-    longest = _LONGEST * orbit.shooting.period(start)
+def _trace(orbit: Orbit, numbers, num_steps) -> tuple[_Trace, _Progress]:
+    parameter, first_step, max_step, low, high = numbers
+    guess = orbit.shooting.guess(orbit.family(parameter), orbit.input, orbit.state)
+    tol_q = default_tol_q(guess[None])
+    y = newton(lambda x: orbit.residual(x, parameter, guess), guess, 50)
+    start = jnp.append(y, parameter.astype(y.dtype))
+    max_period = _MAX_PERIOD_RATIO * orbit.shooting.period(y)
 
-    def residual(place, reference):
-        return orbit.residual(place[:-1], place[-1], reference)
+    def residual(position, reference):
+        return orbit.residual(position[:-1], position[-1], reference)
 
-    def tangent_at(place, along):
-        # The null vector of the n x (n + 1) Jacobian, on the side of `along`.
-        jacobian = jax.jacfwd(residual)(place, place[:-1])
-        system = jnp.concatenate([jacobian, along[None]])
-        tangent = jnp.linalg.solve(system, jnp.zeros_like(place).at[-1].set(1))
+    def tangent_at(position, direction):
+        """The null vector of the n x (n + 1) Jacobian, on the side of `direction`."""
+        jacobian = jax.jacfwd(residual)(position, position[:-1])
+        system = jnp.concatenate([jacobian, direction[None]])
+        tangent = jnp.linalg.solve(system, jnp.zeros_like(position).at[-1].set(1))
         return tangent / jnp.linalg.norm(tangent)
 
-    def attempt(carry, _):
-        place, tangent, step, is_closing, is_long, is_done = carry
-        ahead = place + step * tangent
+    def attempt(now: _Progress):
+        predicted = now.position + now.step * now.tangent
 
         def equations(x):
-            return jnp.append(residual(x, place[:-1]), tangent @ (x - ahead))
+            return jnp.append(residual(x, now.position[:-1]), now.tangent @ (x - predicted))
 
-        found = newton(equations, ahead, 8)
-        following = tangent_at(found, tangent)
-        error = jnp.sum(equations(found) ** 2) / 2
-        inside = (found[-1] >= low) & (found[-1] <= high)
-        # A large turn may have jumped to another branch.
-        sound = (error < tol) & (following @ tangent > 0.9)
-        is_long = is_long | (sound & ~is_done & (orbit.shooting.period(found[:-1]) > longest))
-        good = sound & inside & ~is_done & ~is_long
-        # The first step beyond a bound is cut so that it ends there, and that is the last one.
-        share = (jnp.where(found[-1] > high, high, low) - place[-1]) / (found[-1] - place[-1])
-        factor = jnp.where(good, 1.5, jnp.where(sound & ~inside, share * (1 - 1e-6), 0.5))
-        is_closing = is_closing | (sound & ~inside)
-        carry = (
-            jnp.where(good, found, place),
-            jnp.where(good, following, tangent),
-            jnp.sign(step) * jnp.minimum(factor * jnp.abs(step), largest),
-            is_closing,
-            is_long,
-            is_done | is_long | (is_closing & (good | (jnp.abs(share) < 1e-3))),
+        found = newton(equations, predicted, 8)
+        new_tangent = tangent_at(found, now.tangent)
+        q = jnp.sum(equations(found) ** 2) / 2
+        is_inside = (found[-1] >= low) & (found[-1] <= high)
+        # After a large turn the step may have jumped to another branch.
+        is_sound = (q < tol_q) & (new_tangent @ now.tangent > 0.9)
+        is_longer = is_sound & ~now.is_done & (orbit.shooting.period(found[:-1]) > max_period)
+        is_long = now.is_long | is_longer
+        is_accepted = is_sound & is_inside & ~now.is_done & ~is_long
+        # The first step beyond a bound is cut so that it ends there; it is the last one.
+        bound = jnp.where(found[-1] > high, high, low)
+        fraction = (bound - now.position[-1]) / (found[-1] - now.position[-1])
+        cut = jnp.where(is_sound & ~is_inside, fraction * (1 - 1e-6), 0.5)
+        factor = jnp.where(is_accepted, 1.5, cut)
+        is_closing = now.is_closing | (is_sound & ~is_inside)
+        has_arrived = is_closing & (is_accepted | (jnp.abs(fraction) < 1e-3))
+        new = _Progress(
+            position=jnp.where(is_accepted, found, now.position),
+            tangent=jnp.where(is_accepted, new_tangent, now.tangent),
+            step=jnp.sign(now.step) * jnp.minimum(factor * jnp.abs(now.step), max_step),
+            is_closing=is_closing,
+            is_long=is_long,
+            is_done=now.is_done | is_long | has_arrived,
         )
-        return carry, (found, following[-1], good)
+        return new, (found, new_tangent[-1], is_accepted)
 
-    # Along the parameter at first, so that the sign of the step is that of its change.
-    up = jnp.zeros_like(place).at[-1].set(1)
-    tangent = tangent_at(place, up)
-    no = jnp.asarray(False)
-    start = (place, tangent, step, no, no, no)
+    def skip(now: _Progress):
+        return now, (now.position, now.tangent[-1], jnp.asarray(False))
 
-    def unless_done(carry, _):
-        skip = lambda carry: (carry, (carry[0], carry[1][-1], no))
-        return jax.lax.cond(carry[-1], skip, lambda carry: attempt(carry, None), carry)
-
-    last, (places, slopes, good) = jax.lax.scan(unless_done, start, length=count)
-    first = jnp.sum(residual(place, y) ** 2) / 2 < tol
-    places = jnp.concatenate([place[None], places])
-    monodromy = jax.lax.map(lambda x: orbit.monodromy(x[:-1], x[-1]), places)
-    trace = _Trace(
-        places[:, :-1],
-        places[:, -1],
-        jnp.append(tangent[-1], slopes),
-        monodromy,
-        jnp.append(first, good & first),
+    # The first tangent points to larger parameters, so that the sign of the step is that of their change.
+    tangent = tangent_at(start, jnp.zeros_like(start).at[-1].set(1))
+    first = _Progress(start, tangent, first_step, *[jnp.asarray(False)] * 3)
+    last, (positions, slopes, is_accepted) = jax.lax.scan(
+        lambda now, _: jax.lax.cond(now.is_done, skip, attempt, now), first, length=num_steps
     )
-    return trace, last[4], last[3] & last[5], last[2]
-
-
-def _multipliers(monodromy: np.ndarray, is_cycle: bool) -> np.ndarray:
-    values = np.linalg.eigvals(monodromy).astype(complex)
-    if is_cycle:
-        keep = np.ones(values.shape, bool)
-        keep[np.arange(len(values)), np.argmin(np.abs(values - 1), axis=1)] = False
-        values = values[keep].reshape(len(values), -1)
-    order = np.argsort(-np.abs(values), axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1)
+    is_orbit = jnp.sum(residual(start, guess) ** 2) / 2 < tol_q
+    positions = jnp.concatenate([start[None], positions])
+    trace = _Trace(
+        y=positions[:, :-1],
+        parameter=positions[:, -1],
+        slope=jnp.append(tangent[-1], slopes),
+        monodromy=jax.lax.map(lambda x: orbit.monodromy(x[:-1], x[-1]), positions),
+        is_accepted=jnp.append(is_orbit, is_accepted & is_orbit),
+    )
+    return trace, last

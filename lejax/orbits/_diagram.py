@@ -1,4 +1,4 @@
-"""Orbit (bifurcation) diagrams with the exponents underneath."""
+"""Orbit diagrams (bifurcation diagrams) and Lyapunov exponents over a parameter."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,14 @@ from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 
 
 class OrbitDiagram(eqx.Module):
-    """What remains of a family's orbits after a transient, for P values of its parameter.
+    """The long-run states and exponents of a family of cells, for P values of its parameter.
 
     **Fields:**
 
-    - `states`: With leading axes (P, n): n consecutive states at each parameter.
-    - `exponents` (P, k): Nats per step, or per unit time if the cells are timed; NaN where the orbit left the
-        floating-point numbers.
+    - `parameters` (P,): the values of the parameter.
+    - `states`: n consecutive states at each parameter, with leading axes (P, n).
+    - `exponents` (P, k): in nats per step, or per unit of time for a `TimedCell`; NaN where the orbit is not finite.
+    - `standard_error` (P, k): standard errors of the exponents.
     """
 
     parameters: Float[Array, " P"]
@@ -49,14 +50,23 @@ def orbit_diagram(
     **Arguments:**
 
     - `family`: from a parameter to a cell, `lambda r: Logistic(r)`.
-    - `parameters` (P,), thousands of them if you like.
-    - `state`: the start, the same for all; `input`: constant, or `None`.
-    - `num_states`: n, the states kept after the run; `num_steps`: steps the exponents are means of; `transient`: steps
-        before these.
+    - `parameters` (P,): the values of the parameter.
+    - `state`: the starting state, the same for all parameters.
+    - `input`: the constant input of one step, `None` for autonomous cells.
+    - `num_states`: n, the number of states kept after the run; 100 by default.
+    - `num_steps`: the number of steps over which exponents are averaged; 1000 by default.
+    - `transient`: the number of steps before these; 1000 by default.
     - `num_exponents`, `key`: as for `lyapunov_spectrum`.
 
-    **Returns:** an `OrbitDiagram`. Cost: that of P spectra in one `vmap`, compiled at each call, since a `family` may have
-    changed what it closes over; memory O(P n d).
+    **Returns:** an `OrbitDiagram`.
+
+    **Raises:**
+
+    - `ValueError`: if `parameters` is not one-dimensional or is empty, or a number is out of range.
+    - `TypeError`: if the family does not return a cell, or the cell fails on one step.
+
+    **Numerics:** P spectra in one `vmap`, compiled at each call, since the values that `family` closes over may have
+    changed; memory O(P n d).
 
     !!! example
 
@@ -74,24 +84,24 @@ def orbit_diagram(
     num_steps = check_count("num_steps", num_steps, 1)
     transient = check_count("transient", transient, 0)
 
-    def repeat(count):
+    def repeat_input(count):
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), input)
 
-    def one(parameter):
+    def run_member(parameter):
         cell = member_of(family, parameter)
         run = lyapunov_spectrum(
             cell,
             state,
-            repeat(transient + num_steps),
+            repeat_input(transient + num_steps),
             num_steps=num_steps,
             transient=transient,
             num_exponents=num_exponents,
             key=key,
             throw=False,
         )
-        states = unroll(cell, run.state, repeat(num_states), num_steps=num_states)
-        bad = run.diagnostics.first_bad_step >= 0
-        return states, jnp.where(bad, jnp.nan, run.exponents), run.standard_error
+        states = unroll(cell, run.state, repeat_input(num_states), num_steps=num_states)
+        has_failed = run.diagnostics.first_bad_step >= 0
+        return states, jnp.where(has_failed, jnp.nan, run.exponents), run.standard_error
 
-    states, exponents, errors = jax.jit(jax.vmap(one))(parameters)
+    states, exponents, errors = jax.jit(jax.vmap(run_member))(parameters)
     return OrbitDiagram(parameters, states, exponents, errors)
