@@ -157,7 +157,8 @@ def test_what_a_field_and_a_family_read_is_read_at_each_call():
         return spectrum.exponents.sum()  # the divergence
 
     def branch():
-        return orbits.continue_orbit(family, 0.1, jnp.array(0.1), step=0.05, num_steps=3)
+        method = orbits.PseudoArclength(num_steps=3)
+        return orbits.continue_orbit(family, 0.1, jnp.array(0.1), step=0.05, method=method)
 
     np.testing.assert_allclose(product(), -0.3, rtol=1e-4)
     first = branch()
