@@ -29,7 +29,9 @@ TOLD = "Dopri8, told the switches"
 def random_field(size, num_relu, gain, seed):
     _, key_W, key_h = jr.split(jr.key(seed), 3)
     W = gain * jr.normal(key_W, (size, size)) / size**0.5
-    return ContinuousALRNN(-jnp.ones(size), W, jr.normal(key_h, (size,)), num_relu)
+    return ContinuousALRNN.from_weights(
+        a=-jnp.ones(size), W=W, h=jr.normal(key_h, (size,)), num_relu=num_relu
+    )
 
 
 def chua(alpha=9.0, beta=100 / 7, inner=-8 / 7, outer=-5 / 7):

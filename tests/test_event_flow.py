@@ -44,7 +44,9 @@ START = jnp.array([0.7, 0.1, -0.2])
 def random_field(size, num_relu, seed, gain):
     keys = jr.split(jr.key(seed), 3)
     W = gain * jr.normal(keys[1], (size, size)) / size**0.5
-    return ContinuousALRNN(-jnp.ones(size), W, jr.normal(keys[2], (size,)), num_relu)
+    return ContinuousALRNN.from_weights(
+        a=-jnp.ones(size), W=W, h=jr.normal(keys[2], (size,)), num_relu=num_relu
+    )
 
 
 @pytest.mark.parametrize(("size", "num_relu", "seed", "gain"), [(3, 3, 65, 3.5), (20, 2, 942, 1.3)])
@@ -207,11 +209,9 @@ def test_vmap_jit_and_low_precision():
     end = low(None, START.astype(jnp.float32))
     assert end.dtype == jnp.float32
     np.testing.assert_allclose(end, flow(None, START), atol=1e-5)
-    fields = eqx.filter_vmap(lambda key: ContinuousALRNN.draw(3, 2, key=key))(
-        jr.split(jr.key(0), 2)
-    )
+    fields = eqx.filter_vmap(lambda key: ContinuousALRNN(3, 2, key=key))(jr.split(jr.key(0), 2))
     ends = eqx.filter_vmap(lambda field: EventExactFlow(field, 0.5)(None, START))(fields)
-    alone = EventExactFlow(ContinuousALRNN.draw(3, 2, key=jr.split(jr.key(0), 2)[1]), 0.5)
+    alone = EventExactFlow(ContinuousALRNN(3, 2, key=jr.split(jr.key(0), 2)[1]), 0.5)
     np.testing.assert_allclose(ends[1], alone(None, START), rtol=1e-13)
 
 
@@ -258,6 +258,16 @@ def test_equilibria_of_the_double_scroll():
         np.testing.assert_allclose(np.sort(values), np.sort(np.linalg.eigvals(matrix)), atol=1e-12)
 
 
+@pytest.mark.parametrize(("size", "left_out"), [(2, 1), (3, 0), (9, 0)])
+def test_size_is_the_number_of_equilibria(size, left_out):
+    every = find_equilibria(CHUA)
+    found = jax.jit(lambda: find_equilibria(CHUA, size=size))()
+    assert found.points.shape == (size, 3)
+    assert found.found.tolist() == [i < 3 for i in range(size)]
+    assert int(found.left_out) == left_out
+    np.testing.assert_allclose(found.points[:3], every.points[:size], atol=1e-14)
+
+
 def test_equilibria_are_where_the_velocity_is_zero():
     field = random_field(6, 5, 1, 3.0)
     found = find_equilibria(field)
@@ -275,24 +285,28 @@ def test_equilibria_are_where_the_velocity_is_zero():
 
 
 def test_an_equilibrium_on_all_hyperplanes_is_found_once_and_lines_are_none():
-    field = ContinuousALRNN.draw(5, 3, key=jr.key(0))
+    field = ContinuousALRNN(5, 3, key=jr.key(0))
     found = find_equilibria(field)
     np.testing.assert_allclose(found.points, np.zeros((1, 5)))
     assert found.kind == ["stable node"]
-    line = ContinuousALRNN(jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones(2), 1)
+    line = ContinuousALRNN.from_weights(
+        a=jnp.zeros(2), W=jnp.zeros((2, 2)), h=jnp.ones(2), num_relu=1
+    )
     with pytest.warns(
         UserWarning, match="no equilibrium was found, but the Jacobian is singular in 2"
     ):
         found = find_equilibria(line)
     assert len(found.points) == 0
     assert int(found.num_singular) == 2
-    centre = ContinuousALRNN(jnp.zeros(2), jnp.array([[0.0, 1.0], [-1.0, 0.0]]), jnp.ones(2), 0)
+    centre = ContinuousALRNN.from_weights(
+        a=jnp.zeros(2), W=jnp.array([[0.0, 1.0], [-1.0, 0.0]]), h=jnp.ones(2), num_relu=0
+    )
     assert find_equilibria(centre).kind == ["non-hyperbolic"]
 
 
 def test_drawn_networks_are_stable():
-    field = ContinuousALRNN.draw(20, 3, 2, tau=5.0, key=jr.key(0))
-    discrete = lejax.cells.ALRNN.draw(20, 3, 2, key=jr.key(0))
+    field = ContinuousALRNN(20, 3, 2, tau=5.0, key=jr.key(0))
+    discrete = lejax.cells.ALRNN(20, 3, 2, key=jr.key(0))
     state, input = jr.normal(jr.key(1), (20,)), jnp.array([0.3, -1.0])
     expected = (discrete(input, state) - state) / 5
     np.testing.assert_allclose(field(input, state), expected, atol=1e-14)
@@ -304,7 +318,7 @@ def test_drawn_networks_are_stable():
     flow = EventExactFlow(field, 0.5)
     fine = Flow(field, 0.5, substeps=50)
     np.testing.assert_allclose(flow(input, state), fine(input, state), atol=1e-10)
-    low = ContinuousALRNN.draw(3, 1, dtype=jnp.float32, tau=jnp.array(2.0), key=jr.key(0))
+    low = ContinuousALRNN(3, 1, dtype=jnp.float32, tau=jnp.array(2.0), key=jr.key(0))
     assert {x.dtype for x in jax.tree.leaves(low)} == {jnp.dtype("float32")}
 
 
@@ -313,7 +327,9 @@ def test_too_few_pieces():
     with pytest.raises(RuntimeError, match="more than max_pieces=3 Taylor series"):
         flow(None, START)
     assert np.all(np.isnan(jax.jit(lambda z: flow(None, z))(START)))
-    with pytest.raises(RuntimeError, match=r"the way to times\[1\] takes more than max_pieces=3"):
+    with pytest.raises(
+        RuntimeError, match=r"the solution up to times\[1\] takes more than max_pieces=3"
+    ):
         sample_flow(CHUA, START, jnp.array([0.1, 50.0]), max_pieces=3)
     with pytest.raises(RuntimeError, match="left the floating-point numbers"):
         lejax.lyapunov_spectrum(flow, START, num_steps=3)
@@ -354,7 +370,8 @@ def test_derivatives_at_times_that_repeat_and_at_a_start_on_a_hyperplane():
     )
     flow = EventExactFlow(constant, dt=1.0)
     np.testing.assert_allclose(jax.jacrev(lambda z: flow(None, z))(jnp.zeros(2)), jnp.eye(2))
-    linear = EventExactFlow(ContinuousALRNN(-jnp.ones(1), jnp.zeros((1, 1)), jnp.zeros(1), 0), 1.0)
+    weights = {"a": -jnp.ones(1), "W": jnp.zeros((1, 1)), "h": jnp.zeros(1)}
+    linear = EventExactFlow(ContinuousALRNN.from_weights(**weights, num_relu=0), 1.0)
     np.testing.assert_allclose(jax.jacfwd(lambda z: linear(None, z))(jnp.ones(1)), [[jnp.exp(-1)]])
 
 

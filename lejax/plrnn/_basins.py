@@ -1,4 +1,4 @@
-"""Basins of attraction by iteration: where a start ends up, and points between two basins by bisection."""
+"""Basins of attraction: the attractor of each state by iteration, and points on basin boundaries by bisection."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from .._core.piecewise_linear import piecewise_linear
 
 
 class BoundaryPoints(eqx.Module):
-    """Where n lines between two starts leave the basin of the first.
+    """The points at which n lines between two states leave the basin of the first state.
 
     **Fields:**
 
-    - `points` (n, m): The last state found that is in the basin of the first start; where not `found`, the second
-        start.
-    - `width` (n,): The length of the interval left.
-    - `found` (n,): Whether the two starts are in different basins.
+    - `points` (n, m): the last state on each line that was found in the basin of the first state. If not `found`, the
+        second state.
+    - `width` (n,): the length of the interval that is left, in units of the state.
+    - `found` (n,): whether the two states are in different basins.
     """
 
     points: Float[Array, "n m"]
@@ -38,16 +38,27 @@ def basin_index(
     num_steps: int = 1000,
     tolerance: float = 1e-3,
 ) -> Int[Array, " *n"]:
-    r"""The attractor each start comes to.
+    r"""The index of the attractor that each state converges to.
 
-    **Arguments:** `net`; `states` (.., M); `attractors`, for each a fixed point (M,), the points of a cycle (k, M), or many
-    states of a chaotic attractor; `num_steps`; `tolerance`: how near to one of these points, relative to 1 + its size, a
-    state has arrived.
+    $$i(z) = \arg\min_i \min_{y \in A_i} \frac{|F^N(z) - y|_\infty}{1 + |y|_\infty}$$
 
-    **Returns:** (..,) indices into `attractors`; -1 for what has arrived at none after `num_steps`, such as an orbit that
-    goes to infinity.
+    **Arguments:**
 
-    **Numerics:** `num_steps` steps a start, all starts in one batch.
+    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `states`: the initial states (.., M).
+    - `attractors`: a sequence with one array for each attractor $A_i$: a fixed point (M,), the points of a cycle (k,
+        M), or many states of a chaotic attractor (k, M).
+    - `num_steps`: the number N of steps.
+    - `tolerance`: the largest value of the minimum above for a state that has arrived.
+
+    **Returns:** the indices (..,) into `attractors`; -1 for states that are near none of them after `num_steps`, such
+    as those whose orbit diverges.
+
+    **Raises:**
+
+    - `ValueError`: if `states` or an attractor has another last axis than M, or if `attractors` is empty.
+
+    **Numerics:** `num_steps` steps for each state, all states in one batch. It can be traced.
 
     !!! example
 
@@ -60,11 +71,12 @@ def basin_index(
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
     net = piecewise_linear(net)
-    states, clouds = _check(net, states, attractors)
+    states, attractors = _check(net, states, attractors)
     num_steps = check_count("num_steps", num_steps, 1)
     size = states.shape[-1]
     flat = states.reshape(-1, size)
-    return _arrive(net, flat, clouds, num_steps, tolerance).reshape(states.shape[:-1])
+    indices = _nearest_attractor(net, flat, attractors, num_steps, tolerance)
+    return indices.reshape(states.shape[:-1])
 
 
 @checked
@@ -82,16 +94,26 @@ def bisect_basins(
 
     $$x_s = (1 - s)\,x_1 + s\,x_2, \qquad \text{basin}(x_s) = \text{basin}(x_1) \text{ or not}$$
 
-    It needs no saddle and no manifold: `distance_to_manifold` of its points to the stable manifold of the saddle on the
-    boundary checks both.
+    This needs neither a saddle nor a manifold. If the stable manifold of a saddle is the boundary,
+    `distance_to_manifold` of these points checks both results.
 
-    **Arguments:** `net`; `first` and `second` (n, M), starts in different basins; the others as for `basin_index`.
+    **Arguments:**
+
+    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `first`: the initial states $x_1$ (n, M).
+    - `second`: the initial states $x_2$ (n, M), in other basins.
+    - `num_bisections`: the number of times that the interval is halved.
+    - `attractors`, `num_steps`, `tolerance`: as for `basin_index`.
 
     **Returns:** a `BoundaryPoints`.
 
-    **Numerics:** `num_bisections` runs of `num_steps` steps; each halves the interval. Next to the boundary an orbit needs
-    log(1 / distance) / log(multiplier) more steps to arrive. Where the line crosses the boundary several times, one of
-    these points is found. The points have no derivatives.
+    **Raises:**
+
+    - `ValueError`: if `first` and `second` do not have the same shape (n, M), or as `basin_index`.
+
+    **Numerics:** `num_bisections` + 2 runs of `num_steps` steps. Next to the boundary an orbit needs log(1 / distance)
+    / log(multiplier) more steps to arrive. If the line crosses the boundary several times, one of these points is
+    found. It can be traced; the points have derivative 0.
 
     !!! example
 
@@ -102,7 +124,7 @@ def bisect_basins(
         Array([[1.5]], dtype=...)
     """
     net = piecewise_linear(net)
-    first, clouds = _check(net, first, attractors)
+    first, attractors = _check(net, first, attractors)
     second, _ = _check(net, second, attractors)
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(
@@ -112,16 +134,16 @@ def bisect_basins(
     num_bisections = check_count("num_bisections", num_bisections, 0)
 
     def basin(states):
-        return _arrive(net, states, clouds, num_steps, tolerance)
+        return _nearest_attractor(net, states, attractors, num_steps, tolerance)
 
-    home = basin(first)
-    found = home != basin(second)
+    first_basin = basin(first)
+    found = first_basin != basin(second)
 
     def halve(_, interval):
         low, high = interval
         middle = (low + high) / 2
-        is_home = basin(first + middle[:, None] * (second - first)) == home
-        return jnp.where(is_home, middle, low), jnp.where(is_home, high, middle)
+        is_first = basin(first + middle[:, None] * (second - first)) == first_basin
+        return jnp.where(is_first, middle, low), jnp.where(is_first, high, middle)
 
     low = jnp.zeros_like(first[:, 0])
     low, high = jax.lax.fori_loop(0, num_bisections, halve, (low, jnp.ones_like(low)))
@@ -136,34 +158,35 @@ def _check(net, states, attractors):
     size = net.h1.size
     if states.ndim == 0 or states.shape[-1] != size:
         raise ValueError(f"states must have shape (.., {size}), got {states.shape}.")
-    clouds = []
+    checked_attractors = []
     for attractor in attractors:
-        cloud = jnp.atleast_2d(jnp.asarray(attractor))
-        if cloud.ndim != 2 or cloud.shape[1] != size or not len(cloud):
+        points = jnp.atleast_2d(jnp.asarray(attractor))
+        if points.ndim != 2 or points.shape[1] != size or not len(points):
             raise ValueError(
                 f"each attractor must have shape ({size},) or (k, {size}), got {jnp.shape(attractor)}."
             )
-        clouds.append(cloud)
-    if not clouds:
+        checked_attractors.append(points)
+    if not checked_attractors:
         raise ValueError("attractors must hold at least one, got none.")
-    return states.astype(jnp.result_type(states, net.h1)), clouds
+    return states.astype(jnp.result_type(states, net.h1)), checked_attractors
 
 
 @eqx.filter_jit
-def _arrive(net, states, clouds, num_steps, tolerance):
-    # An index has no derivative, and a loop of many steps need not be remembered for it.
+def _nearest_attractor(net, states, attractors, num_steps, tolerance):
+    """The index of the attractor near each state (n, M) after `num_steps`, or -1."""
+    # An index has no derivative, so no step needs to be stored.
     net, states = without_gradient((net, states))
     step = jax.vmap(lambda x: net(None, x))
     states = jax.lax.fori_loop(0, num_steps, lambda _, x: step(x), states)
 
     def nearest(state):
-        def gap(cloud):
-            distances = jnp.max(jnp.abs(state[None] - cloud), axis=1)
-            return jnp.min(distances / (1 + jnp.max(jnp.abs(cloud), axis=1)))
+        def distance(points):
+            distances = jnp.max(jnp.abs(state[None] - points), axis=1)
+            return jnp.min(distances / (1 + jnp.max(jnp.abs(points), axis=1)))
 
-        gaps = jnp.stack([gap(cloud) for cloud in clouds])
-        gaps = jnp.where(jnp.isfinite(gaps), gaps, jnp.inf)
-        best = jnp.argmin(gaps)
-        return jnp.where(gaps[best] < tolerance, best, -1)
+        distances = jnp.stack([distance(points) for points in attractors])
+        distances = jnp.where(jnp.isfinite(distances), distances, jnp.inf)
+        index = jnp.argmin(distances)
+        return jnp.where(distances[index] < tolerance, index, -1)
 
     return jax.lax.map(nearest, states, batch_size=256)

@@ -1,6 +1,5 @@
-"""Fixed points and cycles of piecewise-linear networks, exactly: all of them where words can be enumerated."""
+"""Find fixed points and cycles of piecewise-linear networks exactly, all of them where words can be enumerated."""
 
-import math
 import warnings
 
 import equinox as eqx
@@ -14,35 +13,33 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_state
 from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from ._word_search import Candidates, draw_words, search_words
+from ._necklaces import enumerate_words
 from ._regions import TooManyRegionsError, regions_of
-from ._verification import Cycle, settle
-from ._necklaces import count_necklaces, necklaces, planar_necklaces
-
-
-_AT_A_TIME = 1024  # words in one compiled call
+from ._verification import Cycle, verify_cycles
+from ._word_search import draw_words, padded_length, search_words
 
 
 class Cycles(eqx.Module):
-    """The n cycles found of exactly one period k of a map of M numbers with H hyperplanes, the most stable first.
+    """The n cycles of minimal period k that were found for a map of m state variables with h hyperplanes.
+
+    The cycle with the smallest leading multiplier comes first.
 
     **Fields:**
 
-    - `points` (n, k, m): Their states in the order in which they follow.
-    - `multipliers` (n, m): Eigenvalues of the Jacobian of one turn, the largest modulus first. Those smaller than
-        eps times the largest are rounding.
-    - `words` (n, k, h): The regions of the points; of the rotations of this word the least.
-    - `residual` (n,): |F^k(z) - z| at the first point, in float64: what rounding leaves, grown by the
-        multipliers.
-    - `condition` (n,): Condition number of the linear system for all points of a cycle, in the 1-norm: by how
-        much relative errors of the weights may grow. Large where a multiplier is near 1.
-    - `count` (n,): How many starts led there; 1 where words were enumerated.
-    - `singular_words` (s, k, h): Words in whose regions I less the Jacobian of one turn is singular: what cycles
-        there are fill lines. None of them is listed.
-    - `num_words`: How many words were tried: all that a state may follow, up to rotation, or the starts of the
-        search.
-    - `is_complete`: Whether these are all cycles of this period: words were enumerated and none of them is
-        singular.
+    - `points` (n, k, m): the states of each cycle in the order of time.
+    - `multipliers` (n, m): the eigenvalues of the Jacobian of F^k, the largest modulus first. Values below eps times
+        the largest are rounding.
+    - `words` (n, k, h): the regions of the points. The first point is the one that makes the word the least of its
+        rotations.
+    - `residual` (n,): |F^k(z) - z| at the first point, in float64: rounding, amplified by the multipliers.
+    - `condition` (n,): the condition number, in the 1-norm, of the linear system for all points of a cycle. It bounds
+        the growth of relative errors of the weights, and is large if a multiplier is near 1.
+    - `count` (n,): the number of starts that led to the cycle; 1 if words were enumerated.
+    - `singular_words` (s, k, h): words on which the Jacobian of F^k has the eigenvalue 1, and in whose regions cycles
+        form a continuum. These cycles are not listed.
+    - `num_words` (): the number of words that were tried: the enumerated ones, or the starts of the search.
+    - `is_complete` (): whether these are all cycles of this period: words were enumerated, and `singular_words` is
+        empty.
     """
 
     points: Float[Array, "n k m"]
@@ -67,36 +64,43 @@ def find_cycles(
     max_iters: int = 50,
     max_words: int = 2**16,
 ) -> Cycles:
-    r"""The cycles of exactly one period of a piecewise-linear network, each once; fixed points for period 1.
+    r"""Find the cycles of minimal period k of a piecewise-linear network; fixed points for period 1.
 
-    On the word $D_1 .. D_k$ of regions, F^k is affine, $z \mapsto P z + c$ with $P = J_{D_k} \cdots J_{D_1}$, so that
+    $$z_1 = (I - P)^{-1} c, \qquad P = J_{D_k} \cdots J_{D_1}, \qquad F^k(z) = P z + c \text{ on the word } D_1 .. D_k$$
 
-    $$z_1 = (I - P)^{-1} c$$
-
-    is the one candidate; it is real if its orbit has that word. Where the words can be enumerated all are tried, and
-    the list is complete: for period 1 the non-empty regions; in one or two dimensions the words that any state
-    follows, found by cutting polygons; else all words over the non-empty regions. Where there are too many, a search
-    from random words and from words of trajectories takes a virtual candidate's own word as the next guess.
+    Each word of k regions has this one candidate. The cycle is real if the orbit of the candidate has that word, and
+    virtual otherwise. If the words can be enumerated, all of them are tried and the list is complete. Words are the
+    non-empty regions for period 1, the words that some state follows in one or two dimensions (found by cutting
+    polygons), and all words of non-empty regions otherwise. If there are more than `max_words`, a search starts from
+    random words and from itineraries of trajectories, and replaces each word by that of its candidate's orbit until
+    the cycle is real.
 
     **Arguments:**
 
-    - `cell`: anything that `lejax.piecewise_linear` accepts, and its constant `input`.
-    - `period`: only cycles of exactly this period, not of its divisors.
-    - `key`: of the starts of the search.
-    - `num_starts`: of the search; `max_iters`, how many words to try from each.
-    - `max_words`: if there are more, do not enumerate but search; 0 always searches. In two dimensions the beginnings
-        of words count too.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `period`: the minimal period k; cycles of its divisors are not listed.
+    - `input`: the constant input of the cell, or `None`.
+    - `key`: the random key for the starts of the search.
+    - `num_starts`: the number of starts of the search.
+    - `max_iters`: the largest number of words that the search tries from each start.
+    - `max_words`: the largest number of words that is enumerated; 0 always searches. In two dimensions it also counts
+        the prefixes of words.
 
-    **Returns:** a `Cycles`; `is_complete` says whether there are no others. This function runs on the host;
-    `refine_cycle` traces.
+    **Returns:** a `Cycles`, which lists each cycle once; `is_complete` says whether there are no others.
 
-    **Numerics:** every word tried costs O(k M^3) in one batched program per power of four of k. Cycles are then solved
-    for all their points at once, in float64, so that large multipliers do not spoil them. A candidate counts as real
-    where no state is on the wrong side of a hyperplane by more than rounding; cycles that touch a hyperplane are
-    listed once. Completeness holds up to rounding in the same sense. Regions without an interior are not
-    enumerated. Words with a multiplier of 1 to rounding have no candidate: those in which cycles form a continuum are
-    in `singular_words`, and a warning says so, as it does where a search finds nothing; that all words were tried and
-    there is no cycle is an answer.
+    **Raises:**
+
+    - `ValueError`: if a weight or the input is not finite.
+    - `TypeError`: if the cell is not known to be piecewise linear, or under `jit`, `vmap` or `grad`: `refine_cycle`
+        can be traced.
+
+    **Numerics:** runs on the host. Each word costs O(k M^3), in one batched program per power of four of k. Cycles are
+    then solved for all their points at once in float64, so that large multipliers do not spoil them. A candidate
+    counts as real if no state is on the wrong side of a hyperplane by more than rounding; completeness holds in the
+    same sense. Cycles that touch a hyperplane are listed once. Regions without interior points are not enumerated. A
+    word with a multiplier of 1 to rounding has no candidate. If cycles form a continuum there, the word is in
+    `singular_words` and a warning says so. A warning also says that a search found no cycle; an enumeration that finds
+    none proves that there is none.
 
     !!! example
 
@@ -115,32 +119,14 @@ def find_cycles(
     max_words = check_count("max_words", max_words, 0)
     if is_traced(net):
         raise TypeError(
-            "find_cycles returns as many cycles as there are and cannot be traced; use refine_cycle for derivatives."
+            "find_cycles returns as many cycles as it finds and cannot be traced; use refine_cycle for derivatives."
         )
     _check_finite(net)
-    regions = _regions(net, max_words)
-    words = _enumerate(net, period, regions, max_words)
-    is_complete = words is not None
-    if words is None:
-        padded = draw_words(net, regions, key, num_starts, _padded(period))
-    else:
-        padded = np.zeros((len(words), _padded(period), net.h2.size), bool)
-        padded[:, :period] = words
-    found = _search_all(net, padded, period, 1 if is_complete else max_iters)
-    cycles, singular = settle(net, found._replace(words=found.words[:, :period]))
-    if len(singular):
-        warnings.warn(
-            f"{len(singular)} words of period {period} have a multiplier of 1: cycles in their regions are not "
-            "isolated and are not listed, see singular_words.",
-            stacklevel=3,
-        )
-    elif not cycles and not is_complete:
-        warnings.warn(
-            f"none of {len(padded)} starts led to a cycle of period {period}. Raise num_starts, or max_words so that "
-            "all words are tried.",
-            stacklevel=3,
-        )
-    return _report(net, cycles, singular, len(padded), is_complete and not len(singular))
+    words, is_enumerated = _words_to_try(net, period, key, num_starts, max_words)
+    found = search_words(net, words, period, 1 if is_enumerated else max_iters)
+    cycles, singular = verify_cycles(net, found)
+    _warn(period, len(cycles), len(singular), len(words), is_enumerated)
+    return _report(net, cycles, singular, len(words), is_enumerated and not len(singular))
 
 
 @checked
@@ -151,15 +137,23 @@ def refine_cycle(
 
     $$dz = (I - P)^{-1} d(P z + c)$$
 
-    **Arguments:** `cell`, anything that `lejax.piecewise_linear` accepts; `points` (k, M), a cycle to a few digits in
-    the order in which its states follow, such as one of `find_cycles`: only their regions count; `input`.
+    **Arguments:**
 
-    **Returns:** the points (k, M) and the multipliers (M,), the largest modulus first. While the cycle keeps its
-    regions this is the cycle, and its derivatives, of any order, are those of the implicit function theorem. Under
-    `jit`, `vmap` and `grad` alike.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `points`: the states of a cycle (k, M) in the order of time, to a few digits, such as one of `find_cycles`. Only
+        their regions are used.
+    - `input`: the constant input of the cell, or `None`.
 
-    **Numerics:** one linear system for all k M numbers, O((k M)^3). Multipliers are differentiable where they are
-    distinct; `jnp.linalg.eigvals` may need a CPU.
+    **Returns:** the points (k, M) and the multipliers (M,), the largest modulus first. Derivatives of any order are
+    those of the implicit function theorem, as long as the cycle keeps its regions. It works under `jit`, `vmap` and
+    `grad`.
+
+    **Raises:**
+
+    - `ValueError`: if `points` has another shape.
+
+    **Numerics:** one linear system of k M equations, O((k M)^3). Multipliers are differentiable where they are
+    distinct. `jnp.linalg.eigvals` may need a CPU.
 
     !!! example
 
@@ -167,8 +161,10 @@ def refine_cycle(
         >>> def right_point(a):
         ...     points, multipliers = lejax.plrnn.refine_cycle(lejax.systems.Lozi(a, 0.5), jnp.array([[0.4, 0.2]]))
         ...     return points[0, 0]
-        >>> print(right_point(1.7).round(4), jax.grad(right_point)(1.7).round(4))  # 1 / (1 + a - b) and -1 / (1 + a - b)^2
-        0.4545 -0.2066
+        >>> print(right_point(1.7).round(4))  # 1 / (1 + a - b)
+        0.4545
+        >>> print(jax.grad(right_point)(1.7).round(4))  # -1 / (1 + a - b)^2
+        -0.2066
     """
     net = piecewise_linear(cell, input)
     points = check_state(points)
@@ -183,10 +179,10 @@ def refine_cycle(
 def _refine(net, points):
     count, size = points.shape
     J, b = jax.vmap(net.affine)(jax.vmap(net.region)(jax.lax.stop_gradient(points)))
-    # z_(j+1) - J_j z_j = b_j: better conditioned than I - P.
-    one, turn = jnp.eye(size, dtype=J.dtype), jnp.eye(count, dtype=J.dtype)
-    system = jnp.einsum("ji,ab->jaib", jnp.roll(turn, 1, axis=1), one)
-    system = system - jnp.einsum("ji,jab->jaib", turn, J)
+    # The system z_(j+1) - J_j z_j = b_j is better conditioned than I - P.
+    identity, steps = jnp.eye(size, dtype=J.dtype), jnp.eye(count, dtype=J.dtype)
+    system = jnp.einsum("ji,ab->jaib", jnp.roll(steps, 1, axis=1), identity)
+    system = system - jnp.einsum("ji,jab->jaib", steps, J)
     solved = jnp.linalg.solve(system.reshape(count * size, -1), b.ravel()).reshape(points.shape)
     P = jax.lax.fori_loop(1, count, lambda j, P: J[j] @ P, J[0])
     multipliers = jnp.linalg.eigvals(P)
@@ -199,42 +195,37 @@ def _check_finite(net: PiecewiseLinearMap):
             raise ValueError(f"{name} must be finite.")
 
 
-def _regions(net, most):
-    """The non-empty regions, or None if there are more."""
+def _words_to_try(
+    net, period, key, num_starts, max_words
+) -> tuple[Bool[np.ndarray, "n k h"], bool]:
+    """The words to try, padded to one of few lengths, and whether they are all words that may have a cycle."""
     try:
-        return regions_of(net, most)
+        regions = regions_of(net, max_words)
     except TooManyRegionsError:
-        return None
+        regions = None
+    words = enumerate_words(net, period, regions, max_words)
+    length = padded_length(period)
+    if words is None:
+        return draw_words(net, regions, key, num_starts, length), False
+    padded = np.zeros((len(words), length, net.h2.size), bool)
+    padded[:, :period] = words
+    return padded, True
 
 
-def _enumerate(net, period, regions, most) -> Bool[np.ndarray, "n k h"] | None:
-    """All words that may have a cycle, one of each necklace, or None if there are more than `most`."""
-    if period == 1:
-        return None if regions is None else regions[:, None]
-    if net.h1.size <= 2:
-        return planar_necklaces(net, period, most)
-    if regions is None or count_necklaces(len(regions), period) > most:
-        return None
-    return regions[necklaces(len(regions), period)]
-
-
-def _padded(period: int) -> int:
-    """Letters in a word's array, of which there are few sizes so that there are few programs."""
-    return max(16, 4 ** math.ceil(math.log(period, 4)))
-
-
-def _search_all(net, words, period, max_iters):
-    """`search_words` from any number of words, so many at a time."""
-    numbers = jnp.asarray(period), jnp.asarray(max_iters)
-    parts = [[words[:0], np.zeros(0), np.zeros(0)]]  # there may be none
-    for start in range(0, len(words), _AT_A_TIME):
-        part = words[start : start + _AT_A_TIME]
-        padded = np.zeros((_AT_A_TIME, *words.shape[1:]), bool)
-        padded[: len(part)] = part
-        is_true = np.arange(_AT_A_TIME) % 2 == 1
-        found = search_words(net, padded, is_true, *numbers)
-        parts.append([np.asarray(field)[: len(part)] for field in found])
-    return Candidates(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+def _warn(period, num_cycles, num_singular, num_words, is_enumerated):
+    """Warn about cycles that are not isolated, or about a search that found none, at the line that called the verb."""
+    if num_singular:
+        warnings.warn(
+            f"{num_singular} words of period {period} have a multiplier of 1: cycles in their regions are not "
+            "isolated and are not listed, see singular_words.",
+            stacklevel=4,
+        )
+    elif not num_cycles and not is_enumerated:
+        warnings.warn(
+            f"none of {num_words} starts led to a cycle of period {period}. Raise num_starts, or max_words so that "
+            "all words are tried.",
+            stacklevel=4,
+        )
 
 
 def _report(net, cycles: list[Cycle], singular, num_words, is_complete) -> Cycles:

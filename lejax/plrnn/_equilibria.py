@@ -101,14 +101,17 @@ def find_equilibria(
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> field = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), 2 * jnp.ones((1, 1)), -jnp.ones(1), 1)
+        >>> field = lejax.plrnn.ContinuousALRNN.from_weights(
+        ...     a=-jnp.ones(1), W=2 * jnp.ones((1, 1)), h=-jnp.ones(1), num_relu=1
+        ... )
         >>> found = lejax.plrnn.find_equilibria(field)  # -z + 2 max(z, 0) - 1
         >>> found.points[:, 0], found.kind
         (Array([-1.,  1.], dtype=...), ['stable node', 'unstable node'])
-        >>> def first_point(h):
-        ...     field = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), 3 * jnp.ones((1, 1)), h[None], 1)
+        >>> def second_point(h):
+        ...     weights = {"a": -jnp.ones(1), "W": 3 * jnp.ones((1, 1)), "h": h[None]}
+        ...     field = lejax.plrnn.ContinuousALRNN.from_weights(**weights, num_relu=1)
         ...     return lejax.plrnn.find_equilibria(field, size=2).points[1, 0]  # 2 z + h = 0
-        >>> jax.grad(first_point)(-1.0)
+        >>> jax.grad(second_point)(-1.0)
         Array(-0.5, dtype=...)
     """
     network = piecewise_linear(check_field(field), input)

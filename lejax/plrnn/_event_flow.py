@@ -1,4 +1,4 @@
-"""The exact flow of a piecewise-linear vector field: a cell of fixed time step, and states at any times."""
+"""The exact flow of a piecewise-linear vector field: a cell with a fixed time step, and states at given times."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
 from .._core.piecewise_linear import PiecewiseLinearCell, piecewise_linear
 from .._engine.push import tangent_dtype
-from ._taylor_series import solve, visit
+from ._taylor_series import sample, solve
 
 
 class EventExactFlow(TimedCell, TangentCell):
@@ -22,31 +22,39 @@ class EventExactFlow(TimedCell, TangentCell):
     $$z(t) = e^{J_D t} z_0 + \int_0^t e^{J_D s} b_D \, ds \text{ between switches}, \qquad
     \frac{\partial z(dt)}{\partial z(0)} = e^{J_{D_n} t_n} \cdots e^{J_{D_1} t_1}$$
 
-    The field is continuous, so that no term is due to the switches themselves.
+    The field is continuous, so that the switches add no term of their own to the tangent map.
 
     **Arguments:**
 
-    - `field`: a `PiecewiseLinearField`, `ContinuousALRNN`, or any `lejax.VectorField` that inherits from
+    - `field`: a `PiecewiseLinearField`, a `ContinuousALRNN`, or any `lejax.VectorField` that inherits from
         `PiecewiseLinearCell`. The input is held constant over the step.
-    - `dt`: duration of the step. A float is a setting; an array is a leaf that `grad` and `vmap` see.
-    - `max_pieces`: each step is made of at most so many Taylor series, one from switch to switch or for about two times
-        $1/\|J_D\|$; if that does not suffice the state becomes NaN, and a call outside `jit` raises. Values cost no more if
-        it is large, derivatives by weights cost memory for each.
+    - `dt`: the duration of the step. A float is a static setting; an array is a leaf for `grad` and `vmap`.
+    - `max_pieces`: the largest number of Taylor series in a step. Each of them ends at a switch or after about two
+        times $1/\|J_D\|$. A large value costs nothing in a forward pass; derivatives with respect to weights need
+        memory for each piece.
 
-    **Numerics:** a Taylor series of order 24 (12 in float32) whose remainder is bounded, so that singular and defective
-    generators $J_D$ are like all others. Of each hidden unit the same series is a polynomial; the signs of its Bernstein
-    coefficients certify that it has no zero on a piece, or exactly one, which Newton's method then finds. No unit is
-    on the wrong side of its hyperplane by more than 64 eps times the size of its terms, at whatever angle it
-    arrives: a tangency is neither missed nor repeated. Cost: 24 products of $J_D$ with state and tangent for each piece.
-    Derivatives in both modes and of higher order follow the switches by the implicit function theorem.
+    **Raises:**
+
+    - `TypeError`: if `field` is not a piecewise-linear vector field.
+    - `RuntimeError`: when it is called outside `jit`, if `max_pieces` does not suffice. Under a trace the state
+        becomes NaN instead.
+
+    **Numerics:** a Taylor series of order 24 (12 in float32) with a bounded remainder, so that singular and defective
+    generators $J_D$ are no special case. The same series is a polynomial for each hidden unit. The signs of its
+    Bernstein coefficients certify that it has no zero on a piece, or exactly one, which Newton's method then finds. No
+    unit is on the wrong side of its hyperplane by more than 64 eps times the size of its terms, at any angle of the
+    crossing: a tangency is neither missed nor counted twice. Each piece costs 24 products of $J_D$ with the state and
+    the tangent vectors. Derivatives in both modes and of higher order move the switches by the implicit function
+    theorem.
 
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> field = lejax.plrnn.ContinuousALRNN(jnp.array([-0.2, -0.2]), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.ones(2), 1)
+        >>> W = jnp.array([[0.0, 2.0], [-2.0, 0.0]])
+        >>> field = lejax.plrnn.ContinuousALRNN.from_weights(a=-0.2 * jnp.ones(2), W=W, h=jnp.ones(2), num_relu=1)
         >>> flow = lejax.plrnn.EventExactFlow(field, dt=1.0)
         >>> spectrum = lejax.lyapunov_spectrum(flow, jnp.ones(2), num_steps=200)
-        >>> print(f"{spectrum.exponents.sum():.2f}")  # the trace of both generators
+        >>> print(f"{spectrum.exponents.sum():.2f}")  # the trace of the generator in both regions
         -0.40
 
     Monfared & Durstewitz, ICML (2020); Farouki & Rajan, Comput. Aided Geom. Des. 4 (1987), for the polynomials.
@@ -95,21 +103,32 @@ def sample_flow(
 
     $$\dot z = A z + W_1 \max(W_2 z + h_2, 0) + h_1, \qquad z(0) = z_0$$
 
-    **Arguments:** `field`, as for `EventExactFlow`; `state` $z_0$ (M,), at time 0; `times` (n,), not negative and not
-    decreasing; the constant `input`; `max_pieces` between one time and the next.
+    **Arguments:**
 
-    **Returns:** the states (n, M). Differentiable by state, times, weights and input, in both modes.
+    - `field`: the vector field, as for `EventExactFlow`.
+    - `state`: the state $z_0$ (M,) at time 0.
+    - `times`: the times (n,), not negative and not decreasing, in the time units of the field.
+    - `input`: the constant input of the field, or `None`.
+    - `max_pieces`: the largest number of Taylor series between one time and the next.
 
-    **Numerics:** as for `EventExactFlow`. One Taylor series gives all samples on it, to rounding: that is no interpolation.
-    Derivatives take a series or more for each sample.
+    **Returns:** the states (n, M). They are differentiable with respect to the state, the times, the weights and the
+    input, in both modes.
 
-    **Raises:** `RuntimeError` outside `jit` and `vmap` if `max_pieces` does not suffice; under a trace the states from
-    there on are NaN, as they are wherever times decrease.
+    **Raises:**
+
+    - `TypeError`: if `field` is not a piecewise-linear vector field, or `times` is complex.
+    - `ValueError`: if `times` is no vector, is negative or decreases.
+    - `RuntimeError`: outside `jit` and `vmap`, if `max_pieces` does not suffice. Under a trace the states from there
+        on are NaN; so are all states from the first time that decreases.
+
+    **Numerics:** as for `EventExactFlow`. One Taylor series gives all samples on its piece to rounding, without
+    interpolation. Derivatives need at least one series for each sample.
 
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> decay = lejax.plrnn.ContinuousALRNN(-jnp.ones(1), jnp.zeros((1, 1)), jnp.zeros(1), 1)
+        >>> weights = {"a": -jnp.ones(1), "W": jnp.zeros((1, 1)), "h": jnp.zeros(1)}
+        >>> decay = lejax.plrnn.ContinuousALRNN.from_weights(**weights, num_relu=1)
         >>> lejax.plrnn.sample_flow(decay, jnp.ones(1), jnp.log(jnp.array([1.0, 2.0, 5.0])))[:, 0].round(12)
         Array([1. , 0.5, 0.2], dtype=...)
     """
@@ -130,15 +149,18 @@ def sample_flow(
     max_pieces = check_count("max_pieces", max_pieces, 1)
     states, is_done = _sample(field, input, state, times, max_pieces)
     if not is_traced(is_done) and not np.all(is_done):
-        at = int(np.argmin(is_done))
-        raise RuntimeError(_too_few(f"the way to times[{at}]", max_pieces, "sample_flow(..."))
+        index = int(np.argmin(is_done))
+        raise RuntimeError(
+            _too_few(f"the solution up to times[{index}]", max_pieces, "sample_flow(...")
+        )
     return states
 
 
 def check_field(field: VectorField) -> VectorField:
+    """A field that is a piecewise-linear vector field."""
     if not isinstance(field, VectorField):
         raise TypeError(
-            f"{name_of(field)} is not a VectorField; make one of a piecewise-linear map with PiecewiseLinearField."
+            f"{name_of(field)} is not a VectorField: PiecewiseLinearField makes one from a piecewise-linear map."
         )
     if not isinstance(field, PiecewiseLinearCell):
         raise TypeError(
@@ -150,17 +172,17 @@ def check_field(field: VectorField) -> VectorField:
 
 def _too_few(what: str, max_pieces: int, call: str) -> str:
     return (
-        f"{what} takes more than max_pieces={max_pieces} Taylor series, each from switch to switch or shorter; pass "
-        f"{call}, max_pieces={4 * max_pieces}) or shorter steps."
+        f"{what} takes more than max_pieces={max_pieces} Taylor series, each of which ends at a switch or before: pass "
+        f"{call}, max_pieces={4 * max_pieces}), or shorter steps."
     )
 
 
 def _network(field, input, state):
-    """The canonical form in the precision of the computation, and that precision."""
+    """The canonical form in the dtype of the computation, and this dtype."""
     network = piecewise_linear(field, input)
     if state.shape != network.h1.shape:
         raise ValueError(
-            f"the state has shape {state.shape}, but the field is one of {network.h1.size} numbers."
+            f"the state has shape {state.shape}, but the field has {network.h1.size} state variables."
         )
     dtype = tangent_dtype(jnp.result_type(network.h1, state))
     return jax.tree.map(lambda x: x.astype(dtype), network), dtype
@@ -188,21 +210,21 @@ def _samples(arguments, *, max_pieces):
     field, input, state, times = arguments
     network, dtype = _network(field, input, state)
     with jax.default_matmul_precision("highest"):
-        states, is_done = visit(network, times.astype(dtype), state.astype(dtype), max_pieces)
+        states, is_done = sample(network, times.astype(dtype), state.astype(dtype), max_pieces)
     return states.astype(state.dtype), is_done
 
 
 @_samples.def_jvp
 def _samples_jvp(primals, tangents, *, max_pieces):
-    """Of the same solution, sample by sample: a derivative needs to know in advance how many pieces there may be."""
+    """Differentiate the same solution from sample to sample: reverse mode needs a bound on the number of pieces."""
 
     def run(arguments):
         field, input, state, times = arguments
 
         def move(state, duration):
-            nothing = jnp.zeros((state.size, 0), state.dtype)
+            no_tangent = jnp.zeros((state.size, 0), state.dtype)
             state, _, is_done = _advance(
-                field, input, duration, state, nothing, max_pieces=max_pieces
+                field, input, duration, state, no_tangent, max_pieces=max_pieces
             )
             return state, (state, is_done)
 

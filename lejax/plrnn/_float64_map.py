@@ -1,4 +1,4 @@
-"""A piecewise-linear map in double precision on the host, and the cycles of its words."""
+"""A piecewise-linear map in double precision on the host, the cycle of a word, and inverses on regions."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,15 @@ from .._core.check_types import check_array
 from .._core.piecewise_linear import PiecewiseLinearMap
 
 
-class Float64Map(NamedTuple):
-    """A piecewise-linear map as NumPy arrays of double precision, on rows of states.
+_MAX_CONDITION = 1e14  # of a Jacobian that is inverted
 
-    Cycles and manifolds are computed in it even where JAX has single precision only: they amplify rounding.
+
+class Float64Map(NamedTuple):
+    """A piecewise-linear map as NumPy arrays in double precision; its methods take states as rows (.., M).
+
+    Cycles and manifolds amplify rounding, and so are computed with it even where JAX has only single precision.
+
+    **Fields:** `A` (M, M), `W1` (M, H), `W2` (H, M), `h1` (M,), `h2` (H,), those of the `PiecewiseLinearMap`.
     """
 
     A: np.ndarray
@@ -27,9 +32,11 @@ class Float64Map(NamedTuple):
         return cls(*(np.asarray(x, np.float64) for x in arrays))
 
     def hidden(self, states: np.ndarray) -> np.ndarray:
+        """The values (.., H) at the hyperplanes."""
         return states @ self.W2.T + self.h2
 
     def step(self, states: np.ndarray) -> np.ndarray:
+        """The images (.., M) of states."""
         return states @ self.A.T + np.maximum(self.hidden(states), 0) @ self.W1.T + self.h1
 
     def affine(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +44,20 @@ class Float64Map(NamedTuple):
         active = self.W1 * regions[..., None, :]
         return self.A + active @ self.W2, self.h1 + active @ self.h2
 
+    def inverses(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The map where it is invertible on regions (R, H): the indices (r,) of these regions, its inverse Jacobians
+        (r, M, M) and its offsets (r, M)."""
+        jacobians, offsets = self.affine(regions)
+        indices = np.flatnonzero(np.linalg.cond(jacobians) < _MAX_CONDITION)
+        return indices, np.linalg.inv(jacobians[indices]), offsets[indices]
+
 
 def solve_cycle(jacobians: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
-    """The k points of z_(j+1) = J_j z_j + b_j, NaN if there is none, and the condition number of their system, in the
-    1-norm. All points at once: better conditioned than a product of many Jacobians."""
+    """The k points (k, M) with z_(j+1) = J_j z_j + b_j, and the condition number of their linear system in the 1-norm.
+
+    All points are solved for at once, because that is better conditioned than a product of many Jacobians. If the
+    system is singular the points are NaN.
+    """
     count, size = offsets.shape
     system = np.zeros((count, size, count, size))
     for j in range(count):

@@ -1,4 +1,4 @@
-"""The inverse of a piecewise-linear map: all preimages of a state, or the nearest at hand."""
+"""Invert a piecewise-linear map at a state: all preimages, or the first one that a search finds."""
 
 from itertools import combinations
 
@@ -15,20 +15,20 @@ from .._core.piecewise_linear import piecewise_linear
 from ._regions import all_regions
 
 
-MOST_HYPERPLANES = 12  # 4096 regions, as many solves for each state
-_MOST_OWN_WORDS = 8  # guesses that follow the region of the last candidate before bits are flipped
+MAX_HYPERPLANES = 12  # 4096 regions, one linear system each for every state
+_MAX_GUESSES = 8  # regions guessed from the last candidate before bits are flipped
 
 
 class Preimages(eqx.Module):
-    """The states that a piecewise-linear map takes to one state; R candidate regions.
+    """The preimages of one state under a piecewise-linear map, one row for each of R candidate regions.
 
     **Fields:**
 
-    - `points` (R, m): One candidate a region; a preimage where `found`, the given state elsewhere.
-    - `regions` (R, h): The region each candidate was computed for.
-    - `found` (R,): Whether the candidate is a preimage. One on a hyperplane is found once, on the side of 0 if it
-        can be.
-    - `count`: The number of preimages.
+    - `points` (R, m): the preimage in each region where `found`; elsewhere the given state, as padding.
+    - `regions` (R, h): the bits of the candidate regions.
+    - `found` (R,): whether the row holds a preimage. A preimage on a hyperplane is found once, if possible on the side
+        where the unit is off.
+    - `count` (): the number of preimages.
     """
 
     points: Float[Array, "R m"]
@@ -38,15 +38,14 @@ class Preimages(eqx.Module):
 
 
 class InverseStep(eqx.Module):
-    """One preimage of a state.
+    """One preimage of a state of m variables under a map with h hyperplanes.
 
     **Fields:**
 
-    - `point` (m,): The preimage; where not `found`, the last candidate: the map takes it elsewhere, or it is no
-        number.
-    - `region` (h,): The region it was computed for.
-    - `found`: Whether the map takes `point` to the state.
-    - `num_tried`: Regions tried, each one solve.
+    - `point` (m,): the preimage. If not `found`, the last candidate, which may be non-finite.
+    - `region` (h,): the bits of the region for which `point` was computed.
+    - `found` (): whether the map takes `point` to the state.
+    - `num_tried` (): the number of regions tried, each with one linear system.
     """
 
     point: Float[Array, " m"]
@@ -66,14 +65,21 @@ def preimages(
 
     $$x_D = J_D^{-1} (z - b_D), \qquad x_D \text{ is a preimage of } z \text{ if it lies in region } D$$
 
-    **Arguments:** `net`; `state` (M,); `regions` (R, H), the regions to look in, distinct ones; all 2^H by default,
-    which is refused beyond H = 12.
+    **Arguments:**
 
-    **Returns:** a `Preimages` of R rows, with a mask and the count: 1 everywhere for an invertible map. Use `jax.vmap` for
-    many states.
+    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `state`: the state z (M,).
+    - `regions`: the bits of the R regions to look in (R, H), without repetition. All 2^H if `None`, for H <= 12.
 
-    **Numerics:** R solves, O(R M^3). Region and residual are checked to 1000 eps of the terms they consist of.
-    A region whose Jacobian is singular has no preimages or infinitely many; it is left out.
+    **Returns:** a `Preimages` of R rows. An invertible map has the `count` 1 everywhere. Use `jax.vmap` for many
+    states.
+
+    **Raises:**
+
+    - `ValueError`: if `state` or `regions` has another shape, or if `regions` is `None` and H > 12.
+
+    **Numerics:** R linear systems, O(R M^3). Region and residual are checked to 1000 eps of the terms that add up in
+    them. A region with a singular Jacobian has no preimage or a continuum of them; it counts as having none.
 
     !!! example
 
@@ -95,38 +101,47 @@ def _preimages(net, state, regions):
     def try_region(region):
         J, b = net.affine(region)
         # A singular matrix must not bring a NaN into the derivatives of the others.
-        singular = jnp.linalg.slogdet(without_gradient(J))[0] == 0  # a determinant may underflow
-        point = jnp.linalg.solve(jnp.where(singular, jnp.eye(b.size, dtype=J.dtype), J), state - b)
-        lies, bits = _lies_in(net, point, region)
-        return point, ~singular & lies & _maps_to(net, point, state), bits
+        is_singular = jnp.linalg.slogdet(without_gradient(J))[0] == 0  # a determinant may underflow
+        safe = jnp.where(is_singular, jnp.eye(b.size, dtype=J.dtype), J)
+        point = jnp.linalg.solve(safe, state - b)
+        is_in_region, bits = _lies_in(net, point, region)
+        return point, ~is_singular & is_in_region & _maps_to(net, point, state), bits
 
-    points, accepted, bits = jax.vmap(try_region)(regions)
-    # On a hyperplane both sides give the same point: it counts once.
-    words = jnp.packbits(bits, axis=1)
-    order = jnp.lexsort((*words.T, ~accepted))
-    repeated = jnp.all(words[order][1:] == words[order][:-1], axis=1) & accepted[order][:-1]
-    first = jnp.ones_like(accepted).at[order[1:]].set(~repeated)
-    found = accepted & first
+    points, is_preimage, bits = jax.vmap(try_region)(regions)
+    # Both sides of a hyperplane give the same point on it, which counts once.
+    packed = jnp.packbits(bits, axis=1)
+    order = jnp.lexsort((*packed.T, ~is_preimage))
+    is_repeated = jnp.all(packed[order][1:] == packed[order][:-1], axis=1) & is_preimage[order][:-1]
+    is_first = jnp.ones_like(is_preimage).at[order[1:]].set(~is_repeated)
+    found = is_preimage & is_first
     points = jnp.where(found[:, None], points, state[None])
     return Preimages(points, jnp.asarray(regions), found, jnp.sum(found))
 
 
 @checked
 def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) -> InverseStep:
-    r"""One preimage of a state, without going through all regions.
+    r"""One preimage of a state, without trying all regions.
 
     $$x = J_D^{-1} (z - b_D)$$
 
-    with the region D of z itself first, then that of each candidate x in turn, then those that differ from the region
-    of z in 1, 2, .. `max_flips` bits, until F(x) = z.
+    The search for the region D begins with the region of z itself. It goes on with the region of each candidate x, and
+    then with the regions that differ from that of z in 1, 2, .. `max_flips` bits, until F(x) = z.
 
-    **Arguments:** `net`; `state` (M,); `max_flips`.
+    **Arguments:**
 
-    **Returns:** an `InverseStep`. Where `found` is False no preimage was found, which proves that there is none only if
-    `max_flips` is H. Which of several preimages is found depends on the order above: see `preimages` for all of them.
+    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `state`: the state z (M,).
+    - `max_flips`: the largest number of bits that are flipped at a time.
 
-    **Numerics:** O(M^3) for each region tried, mostly one or two along a trajectory of a small time step. Derivatives are
-    those of the affine inverse. Under `vmap` all states go on until the last one is done.
+    **Returns:** an `InverseStep`. If `found` is False, this proves that there is no preimage only if `max_flips` is H.
+    If there are several preimages, the first one in the order above is found; `preimages` gives all of them.
+
+    **Raises:**
+
+    - `ValueError`: if `state` has another shape.
+
+    **Numerics:** O(M^3) for each region tried: one or two of them in most steps of a trajectory with a small time step.
+    Derivatives are those of the affine inverse. Under `vmap` the search goes on until the last state is done.
 
     !!! example
 
@@ -147,49 +162,40 @@ def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) ->
 
 @eqx.filter_jit
 def _inverse_step(net, state, flips):
-    still_net, still_state = without_gradient((net, state))
-    own = still_net.region(still_state)
+    fixed_net, fixed_state = without_gradient((net, state))
+    own_region = fixed_net.region(fixed_state)
 
-    def candidate(region):
-        J, b = still_net.affine(region)
-        return jnp.linalg.solve(J, still_state - b)
-
-    def unfinished(carry):
-        index, _, _, found = carry
-        return ~found & (index < _MOST_OWN_WORDS + len(flips))
+    def is_unfinished(carry):
+        index, _, _, found, _ = carry
+        return ~found & (index < _MAX_GUESSES + len(flips))
 
     def try_next(carry):
-        index, _, next_region, _ = carry
-        flipped = own ^ flips[jnp.clip(index - _MOST_OWN_WORDS, 0, len(flips) - 1)]
-        region = jnp.where(index < _MOST_OWN_WORDS, next_region, flipped)
-        point = candidate(region)
-        found = _maps_to(still_net, point, still_state)
-        follow = still_net.region(point)
-        # A candidate in its own region is a fixed point of the guessing, as is one that is no number.
-        stuck = jnp.all(follow == region) | ~jnp.all(jnp.isfinite(point))
-        after = jnp.where(stuck & (index < _MOST_OWN_WORDS), _MOST_OWN_WORDS, index + 1)
-        return after, region, follow, found
+        index, _, guess, _, num_tried = carry
+        flipped = own_region ^ flips[jnp.clip(index - _MAX_GUESSES, 0, len(flips) - 1)]
+        region = jnp.where(index < _MAX_GUESSES, guess, flipped)
+        J, b = fixed_net.affine(region)
+        point = jnp.linalg.solve(J, fixed_state - b)
+        found = _maps_to(fixed_net, point, fixed_state)
+        guess = fixed_net.region(point)
+        # Guesses end at a candidate in its own region, which the next guess would repeat, and at a non-finite one.
+        is_stuck = jnp.all(guess == region) | ~jnp.all(jnp.isfinite(point))
+        next_index = jnp.where(is_stuck & (index < _MAX_GUESSES), _MAX_GUESSES, index + 1)
+        return next_index, region, guess, found, num_tried + 1
 
-    # `index` skips what need not be tried, so tries are counted by themselves.
-    def counted(carry):
-        return try_next(carry[0]), carry[1] + 1
-
-    index, found = vary_with((jnp.asarray(0), jnp.zeros(())), (still_net, still_state, flips))
-    start = ((index, own, own, found > 0), index)
-    (_, region, _, found), num_tried = jax.lax.while_loop(
-        lambda carry: unfinished(carry[0]), counted, start
-    )
+    index, found = vary_with((jnp.asarray(0), jnp.zeros(())), (fixed_net, fixed_state, flips))
+    start = index, own_region, own_region, found > 0, index
+    _, region, _, found, num_tried = jax.lax.while_loop(is_unfinished, try_next, start)
     J, b = net.affine(region)
     return InverseStep(jnp.linalg.solve(J, state - b), region, found, num_tried)
 
 
 def check_regions(hidden_size: int, regions) -> np.ndarray:
-    """The regions as (R, H) bits, on the host if they have values; all 2^H if none are given."""
+    """The bits of regions (R, H), as a NumPy array unless they are traced; all 2^H if `regions` is None."""
     if regions is None:
-        if hidden_size > MOST_HYPERPLANES:
+        if hidden_size > MAX_HYPERPLANES:
             raise ValueError(
-                f"a map with {hidden_size} hyperplanes may have 2^{hidden_size} regions, too many to try: pass those "
-                f"that matter as regions; without it at most {MOST_HYPERPLANES} hyperplanes are accepted."
+                f"a map with {hidden_size} hyperplanes may have 2^{hidden_size} regions, too many to try all: pass the "
+                f"regions to try. Without them at most {MAX_HYPERPLANES} hyperplanes are accepted."
             )
         return all_regions(hidden_size)
     if not is_traced(regions):
@@ -208,9 +214,9 @@ def _check(net, state):
     return state.astype(jnp.result_type(state, net.h1))
 
 
-def _flips(size: int, most: int) -> np.ndarray:
-    """Rows with 0, 1, .. `most` bits set."""
-    chosen = [bits for count in range(most + 1) for bits in combinations(range(size), count)]
+def _flips(size: int, max_flips: int) -> np.ndarray:
+    """All rows of `size` bits with 0, 1, .. `max_flips` bits set."""
+    chosen = [bits for count in range(max_flips + 1) for bits in combinations(range(size), count)]
     table = np.zeros((len(chosen), size), bool)
     for row, bits in zip(table, chosen, strict=True):
         row[list(bits)] = True
@@ -222,7 +228,7 @@ def _tolerance(dtype) -> float:
 
 
 def _lies_in(net, point, region):
-    """Whether a point lies in a closed region up to rounding, and its bits with those on a hyperplane set to 0."""
+    """Whether a point lies in a closed region up to rounding, and its bits, 0 for hyperplanes that it lies on."""
     value = net.W2 @ point + net.h2
     scale = jnp.abs(net.W2) @ jnp.abs(point) + jnp.abs(net.h2)
     on_hyperplane = jnp.abs(value) <= _tolerance(value.dtype) * scale
@@ -230,11 +236,11 @@ def _lies_in(net, point, region):
 
 
 def _maps_to(net, point, state):
-    """Whether F(point) is the state, up to the rounding of the terms of F."""
+    """Whether F(point) is the state up to the rounding of the terms of F."""
     scale = jnp.abs(net.A) @ jnp.abs(point) + jnp.abs(net.W1) @ jnp.maximum(
         net.W2 @ point + net.h2, 0
     )
     scale = jnp.max(scale + jnp.abs(net.h1) + jnp.abs(state))
-    # Large terms that cancel are no proof: a singular region maps huge points anywhere.
+    # Terms so large that they cancel prove nothing: a singular region maps huge points anywhere.
     scale = jnp.minimum(scale, 1e3 * (1 + jnp.max(jnp.abs(state)) + jnp.max(jnp.abs(net.h1))))
     return jnp.max(jnp.abs(net(None, point) - state)) <= _tolerance(scale.dtype) * scale

@@ -1,4 +1,4 @@
-"""How well a computed manifold leads to its saddle: the statistic Delta."""
+"""Measure the quality of a manifold by the statistic Delta: how well its points lead to the saddle."""
 
 import equinox as eqx
 import jax
@@ -14,22 +14,22 @@ from .._core.piecewise_linear import piecewise_linear
 from ._affine_pieces import AffinePiecesManifold
 from ._inverse import inverse_step
 from ._polyline import PolylineManifold
-from ._segments import check_box, inside
+from ._segments import check_box, clip_to_box, is_inside
 
 
 class ManifoldQuality(eqx.Module):
-    """The statistic Delta and what it is made of.
+    """The statistic Delta, and the statistics delta of single points from which it is computed.
 
     **Fields:**
 
-    - `value`: Delta, 1 for a perfect manifold.
-    - `on_manifold` (a,): delta of points on the manifold.
-    - `elsewhere` (b,): delta of random points in the box.
+    - `value` (): Delta, 1 for a perfect manifold.
+    - `on_manifold` (n,): delta of points on the manifold.
+    - `elsewhere` (n,): delta of random points in the box.
     """
 
     value: Float[Array, ""]
-    on_manifold: Float[Array, " a"]
-    elsewhere: Float[Array, " b"]
+    on_manifold: Float[Array, " n"]
+    elsewhere: Float[Array, " n"]
 
 
 @checked
@@ -42,24 +42,33 @@ def manifold_quality(
     num_steps: int = 50,
     key: PRNGKeyArray | None = None,
 ) -> ManifoldQuality:
-    r"""Whether points on a manifold, and only these, come close to the saddle.
+    r"""Measure whether the points on a manifold, and no others, come close to the saddle.
 
     $$\delta(x) = \min_{1 \le k \le K} \frac{|F^k(x) - p|^2}{|x - p|^2}, \qquad
-      \Delta = P\left[\delta(\text{random}) > \max \delta(\text{manifold})\right] - \mathrm{median}\,\delta(\text{manifold})$$
+      \Delta = P\left[\delta(\text{random}) > \max \delta(\text{on manifold})\right]
+      - \mathrm{median}\,\delta(\text{on manifold})$$
 
-    with F^-1 in place of F for an unstable manifold, and the nearest point p of a cycle.
+    Here p is the nearest point of the saddle. For an unstable manifold F^-1 replaces F.
 
     **Arguments:**
 
-    - `net`, and `manifold`, of `stable_manifold` or `unstable_manifold`.
-    - `box`: lower and upper corner, where random points are drawn, uniformly. The points on the manifold, uniform in
-        length, are those of it in the box, too.
-    - `num_points`, of each kind; `num_steps`, K; `key` draws them, a fixed one if `None`.
+    - `net`: the map, anything that `lejax.piecewise_linear` accepts.
+    - `manifold`: its `PolylineManifold` or `AffinePiecesManifold`.
+    - `box`: the lower and the upper corner (M,) of the box in which random points are drawn uniformly. Points on the
+        manifold are drawn from its part in the box, uniformly in length on a polyline, from the samples otherwise.
+    - `num_points`: the number n of points on the manifold, and of random points.
+    - `num_steps`: the number K of steps.
+    - `key`: the random key for the points; a fixed one if `None`.
 
-    **Returns:** a `ManifoldQuality`. The choice of points runs on the host: it cannot be traced.
+    **Returns:** a `ManifoldQuality`.
 
-    **Numerics:** 2 K `num_points` steps. Backwards each is one `inverse_step`; an orbit ends where there is none. Rounding
-    grows on the way to the saddle: far along a long manifold delta, and so Delta, measures that and not the manifold.
+    **Raises:**
+
+    - `ValueError`: if no part of the manifold lies in the box.
+    - `TypeError`: under `jit`, `vmap` or `grad`, because points are chosen on the host.
+
+    **Numerics:** 2 n K steps. A backward step is one `inverse_step`; the orbit ends if there is no preimage. Rounding
+    errors grow on the way to the saddle. Far along a long manifold delta measures them, and not the manifold.
 
     !!! example
 
@@ -79,7 +88,7 @@ def manifold_quality(
     num_steps = check_count("num_steps", num_steps, 1)
     key_on, key_off = jr.split(jr.key(0) if key is None else key)
     lower, upper = (jnp.asarray(x, net.h1.dtype) for x in check_box(box, net.h1.size))
-    points = jnp.asarray(_points_on(manifold, (lower, upper), num_points, key_on), net.h1.dtype)
+    points = jnp.asarray(_draw_on(manifold, (lower, upper), num_points, key_on), net.h1.dtype)
     random = jr.uniform(key_off, (num_points, net.h1.size), net.h1.dtype, lower, upper)
     saddle = jnp.asarray(manifold.saddle, net.h1.dtype)
     on, off = (_delta(net, x, saddle, num_steps, manifold.is_stable) for x in (points, random))
@@ -87,18 +96,18 @@ def manifold_quality(
     return ManifoldQuality(value, on, off)
 
 
-def _points_on(manifold, box, count, key):
+def _draw_on(manifold, box, count, key):
+    """Random points on the part of a manifold that lies in a box."""
     share = np.asarray(jr.uniform(key, (2, count)), np.float64)
     if isinstance(manifold, PolylineManifold):
-        segments, _ = inside(manifold.segments, *(np.asarray(x, np.float64) for x in box))
+        segments, _ = clip_to_box(manifold.segments, *(np.asarray(x, np.float64) for x in box))
         lengths = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
         if len(lengths):
             ends = np.cumsum(lengths)
             row = np.minimum(np.searchsorted(ends, share[0] * ends[-1]), len(ends) - 1)
             return segments[row, 0] + share[1][:, None] * (segments[row, 1] - segments[row, 0])
     else:
-        inner = np.all((manifold.samples >= box[0]) & (manifold.samples <= box[1]), axis=1)
-        samples = manifold.samples[inner]
+        samples = manifold.samples[is_inside(manifold.samples, *(np.asarray(x) for x in box))]
         if len(samples):
             return samples[(share[0] * len(samples)).astype(int)]
     raise ValueError(f"no part of the manifold lies in the box from {box[0]} to {box[1]}.")
@@ -106,10 +115,10 @@ def _points_on(manifold, box, count, key):
 
 @eqx.filter_jit
 def _delta(net, points, saddle, num_steps, is_stable):
-    def squared(x):
+    def squared_distance(x):
         return jnp.min(jnp.sum((x - saddle) ** 2, axis=1))
 
-    def one(start):
+    def delta(start):
         def advance(carry, _):
             x, best = carry
             if is_stable:
@@ -117,15 +126,15 @@ def _delta(net, points, saddle, num_steps, is_stable):
             else:
                 step = inverse_step(net, x)
                 x = jnp.where(step.found, step.point, jnp.inf)
-            gap = squared(x)
-            # An orbit that has left the floats, or has no preimage, comes no nearer.
-            return (x, jnp.where(gap < best, gap, best)), None
+            distance = squared_distance(x)
+            # The comparison is False for an orbit that is no longer finite.
+            return (x, jnp.where(distance < best, distance, best)), None
 
         (_, best), _ = jax.lax.scan(
             advance, (start, jnp.full_like(start, jnp.inf, shape=())), length=num_steps
         )
-        distance = squared(start)
-        # The saddle itself is as near as can be.
+        distance = squared_distance(start)
+        # At the saddle itself delta is 0.
         return jnp.where(distance > 0, best / jnp.where(distance > 0, distance, 1), 0)
 
-    return jax.vmap(one)(points)
+    return jax.vmap(delta)(points)

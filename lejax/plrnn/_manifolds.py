@@ -36,16 +36,24 @@ def unstable_manifold(
 
     **Arguments:**
 
-    - `net`.
-    - `saddle`: a fixed point (M,), or all points of a cycle in their order (period, M), to a few digits.
-    - `method`: `Polyline(max_length, max_segments, max_generations)` for a manifold of one dimension, or
-        `AffinePieces(num_samples, num_steps, ..)` for any; which of them by the dimension if `None`.
-    - `box`: lower and upper corner. What leaves it is cut off, with all that would come back.
+    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `saddle`: a fixed point (M,), or all points of a cycle in the order of time (period, M), to a few digits.
+    - `method`: a `Polyline` for a manifold of one dimension, or `AffinePieces` for any dimension. If `None`, the
+        default `Polyline()` in one dimension, else `AffinePieces()`.
+    - `box`: the lower and the upper corner (M,) of a box. Parts that leave it are cut off, with everything that would
+        come back. If `None`, the one that the method describes.
 
-    **Returns:** a `PolylineManifold` or a `AffinePiecesManifold`. Runs on the host, in double precision.
+    **Returns:** a `PolylineManifold` or an `AffinePiecesManifold`, by the method.
 
-    **Numerics:** a polyline has a vertex wherever a piece crosses a hyperplane, so it is exact up to rounding, which the
-    map contracts. Each new segment costs O(M^2 + M H). The number of segments grows like exp(entropy * generation).
+    **Raises:**
+
+    - `ValueError`: if `saddle` is not near a fixed point or cycle, is not hyperbolic or no saddle, or lies on a
+        hyperplane; if `box` or `method` does not fit.
+    - `TypeError`: if `method` has another type, or under `jit`, `vmap` or `grad`.
+
+    **Numerics:** runs on the host, in double precision. A polyline has a vertex wherever the manifold crosses a
+    hyperplane, and so is exact up to rounding, which the map contracts. Each new segment costs O(M^2 + M H). The
+    number of segments grows like exp(entropy * generation).
 
     !!! example
 
@@ -74,15 +82,24 @@ def stable_manifold(
 
     $$W^s(p) = \bigcup_n F^{-n}(p + E_s \cap \text{region of } p)$$
 
-    **Arguments:** as for `unstable_manifold`, and `regions` (R, H), where to look for preimages: all 2^H by default, up
-    to H = 12. Beyond, `AffinePieces` without `regions` follows one preimage of each sample, by `inverse_step`.
+    **Arguments:**
 
-    **Returns:** a `PolylineManifold` or a `AffinePiecesManifold`, which also count preimages. For a map that is not invertible it is
-    the stable set: with all preimages, of the saddle and its surroundings, too, in several pieces. Runs on the host,
-    in double precision.
+    - `net`, `saddle`, `method`, `box`: as for `unstable_manifold`.
+    - `regions`: the bits of the R regions (R, H) in which to look for preimages. If `None`, all 2^H for H <= 12. For H
+        > 12 `AffinePieces` then follows one preimage of each sample by `inverse_step`, and `Polyline` needs `regions`.
 
-    **Numerics:** exact up to rounding. Each segment pulled back costs R solves. A region with a singular Jacobian is left
-    out: its preimages are none or of higher dimension.
+    **Returns:** a `PolylineManifold` or an `AffinePiecesManifold`, by the method; both count preimages. For a map that
+    is not invertible it is the stable set, in several pieces: it includes all preimages, also those of the saddle and
+    its neighborhood.
+
+    **Raises:**
+
+    - `ValueError`: as `unstable_manifold`; if `regions` has another shape or is needed; if the map is singular at the
+        saddle.
+    - `TypeError`: as `unstable_manifold`.
+
+    **Numerics:** runs on the host, in double precision, exact up to rounding. Each segment costs R linear systems. A
+    region with a singular Jacobian is left out: a segment has no preimage there, or one of higher dimension.
 
     !!! example
 
@@ -101,42 +118,53 @@ def stable_manifold(
 def _grow(net, saddle, method, box, regions, is_stable):
     if is_traced((net, saddle, box, regions)):
         raise TypeError(
-            "a manifold has as many segments as it takes and cannot be traced: compute it outside jit, vmap and grad."
+            "a manifold cannot be traced, because its number of segments depends on values: compute it outside jit, "
+            "vmap and grad."
         )
     net = piecewise_linear(net)
-    double = Float64Map.of(net)
-    found = find_saddle(double, saddle, is_stable)
-    dimension = found.bases.shape[2]
+    map64 = Float64Map.of(net)
+    refined = find_saddle(map64, saddle, is_stable)
+    dimension = refined.bases.shape[2]
     if box is not None:
         box = check_box(box, net.h1.size)
     if method is None:
         method = Polyline() if dimension == 1 else AffinePieces()
     if isinstance(method, AffinePieces):
-        return grow_pieces(net, found, method, box, regions, is_stable)
+        return grow_pieces(net, refined, method, box, regions, is_stable)
     if not isinstance(method, Polyline):
         raise TypeError(f"method must be a Polyline or AffinePieces, got {method!r}.")
     if dimension != 1:
         raise ValueError(
-            f"a Polyline has one dimension, but this manifold has {dimension}: use AffinePieces."
+            f"method=Polyline() needs one dimension, but this manifold has {dimension}: use AffinePieces."
         )
-    return grow_polyline(double, found, method, box, regions, is_stable)
+    return grow_polyline(map64, refined, method, box, regions, is_stable)
 
 
 @checked
 def distance_to_manifold(
     points: Float[Array, "*n m"], manifold: Manifold, *, batch_size: int = 64
 ) -> Float[Array, " *n"]:
-    r"""The distance of points to a manifold: to the boundary of a basin, if it is the stable one of a saddle on it.
+    r"""The Euclidean distance of points to a manifold.
 
     $$d(x) = \min_i \min_{y \in \text{piece } i} |x - y|$$
 
-    **Arguments:** `points` (.., M); `manifold`, of `stable_manifold` or `unstable_manifold`; `batch_size`, points at a
-    time.
+    The distance to the stable manifold of a saddle on the boundary of a basin is the distance to that boundary.
 
-    **Returns:** the distances (..,). To a polyline they are exact. Of a `AffinePiecesManifold` only the pieces in the region of
-    the point count, extended to the whole of it: infinite where there is none.
+    **Arguments:**
 
-    **Numerics:** O(n M) a point for n pieces. Differentiable in the points.
+    - `points`: the states (.., M).
+    - `manifold`: a `PolylineManifold` or an `AffinePiecesManifold` with n pieces.
+    - `batch_size`: the number of points that are handled at a time.
+
+    **Returns:** the distances (..,) in units of the state. To a polyline they are exact. Of an `AffinePiecesManifold`
+    only the pieces in the region of the point count, each extended over the full region; the distance is infinite if
+    there are none.
+
+    **Raises:**
+
+    - `ValueError`: if `points` has another last axis than the manifold.
+
+    **Numerics:** O(n M) for each point. It can be traced, and is differentiable with respect to the points.
 
     !!! example
 
@@ -152,30 +180,30 @@ def distance_to_manifold(
     if points.ndim == 0 or points.shape[-1] != size:
         raise ValueError(f"points must have shape (.., {size}), got {points.shape}.")
     if isinstance(manifold, PolylineManifold):
-        to_one, pieces, hyperplanes = _to_polyline, manifold.segments, None
+        distance, pieces, hyperplanes = _distance_to_polyline, manifold.segments, None
     else:
-        to_one, hyperplanes = _to_pieces, (manifold.W2, manifold.h2)
+        distance, hyperplanes = _distance_to_pieces, (manifold.W2, manifold.h2)
         pieces = manifold.points, manifold.bases, manifold.regions
-    # Of few sizes, so that few programs are compiled: the last piece is repeated.
+    # Repeat the last piece up to a power of two, so that few programs are compiled.
     count = len(jax.tree.leaves(pieces)[0])
-    if count == 0:  # a box that holds nothing of it
+    if count == 0:  # no part of the manifold lies in its box
         return jnp.full(points.shape[:-1], jnp.inf, points.dtype)
     rows = np.minimum(np.arange(2 ** (count - 1).bit_length()), count - 1)
     pieces = jax.tree.map(lambda x: x[rows], pieces)
     flat = points.reshape(-1, size)
     batch_size = check_count("batch_size", batch_size, 1)
-    return _distances(to_one, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
+    return _distances(distance, flat, pieces, hyperplanes, batch_size).reshape(points.shape[:-1])
 
 
 @eqx.filter_jit
-def _distances(to_one, points, pieces, hyperplanes, batch_size):
+def _distances(distance, points, pieces, hyperplanes, batch_size):
     pieces, hyperplanes = jax.tree.map(
         lambda x: x if x.dtype == bool else x.astype(points.dtype), (pieces, hyperplanes)
     )
-    return jax.lax.map(lambda x: to_one(x, pieces, hyperplanes), points, batch_size=batch_size)
+    return jax.lax.map(lambda x: distance(x, pieces, hyperplanes), points, batch_size=batch_size)
 
 
-def _to_polyline(point, segments, _):
+def _distance_to_polyline(point, segments, _):
     start, edge = segments[:, 0], segments[:, 1] - segments[:, 0]
     squared = jnp.sum(edge**2, axis=1)  # 0 where a segment is shorter than the dtype resolves
     share = jnp.sum((point[None] - start) * edge, axis=1) / jnp.where(squared > 0, squared, 1)
@@ -183,17 +211,17 @@ def _to_polyline(point, segments, _):
     return _norm(offset[jnp.argmin(jnp.sum(offset**2, axis=1))])
 
 
-def _to_pieces(point, pieces, hyperplanes):
+def _distance_to_pieces(point, pieces, hyperplanes):
     supports, bases, regions = pieces
     W2, h2 = hyperplanes
     offset = point[None] - supports
     offset = offset - jnp.einsum("nij,nkj,nk->ni", bases, bases, offset)
-    here = jnp.all(regions == (W2 @ point + h2 > 0)[None], axis=1)
-    nearest = jnp.argmin(jnp.where(here, jnp.sum(offset**2, axis=1), jnp.inf))
-    return jnp.where(here[nearest], _norm(offset[nearest]), jnp.inf)
+    is_in_region = jnp.all(regions == (W2 @ point + h2 > 0)[None], axis=1)
+    nearest = jnp.argmin(jnp.where(is_in_region, jnp.sum(offset**2, axis=1), jnp.inf))
+    return jnp.where(is_in_region[nearest], _norm(offset[nearest]), jnp.inf)
 
 
 def _norm(vector):
-    """With derivative 0 at 0."""
+    """The Euclidean norm, with derivative 0 at 0."""
     squared = jnp.sum(vector**2)
     return jnp.where(squared == 0, 0, jnp.sqrt(jnp.where(squared == 0, 1, squared)))

@@ -1,4 +1,7 @@
-"""Words of regions: rotations, necklaces, and the words that states of a planar map follow."""
+"""Enumerate the words of regions that a cycle may have, one word for each necklace.
+
+A letter is a region, a word is a sequence of regions, and a necklace is a word up to rotation.
+"""
 
 from collections.abc import Iterator
 
@@ -10,22 +13,41 @@ from ._float64_map import Float64Map
 
 
 Word = tuple[tuple[int, ...], ...]
-_RAYS = 1e-10  # a polygon within it of a line is on one side; of unit vectors
+_RAY_TOLERANCE = 1e-10  # a polygon whose unit rays cross a line by less is on one side of it
+
+
+def enumerate_words(
+    net: PiecewiseLinearMap,
+    period: int,
+    regions: Bool[np.ndarray, "r h"] | None,
+    max_words: int,
+) -> Bool[np.ndarray, "n k h"] | None:
+    """All words that may have a cycle, one for each necklace; None if there are more than `max_words`.
+
+    `regions` are the non-empty regions; None if they are too many to list.
+    """
+    if period == 1:
+        return None if regions is None else regions[:, None]
+    if net.h1.size <= 2:
+        return planar_necklaces(net, period, max_words)
+    if regions is None or count_necklaces(len(regions), period) > max_words:
+        return None
+    return regions[necklaces(len(regions), period)]
 
 
 def least_rotation(word: Bool[np.ndarray, "k h"]) -> int:
-    """By how many letters to rotate a word to make it the least of its rotations, bits before letters."""
+    """The number of letters by which to rotate a word to get its least rotation in the order of its bits."""
     letters = [letter.tobytes() for letter in np.asarray(word, bool)]
     return min(range(len(letters)), key=lambda i: letters[i:] + letters[:i])
 
 
 def count_necklaces(num_letters: int, length: int) -> int:
-    """How many words there are up to rotation, those that repeat a shorter one among them."""
+    """The number of necklaces, including those that repeat a shorter word."""
     return sum(num_letters ** np.gcd(i, length).item() for i in range(length)) // length
 
 
 def necklaces(num_letters: int, length: int) -> Int[np.ndarray, "n k"]:
-    """The least rotation of each word, in ascending order.
+    """The least rotation of each word, in ascending order, as indices of letters.
 
     Fredricksen & Maiorana, Discrete Math. 23 (1978).
     """
@@ -49,57 +71,57 @@ def necklaces(num_letters: int, length: int) -> Int[np.ndarray, "n k"]:
 
 
 def planar_necklaces(
-    net: PiecewiseLinearMap, length: int, most: int
+    net: PiecewiseLinearMap, length: int, max_words: int
 ) -> Bool[np.ndarray, "n k h"] | None:
-    """The words, up to rotation, that some state of a map of one or two dimensions follows; None if there are more
-    than `most`, partial ones included.
+    """The necklaces that some state of a map of one or two dimensions follows; None if there are more than `max_words`,
+    prefixes included.
 
-    The states that follow a word, and so their images, are a convex polygon, possibly unbounded. In homogeneous
-    coordinates it is a cone of a few rays, the map of a region is one matrix, and the next letters are the parts that
-    the hyperplanes cut the image into: exact up to rounding. Branches end where nothing is left or where the word is
-    no beginning of a necklace.
+    The states that follow a word form a convex polygon, possibly unbounded, and so do their images. In homogeneous
+    coordinates the polygon is a cone of a few rays, and the map on a region is one matrix. The hyperplanes cut the
+    image into parts, one for each next letter, exactly up to rounding. A branch of the tree of words ends where its
+    polygon is empty or where its word is not the prefix of a necklace.
     """
     tree = _Tree(net)
     level = [((letter,), 1, image) for letter, image in tree.first()]
-    nodes = len(level)
+    num_prefixes = len(level)
     for depth in range(1, length):
-        following = []
+        next_level = []
         for word, period, polygon in level:
             for letter, image in tree.split(polygon):
                 least = word[depth - period]
                 if letter >= least:
-                    following.append(
+                    next_level.append(
                         ((*word, letter), period if letter == least else depth + 1, image)
                     )
-        level = following
-        nodes += len(level)
-        if nodes > most:
+        level = next_level
+        num_prefixes += len(level)
+        if num_prefixes > max_words:
             return None
     words = sorted({word for word, period, _ in level if length % period == 0})
     return np.array(words, bool).reshape(len(words), length, net.h2.size)
 
 
 class _Tree:
-    """The parts that the lines cut a polygon into, and their images. A polygon is its rays in order, (n, 3)."""
+    """Cut polygons at the lines of a map and map the parts. A polygon is given by its rays (n, 3) in order."""
 
     def __init__(self, net: PiecewiseLinearMap):
         self.A, self.W1, self.W2, self.h1, self.h2 = Float64Map.of(net)
         size = self.h1.size
-        self.places = [*range(size), 2]  # of the coordinates of a state, and the 1 behind them
-        # Distances within what is there are about 1, whatever the units of the states.
+        self.axes = [*range(size), 2]  # the coordinates of a state, then the homogeneous coordinate
+        # Scale the states so that distances are about 1, whatever their units.
         rows = np.linalg.norm(self.W2, axis=1)
         far = np.abs(self.h2) / np.where(rows > 0, rows, np.inf)
         scale = np.max(np.concatenate([far, np.abs(self.h1)]), initial=0)
         scale = scale if scale > 0 else 1.0
         self.W1, self.W2, self.h1 = self.W1 / scale, self.W2 * scale, self.h1 / scale
         lines = np.zeros((self.h2.size, 3))
-        lines[:, self.places] = np.column_stack([self.W2, self.h2])
+        lines[:, self.axes] = np.column_stack([self.W2, self.h2])
         length = np.linalg.norm(lines, axis=1, keepdims=True)
         self.lines = lines / np.where(length > 0, length, 1)
         self.maps: dict[tuple[int, ...], np.ndarray] = {}
 
     def first(self):
-        """All states: four quadrants, or two half-lines."""
+        """The letters and images of all states, from four quadrants or two half-lines."""
         axes = np.eye(3)
         if self.h1.size == 1:
             starts = [axes[[2, 0]] * [[1], [side]] for side in (1, -1)]
@@ -108,20 +130,20 @@ class _Tree:
         return [part for start in starts for part in self.split(start)]
 
     def split(self, polygon):
-        """The letters of the regions that a polygon meets, and the images of its parts in them."""
+        """The regions that a polygon meets, and the image of its part in each."""
         rays = polygon / np.linalg.norm(polygon, axis=1, keepdims=True)
         values = rays @ self.lines.T
         low, high = values.min(axis=0), values.max(axis=0)
-        sides = (high > _RAYS).astype(int)
+        sides = (high > _RAY_TOLERANCE).astype(int)
         parts = [(sides, np.column_stack([rays, values]))]
-        for i in np.flatnonzero((low < -_RAYS) & sides):
+        for i in np.flatnonzero((low < -_RAY_TOLERANCE) & sides):
             parts = [half for part in parts for half in _halves(*part, i)]
         found = []
         for sides, part in parts:
             letter = tuple(sides.tolist())
             matrix = self._map(letter)
             image = part[:, :3] @ matrix
-            # A direction that is mapped to zero adds nothing to the image.
+            # A ray that is mapped to zero is no part of the image.
             is_kept = np.linalg.norm(image, axis=1) > 1e-14 * np.linalg.norm(matrix)
             found.append((letter, image[is_kept]))
         return found
@@ -130,7 +152,7 @@ class _Tree:
         if letter not in self.maps:
             active = self.W1 * np.array(letter)
             matrix = np.zeros((3, 3))
-            matrix[np.ix_(self.places[:-1], self.places)] = np.column_stack(
+            matrix[np.ix_(self.axes[:-1], self.axes)] = np.column_stack(
                 [self.A + active @ self.W2, self.h1 + active @ self.h2]
             )
             matrix[2, 2] = 1
@@ -139,23 +161,22 @@ class _Tree:
 
 
 def _halves(sides, part, line):
-    """The parts on both sides of a line; a row of `part` is a ray and its values at all lines."""
+    """The parts of a polygon on both sides of a line. A row of `part` is a ray, then its values at all lines."""
     value = part[:, 3 + line]
-    if value.max() <= _RAYS or value.min() >= -_RAYS:
+    if value.max() <= _RAY_TOLERANCE or value.min() >= -_RAY_TOLERANCE:
         sides = sides.copy()
-        sides[line] = value.max() > _RAYS
+        sides[line] = value.max() > _RAY_TOLERANCE
         return [(sides, part)]
     below, above = [], []
-    # A segment has one edge, not the same one there and back.
-    edges = len(part) if len(part) > 2 else 1
-    for i, (row, here) in enumerate(zip(part, value, strict=True)):
+    num_edges = len(part) if len(part) > 2 else 1  # a segment has one edge
+    for i, (row, own) in enumerate(zip(part, value, strict=True)):
         j = (i + 1) % len(part)
-        if here <= 0:
+        if own <= 0:
             below.append(row)
-        if here >= 0:
+        if own >= 0:
             above.append(row)
-        if i < edges and here * value[j] < 0:
-            crossing = (here * part[j] - value[j] * row) / (here - value[j])
+        if i < num_edges and own * value[j] < 0:
+            crossing = (own * part[j] - value[j] * row) / (own - value[j])
             below.append(crossing)
             above.append(crossing)
     return [

@@ -1,4 +1,4 @@
-"""Straight segments under a piecewise-linear map: cut at hyperplanes, pushed forward, pulled back; on the host."""
+"""Cut straight segments at hyperplanes and at boxes, and pull them back under a piecewise-linear map."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,24 @@ from jaxtyping import Array
 from ._float64_map import Float64Map
 
 
-_SLIVER = (
-    1e-14  # what rounding makes of a segment that ends on a hyperplane, as a share of the segment
-)
-_MOST_NUMBERS = 4_000_000  # in one temporary array
+_SLIVER = 1e-14  # parts shorter than this share of a segment are due to rounding
+_MAX_NUMBERS = 4_000_000  # in one temporary array
 
 
 def between(segments: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The parts of segments (n, 2, M) between two shares of their length."""
+    """The parts of segments (n, 2, M) from a share `low` to a share `high` of their length."""
     start, end = segments[:, 0], segments[:, 1]
-    # Ends that are kept stay what they are, to the last bit: neighbors share them.
+    # Keep the ends of segments to the last bit, because neighbors share them.
     first = np.where(low[:, None] > 0, start + low[:, None] * (end - start), start)
     last = np.where(high[:, None] < 1, start + high[:, None] * (end - start), end)
     return np.stack([first, last], axis=1)
 
 
 def cut(net: Float64Map, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Segments cut at every hyperplane they cross, in order: parts (p, 2, M), their regions (p, H), and whose they are."""
+    """Cut segments at every hyperplane that they cross.
+
+    Returns the parts (p, 2, M) in order, their regions (p, H), and the index of the segment of each (p,).
+    """
     values = net.hidden(segments)  # (n, 2, H)
     a, b = values[:, 0], values[:, 1]
     crosses = a * b < 0
@@ -34,19 +35,19 @@ def cut(net: Float64Map, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     is_part = np.diff(share, axis=1) > _SLIVER
     owner, column = np.nonzero(is_part)
     low, high = share[owner, column], share[owner, column + 1]
-    # The next part begins where the last one ended: slivers between them are closed.
-    same = owner[1:] == owner[:-1]
-    low[1:] = np.where(same, high[:-1], 0)
+    # Each part begins where the last one ended, so that no sliver is missing between them.
+    is_same = owner[1:] == owner[:-1]
+    low[1:] = np.where(is_same, high[:-1], 0)
     if len(low):
         low[0] = 0
-    high = np.where(np.append(same, False), high, 1)
+    high = np.where(np.append(is_same, False), high, 1)
     middle = (low + high)[:, None] / 2
     inner = (1 - middle) * a[owner] + middle * b[owner]
     return between(segments[owner], low, high), inner > 0, owner
 
 
 def check_box(box: Sequence[Array], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A lower and an upper corner, of one number or one a dimension."""
+    """The lower and the upper corner of a box; each may be one number for all dimensions."""
     shapes = [np.shape(corner) for corner in box]
     if any(shape not in ((), (size,)) for shape in shapes):
         raise ValueError(
@@ -58,10 +59,15 @@ def check_box(box: Sequence[Array], size: int) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def inside(
+def is_inside(points: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Whether each of the points (n, M) lies in a box."""
+    return np.all((points >= lower) & (points <= upper), axis=1)
+
+
+def clip_to_box(
     segments: np.ndarray, lower: np.ndarray, upper: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of segments in a box, and whose they are."""
+    """The parts of segments in a box, and the index of the segment of each."""
     values = np.concatenate([segments - lower, upper - segments], axis=2)
     low, high = _share_above_zero(values[:, 0], values[:, 1])
     owner = np.flatnonzero(high - low > _SLIVER)
@@ -71,20 +77,19 @@ def inside(
 def pull_back(
     net: Float64Map, segments: np.ndarray, regions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All preimages of segments: pieces (p, 2, M), the index of the region each lies in, whose they are, and the number
-    of preimages of each segment's midpoint."""
-    jacobians, offsets = net.affine(regions)
-    regular = np.linalg.cond(jacobians) < 1e14
-    which = np.flatnonzero(regular)
-    inverses, offsets = np.linalg.inv(jacobians[which]), offsets[which]
+    """All preimages of segments under the map on the given regions.
+
+    Returns the preimages (p, 2, M), the index of the region of each (p,), the index of the segment of each (p,), and
+    the number of preimages of the midpoint of each segment (n,).
+    """
+    which, inverses, offsets = net.inverses(regions)
     sign = np.where(regions[which], 1.0, -1.0)
     n = len(segments)
-    chunk = max(1, _MOST_NUMBERS // max(1, 2 * len(which) * (net.h2.size + net.h1.size)))
-    pieces, region, owner = [], [], []
+    chunk = max(1, _MAX_NUMBERS // max(1, 2 * len(which) * (net.h2.size + net.h1.size)))
+    parts, region, owner = [], [], []
     count = np.zeros(n, int)
     for begin in range(0, n, chunk):
-        part = segments[begin : begin + chunk]
-        shifted = part[None] - offsets[:, None, None]
+        shifted = segments[None, begin : begin + chunk] - offsets[:, None, None]
         candidates = np.einsum("rij,rnkj->rnki", inverses, shifted)
         values = net.hidden(candidates) * sign[:, None, None]
         low, high = _share_above_zero(values[:, :, 0], values[:, :, 1])
@@ -92,14 +97,15 @@ def pull_back(
         r, i = np.nonzero(high - low > _SLIVER)
         order = np.lexsort((low[r, i], i))  # along each segment
         r, i = r[order], i[order]
-        pieces.append(between(candidates[r, i], low[r, i], high[r, i]))
+        parts.append(between(candidates[r, i], low[r, i], high[r, i]))
         region.append(which[r])
         owner.append(begin + i)
-    return np.concatenate(pieces), np.concatenate(region), np.concatenate(owner), count
+    return np.concatenate(parts), np.concatenate(region), np.concatenate(owner), count
 
 
 def _share_above_zero(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where all linear functions with values a (.., f) at the start and b at the end are positive; empty if low >= high."""
+    """The interval of shares on which all linear functions with values a (.., f) at the start and b at the end are
+    positive; it is empty if low >= high."""
     falls = (a > 0) & (b <= 0)
     rises = (a <= 0) & (b > 0)
     share = np.divide(a, a - b, out=np.zeros_like(a), where=falls | rises)

@@ -1,4 +1,4 @@
-"""Symbolic dynamics: trajectories as sequences of regions, their transitions and their entropies."""
+"""Symbolic dynamics: trajectories as sequences of regions, their transitions and their block entropies."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,19 +17,28 @@ from .._core.check_values import check_concrete, check_count
 from .._core.piecewise_linear import piecewise_linear
 
 
-_MOST_BITS = 31  # that an int32 holds
+_MAX_BITS = 31  # in an int32
 
 
 @checked
 def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) -> Int[Array, " t"]:
-    r"""The regions along a trajectory as integers, the first hyperplane's bit the highest.
+    r"""The region of each state of a trajectory, as an integer.
 
     $$s_t = \sum_{i=1}^{H} 2^{H - i} [W_2 z_t + h_2 > 0]_i$$
 
-    **Arguments:** `cell`, anything that `lejax.piecewise_linear` accepts, with at most 31 hyperplanes, and its constant
-    `input`; `states` (T, M).
+    **Arguments:**
 
-    **Returns:** (T,) integers.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with H <= 31 hyperplanes.
+    - `states`: the trajectory (T, M), one state a row.
+    - `input`: the constant input of the cell, or `None`.
+
+    **Returns:** the codes (T,), integers from 0 to 2^H - 1. The first hyperplane has the highest bit.
+
+    **Raises:**
+
+    - `ValueError`: if `states` has another shape, or if there are more than 31 hyperplanes.
+
+    **Numerics:** O(T M H). It can be traced.
 
     !!! example
 
@@ -47,9 +56,9 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
         raise ValueError(
             f"states must have shape (T, {net.h1.size}), one a row, got {jnp.shape(states)}."
         )
-    if net.h2.size > _MOST_BITS:
+    if net.h2.size > _MAX_BITS:
         raise ValueError(
-            f"a code holds at most {_MOST_BITS} hyperplanes, and this network has {net.h2.size}."
+            f"a code holds at most {_MAX_BITS} hyperplanes, and this network has {net.h2.size}."
         )
     powers = 2 ** jnp.arange(net.h2.size)[::-1]
     return jnp.sum(
@@ -58,13 +67,13 @@ def region_codes(cell: Cell, states: Float[Array, "t m"], input: PyTree = None) 
 
 
 class Switches(eqx.Module):
-    """A symbol sequence by its n switches, as NumPy arrays.
+    """A symbol sequence with its n runs of equal symbols merged, as NumPy arrays.
 
     **Fields:**
 
-    - `codes` (n,): The symbols in turn, no two neighbors the same. The first and the last stay are left out: they
-        may be cut.
-    - `durations` (n,): How many samples each stays.
+    - `codes` (n,): the symbol of each run; neighbors differ. The first and the last run of the sequence are left out,
+        because the sequence may cut them short.
+    - `durations` (n,): the number of samples in each run.
     """
 
     codes: Int[np.ndarray, " n"]
@@ -72,20 +81,32 @@ class Switches(eqx.Module):
 
     @property
     def mean_duration(self) -> float:
-        """In samples: entropies per switch over it are entropies per sample."""
+        """The mean number of samples in a run. An entropy per switch divided by it is an entropy per sample."""
         return float(np.mean(self.durations))
 
 
 @checked
 def find_switches(codes: Int[Array, " t"]) -> Switches:
-    """A symbol sequence by its switches: what to take block entropies of where symbols repeat for many samples.
+    r"""Merge runs of equal symbols, so that each entry is a switch from one symbol to another.
 
-    At a small time step almost all words of n samples are n times the same symbol, and the entropy per sample needs
-    blocks longer than a stay to come down to its limit. Blocks of n switches span n stays.
+    $$s_1 s_1 s_1 s_2 s_2 s_3 \ldots \mapsto s_1 s_2 s_3 \ldots$$
 
-    **Arguments:** `codes` (T,), integers.
+    Take block entropies of the result where symbols repeat for many samples. At a small time step almost all blocks of
+    n samples hold one symbol n times, and the entropy per sample reaches its limit only in blocks that are longer than
+    a run. A block of n switches spans n runs.
 
-    **Returns:** a `Switches`; runs on the host and cannot be traced.
+    **Arguments:**
+
+    - `codes`: the symbol sequence (T,), integers.
+
+    **Returns:** a `Switches`.
+
+    **Raises:**
+
+    - `ValueError`: if `codes` is not a sequence of integers, or if it has fewer than two switches.
+    - `TypeError`: under `jit`, `vmap` or `grad`.
+
+    **Numerics:** O(T), on the host.
 
     !!! example
 
@@ -97,17 +118,32 @@ def find_switches(codes: Int[Array, " t"]) -> Switches:
     symbols = _check_codes("find_switches", codes)
     starts = np.flatnonzero(np.diff(symbols)) + 1
     if starts.size < 2:
-        raise ValueError(f"codes switch {starts.size} times; at least 2 are needed for a stay.")
+        raise ValueError(
+            f"codes switch {starts.size} times, but a complete run needs a switch at both ends."
+        )
     return Switches(symbols[starts[:-1]], np.diff(starts))
 
 
 @checked
 def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
-    """The T - n + 1 overlapping blocks of n symbols, numbered in lexicographic order: a sequence like any other.
+    r"""The sequence of overlapping blocks of n symbols, each block as one integer.
 
-    **Arguments:** `codes` (T,), integers; `length` n.
+    $$b_t = \operatorname{rank}(s_t s_{t+1} \ldots s_{t+n-1}), \qquad t = 1 .. T - n + 1$$
 
-    **Returns:** (T - n + 1,) integers below the number of distinct blocks; runs on the host and cannot be traced.
+    **Arguments:**
+
+    - `codes`: the symbol sequence (T,), integers.
+    - `length`: the number n of symbols in a block.
+
+    **Returns:** the codes of the blocks (T - n + 1,): their rank in lexicographic order among the distinct blocks of
+    this sequence, from 0. They are again a symbol sequence.
+
+    **Raises:**
+
+    - `ValueError`: if `codes` is not a sequence of integers, or if it is shorter than `length`.
+    - `TypeError`: under `jit`, `vmap` or `grad`.
+
+    **Numerics:** O(n T log T), on the host.
 
     !!! example
 
@@ -123,12 +159,12 @@ def block_codes(codes: Int[Array, " t"], length: int) -> Int[np.ndarray, " b"]:
 
 
 class SymbolTransitions(eqx.Module):
-    """Which of n symbols follows which, as NumPy arrays.
+    """The transitions among n symbols, as NumPy arrays.
 
     **Fields:**
 
-    - `symbols` (n,): The distinct symbols in ascending order.
-    - `counts` (n, n): How often the column's symbol follows the row's.
+    - `symbols` (n,): the distinct symbols in ascending order.
+    - `counts` (n, n): how often the symbol of the column follows the symbol of the row.
     """
 
     symbols: Int[np.ndarray, " n"]
@@ -136,35 +172,35 @@ class SymbolTransitions(eqx.Module):
 
     @property
     def probabilities(self) -> Float[np.ndarray, "n n"]:
-        """The transition matrix: rows sum to 1. A symbol seen only at the very end has a row of zeros."""
+        """The transition matrix, whose rows sum to 1. A symbol that occurs only at the very end has a row of zeros."""
         total = np.sum(self.counts, axis=1, keepdims=True)
         return self.counts / np.where(total > 0, total, 1)
 
     @property
     def adjacency(self) -> Bool[np.ndarray, "n n"]:
-        """Whether the transition was seen at all."""
+        """Whether each transition occurs."""
         return self.counts > 0
 
     @property
     def topological_entropy(self) -> float:
-        """Nats per symbol: log of the spectral radius of the adjacency matrix.
+        """The log of the spectral radius of the adjacency matrix, in nats per symbol; -inf if the graph has no cycle.
 
-        That of all sequences that the graph allows, so an upper bound of that of the sequences there are, which goes
-        down with the length of the blocks in `block_codes`; of a finite sequence it misses what was not seen. -inf
-        if the graph has no cycle.
+        It counts all sequences that the graph allows, and so is an upper bound of the topological entropy of the
+        system. The bound decreases with the length of the blocks in `block_codes`. Transitions that a finite sequence
+        does not show are missing from it.
         """
-        # Of each strongly connected part by itself: the eigenvalues of all of them together may be defective.
-        count, parts = connected_components(self.adjacency, connection="strong")
+        # Each strongly connected component by itself: eigenvalues of the full matrix may be defective.
+        num_components, component = connected_components(self.adjacency, connection="strong")
         largest = -np.inf
-        for part in range(count):
-            inside = self.adjacency[np.ix_(parts == part, parts == part)]
-            if np.any(inside):
-                radius = np.max(np.abs(np.linalg.eigvals(inside.astype(float))))
+        for i in range(num_components):
+            block = self.adjacency[np.ix_(component == i, component == i)]
+            if np.any(block):
+                radius = np.max(np.abs(np.linalg.eigvals(block.astype(float))))
                 largest = max(largest, float(np.log(radius)))
         return largest
 
     def graph(self) -> Any:
-        """A `networkx.DiGraph`: symbols are nodes, transitions edges with `probability` and `count`."""
+        """A `networkx.DiGraph`: symbols are nodes, transitions are edges with attributes `probability` and `count`."""
         import networkx
 
         graph = networkx.DiGraph()
@@ -181,14 +217,23 @@ class SymbolTransitions(eqx.Module):
 
 @checked
 def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
-    r"""The transitions of a symbol sequence: counts, row-stochastic matrix, graph, topological entropy.
+    r"""The transitions of a symbol sequence: counts, transition matrix, graph, topological entropy.
 
     $$h_\text{top} \le \log \rho(A), \qquad A_{ij} = [\text{symbol j ever follows symbol i}]$$
 
-    **Arguments:** `codes` (T,), integers, from `region_codes`, of a `Switches`, or from `block_codes` for a memory of
-    more than one symbol.
+    **Arguments:**
 
-    **Returns:** a `SymbolTransitions`; runs on the host and cannot be traced.
+    - `codes`: the symbol sequence (T,), integers: from `region_codes`, the `codes` of a `Switches`, or from
+        `block_codes` for a memory of more than one symbol.
+
+    **Returns:** a `SymbolTransitions`.
+
+    **Raises:**
+
+    - `ValueError`: if `codes` is not a sequence of integers.
+    - `TypeError`: under `jit`, `vmap` or `grad`.
+
+    **Numerics:** O(T log T), on the host. n symbols take a dense matrix of n^2 counts.
 
     !!! example
 
@@ -203,9 +248,9 @@ def symbol_transitions(codes: Int[Array, " t"]) -> SymbolTransitions:
     Brenner, Hemmer, Monfared & Durstewitz, NeurIPS 37 (2024).
     """
     sequence = _check_codes("symbol_transitions", codes)
-    symbols, places = np.unique(sequence, return_inverse=True)
+    symbols, indices = np.unique(sequence, return_inverse=True)
     counts = np.zeros((symbols.size, symbols.size), int)
-    np.add.at(counts, (places[:-1], places[1:]), 1)
+    np.add.at(counts, (indices[:-1], indices[1:]), 1)
     return SymbolTransitions(symbols, counts)
 
 
@@ -215,8 +260,8 @@ class BlockEntropies(eqx.Module):
     **Fields:**
 
     - `entropies` (n,): H_1 .. H_n of the observed frequencies.
-    - `num_blocks` (n,): How many distinct blocks of each length were seen.
-    - `num_samples` (n,): How many blocks of each length there were, the same ones counted again.
+    - `num_blocks` (n,): the number of distinct blocks of each length in the sequence.
+    - `num_samples` (n,): the number of all blocks of each length in the sequence, repeated ones included.
     """
 
     entropies: Float[np.ndarray, " n"]
@@ -225,7 +270,7 @@ class BlockEntropies(eqx.Module):
 
     @property
     def conditional(self) -> Float[np.ndarray, " n"]:
-        """h_n = H_n - H_(n-1), with H_0 = 0: of a symbol given the n - 1 before it, nats per symbol.
+        """h_n = H_n - H_(n-1) with H_0 = 0: the entropy of a symbol given the n - 1 before it, in nats per symbol.
 
         Without sampling error these decrease to the entropy rate, so each is an upper bound of it.
         """
@@ -233,31 +278,39 @@ class BlockEntropies(eqx.Module):
 
     @property
     def bias(self) -> Float[np.ndarray, " n"]:
-        """By how much H_n is too low, to leading order: (distinct blocks - 1) / (2 blocks). Of independent samples.
+        """How much H_n is too low, to leading order for independent samples: (distinct blocks - 1) / (2 blocks).
 
-        Blocks not seen are not counted, so where this is no longer small against h_n, neither H_n nor h_n mean
-        anything: h_n then falls below the entropy rate, to 0.
+        It counts only blocks that occur. Where it is no longer small against h_n, neither H_n nor h_n is meaningful:
+        h_n then falls below the entropy rate, to 0.
         """
         return (self.num_blocks - 1) / (2 * self.num_samples)
 
 
 @checked
 def block_entropies(codes: Int[Array, " t"], max_length: int) -> BlockEntropies:
-    r"""Block entropies of a symbol sequence, and what they say of the entropy rate.
+    r"""The block entropies of a symbol sequence, whose differences bound its entropy rate.
 
     $$H_n = -\sum_w p(w) \log p(w), \qquad h_n = H_n - H_{n-1} \searrow h$$
 
-    over the words w of n symbols. For a generating partition h is the Kolmogorov-Sinai entropy, for any other a lower
-    bound of it; by Pesin's identity it is then the sum of the positive exponents, `kolmogorov_sinai_entropy`, where the
-    invariant measure is smooth along the unstable directions.
+    The sum runs over the words w of n symbols. For a generating partition h is the Kolmogorov-Sinai entropy, for any
+    other partition a lower bound of it. If the invariant measure is smooth along the unstable directions, that entropy
+    is the sum of the positive exponents, `kolmogorov_sinai_entropy` (Pesin's identity).
 
-    **Arguments:** `codes` (T,), integers; `max_length` n. Where symbols repeat for many samples take the `codes` of
-    `find_switches` and divide by `mean_duration`: h_n of samples is still far above its limit at any n that can be
-    sampled.
+    **Arguments:**
 
-    **Returns:** a `BlockEntropies`; runs on the host and cannot be traced.
+    - `codes`: the symbol sequence (T,), integers. Where symbols repeat for many samples, take the `codes` of
+        `find_switches` and divide by `mean_duration`: h_n of the samples themselves is far above its limit at any n
+        that can be sampled.
+    - `max_length`: the largest number n of symbols in a block.
 
-    **Numerics:** O(n T log T). Observed frequencies make H_n too low; see `bias`.
+    **Returns:** a `BlockEntropies` for the lengths 1 .. n.
+
+    **Raises:**
+
+    - `ValueError`: if `codes` is not a sequence of integers, or if it is shorter than `max_length`.
+    - `TypeError`: under `jit`, `vmap` or `grad`.
+
+    **Numerics:** O(n T log T), on the host. Observed frequencies make H_n too low; see `bias`.
 
     !!! example
 
@@ -275,18 +328,19 @@ def block_entropies(codes: Int[Array, " t"], max_length: int) -> BlockEntropies:
     rows = []
     for blocks in _blocks(symbols, max_length):
         counts = np.bincount(blocks)
-        shares = counts / blocks.size
-        rows.append((-np.sum(shares * np.log(shares)), counts.size, blocks.size))
+        frequencies = counts / blocks.size
+        entropy = -np.sum(frequencies * np.log(frequencies))
+        rows.append((entropy, counts.size, blocks.size))
     entropies, num_blocks, num_samples = map(np.array, zip(*rows, strict=True))
     return BlockEntropies(entropies, num_blocks, num_samples)
 
 
-def _blocks(symbols, longest: int) -> Iterator[Int[np.ndarray, " b"]]:
-    """The numbered blocks of 1, 2, .. symbols. Numbers stay below the number of samples, so products do not overflow."""
+def _blocks(symbols, max_length: int) -> Iterator[Int[np.ndarray, " b"]]:
+    """The codes of the blocks of 1, 2, .. symbols. They are below the number of samples: products do not overflow."""
     letters = np.unique(symbols, return_inverse=True)[1]
     blocks = letters
     yield blocks
-    for n in range(1, longest):
+    for n in range(1, max_length):
         longer = blocks[:-1] * (np.max(letters) + 1) + letters[n:]
         blocks = np.unique(longer, return_inverse=True)[1]
         yield blocks

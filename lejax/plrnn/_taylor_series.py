@@ -1,12 +1,13 @@
-"""The exact solution of a piecewise-linear field: Taylor series between switches, switches where the series says.
+"""Solve a piecewise-linear field exactly, by Taylor series from switch to switch.
 
-Between two switches the solution is a sum of exponentials, of which the Taylor series converges everywhere. It is followed
-in pieces, each as long as the series of fixed order gives to rounding. Of a hidden unit $g_i = w_i z + h_{2,i}$ the
-same series is a polynomial, and its first zero is certified: see `_bernstein`.
+Between two switches the solution is a sum of exponentials, whose Taylor series converges everywhere. The solution is
+made of pieces, each as long as a series of fixed order is exact to rounding. The value of a hidden unit $g_i = w_i z +
+h_{2,i}$ along a piece is a polynomial, whose first zero is certified: see `_bernstein`.
 
-A region is left when a unit is more than `slack` on the wrong side, a small multiple of rounding. The field is
-continuous: being $\\delta$ late costs the solution $O(\\delta^2)$, being on the wrong side by $\\delta$ for a time $t$ costs
-$O(\\delta t)$, and a grazed hyperplane is crossed twice or not at all with the same result.
+A unit switches when it is more than `slack`, a small multiple of rounding, on the wrong side of its hyperplane. The
+field is continuous. So a switch that is late by $\\delta$ costs the solution $O(\\delta^2)$, a unit that is on the
+wrong side by $\\delta$ for a time $t$ costs $O(\\delta t)$, and a hyperplane that the solution grazes may be crossed
+twice or not at all with the same result.
 """
 
 from typing import NamedTuple
@@ -22,17 +23,19 @@ from .._core.piecewise_linear import PiecewiseLinearMap
 from ._bernstein import first_zero, powers, value_and_slope
 
 
-# Coefficients of 1, t, t^2, .. of the state (column 0) and of tangent columns.
+# Taylor coefficients of 1, t, t^2, .. for the state (column 0) and for tangent vectors (the other columns).
 Terms = Float[Array, "n m c"]
 
 
 class Schedule(NamedTuple):
-    """The pieces of a run.
+    """The pieces of a solution; arrays have room for p pieces.
 
     **Fields:**
 
-    - `ends` (p,): Times at which pieces end.
-    - `crossed` (p, h): Which units switch there; none where only a series ends.
+    - `regions` (p, h): the bits of the region of each piece.
+    - `ends` (p,): the time at which each piece ends.
+    - `crossed` (p, h): the units that switch at that time; none if only the series ends.
+    - `num_pieces` (): the number of pieces.
     """
 
     regions: Bool[Array, "p h"]
@@ -42,6 +45,8 @@ class Schedule(NamedTuple):
 
 
 class _Carry(NamedTuple):
+    """The state of `advance` between two pieces."""
+
     time: Float[Array, ""]
     columns: Float[Array, "m c"]
     region: Bool[Array, " h"]
@@ -49,18 +54,18 @@ class _Carry(NamedTuple):
 
 
 def order_of(dtype: jnp.dtype) -> int:
-    """The order of the series: pieces of about two time units of the generator."""
+    """The order of the series: at this order pieces are about two time units 1 / |J| long."""
     return 24 if jnp.finfo(dtype).bits >= 64 else 12
 
 
 def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Array) -> Terms:
-    """The Taylor coefficients of the solution on one region, and of tangent columns beside it."""
+    """The Taylor coefficients of the solution on one region, and of its tangent vectors."""
     generator, offset = network.affine(region)
     velocity = generator @ columns
 
     def differentiate(term, n):
-        following = generator @ term / n
-        return following, following
+        next_term = generator @ term / n
+        return next_term, next_term
 
     first = velocity.at[:, 0].add(offset)
     orders = jnp.arange(2, order_of(columns.dtype) + 1).astype(columns.dtype)
@@ -69,37 +74,43 @@ def expand(network: PiecewiseLinearMap, region: Bool[Array, " h"], columns: Arra
 
 
 def evaluate(terms: Terms, time: Float[Array, ""]) -> Float[Array, "m c"]:
+    """The sum of the series at a time."""
     return jnp.tensordot(powers(time[None], len(terms))[0], terms, 1)
 
 
 def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
-    """The time for which the remainder of every column is below rounding.
+    """The time up to which the remainder of every column is below rounding.
 
-    Each further term is at most |J| t / (n + 1) times the one before: where that is 1/2 or less, all of them together are at
-    most as large as the last one kept.
+    Each omitted term is at most |J| t / (n + 1) times the term before it. If that factor is at most 1/2, the sum of all
+    omitted terms is at most as large as the last term that is kept.
     """
     norm = jnp.max(jnp.sum(jnp.abs(generator), axis=1))
     order = len(terms) - 1
     sizes = jnp.max(jnp.abs(terms), axis=1)  # of each column
-    scale = jnp.maximum(sizes[0], sizes[1] / norm)  # the way of a time 1 / |J| counts, from 0 too
+    scale = jnp.maximum(
+        sizes[0], sizes[1] / norm
+    )  # at the state 0 the distance in a time 1 / |J| is the scale
     rounding = jnp.finfo(terms.dtype).eps / 4
     by_size = jnp.where(sizes[-1] == 0, jnp.inf, (rounding * scale / sizes[-1]) ** (1 / order))
     return jnp.minimum(jnp.min(by_size), (order + 1) / (2 * norm))
 
 
 def _slack(network: PiecewiseLinearMap, state: Float[Array, " m"]) -> Float[Array, " h"]:
-    """How far a unit may be on the wrong side of its hyperplane: a small multiple of rounding."""
+    """The distance by which a unit may be on the wrong side of its hyperplane: a small multiple of rounding."""
     size = jnp.abs(network.W2) @ jnp.abs(state) + jnp.abs(network.h2)
     return 64 * jnp.finfo(state.dtype).eps * size
 
 
 class _Piece(NamedTuple):
-    """The solution on one region, from its beginning on.
+    """One piece of the solution, on one region.
 
     **Fields:**
 
-    - `crossed` (h,): Which units switch at its end.
-    - `is_last`: Whether nothing but the limit ends it.
+    - `terms` (n, m, c): its Taylor coefficients.
+    - `region` (h,): the bits of the region.
+    - `length` (): its duration.
+    - `crossed` (h,): the units that switch at its end.
+    - `is_last` (): whether it ends at the limit, and not at a switch or at the end of its series.
     """
 
     terms: Terms
@@ -115,7 +126,7 @@ def _next_piece(
     columns: Float[Array, "m c"],
     limit: Float[Array, ""],
 ) -> _Piece:
-    """As far as one series goes, at most to the next switch and to the limit."""
+    """The piece from a state on: to the next switch, to the end of the series, or for the duration `limit`."""
     state = columns[:, 0]
     slack = _slack(network, state)
     side = jnp.where(region, 1, -1).astype(state.dtype)
@@ -136,20 +147,20 @@ def advance(
     max_pieces: int,
     keep: bool = False,
 ) -> tuple[Float[Array, "m c"], Schedule, Bool[Array, ""]]:
-    """State and tangent columns after a duration, the pieces (if they are to be kept), and whether they sufficed."""
+    """The columns (state, tangent vectors) after a duration, the pieces if `keep`, and if `max_pieces` sufficed."""
     columns = vary_with(columns, (network, duration))
     region = network.region(columns[:, 0])
     rows = max_pieces if keep else 0
-    nothing = jnp.zeros_like(columns, shape=())
+    zero = jnp.zeros_like(columns, shape=())
     schedule = Schedule(
         regions=jnp.broadcast_to(region & False, (rows, region.size)),
-        ends=jnp.broadcast_to(nothing, (rows,)),
+        ends=jnp.broadcast_to(zero, (rows,)),
         crossed=jnp.broadcast_to(region & False, (rows, region.size)),
-        num_pieces=nothing.astype(jnp.int32),
+        num_pieces=zero.astype(jnp.int32),
     )
 
     def is_unfinished(carry):
-        # A duration of 0 has a piece too: the derivative by the duration is the velocity there.
+        # A duration of 0 has one piece too, because the derivative with respect to the duration is the velocity.
         count = carry.schedule.num_pieces
         return ((carry.time < duration) | (count == 0)) & (count < max_pieces)
 
@@ -160,63 +171,69 @@ def advance(
         if keep:
             regions, ends = regions.at[count].set(piece.region), ends.at[count].set(time)
             crossed = crossed.at[count].set(piece.crossed)
-        following = Schedule(regions, ends, crossed, count + 1)
+        schedule = Schedule(regions, ends, crossed, count + 1)
         columns = evaluate(piece.terms, piece.length)
-        return _Carry(time, columns, piece.region ^ piece.crossed, following)
+        return _Carry(time, columns, piece.region ^ piece.crossed, schedule)
 
-    end = jax.lax.while_loop(is_unfinished, step, _Carry(nothing, columns, region, schedule))
+    end = jax.lax.while_loop(is_unfinished, step, _Carry(zero, columns, region, schedule))
     return end.columns, end.schedule, ~(end.time < duration)
 
 
-class _Place(NamedTuple):
-    """The piece that a sample lies on.
+class _TimedPiece(NamedTuple):
+    """The piece on which a sample lies.
 
     **Fields:**
 
-    - `length`: Their difference before rounding, which a switch needs.
-    - `region` (h,): That which follows the piece.
+    - `start` (), `end` (): its times.
+    - `length` (): its duration as computed, which locates the switch better than `end - start`.
+    - `terms` (n, m, c): its Taylor coefficients.
+    - `next_region` (h,): the bits of the region after the piece.
     """
 
     start: Float[Array, ""]
     end: Float[Array, ""]
     length: Float[Array, ""]
     terms: Terms
-    region: Bool[Array, " h"]
+    next_region: Bool[Array, " h"]
 
 
-def visit(
+def sample(
     network: PiecewiseLinearMap,
     times: Float[Array, " n"],
     state: Float[Array, " m"],
     max_pieces: int,
 ) -> tuple[Float[Array, "n m"], Bool[Array, " n"]]:
-    """States at times that do not decrease, and whether so many pieces sufficed from one to the next. One series serves
-    all samples on it."""
+    """The states at times that do not decrease, and whether `max_pieces` sufficed up to each of them.
+
+    `max_pieces` holds from one time to the next. One series serves all samples on its piece.
+    """
     columns = vary_with(state, (network, times))[:, None]
     constant = jnp.concatenate(
         [columns[None], jnp.zeros_like(columns, shape=(order_of(state.dtype), *columns.shape))]
     )
-    nothing = jnp.zeros_like(columns, shape=())
+    zero = jnp.zeros_like(columns, shape=())
     last = jnp.max(times, initial=0)
 
-    def sample(place, time):
+    def sample_at(current, time):
         def is_before(carry):
-            place, count = carry
-            return (place.end < time) & (count < max_pieces)
+            current, count = carry
+            return (current.end < time) & (count < max_pieces)
 
         def step(carry):
-            place, count = carry
-            columns = evaluate(place.terms, place.length)
-            piece = _next_piece(network, place.region, columns, last - place.end)
-            end = jnp.where(piece.is_last, last, place.end + piece.length)
-            region = piece.region ^ piece.crossed
-            return _Place(place.end, end, piece.length, piece.terms, region), count + 1
+            current, count = carry
+            columns = evaluate(current.terms, current.length)
+            piece = _next_piece(network, current.next_region, columns, last - current.end)
+            end = jnp.where(piece.is_last, last, current.end + piece.length)
+            next_region = piece.region ^ piece.crossed
+            timed = _TimedPiece(current.end, end, piece.length, piece.terms, next_region)
+            return timed, count + 1
 
-        place, _ = jax.lax.while_loop(is_before, step, (place, nothing.astype(jnp.int32)))
-        return place, (evaluate(place.terms, time - place.start)[:, 0], ~(place.end < time))
+        current, _ = jax.lax.while_loop(is_before, step, (current, zero.astype(jnp.int32)))
+        state = evaluate(current.terms, time - current.start)[:, 0]
+        return current, (state, ~(current.end < time))
 
-    start = _Place(nothing, nothing, nothing, constant, network.region(columns[:, 0]))
-    states, is_done = jax.lax.scan(sample, start, times)[1]
+    start = _TimedPiece(zero, zero, zero, constant, network.region(columns[:, 0]))
+    states, is_done = jax.lax.scan(sample_at, start, times)[1]
     is_later = jnp.diff(times, prepend=jnp.zeros_like(times, shape=1)) >= 0
     is_done = jnp.cumprod(is_done & is_later, dtype=jnp.int32) == 1
     return jnp.where(is_done[:, None], states, jnp.nan), is_done
@@ -228,10 +245,10 @@ def replay(
     columns: Float[Array, "m c"],
     schedule: Schedule,
 ) -> Float[Array, "m c"]:
-    """The same columns from pieces that are known, as a differentiable function of everything else.
+    """Compute the same columns from given pieces, as a differentiable function of all other arguments.
 
-    The times of switches follow by two Newton steps from where they are: enough for three derivatives of the tangent map.
-    Other pieces may end anywhere.
+    The time of each switch is the result of two Newton steps from its value in `schedule`: enough for three
+    derivatives of the tangent map. The ends of other pieces need no derivative.
     """
     columns = vary_with(columns, (network, duration, schedule))
     rows = len(schedule.ends)
@@ -256,11 +273,11 @@ def replay(
             length = jnp.where(
                 is_last, duration - time, jnp.where(jnp.any(crossed), switch[0], end - time)
             )
-            # Others of a batch may have more pieces.
+            # Other members of a batch may have more pieces.
             length = jnp.where(is_open, length, 0)
             return time + length, jnp.where(is_open, evaluate(terms, length), columns)
 
-        # Unbatched: what a batch makes of a branch has no transpose.
+        # Keep the condition unbatched, because the batched form of this branch has no transpose.
         is_idle = batch_all(~is_open)
         return jax.lax.cond(is_idle, lambda carry: carry, move, carry), None
 
@@ -271,7 +288,7 @@ def replay(
 
 @eqx.filter_custom_jvp
 def solve(arguments, *, max_pieces: int):
-    """State and tangent columns after a duration, and whether `max_pieces` sufficed."""
+    """The columns (state and tangent vectors) after a duration, and whether `max_pieces` sufficed."""
     network, duration, columns = arguments
     columns, _, is_done = advance(network, duration, columns, max_pieces)
     return columns, is_done

@@ -1,13 +1,13 @@
 """Piecewise-linear vector fields: networks in continuous time."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, VectorField, name_of
 from .._core.check_annotations import checked
 from .._core.check_values import check_positive
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap, piecewise_linear
+from .._core.weights import make_from_weights
 from ..cells import ALRNN
 
 
@@ -16,11 +16,17 @@ class PiecewiseLinearField(VectorField, PiecewiseLinearCell):
 
     $$\dot z = F(u, z) = A z + W_1 \max(W_2 z + h_2, 0) + h_1$$
 
-    **Arguments:** `right_hand_side` F, anything that `lejax.piecewise_linear` knows: a `PiecewiseLinearMap`, or a network
-    of `lejax.cells` of which the new state is taken for the velocity.
-
-    `lejax.piecewise_linear(field)` is the canonical form of F. The field is continuous, and linear between its switches:
+    `lejax.piecewise_linear(field)` is the canonical form of F. The field is continuous, and affine on each region:
     `EventExactFlow` solves it exactly, `lejax.systems.Flow` by a Runge-Kutta method.
+
+    **Arguments:**
+
+    - `right_hand_side`: F, anything that `lejax.piecewise_linear` accepts: a `PiecewiseLinearMap`, or a network of
+        `lejax.cells` whose new state is taken as the velocity.
+
+    **Raises:**
+
+    - `TypeError`: if `right_hand_side` is not known to be piecewise linear.
 
     !!! example
 
@@ -50,17 +56,35 @@ class PiecewiseLinearField(VectorField, PiecewiseLinearCell):
 
 
 class ContinuousALRNN(PiecewiseLinearField):
-    r"""The almost-linear recurrent network in continuous time: the last P of M units have a nonlinearity.
+    r"""The almost-linear recurrent network in continuous time: only the last P of M units are rectified.
 
     $$\dot z = a \odot z + W \phi(z) + h + C u, \qquad \phi(z) = (z_1 .. z_{M-P}, \max(z_{M-P+1}, 0) .. \max(z_M, 0))$$
 
-    **Arguments:** arrays `a` (M,), `W` (M, M), `h` (M,); `num_relu` P, at most 2^P regions; `C` (M, I) for a driven one.
-    They are those of `field.right_hand_side`, an `ALRNN`.
+    There are at most $2^P$ regions. A drawn field is the relaxation $\tau \dot z = F(z) - z$ of a drawn discrete
+    network F, `lejax.cells.ALRNN(size, num_relu, input_size, dtype=dtype, key=key)`. Its rates $a$ lie in $(-1/\tau,
+    0]$.
+
+    **Arguments:**
+
+    - `size`: the number of units M.
+    - `num_relu`: the number of rectified units P, from 0 to M.
+    - `input_size`: the number of inputs I, by default 0: an autonomous field, called with `input=None`.
+    - `tau`: the time constant of the relaxation, which sets the unit of time.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: the random key for the weights.
+
+    **Fields:**
+
+    - `right_hand_side`: an `ALRNN` with the weights `a` (M,), `W` (M, M), `h` (M,), `C` (M, I) of the equation.
+
+    **Raises:**
+
+    - `ValueError`: if `num_relu` exceeds the number of units, or if `tau` is not positive.
 
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> field = lejax.plrnn.ContinuousALRNN.draw(20, 2, key=jax.random.key(0))
+        >>> field = lejax.plrnn.ContinuousALRNN(20, 2, key=jax.random.key(0))
         >>> flow = lejax.plrnn.EventExactFlow(field, dt=0.1)
         >>> flow(None, jnp.ones(20)).shape
         (20,)
@@ -70,13 +94,8 @@ class ContinuousALRNN(PiecewiseLinearField):
     """
 
     @checked
-    def __init__(self, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
-        self.right_hand_side = ALRNN(a, W, h, num_relu, C)
-
-    @classmethod
-    @checked
-    def draw(
-        cls,
+    def __init__(
+        self,
         size: int,
         num_relu: int,
         input_size: int = 0,
@@ -85,10 +104,22 @@ class ContinuousALRNN(PiecewiseLinearField):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """That of the discrete network F, relaxing: $\\tau \\dot z = F(z) - z$. The rates $a$ lie in $(-1/\\tau, 0]$."""
         tau = check_positive("tau", tau)
-        cell = ALRNN.draw(size, num_relu, input_size, dtype=dtype, key=key)
+        cell = ALRNN(size, num_relu, input_size, dtype=dtype, key=key)
         a, W, h, C = jax.tree.map(
             lambda x: (x / tau).astype(x.dtype), (cell.a - 1, cell.W, cell.h, cell.C)
         )
-        return cls(a, W, h, num_relu, jnp.asarray(C))
+        self.right_hand_side = ALRNN.from_weights(a=a, W=W, h=h, num_relu=num_relu, C=C)
+
+    @classmethod
+    @checked
+    def from_weights(cls, *, a: Array, W: Array, h: Array, num_relu: int, C: Array | None = None):
+        """A field with the given weights, which are those of `ALRNN.from_weights`; without `C` it is autonomous.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, or if `num_relu` exceeds the number of units.
+        - `TypeError`: if an array is not real.
+        """
+        network = ALRNN.from_weights(a=a, W=W, h=h, num_relu=num_relu, C=C)
+        return make_from_weights(cls, {}, right_hand_side=network)

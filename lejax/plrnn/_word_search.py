@@ -1,5 +1,10 @@
-"""Candidates for cycles: the one state that a word of regions returns to itself, and the word it really has."""
+"""Search words of regions for cycles, many words in one compiled call.
 
+A word has one candidate: the state that the composition of its affine pieces maps to itself. The word of the regions
+that the orbit of the candidate visits is the next guess.
+"""
+
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,15 +18,19 @@ from .._core.piecewise_linear import PiecewiseLinearMap
 from ._float64_map import Float64Map
 
 
+_WORDS_PER_CALL = 1024
+
+
 class Candidates(NamedTuple):
-    """What the search ends at, from n words of which the first `period` of k letters count.
+    """The words at which a search from n words ends.
 
     **Fields:**
 
-    - `violation`: How far, at most, a state of the orbit is on the wrong side of a hyperplane, relative to the
-        size of the terms that add up there. 0: the cycle is real.
-    - `growth`: By how much rounding may grow on the way: the largest beginning of P times the condition number of
-        I - P, in the 1-norm. Not finite where that is singular.
+    - `words` (n, k, h): the final words.
+    - `violation` (n,): the largest distance by which a state of the orbit is on the wrong side of a hyperplane,
+        relative to the size of the terms that add up there. It is 0 if the cycle is real.
+    - `growth` (n,): an upper bound of the growth of rounding errors: the largest norm of a partial product of P times
+        the condition number of I - P, in the 1-norm. It is not finite if I - P is singular.
     """
 
     words: Bool[Array | np.ndarray, "n k h"]
@@ -29,24 +38,48 @@ class Candidates(NamedTuple):
     growth: Float[Array | np.ndarray, " n"]
 
 
-@eqx.filter_jit
+def padded_length(period: int) -> int:
+    """The length of arrays of words: one of few values, so that few programs are compiled."""
+    return max(16, 4 ** math.ceil(math.log(period, 4)))
+
+
 def search_words(
+    net: PiecewiseLinearMap, words: Bool[np.ndarray, "n k h"], period: int, max_iters: int
+) -> Candidates:
+    """Replace each word by the word that the orbit of its candidate visits, until it stays the same.
+
+    Then the cycle is real. Only the first `period` letters of each word count, and only these are returned.
+    """
+    parts = [[words[:0, :period], np.zeros(0), np.zeros(0)]]  # there may be no words
+    for start in range(0, len(words), _WORDS_PER_CALL):
+        part = words[start : start + _WORDS_PER_CALL]
+        padded = np.zeros((_WORDS_PER_CALL, *words.shape[1:]), bool)
+        padded[: len(part)] = part
+        follows_map = np.arange(_WORDS_PER_CALL) % 2 == 1
+        found = _search(net, padded, follows_map, jnp.asarray(period), jnp.asarray(max_iters))
+        found = found._replace(words=found.words[:, :period])
+        parts.append([np.asarray(field)[: len(part)] for field in found])
+    return Candidates(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+
+@eqx.filter_jit
+def _search(
     net: PiecewiseLinearMap,
     words: Bool[Array | np.ndarray, "n k h"],
-    is_true: Bool[Array, " n"],
+    follows_map: Bool[Array | np.ndarray, " n"],
     period: Int[Array, ""],
     max_iters: Int[Array, ""],
 ) -> Candidates:
-    """From each word to the word that its candidate has, until that is the same one: then the cycle is real.
+    """`search_words` on one batch.
 
-    The orbit whose regions are read off is that of the affine pieces of the word, or where `is_true` the true one.
+    The orbit from a candidate follows the map itself where `follows_map`, else the affine pieces of the word.
     """
     eye = jnp.eye(net.h1.size, dtype=net.h1.dtype)
 
     def norm(matrix):
         return jnp.max(jnp.sum(jnp.abs(matrix), axis=0))
 
-    def follow(word, is_true):
+    def follow_candidate(word, follows_map):
         def compose(j, carry):
             P, c, largest = carry
             J, b = net.affine(word[j])
@@ -58,34 +91,37 @@ def search_words(
         growth = largest * norm(eye - P) * norm(inverse)
 
         def visit(j, carry):
-            z, own, violation = carry
+            z, itinerary, violation = carry
             J, b = net.affine(word[j])
             region = net.region(z)
             value = jnp.abs(net.W2 @ z + net.h2)
             size = jnp.abs(net.W2) @ jnp.abs(z) + jnp.abs(net.h2)
             wrong = jnp.where(region == word[j], 0, value / jnp.where(size > 0, size, 1))
-            z = jnp.where(is_true, net(None, z), J @ z + b)
-            return z, own.at[j].set(region), jnp.maximum(violation, jnp.max(wrong, initial=0))
+            z = jnp.where(follows_map, net(None, z), J @ z + b)
+            violation = jnp.maximum(violation, jnp.max(wrong, initial=0))
+            return z, itinerary.at[j].set(region), violation
 
         start = inverse @ c, word, jnp.zeros_like(c, shape=())
-        z, own, violation = jax.lax.fori_loop(0, period, visit, start)
+        z, itinerary, violation = jax.lax.fori_loop(0, period, visit, start)
         is_finite = jnp.all(jnp.isfinite(z))
-        return own, jnp.where(is_finite, violation, jnp.inf), growth
+        return itinerary, jnp.where(is_finite, violation, jnp.inf), growth
 
-    def search(word, is_true):
+    def search(word, follows_map):
         def step(carry):
-            word, _, taken, _ = carry
-            own, *judgment = follow(word, is_true)
-            # A singular word has no candidate, and so no next one. The last word is judged, not left.
-            ends = jnp.all(own == word) | ~jnp.isfinite(judgment[0]) | (taken + 1 >= max_iters)
-            return jnp.where(ends, word, own), judgment, taken + 1, ends
+            word, _, _, num_tried, _ = carry
+            itinerary, violation, growth = follow_candidate(word, follows_map)
+            # A singular word has no candidate, and so no next word.
+            is_done = jnp.all(itinerary == word) | ~jnp.isfinite(violation)
+            is_done |= num_tried + 1 >= max_iters
+            # `violation` and `growth` are those of the word that is returned.
+            return jnp.where(is_done, word, itinerary), violation, growth, num_tried + 1, is_done
 
         inf = jnp.full_like(net.h1, jnp.inf, shape=())
-        start = word, [inf, inf], jnp.zeros_like(max_iters), jnp.zeros_like(max_iters, bool)
-        word, judgment, *_ = jax.lax.while_loop(lambda carry: ~carry[3], step, start)
-        return Candidates(word, *judgment)
+        start = word, inf, inf, jnp.zeros_like(max_iters), jnp.zeros_like(max_iters, bool)
+        word, violation, growth, *_ = jax.lax.while_loop(lambda carry: ~carry[-1], step, start)
+        return Candidates(word, violation, growth)
 
-    return jax.vmap(search)(words, is_true)
+    return jax.vmap(search)(words, follows_map)
 
 
 def draw_words(
@@ -96,32 +132,33 @@ def draw_words(
     length: int,
     transient: int = 200,
 ) -> Bool[np.ndarray, "n k h"]:
-    """Words to search from: half of them regions drawn one by one, half read off trajectories, of which half have
-    left their transients behind. On the host: nothing to compile for each length.
+    """Draw words to start a search from.
 
-    Trajectories start between the virtual fixed points of random regions, which are of the size of what is there.
-    Where the regions are not known (None), random bits stand in for them.
+    The letters of one half are drawn independently from `regions`; if that is None, their bits are drawn. The other
+    half are itineraries of trajectories, every second one after a transient. Trajectories start between the virtual
+    fixed points of random regions, which have the scale of the states. All this runs on the host, so that no program
+    is compiled for each length.
     """
     random = np.random.default_rng(np.asarray(jr.bits(key, (8,), jnp.uint32)))
-    double = Float64Map.of(net)
-    eye = np.eye(double.h1.size)
+    map64 = Float64Map.of(net)
+    eye = np.eye(map64.h1.size)
 
     def draw(*shape):
         if regions is None:
-            return random.random((*shape, double.h2.size)) < 0.5
+            return random.random((*shape, map64.h2.size)) < 0.5
         return regions[random.integers(len(regions), size=shape)]
 
     num_visited = num_words // 2
-    jacobians, offsets = double.affine(draw(num_visited, 2))
+    jacobians, offsets = map64.affine(draw(num_visited, 2))
     virtual = np.linalg.pinv(eye - jacobians) @ offsets[..., None]
     mix = 2 * random.random((2, num_visited, len(eye)))
     states = mix[0] * virtual[:, 0, :, 0] + (1 - mix[1]) * virtual[:, 1, :, 0]
-    visited = np.zeros((transient + length, num_visited, double.h2.size), bool)
+    visited = np.zeros((transient + length, num_visited, map64.h2.size), bool)
     with np.errstate(over="ignore", invalid="ignore"):  # trajectories may diverge
         for row in visited:
-            row[:] = double.hidden(states) > 0
-            states = double.step(states)
+            row[:] = map64.hidden(states) > 0
+            states = map64.step(states)
     visited = np.swapaxes(visited, 0, 1)
     is_late = (np.arange(num_visited) % 2 == 1)[:, None, None]
-    followed = np.where(is_late, visited[:, transient:], visited[:, :length])
-    return np.concatenate([draw(num_words - num_visited, length), followed])
+    itineraries = np.where(is_late, visited[:, transient:], visited[:, :length])
+    return np.concatenate([draw(num_words - num_visited, length), itineraries])
