@@ -238,6 +238,20 @@ def test_points_beyond_the_most_are_not_lost_silently():
     assert int(found.left_out) == 1
 
 
+def test_size_is_the_number_of_rows():
+    guesses = jnp.array([[1.0, 0.0], [0.9, 0.0], [-1.0, 0.0], [1e200, 0.0]])
+    every = find_fixed_points(Henon(), guesses)
+    for size, left_out in ((1, 1), (2, 0), (9, 0)):
+        found = find_fixed_points(Henon(), guesses, size=size)
+        assert found.points.shape == (size, 2)
+        assert found.found.tolist() == [i < 2 for i in range(size)]
+        assert int(found.left_out) == left_out
+        np.testing.assert_array_equal(found.points[:2], every.points[:size])
+    # Where no guess leads anywhere there are rows, too.
+    found = find_fixed_points(lambda _, x: x + 1.0, guesses, size=3)
+    assert found.found.tolist() == [False] * 3
+
+
 def test_close_guesses_and_large_states():
     # The point lies at 1000 times the spread of the guesses; in float32 its residual is rounding of its size.
     close = jnp.array([0.599, 0.5991, 0.59905])
@@ -353,24 +367,31 @@ def test_stability_of_traced_jacobians_is_refused(transformed):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("call", "message"),
     [
-        ({"search": lambda: NewtonSearch(tol_q=np.nan)}, "tol_q must be positive and finite, got nan"),
-        ({"search": lambda: NewtonSearch(tol_q="small")}, "tol_q must be a number, got 'small'"),
-        ({"search": lambda: NewtonSearch(tol_unique=-1.0)}, "tol_unique must be positive"),
-        ({"search": lambda: NewtonSearch(max_iters=0)}, "max_iters must be an integer of at least 1"),
-        ({"size": 0}, "size must be an integer of at least 1, got 0"),
-        ({"size": 2, "max_num_unique": 3}, r"size \(2\) takes the place of max_num_unique \(3\)"),
-        ({"outlier_distance_scale": np.inf}, "outlier_distance_scale must be positive"),
-        ({"wrap": -1.0}, "wrap must be positive"),
-        ({"wrap": (1.0, 2.0)}, "wrap must be one number, or numbers in the structure"),
-        ({"wrap": "one"}, "wrap must hold numbers"),
+        (lambda: NewtonSearch(tol_q=np.nan), "tol_q must be positive and finite, got nan"),
+        (lambda: NewtonSearch(tol_q="small"), "tol_q must be a number, got 'small'"),
+        (lambda: NewtonSearch(tol_unique=-1.0), "tol_unique must be positive"),
+        (lambda: NewtonSearch(max_iters=0), "max_iters must be an integer of at least 1"),
+        (lambda: find(size=0), "size must be an integer of at least 1, got 0"),
+        (
+            lambda: find(size=2, max_num_unique=3),
+            r"size \(2\) takes the place of max_num_unique \(3\)",
+        ),
+        (lambda: find(max_num_unique=0), "max_num_unique must be an integer of at least 1"),
+        (lambda: find(outlier_distance_scale=np.inf), "outlier_distance_scale must be positive"),
+        (lambda: find(wrap=-1.0), "wrap must be positive"),
+        (lambda: find(wrap=(1.0, 2.0)), "wrap must be one number, or numbers in the structure"),
+        (lambda: find(wrap="one"), "wrap must hold numbers"),
     ],
 )
-def test_settings_out_of_range(settings, message):
+def test_settings_out_of_range(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        settings = {name: value() if callable(value) else value for name, value in settings.items()}
-        find_fixed_points(Henon(), jnp.ones((2, 2)), **settings)
+        call()
+
+
+def find(**settings):
+    return find_fixed_points(Henon(), jnp.ones((2, 2)), **settings)
 
 
 def test_stability_of_what_is_no_jacobian():

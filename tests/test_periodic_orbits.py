@@ -233,6 +233,18 @@ def test_orbits_on_a_circle_are_given_as_the_map_gives_them():
     np.testing.assert_allclose((2 * points) % 1, np.roll(points, -1, axis=1), atol=1e-9)
 
 
+def test_size_is_the_number_of_rows():
+    guesses = jnp.linspace(0.01, 0.99, 24)
+    doubling = lambda _, x: (2 * x) % 1.0
+    every = find_periodic_orbits(doubling, guesses, period=3, wrap=1.0)
+    for size in (1, 2, 30):
+        found = find_periodic_orbits(doubling, guesses, period=3, size=size, wrap=1.0)
+        assert found.points.shape == (size, 3)
+        assert found.found.tolist() == [i < 2 for i in range(size)]
+        assert int(found.count.sum() + found.left_out) == int(every.count.sum())
+    assert find_periodic_orbits(Logistic(2.8), guesses, period=2, size=4).found.sum() == 0
+
+
 def test_nothing_found_is_said():
     with pytest.warns(UserWarning, match="none of 2 guesses led to an orbit of period 2. Take"):
         find_periodic_orbits(Logistic(2.8), jnp.array([0.5, 0.6]), period=2)
