@@ -1,18 +1,19 @@
-"""Do Lyapunov spectra tell which networks will perform? Hundreds of networks, an autoencoder, plain baselines.
+"""Measure whether Lyapunov spectra tell which networks will perform: an autoencoder of spectra against plain baselines.
 
 tanh, GRU and LSTM networks of 32 units read 8 x 8 digits row by row (scikit-learn, 1400 to train on, 397 to
-validate), weights drawn from U(-p, p) with p between 0.1 and 2, 15 epochs of Adam. Written after
+validate). Their weights are drawn from U(-p, p) with p between 0.1 and 2 and trained for 15 epochs of Adam, after
 Vogt, Puelma Touzel, Shlizerman & Lajoie (2022) and Vogt, Zheng & Shlizerman (2024).
 
-1. Rank correlation of the largest exponent with the final validation loss: three seed sets (weights and the split
-   of the digits) of 30 networks, p log-spaced. The exponent comes from all 397 validation digits; the keys that end
-   in `_440_steps` have that of the first 55.
-2. A table: 200 networks with random p, learning rate and dropout; the final loss (its logarithm) predicted from the
-   trained spectrum and from the one after 2 epochs, by the autoencoder and by baselines, in 2 times 5 folds.
+1. Rank correlation of the largest exponent with the final validation loss, for three seed sets (weights and the split
+   of the digits) of 30 networks with log-spaced p. The exponent comes from all 397 validation digits; the keys that
+   end in `_440_steps` have that of the first 55.
+2. A table for 200 networks with random p, learning rate and dropout: the final loss (its logarithm) is predicted from
+   the trained spectrum and from the spectrum after 2 epochs, by the autoencoder and by baselines, in 2 times 5 folds.
    Scores are means over the repeats with 95 % bootstrap intervals over networks.
-3. The time of 200 spectra of 440 steps, on one device and sharded over as many as there are cores, and in PyTorch
+3. The time of 200 spectra of 440 steps, on one device, sharded over as many devices as there are cores, and in PyTorch
    with as many threads.
-4. Other tasks, real ones: characters of Python's own manual, and an EEG that ships with matplotlib.
+4. The same correlations for two other tasks with real data: characters of Python's own manual, and an EEG that ships
+   with matplotlib.
 """
 
 from _cores import CORES  # first: it sets what JAX reads when it starts
@@ -24,6 +25,7 @@ import json
 import re
 import time
 
+import _prediction
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ EARLY = 2
 
 @ft.cache
 def maker(kind, input_size):
-    """A cell from a key; one function object a kind, so that nothing compiles twice."""
+    """Function from a key to a cell; cached, so that no kind compiles twice."""
     return lambda key: KINDS[kind](input_size, SIZE, use_bias=False, dtype=jnp.float32, key=key)
 
 
@@ -74,11 +76,11 @@ def uniform_scale(limit):
 
 
 def rank(x, y):
-    return populations.spearman(x, y).value
+    return float(_prediction.spearman(np.asarray(x), np.asarray(y)))
 
 
 def seed_sets(kind, toy):
-    """Rank correlations of the largest exponent with the final loss, one a seed set."""
+    """Rank correlations of the largest exponent with the final loss, one for each seed set."""
     limits = jnp.geomspace(0.1, 2.0, 15 if toy else 30)
     hyperparameters = populations.Hyperparameters(scale=uniform_scale(limits))
     found = {}
@@ -101,14 +103,16 @@ def seed_sets(kind, toy):
                 f"spearman_lambda1_final{suffix}": rank(last, loss),
                 f"spearman_lambda1_initial{suffix}": rank(first, loss),
                 f"spearman_abs_lambda1_initial{suffix}": rank(jnp.abs(first), loss),
-                f"pearson_lambda1_initial{suffix}": populations.pearson(first, loss).value,
+                f"pearson_lambda1_initial{suffix}": float(
+                    _prediction.pearson(np.asarray(first), np.asarray(loss))
+                ),
             }.items():
                 found.setdefault(name, []).append(value)
     return found
 
 
 def untrained_population(kind, toy):
-    """Networks with random hyperparameters, and what to train and drive them with."""
+    """Networks with random hyperparameters, their training and validation examples, and their stream."""
     count = 15 if toy else 200
     keys = jr.split(jr.key(100), 3)
     limits = jnp.exp(jr.uniform(keys[0], (count,), minval=jnp.log(0.1), maxval=jnp.log(2.0)))
@@ -121,7 +125,7 @@ def untrained_population(kind, toy):
 
 
 def study_population(kind, toy):
-    """The same after their training, with spectra before, early and at the end."""
+    """The same networks trained, with spectra early and at the end."""
     start, examples, validation, stream = untrained_population(kind, toy)
     last = 3 if toy else 15
     return populations.train_population(
@@ -136,7 +140,7 @@ def study_population(kind, toy):
 
 
 def mean_over_repeats(statistic):
-    """A statistic of the truth and R predictions: the mean of those of each repeat."""
+    """The mean of a statistic of the truth and each of R predictions."""
 
     def mean(truth, *predictions, axis=-1):
         return np.mean([statistic(p, truth, axis=axis) for p in predictions], axis=0)
@@ -147,93 +151,91 @@ def mean_over_repeats(statistic):
 def difference_over_repeats(truth, *predictions, axis=-1):
     """How much better the first half of the predictions ranks than the second."""
     half = len(predictions) // 2
-    mean = mean_over_repeats(populations.spearman_statistic)
+    mean = mean_over_repeats(_prediction.spearman)
     return mean(truth, *predictions[:half], axis=axis) - mean(truth, *predictions[half:], axis=axis)
 
 
-def agreement(prediction, truth, axis=-1):
-    """The share of networks put on the right side of the median."""
-    sides = [x < np.median(x, axis=axis, keepdims=True) for x in (prediction, truth)]
-    return np.mean(sides[0] == sides[1], axis=axis)
+def embedding(method, spectra, target):
+    """Fit the autoencoder to each fold, all in one program."""
+    spectra = spectra.astype(jnp.float32)  # enough for a fit, and faster
+    target = target.astype(spectra.dtype)
+
+    @jax.jit
+    @jax.vmap
+    def fit_and_predict(split, key):
+        model = method.fit(spectra, target, split.validation, is_training=split.training, key=key)
+        return jax.vmap(model)(spectra)
+
+    return fit_and_predict
 
 
 def table(exponents, early_loss, hyperparameters, target, toy):
-    """Method -> scores of its out-of-fold predictions, and what the embedding is better by."""
-    chosen = populations.Autoencoder(num_updates=10 if toy else 150)
-    spectra = exponents.astype(jnp.float32)  # enough for a fit, and faster
+    """Scores of the out-of-fold predictions of each method, and by how much the autoencoder is better."""
+    method = populations.Autoencoder(num_updates=10 if toy else 150)
     early = jnp.log(early_loss)[:, None]
     logs = [jnp.log(hyperparameters.scale), jnp.log(hyperparameters.learning_rate)]
     plain = jnp.stack([*logs, hyperparameters.dropout], axis=1)
     plain = (plain - plain.mean(axis=0)) / plain.std(axis=0)
     squares = jnp.stack([plain[:, i] * plain[:, j] for i in range(3) for j in range(i + 1)], axis=1)
-    largest = exponents[:, :1]
-    methods = {
-        "embedding": (chosen, spectra),
-        "largest exponent": (populations.Ridge(), largest),
-        "|largest exponent|": (populations.Ridge(), jnp.abs(largest)),
-        "mean exponent": (populations.Ridge(), exponents.mean(axis=1, keepdims=True)),
-        "ridge on the spectrum": (populations.Ridge(), exponents),
-        "early validation loss": (populations.Ridge(), early),
-        "hyperparameters": (populations.Ridge(), jnp.concatenate([plain, squares], axis=1)),
-        "ridge on spectrum and early loss": (
-            populations.Ridge(),
-            jnp.concatenate([exponents, early], axis=1),
-        ),
+    baselines = {
+        "largest exponent": exponents[:, :1],
+        "|largest exponent|": jnp.abs(exponents[:, :1]),
+        "mean exponent": exponents.mean(axis=1, keepdims=True),
+        "ridge on the spectrum": exponents,
+        "early validation loss": early,
+        "hyperparameters": jnp.concatenate([plain, squares], axis=1),
+        "ridge on spectrum and early loss": jnp.concatenate([exponents, early], axis=1),
     }
+    methods = {"embedding": embedding(method, exponents, target)}
+    methods |= {name: _prediction.ridge(features, target) for name, features in baselines.items()}
     statistics = {
-        "spearman": populations.spearman_statistic,
-        "r_squared": populations.r_squared_statistic,
-        "good_or_bad": agreement,
+        "spearman": _prediction.spearman,
+        "r_squared": _prediction.r_squared,
+        "good_or_bad": _prediction.agreement,
     }
     scores, predictions = {}, {}
-    for name, (regressor, features) in methods.items():
-        out = populations.cross_validate(
-            regressor,
-            features,
-            target.astype(features.dtype),
-            num_repeats=1 if toy else 2,
-            key=jr.key(7),
+    for name, fit_and_predict in methods.items():
+        predictions[name] = _prediction.cross_validate(
+            fit_and_predict, len(target), num_repeats=1 if toy else 2, key=jr.key(7)
         )
-        predictions[name] = np.asarray(out, float)
         scores[name] = {
-            score: populations.bootstrap(
-                mean_over_repeats(statistic), target, *predictions[name]
-            )._asdict()
+            score: _prediction.estimate(mean_over_repeats(statistic), target, *predictions[name])
             for score, statistic in statistics.items()
         }
     better_by = {
-        name: populations.bootstrap(
+        name: _prediction.estimate(
             difference_over_repeats, target, *predictions["embedding"], *other
-        )._asdict()
+        )
         for name, other in predictions.items()
         if name != "embedding"
     }
     return {
         "scores": scores,
         "embedding_better_by": better_by,
-        "latent_classifier_accuracy": latent_classifier(chosen, spectra, target)._asdict(),
+        "latent_classifier_accuracy": latent_classifier(method, exponents, target),
     }
 
 
-@eqx.filter_jit
-def judge_latent_codes(method, spectra, target):
-    splits = populations.folds(jr.key(8), spectra.shape[0])
-
-    def judge(split, key):
-        model = method.fit(spectra, target, split, key=key)
-        codes = jax.vmap(model.encode)(spectra)
-        middle = jnp.nanmedian(jnp.where(split.training, target, jnp.nan))
-        classifier = populations.fit_classifier(codes, target < middle, is_used=split.training)
-        right = (jax.vmap(classifier)(codes) > 0.5) == (target < middle)
-        return split.test & right
-
-    return jnp.any(jax.vmap(judge)(splits, jr.split(jr.key(9), splits.test.shape[0])), axis=0)
-
-
 def latent_classifier(method, spectra, target):
-    """The share of unseen networks that a line in the latent space puts on the right side of the median."""
-    right = judge_latent_codes(method, spectra, target.astype(spectra.dtype))
-    return populations.bootstrap(np.mean, right)
+    """The share of unseen networks that a hyperplane in the latent space puts on the right side of the median."""
+    spectra = spectra.astype(jnp.float32)
+    target = target.astype(spectra.dtype)
+    splits = _prediction.draw_folds(jr.key(8), len(target))
+
+    @jax.jit
+    @jax.vmap
+    def latent_codes(split, key):
+        model = method.fit(spectra, target, split.validation, is_training=split.training, key=key)
+        return jax.vmap(model.encode)(spectra)
+
+    codes = latent_codes(splits, jr.split(jr.key(9), len(splits.test)))
+    target = np.asarray(target)
+    right = np.zeros(len(target), bool)
+    for i, (is_training, _, is_test) in enumerate(zip(*map(np.asarray, splits), strict=True)):
+        is_good = target < np.median(target[is_training])
+        said = _prediction.classify(codes[i], is_good, is_training)
+        right[is_test] = (said == is_good)[is_test]
+    return _prediction.estimate(np.mean, right)
 
 
 def time_spectra(population, stream, rounds):
@@ -293,13 +295,13 @@ def time_spectra(population, stream, rounds):
 
 
 def median_difference(a, b):
-    """Of the exponents that are finite in both."""
+    """The median over the exponents that are finite in both."""
     finite = np.isfinite(a) & np.isfinite(b)
     return float(np.median(np.abs(a[finite] - b[finite])))
 
 
 def characters(toy):
-    """Python's own manual, letters and spaces: pieces to train on, to validate, and a stream."""
+    """Training and validation pieces, and a stream, of Python's own manual in letters and spaces."""
     from pydoc_data.topics import topics
 
     text = re.sub("[^a-z]+", " ", " ".join(topics.values()).lower())[: 4_000 if toy else 30_000]
@@ -313,7 +315,7 @@ def characters(toy):
 
 
 def eeg(toy):
-    """Four electrodes, 800 samples, one step ahead; pieces to train on, to validate, and a stream."""
+    """Training and validation pieces, and a stream, of an EEG: four electrodes, 800 samples, one step ahead."""
     with matplotlib.cbook.get_sample_data("eeg.dat") as file:
         series = np.frombuffer(file.read(), float).reshape(800, 4)
     series = ((series - series.mean(axis=0)) / series.std(axis=0)).astype(np.float32)
@@ -323,7 +325,7 @@ def eeg(toy):
 
 
 def other_task(kind, draw, batch_size, num_epochs, toy):
-    """Rank correlations on another task, with intervals over the networks."""
+    """Rank correlations for another task, with intervals over the networks."""
     examples, validation, stream = draw(toy)
     limits = jnp.geomspace(0.1, 2.0, 6 if toy else 30)
     start = populations.initialize_population(
@@ -341,8 +343,10 @@ def other_task(kind, draw, batch_size, num_epochs, toy):
         for p in (start, end)
     )
     return {
-        "spearman_abs_lambda1_final": populations.spearman(jnp.abs(last), loss)._asdict(),
-        "spearman_lambda1_initial": populations.spearman(first, loss)._asdict(),
+        "spearman_abs_lambda1_final": _prediction.estimate(
+            _prediction.spearman, jnp.abs(last), loss
+        ),
+        "spearman_lambda1_initial": _prediction.estimate(_prediction.spearman, first, loss),
         "least_loss": float(loss.min()),
         "largest_loss": float(loss.max()),
     }
@@ -359,7 +363,7 @@ def main():
     else:
         results = study(kinds, arguments)
     machine = _harness.describe_machine()
-    for kind in kinds:  # together, at the end: a quiet machine is short work then
+    for kind in kinds:  # together at the end, since timings need a quiet machine
         start, *_, stream = untrained_population(kind, toy)
         found = time_spectra(start, stream[:60] if toy else stream, 1 if toy else 5)
         print(kind, found)
@@ -369,7 +373,7 @@ def main():
 
 
 def study(kinds, arguments):
-    """All questions but that of time."""
+    """All measurements except those of time."""
     toy = arguments.toy
     results = {"benchmark": "population", "toy": toy}
     for kind in kinds:
@@ -403,7 +407,7 @@ def study(kinds, arguments):
 
 
 def show(kind, found):
-    """What was found for one kind of cell."""
+    """Print the results of one kind of cell."""
     print(f"\n{kind}: {found['seconds']:.0f} s")
     for name, value in found.items():
         if isinstance(value, list):
@@ -415,15 +419,16 @@ def show(kind, found):
             print(f"  {task}: {found[task]}")
     for question in ("trained_spectrum", "early_spectrum"):
         rows = [
-            [name, *(str(populations.Estimate(**scores[s])) for s in scores)]
+            [name, *(_prediction.format_estimate(scores[s]) for s in scores)]
             for name, scores in found[question]["scores"].items()
         ]
         print(f"\n{kind}: the final loss from the {question.replace('_', ' ')}")
         print(_harness.format_table(["method", "Spearman", "R2", "good or bad"], rows))
-        accuracy = populations.Estimate(**found[question]["latent_classifier_accuracy"])
+        accuracy = _prediction.format_estimate(found[question]["latent_classifier_accuracy"])
         print(f"a line in the latent space puts {accuracy} on the right side of the median")
         for name, value in found[question]["embedding_better_by"].items():
-            print(f"  embedding better than {name} by {populations.Estimate(**value)} in Spearman")
+            better_by = _prediction.format_estimate(value)
+            print(f"  embedding better than {name} by {better_by} in Spearman")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import lejax
 
 
 ROOT = Path(__file__).parent.parent
-NEEDS = {"lejax.interop.from_dysts": "dysts"}
+NEEDS = {"lejax.interop.from_dysts": "dysts", "lejax.populations.Autoencoder": "sklearn"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -1,4 +1,4 @@
-"""Populations: a batch is its members, a stopped run its whole, a sick network alone in its sickness."""
+"""Populations: networks train as they would alone, stopped runs resume, a diverging network affects no other."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,9 @@ import pytest
 
 import lejax
 from lejax import populations
-from lejax.populations import _population_training as module
+from lejax.populations import _train
+from lejax.populations._epoch import train_epoch
+from lejax.populations._population import OPTIMIZER
 
 
 TRAINING = populations.parity_task(jr.key(1), 96, num_steps=6)
@@ -89,7 +91,6 @@ def test_two_calls_are_one_call(trained):
 
 def test_a_run_that_was_killed_goes_on_from_its_file(trained, tmp_path, monkeypatch):
     file = tmp_path / "population.npz"
-    train_epoch = module._train_epoch
     calls = []
 
     def dies(*arguments):
@@ -98,7 +99,7 @@ def test_a_run_that_was_killed_goes_on_from_its_file(trained, tmp_path, monkeypa
             raise KeyboardInterrupt
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(module, "_train_epoch", dies)
+    monkeypatch.setattr(_train, "train_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
         train(fresh(), 3, file=file)
     assert populations.load_population(file, fresh()).epoch == 2
@@ -134,7 +135,7 @@ def test_a_file_of_other_data_settings_or_weights_is_refused(tmp_path):
 
 
 class Switched(lejax.RecurrentCell):
-    """A cell that shows its own choice among its units: an integer array."""
+    """A cell with an integer array: the index of a unit that is switched off."""
 
     cell: lejax.cells.RNNCell
     chosen: jax.Array
@@ -221,9 +222,9 @@ def test_one_network_alone_trains_as_in_the_population(trained):
         return x[1:2] if eqx.is_array(x) else x
 
     start = fresh()
-    parts = (start.networks, start.memory, start.hyperparameters, start.key)
+    parts = (start.networks, start.optimizer_state, start.hyperparameters, start.key)
     alone = eqx.tree_at(
-        lambda p: (p.networks, p.memory, p.hyperparameters, p.key),
+        lambda p: (p.networks, p.optimizer_state, p.hyperparameters, p.key),
         fresh(populations.Hyperparameters()),
         jax.tree.map(member, parts),
     )
@@ -235,10 +236,10 @@ def test_one_network_alone_trains_as_in_the_population(trained):
 def test_vmap_trains_as_one_by_one(trained, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     start = fresh()
-    arguments = (start.networks, start.memory, start.hyperparameters)
+    arguments = (start.networks, start.optimizer_state, start.hyperparameters)
     keys = jax.vmap(lambda key: jr.fold_in(key, 0))(start.key)
-    _, _, loss = module._train_epoch.__wrapped__(  # under jit the first backend would be remembered
-        *arguments, keys, TRAINING, module.OPTIMIZER, 32
+    _, _, loss = train_epoch.__wrapped__(  # under jit the first backend would be remembered
+        *arguments, keys, TRAINING, OPTIMIZER, 32
     )
     np.testing.assert_allclose(loss, trained.training_loss[:, 0], rtol=1e-10)
 

@@ -13,7 +13,6 @@ RUN = (
     "lyapunov_spectrum.every",
     "lyapunov_spectrum.cholesky",
     "lyapunov_spectrum.blocks",
-    "finite_time_exponents",
     "unroll",
     "jacobian",
     "push_forward",
@@ -25,7 +24,7 @@ RUN = (
 
 
 # Complex modes of a cell meet real inputs and Adam of optax counts in integers: there dtypes are promoted in silence.
-IMPLICIT = ("populations.cross_validate.autoencoder", "unroll.modes")
+IMPLICIT = ("populations.Autoencoder", "unroll.modes")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,8 +29,7 @@ HEAVY = (
 # differentiate by another one; what steps from bin to bin differs by more than its derivative says.
 JUMPS = (
     *(name for name in VERBS if name.endswith("_task")),
-    "populations.folds",
-    "populations.cross_validate.autoencoder",
+    "populations.Autoencoder",
     "indicators.two_trajectory_exponent",
     "reconstruction.state_space_divergence",
 )
@@ -119,9 +118,6 @@ IN_FLOAT32 = {
         lejax.lyapunov_spectrum(
             cell, state, inputs, transient=3, method=lejax.SequentialQR(every=2)
         ).exponents
-    ),
-    "finite_time_exponents": lambda cell, state, inputs: lejax.finite_time_exponents(
-        cell, state, inputs, window=8
     ),
     "unroll": lejax.unroll,
     "jacobian": lambda cell, state, inputs: lejax.jacobian(cell, state, inputs[0]),

@@ -272,6 +272,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plrnn.stable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
         "plrnn.symbol_transitions": ((codes,), {}),
         "plrnn.unstable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
+        "run.Checkpoint": (("run.npz", 60.0), {}),
         "run.Grid": ((), {"a": np.linspace(0.0, 1.0, 3), "start": np.zeros((2, 2))}),
         "run.long_run": (driven, whole | {"method": lejax.SequentialQR()}),
         "run.sweep": ((lambda member: jnp.zeros(()), np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
@@ -288,7 +289,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "reconstruction.ObservedCell": ((model.cell, model.observation), {}),
         "reconstruction.PredictionScore": ((3,), {}),
         "reconstruction.SparseTeacherForcing": ((5,), {}),
-        "reconstruction.SpectrumTerm": (
+        "reconstruction.SpectrumPenalty": (
             (jnp.sum, 1.0, 2),
             {"num_starts": 2, "num_steps": 5, "transient": 2, "dt": 1.0, "adjoint": lejax.DirectAdjoint()},
         ),

@@ -62,8 +62,11 @@ EXPONENTS = jnp.array([0.5, 0.1, -0.8])
 PLANE = jnp.array([0.3, -0.2])
 LOZI = lejax.piecewise_linear(Lozi())
 LOZI_SADDLE = jnp.array([0.454545, 0.227273])
-SWITCHED = plrnn.ContinuousALRNN(
-    -0.2 * jnp.ones(2), jnp.array([[0.0, 2.0], [-2.0, 0.0]]), jnp.array([0.5, 0.1]), 2
+SWITCHED = plrnn.ContinuousALRNN.from_weights(
+    a=-0.2 * jnp.ones(2),
+    W=jnp.array([[0.0, 2.0], [-2.0, 0.0]]),
+    h=jnp.array([0.5, 0.1]),
+    num_relu=2,
 )
 SERIES = jnp.cumsum(jr.normal(jr.key(5), (100, 1)), axis=0)
 NETWORK = populations.Network(GRUCell(3, 4, key=jr.key(1)), 2, key=jr.key(2))
@@ -71,7 +74,7 @@ EXAMPLES = populations.Examples(
     jr.normal(jr.key(3), (2, 6, 3)), jnp.zeros((2, 6), jnp.int32), jnp.ones((2, 6)), 2
 )
 MODEL = reconstruction.ObservedCell(
-    lejax.cells.ALRNN.draw(3, 2, key=jr.key(0)), reconstruction.IdentityObservation(2, 3)
+    lejax.cells.ALRNN(3, 2, key=jr.key(0)), reconstruction.IdentityObservation(2, 3)
 )
 STACK = lejax.cells.Stack(
     [lejax.cells.RNNCell(3, 2, key=jr.key(5)), lejax.cells.GRUCell(2, 2, key=jr.key(6))]
@@ -127,7 +130,7 @@ def run(**options) -> Callable:
 
 
 def spectrum_term(model, starts, num_steps=6, **options):
-    term = reconstruction.SpectrumTerm(
+    term = reconstruction.SpectrumPenalty(
         lambda exponents: jnp.sum(exponents**2), num_starts=2, num_steps=num_steps, **options
     )
     return term(model, starts)
@@ -454,6 +457,180 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         ),
         jnp.arange(8.0) % 3,
     ),
+    **{
+        f"populations.{name}": (
+            lambda x, task=getattr(populations, name), options=options: numbers(
+                task(key_of(x), 2, **options)
+            ),
+            jnp.array(3.0),
+        )
+        for name, options in {
+            "adding_task": {"num_steps": 6},
+            "copy_task": {"num_symbols": 3, "length": 2, "delay": 2},
+            "delayed_xor_task": {"num_steps": 6, "delay": 2},
+            "modular_counting_task": {"num_steps": 6, "modulus": 3},
+            "parity_task": {"num_steps": 6},
+        }.items()
+    },
+    "populations.initialize_population": (
+        lambda x: numbers(
+            populations.initialize_population(
+                lambda key: lejax.cells.RNNCell(3, 4, key=key),
+                populations.Hyperparameters(scale=x),
+                2,
+                key=jr.key(0),
+            ).networks
+        ),
+        jnp.array([0.9, 1.1]),
+    ),
+    "populations.population_spectra": (
+        lambda x: populations.population_spectra(population(), x, num_exponents=2).exponents,
+        INPUTS,
+    ),
+}  # fmt: skip
+
+
+# --- beyond the sizes from which the library goes another way
+
+WIDE = random_tanh(jr.key(0), 40, 1.5)  # 40 columns of 40: panels, and frames of 1600 numbers
+WIDE_STATE = jr.normal(jr.key(1), (40,))
+LSTM = LSTMCell(2, 128, key=jr.key(2))  # 4 columns of 256 numbers: frames of 1024
+LSTM_INPUTS = jr.normal(jr.key(3), (12, 2))
+LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # in intervals of many steps
+
+
+def wide(**options) -> Callable:
+    return lambda x: lejax.lyapunov_spectrum(WIDE, x, num_steps=8, **options).exponents
+
+
+def long(**options) -> Callable:
+    return lambda x: lejax.lyapunov_spectrum(CELL, x, LONG_INPUTS, **options).exponents
+
+
+WIDE_MODEL = reconstruction.ObservedCell(
+    lejax.cells.ALRNN(40, 10, key=jr.key(0)), reconstruction.IdentityObservation(2, 40)
+)
+WIDE_STACK = lejax.cells.Stack(
+    [lejax.cells.RNNCell(0, 36, key=jr.key(5)), lejax.cells.GRUCell(36, 36, key=jr.key(6))]
+)
+
+LARGE: dict[str, tuple[Callable, jax.Array]] = {
+    "lyapunov_spectrum.columns": (wide(), WIDE_STATE),
+    "lyapunov_spectrum.long": (long(), START),
+    "lyapunov_spectrum.long_every": (long(method=lejax.SequentialQR(every=4)), START),
+    "lyapunov_spectrum.long_and_wide": (
+        lambda x: lejax.lyapunov_spectrum(WIDE, x, num_steps=130).exponents,
+        WIDE_STATE,
+    ),
+    "lyapunov_spectrum.parallel_wide": (
+        wide(method=lejax.ParallelQR(num_chunks=2, overlap=4), transient=4),
+        WIDE_STATE,
+    ),
+    "lyapunov_spectrum.windowed_wide": (wide(adjoint=lejax.WindowedAdjoint(3)), WIDE_STATE),
+    "lyapunov_spectrum.blocks_wide": (
+        lambda x: lejax.lyapunov_spectrum(WIDE_STACK, (x[:36], x[36:]), num_steps=4).exponents,
+        jr.normal(jr.key(1), (72,)),
+    ),
+    "lyapunov_spectrum.lstm": (
+        lambda x: (
+            lejax.lyapunov_spectrum(
+                LSTM, (x[:128], x[128:]), LSTM_INPUTS, num_exponents=4
+            ).exponents
+        ),
+        0.1 * jr.normal(jr.key(4), (256,)),
+    ),
+    "push_forward.wide": (
+        lambda x: lejax.push_forward(WIDE, WIDE_STATE, None, x)[1],
+        jr.normal(jr.key(3), (40, 36)),
+    ),
+    "covariant_lyapunov_vectors.wide": (
+        lambda x: (
+            lejax.covariant_lyapunov_vectors(
+                WIDE, x, num_steps=4, num_exponents=36, transient=2, backward_transient=2
+            ).vectors
+        ),
+        WIDE_STATE,
+    ),
+    "covariant_lyapunov_vectors.long": (
+        lambda x: lejax.covariant_lyapunov_vectors(CELL, x, LONG_INPUTS, num_exponents=2).vectors,
+        START,
+    ),
+    "backward_lyapunov_vectors.wide": (
+        lambda x: (
+            lejax.backward_lyapunov_vectors(
+                WIDE, x, num_steps=4, num_exponents=36, transient=2
+            ).exponents
+        ),
+        WIDE_STATE,
+    ),
+    "forward_lyapunov_vectors.wide": (
+        lambda x: (
+            lejax.forward_lyapunov_vectors(
+                WIDE, x, num_steps=4, num_exponents=36, backward_transient=2
+            ).exponents
+        ),
+        WIDE_STATE,
+    ),
+    "indicators.finite_time_exponent_field.wide": (
+        lambda x: indicators.finite_time_exponent_field(
+            WIDE, x[None], num_steps=4, num_exponents=36
+        ),
+        WIDE_STATE,
+    ),
+    "indicators.log_alignment_index.wide": (
+        lambda x: indicators.log_alignment_index(WIDE, x, order=34, num_steps=4),
+        WIDE_STATE,
+    ),
+    "indicators.transition_product.wide": (
+        lambda x: indicators.transition_product(WIDE, x, num_steps=4).log_determinant,
+        WIDE_STATE,
+    ),
+    "indicators.transient_growth.wide": (
+        lambda x: indicators.transient_growth(WIDE, x, num_steps=4).curve,
+        WIDE_STATE,
+    ),
+    "indicators.two_trajectory_exponent.long": (
+        lambda x: indicators.two_trajectory_exponent(CELL, x, LONG_INPUTS, distance=1e-4).exponent,
+        START,
+    ),
+    "orbits.orbit_diagram.wide": (
+        lambda x: (
+            orbits.orbit_diagram(
+                lambda r: scaled(WIDE, r), x, WIDE_STATE, num_states=1, num_steps=4, transient=2
+            ).exponents
+        ),
+        jnp.array([0.9, 1.1]),
+    ),
+    "training.flossing_penalty.wide": (
+        lambda x: training.flossing_penalty(
+            LSTM, (x[:128], x[128:]), LSTM_INPUTS, num_exponents=4
+        ),
+        0.1 * jr.normal(jr.key(4), (256,)),
+    ),
+    "training.flossing_penalty.long": (
+        lambda x: training.flossing_penalty(CELL, x, LONG_INPUTS, num_exponents=2),
+        START,
+    ),
+    "training.spectrum_penalty.term": (
+        lambda x: spectrum_term(WIDE_MODEL, jnp.stack([x, 1 + x]), transient=2),
+        WIDE_STATE,
+    ),
+    "training.floss.wide": (
+        lambda x: flossed(
+            LSTM, LSTM.initial_state(), LSTM_INPUTS.reshape(2, 6, 2), x, num_exponents=4
+        ),
+        jnp.array(1.1),
+    ),
+}  # fmt: skip
+
+
+# --- what runs on the host: called with a traced array, it says so
+
+HOST: dict[str, tuple[Callable, jax.Array]] = {
+    "suggest_window": (
+        lambda x: lejax.suggest_window(eqx.tree_at(lambda s: s.exponents, spectrum(), x)),
+        spectrum().exponents,
+    ),
     "interop.from_torch": (
         lambda x: lejax.interop.from_torch(
             {
@@ -474,11 +651,11 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         jnp.array(3.4),
     ),
     "orbits.continue_orbit": (
-        lambda r: orbits.continue_orbit(Logistic, r, jnp.array(0.6), num_steps=2),
+        lambda r: orbits.continue_orbit(Logistic, r, jnp.array(0.6)),
         jnp.array(2.5),
     ),
     "orbits.continue_orbit.state": (
-        lambda x: orbits.continue_orbit(Logistic, 2.5, x, num_steps=2),
+        lambda x: orbits.continue_orbit(Logistic, 2.5, x),
         jnp.array(0.6),
     ),
     "orbits.linear_stability": (orbits.linear_stability, 0.5 * jnp.eye(2)[None]),

@@ -1,4 +1,4 @@
-"""A network that can be trained: a cell and a linear readout."""
+"""Recurrent networks that can be trained: a cell and a linear readout."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,33 @@ from ._examples import Examples
 
 
 class Network(eqx.Module):
-    r"""A cell and a linear readout $y_t = A\, h_t + b$ of what it shows.
+    r"""A cell and a linear readout $y_t = A\, h_t + b$ of the output $h_t$ of the cell.
 
-    **Arguments:** `cell`, whose output is a vector; `num_outputs` o; `key`, for the readout, drawn from
-    $U(\pm 1/\sqrt{H})$.
+    A call `network(inputs, factor=1.0)` maps inputs (t, i) to readouts (t, o), from the initial state of the cell on.
+    `factor`, (h,) or a number, multiplies the output of the cell at every step.
 
-    A call takes inputs (t, i) and returns (t, o), from the zero state on. `factor` (h,) multiplies what the cell shows.
+    **Arguments:**
+
+    - `cell`: a cell whose output is one vector (h,).
+    - `num_outputs`: o.
+    - `key`: draws A and b of the readout from $U(\pm 1/\sqrt{h})$.
+
+    **Fields:**
+
+    - `cell`: the cell.
+    - `readout`: `eqx.nn.Linear` with weight A (o, h) and bias b (o,).
+
+    **Raises:**
+
+    - `TypeError`: if the output of the cell is not one vector.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> cell = lejax.cells.RNNCell(3, 8, key=jax.random.key(0))
+        >>> network = lejax.populations.Network(cell, 2, key=jax.random.key(1))
+        >>> network(jnp.ones((10, 3))).shape
+        (10, 2)
     """
 
     cell: Callable
@@ -31,11 +52,13 @@ class Network(eqx.Module):
     @checked
     def __init__(self, cell: Callable, num_outputs: int, *, key: PRNGKeyArray):
         num_outputs = check_count("num_outputs", num_outputs, 1)
-        shown = jax.eval_shape(lambda: output(cell, initial_state(cell)))
-        if not hasattr(shown, "ndim") or shown.ndim != 1:
-            raise TypeError(f"a cell with a readout must show one vector, got {describe(shown)}.")
+        hidden = jax.eval_shape(lambda: output(cell, initial_state(cell)))
+        if not hasattr(hidden, "ndim") or hidden.ndim != 1:
+            raise TypeError(
+                f"the output of a cell with a readout must be one vector, got {describe(hidden)}."
+            )
         self.cell = cell
-        self.readout = eqx.nn.Linear(shown.shape[0], num_outputs, dtype=shown.dtype, key=key)
+        self.readout = eqx.nn.Linear(hidden.shape[0], num_outputs, dtype=hidden.dtype, key=key)
 
     def __call__(
         self, inputs: Float[Array, "t i"], *, factor: Float[Array, " h"] | float = 1.0
@@ -45,8 +68,8 @@ class Network(eqx.Module):
             return state, output(self.cell, state)
 
         start = vary_with(initial_state(self.cell), (self.cell, inputs))
-        shown = jax.lax.scan(step, start, inputs)[1]
-        return jax.vmap(self.readout)(shown * jnp.asarray(factor)[None])
+        hidden = jax.lax.scan(step, start, inputs)[1]
+        return jax.vmap(self.readout)(hidden * jnp.asarray(factor)[None])
 
 
 @checked
@@ -57,10 +80,26 @@ def mean_loss(
     dropout: float | Float[Array, ""] = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    """The mean loss of the counted steps: cross-entropy in nats, or the squared error summed over outputs.
+    r"""The mean loss of a network on examples.
 
-    **Arguments:** `network`, `examples`. With a `key`, components of what the cell shows are dropped at the rate
-    `dropout`, each for a whole sequence, and the others divided by 1 - `dropout` (Gal & Ghahramani, NeurIPS 2016).
+    $$\frac{\sum_{nt} w_{nt}\, \ell_{nt}}{\sum_{nt} w_{nt}}$$
+
+    with the weights w of the examples. $\ell$ is the cross-entropy in nats if the targets are classes, and the squared
+    error summed over outputs if they are real.
+
+    **Arguments:**
+
+    - `network`: the `Network`.
+    - `examples`: the `Examples`.
+    - `dropout`: rate from 0 to below 1, 0 by default. It has no effect without a `key`.
+    - `key`: if given, components of the cell's output are dropped at this rate, each for a whole sequence, and the
+      others are divided by 1 - `dropout` (Gal & Ghahramani, NeurIPS 2016).
+
+    **Returns:** a number ().
+
+    **Raises:**
+
+    - `ValueError`: if `dropout` is below 0, or 1 or more.
 
     !!! example
 

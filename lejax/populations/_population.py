@@ -1,7 +1,5 @@
-"""Populations: many networks of one size trained side by side, each with hyperparameters of its own."""
+"""Populations: many networks of one size, each with hyperparameters of its own, trained side by side."""
 
-import os
-import re
 from collections.abc import Callable
 
 import equinox as eqx
@@ -15,18 +13,30 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._core.cell import initial_state, is_traced
 from .._core.check_annotations import checked
-from .._core.check_values import check_concrete
-from .._core.checkpoint import Identity, identify
 from .._core.closures import compiled
 from ._network import Network
-from ._population_file import load_tree, save_tree, shapes
 
 
 class Hyperparameters(eqx.Module):
-    """What differs between the n networks of a population; a number is taken for all of them.
+    """Hyperparameters in which the n networks of a population differ. A number is taken for all of them.
 
-    **Arguments:** `scale`, by which the cell's weight matrices as drawn are multiplied (not its biases, nor its times);
-    `learning_rate`; `dropout`, the rate at which what the cell shows to the readout is dropped in training, at least 0 and below 1.
+    **Arguments:**
+
+    - `scale`: factor (n,) on the weight matrices of the cell as drawn, not on its biases and time constants; at least
+      0, 1 by default.
+    - `learning_rate`: (n,), finite and at least 0, 3e-3 by default.
+    - `dropout`: rate (n,) at which components of the cell's output are dropped during training, from 0 to below 1,
+      0 by default.
+
+    **Raises:**
+
+    - `ValueError`: if the lengths differ, or a value is out of range.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.populations.Hyperparameters(scale=jnp.array([0.5, 1.0, 2.0])).learning_rate
+        Array([0.003, 0.003, 0.003], dtype=...)
     """
 
     scale: Float[Array, " n"]
@@ -64,26 +74,30 @@ class Hyperparameters(eqx.Module):
 
 
 class Population(eqx.Module):
-    """n networks, what training remembers of them, and how they did; every array has n as first axis.
+    """n networks, the state of their training, and their losses and spectra. The first axis of every array is n.
 
-    A population is an ordinary pytree: `jax.tree.map(lambda x: x[3], population.networks)` is the fourth network.
+    `initialize_population` makes it, `train_population` trains it. It is an ordinary pytree:
+    `jax.tree.map(lambda x: x[3], population.networks)` is the fourth network.
 
     **Fields:**
 
-    - `memory`: The state of the optimizer.
-    - `key`: One key a network: it decides the order of its examples and what is dropped.
-    - `training_loss` (n, e): Mean over the updates of each epoch.
-    - `validation_loss` (n, e+1): Before training and after each epoch; no columns before the first call of
-        `train_population`.
-    - `exponents` (n, s, d): Spectra at the chosen epochs.
-    - `unresolved` (n, s, d): In how many steps of these spectra a direction was lost.
-    - `spectrum_epochs` (s,): The epochs of these spectra. The one array without the axis n.
-    - `origin` (n,): The sum of squares of each network's weights as drawn: a file of other networks is known by
-        it.
+    - `networks`: `Network` whose arrays have n as first axis.
+    - `optimizer_state`: state of the optimizer.
+    - `hyperparameters`: the `Hyperparameters`.
+    - `key`: one key for each network (n,), which decides the order of its examples and what dropout drops.
+    - `training_loss`: mean over the updates of each of e epochs (n, e).
+    - `validation_loss`: before training and after each epoch (n, e+1); no columns before the first call of
+      `train_population`.
+    - `exponents`: spectra at the s chosen epochs (n, s, d).
+    - `standard_error`: standard errors of these exponents (n, s, d).
+    - `unresolved`: number of steps of these spectra in which a direction was lost (n, s, d).
+    - `spectrum_epochs`: the epochs of these spectra (s,), the one array without the axis n.
+    - `origin`: sum of squares of the initial weights of each network (n,), by which a file of other networks is
+      recognized.
     """
 
     networks: Network
-    memory: PyTree
+    optimizer_state: PyTree
     hyperparameters: Hyperparameters
     key: PRNGKeyArray
     training_loss: Float[Array, "n e"]
@@ -96,7 +110,7 @@ class Population(eqx.Module):
 
     @property
     def epoch(self) -> int:
-        """How many epochs were trained."""
+        """The number of epochs trained so far."""
         return self.training_loss.shape[1]
 
 
@@ -112,19 +126,19 @@ def initialize_population(
     optimizer: optax.GradientTransformation = OPTIMIZER,
     key: PRNGKeyArray,
 ) -> Population:
-    """Untrained networks, one for each entry of the hyperparameters.
+    """Draw untrained networks, one for each entry of the hyperparameters.
 
     **Arguments:**
 
-    - `make_cell`: a cell from a key. Its weight matrices are then multiplied by the network's `scale`: arrays of two and more
-        axes, but for logarithms, whose names begin with `log_`, and what a cell's class lists in `not_weights` (the
-        frequencies of an `S4DCell`).
-    - `hyperparameters`: vectors of length n.
-    - `num_outputs`: of the readout; `examples.num_outputs`.
+    - `make_cell`: function from a key to a cell. The weight matrices of the cell are then multiplied by the `scale` of
+      the network. Weight matrices are arrays of two and more axes, except logarithms, whose names begin with `log_`,
+      and the fields that the class of a cell lists in `not_weights` (the frequencies of an `S4DCell`).
+    - `hyperparameters`: `Hyperparameters` of length n.
+    - `num_outputs`: outputs of the readout, `examples.num_outputs`.
     - `optimizer`: as in `train_population`.
-    - `key`: a function of it and n is every network, and later its training.
+    - `key`: determines, with n, every network and its training.
 
-    **Returns:** a `Population` that has seen nothing yet.
+    **Returns:** a `Population` at epoch 0.
 
     !!! example
 
@@ -137,100 +151,51 @@ def initialize_population(
         (30, 16, 16)
     """
     size = hyperparameters.scale.shape[0]
-    networks, memory, keys, origin = _initialize(
+    networks, optimizer_state, keys, origin = _initialize(
         jr.split(key, size), hyperparameters.scale, make_cell, num_outputs, optimizer
     )
     state = eqx.filter_eval_shape(eqx.filter_vmap(initial_state), networks.cell)
     state_size = sum(x.size for x in jax.tree.leaves(state)) // size
-    dtype = networks.readout.weight.dtype
-    none = jnp.zeros((size, 0), dtype)
-    spectra = jnp.zeros((size, 0, state_size))
+    no_losses = jnp.zeros((size, 0), networks.readout.weight.dtype)
+    no_spectra = jnp.zeros((size, 0, state_size))
     return Population(
         networks=networks,
-        memory=memory,
+        optimizer_state=optimizer_state,
         hyperparameters=hyperparameters,
         key=keys,
-        training_loss=none,
-        validation_loss=none,
-        exponents=spectra,
-        standard_error=spectra,
-        unresolved=spectra.astype(jnp.int32),
+        training_loss=no_losses,
+        validation_loss=no_losses,
+        exponents=no_spectra,
+        standard_error=no_spectra,
+        unresolved=no_spectra.astype(jnp.int32),
         spectrum_epochs=jnp.zeros(0, jnp.int32),
         origin=origin,
     )
 
 
-@checked
-def save_population(file: str | os.PathLike[str], population: Population) -> None:
-    """Write all arrays of a population to an `.npz`, in one piece or not at all. A function of the host: it cannot be traced.
+@compiled
+def _initialize(keys, scales, make_cell, num_outputs, optimizer):
+    def make(key, scale):
+        key_cell, key_readout, key_training = jr.split(key, 3)
+        cell = _scale_weights(make_cell(key_cell), scale)
+        network = Network(cell, num_outputs, key=key_readout)
+        weights = eqx.filter(network, eqx.is_inexact_array)
+        origin = sum(jnp.sum(x.astype(float) ** 2) for x in jax.tree.leaves(weights))
+        return network, optimizer.init(weights), key_training, origin
 
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> population = lejax.populations.initialize_population(
-        ...     lambda key: lejax.cells.RNNCell(1, 4, key=key),
-        ...     lejax.populations.Hyperparameters(scale=jnp.ones(2)), 2, key=jax.random.key(0))
-        >>> lejax.populations.save_population("population.npz", population)
-        >>> lejax.populations.load_population("population.npz", population).epoch
-        0
-    """
-    check_concrete("save_population", population)
-    save_tree(file, population, identity_of(population))
+    return eqx.filter_vmap(make)(keys, scales)
 
 
-@checked
-def load_population(file: str | os.PathLike[str], like: Population) -> Population:
-    """The population in a file, which must descend from `like`: same cells, hyperparameters and keys.
-
-    A function of the host: it cannot be traced.
-
-    **Arguments:** `file`, written by `save_population`; `like`, for instance the untrained population: what is not an
-    array (the kind of cell, its activation) comes from it.
-
-    **Raises:** `FileNotFoundError`; `ValueError` for a damaged file or another population.
-
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> population = lejax.populations.initialize_population(
-        ...     lambda key: lejax.cells.RNNCell(1, 4, key=key),
-        ...     lejax.populations.Hyperparameters(scale=jnp.ones(2)), 2, key=jax.random.key(0))
-        >>> lejax.populations.save_population("start.npz", population)
-        >>> lejax.populations.load_population("start.npz", population).networks.cell.weight_hh.shape
-        (2, 4, 4)
-    """
-    check_concrete("load_population", like)
-    return load_tree(file, like, identity_of(like))
-
-
-def identity_of(population: Population) -> Identity:
-    """What training does not change."""
-    return {
-        **shapes("networks", population.networks),
-        **shapes("memory", population.memory),
-        "kind of networks": _kind(population.networks),
-        **identify("hyperparameters", population.hyperparameters),
-        **identify("key", population.key),
-        **identify("origin", population.origin),
-    }
-
-
-def _kind(networks: Network) -> str:
-    """Classes, shapes and functions; where these lie in memory says nothing."""
-    text = " ".join(eqx.tree_pformat(networks).split())
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
-
-
-def _scaled(cell, scale):
-    """The cell with its weight matrices multiplied."""
-    kept = getattr(type(cell), "not_weights", ())
+def _scale_weights(cell: eqx.Module, scale: Float[Array, ""]) -> eqx.Module:
+    """Multiply the weight matrices of a cell, and of the cells it contains."""
+    excluded = getattr(type(cell), "not_weights", ())
 
     def multiply(path, leaf):
         if isinstance(leaf, eqx.Module):
-            return _scaled(leaf, scale)
+            return _scale_weights(leaf, scale)
         name = getattr(path[0], "name", "") if path else ""
         is_weight = eqx.is_inexact_array(leaf) and leaf.ndim > 1
-        if not is_weight or name in kept or name.startswith("log_"):
+        if not is_weight or name in excluded or name.startswith("log_"):
             return leaf
         return (scale * leaf).astype(leaf.dtype)
 
@@ -238,16 +203,3 @@ def _scaled(cell, scale):
         return node is not cell and isinstance(node, eqx.Module)
 
     return jtu.tree_map_with_path(multiply, cell, is_leaf=is_part)
-
-
-@compiled
-def _initialize(keys, scales, make_cell, num_outputs, optimizer):
-    def make(key, scale):
-        key_cell, key_readout, key_training = jr.split(key, 3)
-        cell = _scaled(make_cell(key_cell), scale)
-        network = Network(cell, num_outputs, key=key_readout)
-        weights = eqx.filter(network, eqx.is_inexact_array)
-        origin = sum(jnp.sum(x.astype(float) ** 2) for x in jax.tree.leaves(weights))
-        return network, optimizer.init(weights), key_training, origin
-
-    return eqx.filter_vmap(make)(keys, scales)

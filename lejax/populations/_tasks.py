@@ -1,4 +1,4 @@
-"""Tasks that ask for memory: sequences drawn from a key."""
+"""Tasks that need memory, with sequences drawn from a key."""
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,19 @@ def copy_task(
     delay: int,
     dtype=None,
 ) -> Examples:
-    """Some symbols, a delay, then they are to be repeated.
+    """Repeat a sequence of symbols after a delay.
 
-    **Arguments:** `num_sequences` n; `length` symbols out of `num_symbols`; `delay` blank steps, of which the last
-    is the signal to begin.
+    **Arguments:**
 
-    **Returns:** `Examples` of 2 `length` + `delay` steps and `num_symbols` + 2 inputs (the symbols, blank, the
-    signal); only the last `length` steps count.
+    - `key`: draws the symbols.
+    - `num_sequences`: n.
+    - `num_symbols`: size of the alphabet, 8 by default.
+    - `length`: number of symbols to repeat, 10 by default.
+    - `delay`: number of blank steps in between. At the last of them the input is the signal to begin.
+    - `dtype`: of inputs and weights, by default that of JAX.
+
+    **Returns:** `Examples` of 2 `length` + `delay` steps and `num_symbols` + 2 inputs, one-hot (the symbols, the blank,
+    the signal). Only the last `length` steps count.
 
     !!! example
 
@@ -41,23 +47,30 @@ def copy_task(
     length, delay = check_count("length", length, 1), check_count("delay", delay, 1)
     blank, signal = num_symbols, num_symbols + 1
     symbols = jr.randint(key, (num_sequences, length), 0, num_symbols)
-    wait = jnp.full((num_sequences, delay), blank).at[:, -1].set(signal)
-    shown = jnp.concatenate([symbols, wait, jnp.full_like(symbols, blank)], axis=1)
-    silence = jnp.zeros((num_sequences, length + delay), symbols.dtype)
-    targets = jnp.concatenate([silence, symbols], axis=1)
-    inputs = jax.nn.one_hot(shown, num_symbols + 2, dtype=dtype or jnp.result_type(float))
-    weights = jnp.zeros(shown.shape, inputs.dtype).at[:, length + delay :].set(1)
+    blanks = jnp.full((num_sequences, delay), blank).at[:, -1].set(signal)
+    sequence = jnp.concatenate([symbols, blanks, jnp.full_like(symbols, blank)], axis=1)
+    no_targets = jnp.zeros((num_sequences, length + delay), symbols.dtype)
+    targets = jnp.concatenate([no_targets, symbols], axis=1)
+    inputs = jax.nn.one_hot(sequence, num_symbols + 2, dtype=dtype or jnp.result_type(float))
+    weights = jnp.zeros(sequence.shape, inputs.dtype).at[:, length + delay :].set(1)
     return Examples(inputs, targets, weights, num_symbols)
 
 
 @checked
 def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=None) -> Examples:
-    """Two of the numbers are marked; after the last step their sum is to be given.
+    r"""Add the two marked numbers of a sequence; only the answer after the last step counts.
 
-    **Arguments:** `num_sequences` n; `num_steps` T, at least 2.
+    $$y_T = u_j + u_k, \quad u_t \sim U(0, 1)$$
 
-    **Returns:** `Examples` with 2 inputs: a number from U(0, 1), and a mark at one step of the first half and one of
-    the second. Always to answer 1 has a mean squared error of 1/6.
+    **Arguments:**
+
+    - `key`: draws the numbers u and the marked steps j and k.
+    - `num_sequences`: n.
+    - `num_steps`: T, at least 2.
+    - `dtype`: of inputs, targets and weights, by default that of JAX.
+
+    **Returns:** `Examples` with 2 inputs, the number $u_t$ and a mark: 1 at step j of the first half and at step
+    k of the second. The constant answer 1 has a mean squared error of 1/6.
 
     !!! example
 
@@ -80,8 +93,8 @@ def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=
     marks = ((steps[None] == first[:, None]) | (steps[None] == second[:, None])).astype(
         numbers.dtype
     )
-    total = jnp.sum(numbers * marks, axis=1)
-    targets = jnp.broadcast_to(total[:, None, None], (*shape, 1))
+    sums = jnp.sum(numbers * marks, axis=1)
+    targets = jnp.broadcast_to(sums[:, None, None], (*shape, 1))
     inputs = jnp.stack([numbers, marks], axis=-1)
     return Examples(inputs, targets, last_step(*shape, numbers.dtype), 1)
 
@@ -90,11 +103,23 @@ def adding_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=
 def delayed_xor_task(
     key: PRNGKeyArray, num_sequences: int, *, num_steps: int, delay: int, dtype=None
 ) -> Examples:
-    r"""Whether the bits of d and of 2d steps ago differ, $y_t = s_{t-d} \oplus s_{t-2d}$.
+    r"""Say whether the bits of d and of 2d steps ago differ.
 
-    **Arguments:** `num_sequences` n; `num_steps` T, more than 2 `delay`.
+    $$y_t = s_{t-d} \oplus s_{t-2d}$$
 
-    **Returns:** `Examples` of fair bits with 1 input and 2 classes; steps before 2d do not count.
+    **Arguments:**
+
+    - `key`: draws the bits s.
+    - `num_sequences`: n.
+    - `num_steps`: T, more than 2 `delay`.
+    - `delay`: d.
+    - `dtype`: of inputs and weights, by default that of JAX.
+
+    **Returns:** `Examples` of fair bits with 1 input and 2 classes. Steps before 2d do not count.
+
+    **Raises:**
+
+    - `ValueError`: if the sequence is not longer than 2 `delay`.
 
     !!! example
 
@@ -116,19 +141,27 @@ def delayed_xor_task(
     bits = jr.bernoulli(key, shape=shape)
     targets = (jnp.roll(bits, delay, axis=1) ^ jnp.roll(bits, 2 * delay, axis=1)).astype(jnp.int32)
     inputs = bits[..., None].astype(dtype or jnp.result_type(float))
-    counted = (jnp.arange(shape[1]) >= 2 * delay).astype(inputs.dtype)
-    return Examples(inputs, targets, jnp.broadcast_to(counted, shape), 2)
+    weights = (jnp.arange(shape[1]) >= 2 * delay).astype(inputs.dtype)
+    return Examples(inputs, targets, jnp.broadcast_to(weights, shape), 2)
 
 
 @checked
 def modular_counting_task(
     key: PRNGKeyArray, num_sequences: int, *, num_steps: int, modulus: int, dtype=None
 ) -> Examples:
-    r"""How many ones there were so far, $y_t = \sum_{s \le t} u_s \bmod m$.
+    r"""Count the ones so far, modulo m.
 
-    **Arguments:** `num_sequences` n; `num_steps` T; `modulus` m, the number of classes.
+    $$y_t = \sum_{s \le t} u_s \bmod m$$
 
-    **Returns:** `Examples` of fair bits with 1 input; every step counts.
+    **Arguments:**
+
+    - `key`: draws the bits u.
+    - `num_sequences`: n.
+    - `num_steps`: T.
+    - `modulus`: m, the number of classes, at least 2.
+    - `dtype`: of inputs and weights, by default that of JAX.
+
+    **Returns:** `Examples` of fair bits with 1 input. Every step counts.
 
     !!! example
 
@@ -152,7 +185,18 @@ def modular_counting_task(
 
 @checked
 def parity_task(key: PRNGKeyArray, num_sequences: int, *, num_steps: int, dtype=None) -> Examples:
-    """Whether the number of ones so far is odd: `modular_counting_task` with m = 2.
+    r"""Say whether the number of ones so far is odd: `modular_counting_task` with m = 2.
+
+    $$y_t = \sum_{s \le t} u_s \bmod 2$$
+
+    **Arguments:**
+
+    - `key`: draws the bits u.
+    - `num_sequences`: n.
+    - `num_steps`: T.
+    - `dtype`: of inputs and weights, by default that of JAX.
+
+    **Returns:** `Examples` of fair bits with 1 input and 2 classes. Every step counts.
 
     !!! example
 
