@@ -65,7 +65,7 @@ def study(key, radius, strength, series, sizes):
     )
     best = jnp.argmax(echo.exponents)
     return {
-        "echo_index": echo.index,
+        "echo_index": echo.num_responses,
         "driven_exponent": echo.exponents[best],
         "driven_exponent_error": echo.standard_error[best],
         "fit_error": fit_error,

@@ -54,7 +54,6 @@ from ._spectrum.dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,
     kolmogorov_sinai_entropy as kolmogorov_sinai_entropy,
 )
-from ._spectrum.finite_time import finite_time_exponents as finite_time_exponents
 from ._spectrum.jackknife import jackknife as jackknife
 from ._spectrum.lyapunov_spectrum import lyapunov_spectrum as lyapunov_spectrum
 from ._spectrum.report import Diagnostics as Diagnostics, LyapunovSpectrum as LyapunovSpectrum

@@ -35,9 +35,6 @@ RUNS = {
     "spectrum": lambda cell, state, inputs, every, dt: lejax.lyapunov_spectrum(
         cell, state, inputs, dt=dt, method=SequentialQR(every=every), throw=False
     ),
-    "windows": lambda cell, state, inputs, every, dt: lejax.finite_time_exponents(
-        cell, state, inputs, window=5, dt=dt, method=SequentialQR(every=every), throw=False
-    ),
     "unroll": lambda cell, state, inputs, every, dt: lejax.unroll(cell, state, inputs),
     "jacobian": lambda cell, state, inputs, every, dt: lejax.jacobian(cell, state, inputs[0]),
 }

@@ -9,7 +9,8 @@ import pytest
 from networks import Linear, driven_gru, random_tanh
 
 import lejax
-from lejax._vectors.covariant import _covariant_statistics, check_run
+from lejax._vectors.covariant import _covariant_statistics
+from lejax._vectors.vector_run import check_run
 from lejax.systems import Flow, Henon, Lorenz63
 
 
@@ -189,10 +190,10 @@ def test_segments_of_any_length(num_steps, henon):
     )
 
 
-@pytest.mark.parametrize("every", [2, 5])
-def test_vectors_between_orthonormalizations(every, henon):
+@pytest.mark.parametrize("qr_interval", [2, 5])
+def test_vectors_between_orthonormalizations(qr_interval, henon):
     run = lejax.covariant_lyapunov_vectors(
-        Henon(), jnp.zeros(2), num_steps=103, transient=100, every=every
+        Henon(), jnp.zeros(2), num_steps=103, transient=100, qr_interval=qr_interval
     )
     assert residual(Henon(), run) < 1e-10
     np.testing.assert_array_equal(run.states, henon.states[:103])
@@ -206,11 +207,9 @@ def test_memory_grows_as_the_root_of_the_steps():
     cell, state = random_tanh(jr.key(0), 16, 1.5), jnp.ones(16)
 
     def temporary(num_steps):
-        cell_, state_, inputs, dt, count, steps = check_run(
-            cell, state, None, None, num_steps, 0, 0, None
-        )
+        run = check_run(cell, state, None, None, num_steps, 0, 0, None)
         lowered = eqx.filter_jit(_covariant_statistics.__wrapped__).lower(
-            cell_, state_, inputs, dt, count, steps, 1, None, lejax.VectorStatistics()
+            run, 1, None, lejax.VectorStatistics()
         )
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 

@@ -78,7 +78,10 @@ def strategies():
 
 
 VERBS = {
-    "finite_time_exponents": (lambda a: lejax.finite_time_exponents(*a, window=8), OF_GRU),
+    "block_exponents": (
+        lambda a: lejax.lyapunov_spectrum(*a, num_blocks=4).block_exponents,
+        OF_GRU,
+    ),
     "standard_error": (
         lambda a: lejax.lyapunov_spectrum(*a, num_blocks=4).standard_error,
         OF_GRU,

@@ -197,7 +197,7 @@ def test_common_noise_makes_the_two_states_of_a_bistable_cell_one():
         echo = lejax.indicators.echo_state_index(
             NoisyCell(cell, scale), starts, (None, keys), transient=500
         )
-        assert int(echo.index) == index
+        assert int(echo.num_responses) == index
         assert echo.exponents.max() < 0
 
 

@@ -109,9 +109,10 @@ def test_blocks_fill_the_run_and_average_to_the_exponents():
     assert short.block_exponents.shape == (5, 6)
 
 
-def test_windows_are_blocks():
+def test_blocks_are_windows():
     cell, state, inputs = driven_gru()
-    windows = lejax.finite_time_exponents(cell, state, inputs, window=25)
+    run = lejax.lyapunov_spectrum(cell, state, inputs, num_steps=100, num_blocks=4)
+    windows = run.block_exponents
     assert windows.shape == (4, 6)
     first = lejax.lyapunov_spectrum(cell, state, inputs[:25])
     np.testing.assert_allclose(windows[0], first.exponents, atol=1e-12)

@@ -1,1 +1,1 @@
-"""Lyapunov vectors: covariant and orthogonal, their angles, and statistics over a run."""
+"""Covariant and orthogonal Lyapunov vectors, their angles, and statistics over a run."""

@@ -1,4 +1,4 @@
-r"""Angles between vectors and between subspaces, and how many components carry a vector."""
+r"""Angles between vectors and between subspaces, participation ratios, violations of domination."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,13 @@ def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
 
     $$\theta_{ij} = \arccos \frac{|v_i \cdot v_j|}{|v_i| |v_j|}$$
 
-    **Arguments:** `vectors` (..., d, k), columns of any length but 0; leading axes are kept.
+    **Arguments:**
 
-    **Returns:** (..., k, k), symmetric with a diagonal of 0, in radians. For angles below 1e-8 (in float64) use
-    `principal_angles`.
+    - `vectors`: (..., d, k), columns of any length except 0; leading axes are kept.
+
+    **Returns:** (..., k, k), symmetric with a diagonal of 0, in radians.
+
+    **Numerics:** O(d k^2). For angles below 1e-8 (in float64) use `principal_angles`.
 
     !!! example
 
@@ -32,7 +35,7 @@ def vector_angles(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k k"]:
     with jax.default_matmul_precision("highest"):
         cosine = jnp.abs(jnp.swapaxes(unit, -1, -2) @ unit)
     diagonal = jnp.eye(vectors.shape[-1], dtype=bool)
-    # arccos has no derivative at 1.
+    # The derivative of arccos is infinite at 1.
     parallel = diagonal | (cosine >= 1)
     return jnp.where(parallel, 0, jnp.arccos(jnp.where(parallel, 0, cosine)))
 
@@ -43,14 +46,24 @@ def principal_angles(
 ) -> Float[Array, "*t q"]:
     r"""The principal angles between two subspaces, the smallest first.
 
-    With orthonormal bases $A$ and $B$ the cosines of the angles are the singular values of $A^T B$, their sines those
-    of $B - A A^T B$; each angle is taken from the one that knows it better, so that angles of 1e-12 are right.
+    $$\cos \theta_i = \sigma_i(A^\top B), \qquad \sin \theta_i = \sigma_{q + 1 - i}(B - A A^\top B)$$
 
-    **Arguments:** `first` (..., d, m) and `second` (..., d, n), linearly independent columns that span the subspaces;
-    leading axes are kept.
+    with orthonormal bases $A$ and $B$ and singular values $\sigma_i$ in descending order.
 
-    **Returns:** (..., min(m, n)) angles from 0 to pi / 2. The first one is 0 if the subspaces share a direction: along
-    a trajectory its distribution away from 0 is what hyperbolicity looks like.
+    **Arguments:**
+
+    - `first`: (..., d, m), linearly independent columns that span one subspace; leading axes are kept.
+    - `second`: (..., d, n), the same for the other subspace, with the same leading axes.
+
+    **Returns:** (..., q), q = min(m, n), angles from 0 to pi / 2 in radians. The first one is 0 if the subspaces share
+    a direction: in a hyperbolic splitting its distribution along a trajectory stays away from 0.
+
+    **Raises:**
+
+    - `ValueError`: if the columns of `first` and `second` differ in length, or their leading axes differ.
+
+    **Numerics:** each angle is computed from its sine or its cosine, whichever is more accurate, so that angles of
+    1e-12 are correct. O(d (m + n)^2).
 
     !!! example
 
@@ -78,17 +91,21 @@ def principal_angles(
         cosine = jnp.linalg.svd(product, compute_uv=False)
         sine = jnp.linalg.svd(b - a @ product, compute_uv=False)[..., ::-1]
     small = sine < 0.7
-    of_sine = jnp.arcsin(jnp.where(small, sine, 0))
-    return jnp.where(small, of_sine, jnp.arccos(jnp.where(small, 0, jnp.minimum(cosine, 1))))
+    from_sine = jnp.arcsin(jnp.where(small, sine, 0))
+    return jnp.where(small, from_sine, jnp.arccos(jnp.where(small, 0, jnp.minimum(cosine, 1))))
 
 
 @checked
 def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]:
-    r"""How many components carry each column: 1 if one does, d if all do alike.
+    r"""The number of components that share each column: 1 if it has one component, d if all are equally large.
 
     $$P_i = \frac{\left(\sum_j v_{ji}^2\right)^2}{\sum_j v_{ji}^4}$$
 
-    **Arguments:** `vectors` (..., d, k); leading axes are kept. **Returns:** (..., k), from 1 to d.
+    **Arguments:**
+
+    - `vectors`: (..., d, k), columns of any length except 0; leading axes are kept.
+
+    **Returns:** (..., k), from 1 to d.
 
     !!! example
 
@@ -102,16 +119,27 @@ def participation_ratio(vectors: Float[Array, "*t d k"]) -> Float[Array, "*t k"]
 
 @checked
 def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Array, "k k"]:
-    r"""How often, over windows of some steps, a lower covariant vector grows faster than a higher one.
+    r"""The share of windows in which a covariant vector with a larger index grows faster.
 
     $$\nu_{ij} = \Pr\left[\prod_{s < W} \gamma_i(t + s) < \prod_{s < W} \gamma_j(t + s)\right], \qquad i < j$$
 
     A pair with $\nu_{ij} = 0$ from some W on is dominated: the splitting between the two is uniform. Vectors with
-    violations at every W are entangled; the first that are not isolate the physical modes.
+    violations at every W are entangled. Leading vectors that are entangled with each other and dominate all others are
+    the physical modes.
 
-    **Arguments:** `growth` (T, k) of a `CovariantVectors`, and `window`, the steps W in each of all T - W + 1 windows.
+    **Arguments:**
+
+    - `growth`: (T, k), factors of at least 0, as in `CovariantVectors`.
+    - `window`: W, the steps in each of the T - W + 1 overlapping windows.
 
     **Returns:** (k, k), shares from 0 to 1 above the diagonal, 0 elsewhere.
+
+    **Raises:**
+
+    - `ValueError`: if `growth` is not (T, k), holds negative or NaN factors, or has fewer than `window` steps.
+    - `TypeError`: if `growth` is not real floating point.
+
+    **Numerics:** O(T k^2) comparisons; the sums of logarithms are taken window by window.
 
     !!! example
 
@@ -132,8 +160,8 @@ def domination_violations(growth: Float[Array, "T k"], window: int) -> Float[Arr
         raise ValueError(f"growth must have shape (T, k), got {growth.shape}.")
     if window > growth.shape[0]:
         raise ValueError(f"window is {window} steps, but growth holds {growth.shape[0]}.")
-    # Window by window: differences of a running sum would lose digits, and a lost direction's -inf would stay.
-    zero = np.zeros((), growth.dtype)  # a value, by which JAX knows a sum
+    # Sum window by window: differences of a running sum would lose digits and keep the -inf of a lost direction.
+    zero = np.zeros((), growth.dtype)  # a concrete value, by which JAX recognizes a sum
     sums = jax.lax.reduce_window(jnp.log(growth), zero, jax.lax.add, (window, 1), (1, 1), "VALID")
     violated = sums[:, :, None] < sums[:, None, :]
     return jnp.triu(jnp.mean(violated.astype(growth.dtype), axis=0), 1)

@@ -1,4 +1,4 @@
-r"""Covariant Lyapunov vectors: `covariant_lyapunov_vectors`, and statistics of them that need not store them."""
+r"""Covariant Lyapunov vectors: stored by `covariant_lyapunov_vectors`, reduced by `covariant_statistics`."""
 
 import abc
 from typing import Any, NamedTuple
@@ -7,20 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._core.cell import Cell, dtype_of, is_traced, ravel, size_of, time_step, vary_with
+from .._core.cell import Cell, ravel, vary_with
 from .._core.check_annotations import checked
-from .._core.check_cell import check_inputs, check_state
-from .._core.check_values import check_count, check_directions, check_positive
+from .._core.check_values import check_count
 from .._core.closures import compiled
-from .._core.status import RESULTS, raise_failure
-from .._engine.factorization import Householder
-from .._engine.orthonormalize import orthonormalize
-from .._engine.push import CellPush, tangent_dtype
-from .._engine.tangent_dynamics import open_whole, random_frame
 from .ginelli import Covariant, forward, forward_and_back
+from .vector_run import VectorRun, check_run, open_run, raise_if_nonfinite
 
 
 class CovariantVectors(eqx.Module):
@@ -28,15 +22,15 @@ class CovariantVectors(eqx.Module):
 
     **Fields:**
 
-    - `states`: The states at which the vectors stand, with leading axis T: the first is where the transient
-        ended.
-    - `vectors` (T, d, k): Unit vectors, one a column; `vectors[t]` stands at `states[t]`.
-    - `growth` (T, k): The step from `states[t]` maps `vectors[t]` to `growth[t] * vectors[t + 1]`.
-    - `exponents` (k,): The means of log(growth), in nats per step or per unit of `dt`.
-    - `unresolved` (k,): Steps at which a direction was below floating-point resolution. From the first i where it
-        is not 0 the vectors are no longer covariant at these steps: the i-th is the direction that is lost there,
-        and its growth an upper bound.
-    - `dt`: The duration of a step.
+    - `states`: the states at which the vectors are given, with leading axis T; the first is the state at the end of
+        the transient.
+    - `vectors`: (T, d, k), unit vectors, one a column; `vectors[t]` belongs to `states[t]`.
+    - `growth`: (T, k), the step from `states[t]` maps `vectors[t]` to `growth[t] * vectors[t + 1]`.
+    - `exponents`: (k,), the means of log(growth), in nats per step or per unit of `dt`.
+    - `unresolved`: (k,), the number of steps at which a direction was below floating-point resolution. From the first
+        index i with `unresolved[i] > 0`, vectors are not covariant at these steps: vector i is the direction that is
+        lost there, and its growth an upper bound.
+    - `dt`: (), the duration of a step.
     """
 
     states: PyTree
@@ -48,16 +42,19 @@ class CovariantVectors(eqx.Module):
 
     @property
     def local_exponents(self) -> Float[Array, "T k"]:
-        """log(growth) / dt: the rates along the vectors at each step."""
+        """(T, k), log(growth) / dt: the rates along the vectors at each step."""
         return jnp.log(self.growth) / self.dt
 
 
 class CovariantStep(NamedTuple):
-    """What a `CovariantReducer` sees of one step.
+    """One step of a run as a `CovariantReducer` gets it; d numbers in the state, k vectors.
 
     **Fields:**
 
-    - `dt`: The duration of a step.
+    - `state`: the state before the step.
+    - `vectors`: (d, k), the unit covariant vectors at `state`, one a column.
+    - `growth`: (k,), the factors by which the step stretches the vectors.
+    - `dt`: (), the duration of the step.
     """
 
     state: PyTree
@@ -67,7 +64,14 @@ class CovariantStep(NamedTuple):
 
 
 class CovariantReducer(eqx.Module):
-    """A sum over the steps of a run, taken backward in time."""
+    """A sum over the steps of a run, taken backward in time: the base class of reducers.
+
+    A subclass has three methods:
+
+    - `start(step)`: the empty total, a pytree of arrays.
+    - `add(total, step)`: the total with one more `CovariantStep`.
+    - `finish(total, num_steps)`: the result.
+    """
 
     @abc.abstractmethod
     def start(self, step: CovariantStep) -> PyTree:
@@ -81,7 +85,7 @@ class CovariantReducer(eqx.Module):
 
     @abc.abstractmethod
     def finish(self, total: PyTree, num_steps: int) -> Any:
-        """What to report."""
+        """The result, from the total of all `num_steps` steps."""
         raise NotImplementedError
 
 
@@ -95,7 +99,7 @@ def covariant_lyapunov_vectors(
     num_steps: int | None = None,
     transient: int = 0,
     backward_transient: int = 100,
-    every: int = 1,
+    qr_interval: int = 1,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,
@@ -105,32 +109,38 @@ def covariant_lyapunov_vectors(
     $$J_t v_i(t) = \gamma_i(t)\, v_i(t+1), \qquad \lambda_i = \frac{1}{T\,dt} \sum_t \log \gamma_i(t),
       \qquad |v_i(t)| = 1$$
 
-    The directions that grow at the rates $\lambda_i$, forward and backward in time; unlike the orthonormal frames
-    of the spectrum they do not depend on the metric. The first k span what the first k frame columns span.
+    They are the directions that grow at the rates $\lambda_i$, forward and backward in time. Unlike the orthonormal
+    frames of the spectrum they do not depend on the metric. The first k vectors span the same space as the first k
+    columns of the frame.
 
     **Arguments:**
 
     - `cell`, `state`, `inputs`: as for `lyapunov_spectrum`.
-    - `num_exponents`: k, the leading vectors to compute; all d by default.
-    - `num_steps`: T, the steps at which vectors are reported. Required when `inputs` is `None`, else the length of
-        the inputs less both transients.
-    - `transient`: leading steps in which the frame turns into that of the past.
-    - `backward_transient`: steps after the last reported one, in which the vectors turn, backward in time, into the
-        covariant ones. Errors fall in it like the exponential of the gaps between exponents.
-    - `every`: steps between orthonormalizations. Vectors between them cost less and are as good as the digits that
-        `lyapunov_spectrum` reports lost, in `rounding_error`, with this interval.
+    - `num_exponents`: k, the number of leading vectors; default: all d.
+    - `num_steps`: T, the number of steps at which vectors are reported. Required when `inputs` is `None`; default:
+        the length of the inputs minus both transients.
+    - `transient`: leading steps in which the frame converges to the backward Lyapunov vectors, default 0.
+    - `backward_transient`: steps after the last reported one, in which the vectors converge, backward in time, to the
+        covariant ones, default 100. Errors decay in it exponentially at the gaps between exponents.
+    - `qr_interval`: steps between orthonormalizations, default 1. Vectors in between are cheaper; their error is the
+        `rounding_error` that `lyapunov_spectrum` reports for this interval.
     - `dt`: as for `lyapunov_spectrum`.
-    - `key`: for the frame and the coefficients both passes start from; `jax.random.key(0)` if `None`.
-    - `throw`: whether a call outside `jit` and `vmap` raises where the run left the floating-point numbers.
+    - `key`: for the random frame of the forward pass and the random coefficients of the backward pass;
+        `jax.random.key(0)` if `None`.
+    - `throw`: whether a call outside `jit` and `vmap` raises if the run is not finite, default `True`.
 
-    **Returns:** a `CovariantVectors`. Memory: all of it, O((T + backward_transient) d k);
-    `covariant_statistics` needs O(sqrt(T) d k).
+    **Returns:** a `CovariantVectors`.
 
-    **Numerics:** every step is computed twice, O(d^2 k), each time with 1/every orthonormalizations, O(d k^2), and
-    once more with 1/every triangular solves, O(k^3), and a product, O(d k^2). $J_t v_i(t) = \gamma_i(t) v_i(t+1)$ holds to rounding. Vectors of equal or nearly equal
-    exponents do not settle: only the space they span does. Where a Jacobian is singular see `unresolved`.
+    **Raises:**
 
-    **Raises:** `ValueError` or `TypeError` for unusable arguments; `RuntimeError` if the run is not finite.
+    - `ValueError` or `TypeError`: if an argument is unusable.
+    - `RuntimeError`: if the run is not finite and `throw` is set.
+
+    **Numerics:** each step is computed twice, O(d^2 k), each time with 1/qr_interval orthonormalizations, O(d k^2). The
+    backward pass adds 1/qr_interval triangular solves, O(k^3), and a product, O(d k^2), a step. Memory is
+    O((T + backward_transient) d k); `covariant_statistics` needs O(sqrt(T) d k). $J_t v_i(t) = \gamma_i(t) v_i(t+1)$
+    holds to rounding. Vectors of equal or nearly equal exponents do not converge: only the space they span does. Where
+    a Jacobian is singular see `unresolved`.
 
     !!! example
 
@@ -146,7 +156,7 @@ def covariant_lyapunov_vectors(
     run = check_run(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, dt
     )
-    out = _covariant_lyapunov_vectors(run, check_count("every", every, 1), key)
+    out = _covariant_lyapunov_vectors(run, check_count("qr_interval", qr_interval, 1), key)
     if throw:
         raise_if_nonfinite(out.exponents, cell, state, inputs)
     return out
@@ -163,23 +173,36 @@ def covariant_statistics(
     num_steps: int | None = None,
     transient: int = 0,
     backward_transient: int = 100,
-    every: int = 1,
+    qr_interval: int = 1,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
     throw: bool = True,
 ) -> Any:
-    r"""What a reducer makes of the covariant Lyapunov vectors, which are not stored.
+    r"""Statistics of the covariant Lyapunov vectors along one trajectory, without storing the vectors.
 
-    **Arguments:** as for `covariant_lyapunov_vectors`, and `reducer`: a `CovariantReducer`, or a pytree of them
-    (a tuple, a dict). `VectorStatistics()` gives growth, angles and participation, `AngleHistogram(split)` the
-    angles between two groups of vectors. Write another with three methods: `start`, `add`, `finish`.
+    $$S = \sum_t s\!\left(v_1(t), \dots, v_k(t);\, \gamma_1(t), \dots, \gamma_k(t)\right)$$
 
-    **Returns:** what the reducer's `finish` returns; for a pytree of reducers the same pytree of results. With
-    `throw=False` a run that left the floating-point numbers gives NaN.
+    for sums s that a reducer defines, with vectors and growth as in `covariant_lyapunov_vectors`.
 
-    **Numerics:** memory O(sqrt(T) d k) for T steps: the forward pass keeps a state and a frame for each of sqrt(T)
-    segments, the backward pass computes one segment anew at a time. The time is at least twice that of a spectrum that
-    orthonormalizes at each step.
+    **Arguments:**
+
+    - `reducer`: a `CovariantReducer`, or a pytree of them (a tuple, a dict). `VectorStatistics()` gives growth, angles
+        and participation, `AngleHistogram(split)` the angles between two groups of vectors.
+    - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`, `backward_transient`, `qr_interval`, `dt`,
+        `key`, `throw`: as for `covariant_lyapunov_vectors`.
+
+    **Returns:** the result of the reducer's `finish`; for a pytree of reducers the same pytree of results. With
+    `throw=False` a run that is not finite gives NaN.
+
+    **Raises:**
+
+    - `TypeError`: if `reducer` is neither a `CovariantReducer` nor a pytree of them.
+    - `ValueError` or `TypeError`: if another argument is unusable.
+    - `RuntimeError`: if the run is not finite and `throw` is set.
+
+    **Numerics:** memory is O(sqrt(T) d k) for T steps: the forward pass keeps a state and a frame for each of sqrt(T)
+    segments, the backward pass computes one segment at a time again. The time is at least twice that of a spectrum
+    that orthonormalizes at each step.
 
     !!! example
 
@@ -195,15 +218,13 @@ def covariant_statistics(
     leaves = jax.tree.leaves(reducer, is_leaf=_is_reducer)
     if not leaves or not all(map(_is_reducer, leaves)):
         raise TypeError(f"reducer must be a CovariantReducer or a pytree of them, got {reducer!r}.")
-    cell, state, inputs, duration, count, steps = check_run(
+    run = check_run(
         cell, state, inputs, num_exponents, num_steps, transient, backward_transient, dt
     )
-    every = check_count("every", every, 1)
-    results, total = _covariant_statistics(
-        cell, state, inputs, duration, count, steps, every, key, reducer
-    )
+    qr_interval = check_count("qr_interval", qr_interval, 1)
+    results, growth = _covariant_statistics(run, qr_interval, key, reducer)
     if throw:
-        raise_if_nonfinite(total, cell, state, inputs)
+        raise_if_nonfinite(growth, cell, state, inputs)
     return results
 
 
@@ -211,122 +232,68 @@ def _is_reducer(x: Any) -> bool:
     return isinstance(x, CovariantReducer)
 
 
-class Steps(NamedTuple):
-    """The three parts of a run, in the order of time."""
-
-    transient: int
-    counted: int
-    backward: int
-
-
-def check_run(
-    cell: Cell,
-    state: PyTree,
-    inputs: PyTree,
-    num_exponents: int | None,
-    num_steps: int | None,
-    transient: int,
-    backward_transient: int,
-    dt: float | Array | None,
-) -> tuple:
-    """The arguments of a run with vectors, checked: cell, state, inputs, dt, k and the steps."""
-    state = check_state(state)
-    backward = check_count("backward_transient", backward_transient, 0)
-    if num_steps is not None:
-        num_steps = check_count("num_steps", num_steps, 1) + backward
-    inputs, both = check_inputs(inputs, num_steps, transient)
-    if both <= backward:
-        raise ValueError(
-            f"backward_transient ({backward}) leaves nothing to report: after the transient there are {both} steps."
-        )
-    size = size_of(state)
-    count = check_directions(
-        "num_exponents", size if num_exponents is None else num_exponents, state
-    )
-    duration = check_positive("dt", time_step(cell) if dt is None else dt)
-    duration = duration if eqx.is_array(duration) else np.asarray(duration)
-    steps = Steps(int(transient), both - backward, backward)
-    return cell, state, inputs, duration, count, steps
-
-
-def prepare(
-    cell: Cell, state: PyTree, inputs: PyTree, count: int, key: PRNGKeyArray | None
-) -> tuple[CellPush, Float[Array, " d"], Float[Array, "d k"], PRNGKeyArray]:
-    """The push, the raveled state, an orthonormal frame, and the key."""
-    dtype = tangent_dtype(dtype_of(state))
-    key = jr.key(0) if key is None else key
-    random = random_frame(key, size_of(state), count, dtype)
-    push, vector, frame = open_whole(cell, state, inputs, random)
-    return push, vector, orthonormalize(Householder(), frame).columns, key
-
-
 @compiled
-def _covariant_lyapunov_vectors(run, every, key):
-    cell, state, inputs, dt, count, steps = run
-
+def _covariant_lyapunov_vectors(run: VectorRun, qr_interval, key):
     def visit(lost, covariant: Covariant, index):
-        counted = covariant.lost & (index < steps.counted)
-        return lost + counted.astype(jnp.int32), covariant[:3]
+        is_counted = index < run.steps.counted
+        return lost + (covariant.lost & is_counted).astype(jnp.int32), covariant[:3]
 
-    def nothing(frame):
-        return jnp.zeros_like(frame, shape=count, dtype=jnp.int32)
+    def zeros(frame):
+        return jnp.zeros_like(frame, shape=run.num_vectors, dtype=jnp.int32)
 
-    unresolved, out = _run(cell, state, inputs, count, steps, every, key, visit, nothing)
-    points, vectors, growth = (x[: steps.counted] for x in out)
-    dt = jnp.asarray(dt, growth.dtype)
+    unresolved, out = _run(run, qr_interval, key, visit, zeros)
+    points, vectors, growth = (x[: run.steps.counted] for x in out)
+    dt = jnp.asarray(run.dt, growth.dtype)
     exponents = jnp.mean(jnp.log(growth), axis=0) / dt
-    states = jax.vmap(ravel(state)[1])(points)
+    states = jax.vmap(ravel(run.state)[1])(points)
     return CovariantVectors(states, vectors, growth, exponents, unresolved, dt)
 
 
 @compiled
-def _covariant_statistics(cell, state, inputs, dt, count, steps, every, key, reducer):
+def _covariant_statistics(run: VectorRun, qr_interval, key, reducer):
+    """The results of the reducers, and the sum of all growth, which is NaN if the run is not finite."""
     reducers, structure = jax.tree.flatten(reducer, is_leaf=_is_reducer)
-    unravel = ravel(state)[1]
+    unravel = ravel(run.state)[1]
+
+    def step_of(point, vectors, growth):
+        return CovariantStep(unravel(point), vectors, growth, jnp.asarray(run.dt, growth.dtype))
 
     def start(frame):
-        example = CovariantStep(state, frame, frame[0], jnp.asarray(dt, frame.dtype))
-        return vary_with([r.start(example) for r in reducers], frame)
+        example = step_of(ravel(run.state)[0], frame, frame[0])
+        totals = vary_with([r.start(example) for r in reducers], frame)
+        return totals, jnp.zeros_like(frame, shape=())
 
-    def visit(totals, covariant: Covariant, index):
+    def visit(carry, covariant: Covariant, index):
+        totals, growth = carry
+
         def add(totals):
-            duration = jnp.asarray(dt, covariant.growth.dtype)
-            step = CovariantStep(
-                unravel(covariant.vector), covariant.vectors, covariant.growth, duration
-            )
+            step = step_of(*covariant[:3])
             return [r.add(total, step) for r, total in zip(reducers, totals, strict=True)]
 
-        totals, sound = totals
-        sound = sound + jnp.sum(covariant.growth)
-        return (jax.lax.cond(index < steps.counted, add, lambda t: t, totals), sound), None
+        totals = jax.lax.cond(index < run.steps.counted, add, lambda totals: totals, totals)
+        return (totals, growth + jnp.sum(covariant.growth)), None
 
-    def begin(frame):
-        return start(frame), jnp.zeros_like(frame, shape=())
-
-    (totals, sound), _ = _run(cell, state, inputs, count, steps, every, key, visit, begin)
-    results = [r.finish(total, steps.counted) for r, total in zip(reducers, totals, strict=True)]
-    return jax.tree.unflatten(structure, results), sound
+    (totals, growth), _ = _run(run, qr_interval, key, visit, start)
+    results = [r.finish(x, run.steps.counted) for r, x in zip(reducers, totals, strict=True)]
+    return jax.tree.unflatten(structure, results), growth
 
 
-def _run(cell, state, inputs, count, steps: Steps, every, key, visit, start):
-    push, vector, frame, key = prepare(cell, state, inputs, count, key)
+def _run(run: VectorRun, qr_interval, key, visit, start):
+    """Both passes of Ginelli's algorithm, from random coefficients; `start(frame)` is the total to begin with."""
+    count, steps = run.num_vectors, run.steps
+    push, vector, frame, key = open_run(run, key)
     random = jr.normal(jr.fold_in(key, 1), (count, count), jnp.float32).astype(frame.dtype)
     coefficients = vary_with(jnp.triu(random, 1) + jnp.eye(count, dtype=frame.dtype), frame)
     coefficients = coefficients / jnp.linalg.norm(coefficients, axis=0)[None]
-    early = jax.tree.map(lambda x: x[: steps.transient], inputs)
+    early = jax.tree.map(lambda x: x[: steps.transient], run.inputs)
     settled = forward(push, vector, frame, early, steps.transient)
     return forward_and_back(
         push,
         settled,
         coefficients,
-        jax.tree.map(lambda x: x[steps.transient :], inputs),
+        jax.tree.map(lambda x: x[steps.transient :], run.inputs),
         steps.counted + steps.backward,
-        every,
+        qr_interval,
         visit,
         start(frame),
     )
-
-
-def raise_if_nonfinite(exponents, cell, state, inputs) -> None:
-    if not is_traced(exponents) and np.any(np.isnan(exponents)):
-        raise_failure(RESULTS.nonfinite, cell, state, inputs)

@@ -1,4 +1,4 @@
-r"""The orthogonal Lyapunov vectors: those of the past (Gram-Schmidt) and those of the future (adjoint)."""
+r"""The orthogonal Lyapunov vectors: backward ones (Gram-Schmidt) and forward ones (adjoint)."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from .._core.check_annotations import checked
 from .._core.closures import compiled
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
-from .covariant import check_run, prepare, raise_if_nonfinite
+from .vector_run import VectorRun, check_run, open_run, raise_if_nonfinite
 
 
 class LyapunovVectors(eqx.Module):
@@ -18,10 +18,10 @@ class LyapunovVectors(eqx.Module):
 
     **Fields:**
 
-    - `states`: The states at which the vectors stand, with leading axis T: the first is where the transient
-        ended.
-    - `vectors` (T, d, k): Orthonormal columns at each state, in the order of the exponents.
-    - `exponents` (k,): In nats per step or per unit of `dt`.
+    - `states`: the states at which the vectors are given, with leading axis T; the first is the state at the end of
+        the transient.
+    - `vectors`: (T, d, k), orthonormal columns at each state, in the order of the exponents.
+    - `exponents`: (k,), in nats per step or per unit of `dt`.
     """
 
     states: PyTree
@@ -42,17 +42,28 @@ def backward_lyapunov_vectors(
     key: PRNGKeyArray | None = None,
     throw: bool = True,
 ) -> LyapunovVectors:
-    r"""The backward (Gram-Schmidt) Lyapunov vectors, set by the far past.
+    r"""The backward (Gram-Schmidt) Lyapunov vectors, determined by the far past.
 
     $$Q_{t+1} R_{t+1} = J_t Q_t$$
 
-    The first i of them span the space of all tangent vectors that shrank slowest, looking back: that of the first i
-    covariant vectors. They depend on the metric and their order, and none but the first is mapped to itself.
+    The first i of them span the tangent vectors that shrink slowest backward in time, which is the space of the first i
+    covariant vectors. They depend on the metric and on their order, and only the first is covariant.
 
-    **Arguments:** as for `covariant_lyapunov_vectors`; the frame settles during the `transient`.
+    **Arguments:**
 
-    **Returns:** a `LyapunovVectors`. Cost: that of a spectrum that orthonormalizes (by Householder reflections) at each
-    step; memory for all vectors, O(T d k).
+    - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `dt`, `throw`: as for `covariant_lyapunov_vectors`.
+    - `transient`: leading steps in which the frame converges, default 100.
+    - `key`: for the starting frame; `jax.random.key(0)` if `None`.
+
+    **Returns:** a `LyapunovVectors`.
+
+    **Raises:**
+
+    - `ValueError` or `TypeError`: if an argument is unusable.
+    - `RuntimeError`: if the run is not finite and `throw` is set.
+
+    **Numerics:** the cost of a spectrum that orthonormalizes at each step, by Householder reflections. Memory is
+    O(T d k), for all vectors.
 
     !!! example
 
@@ -84,17 +95,29 @@ def forward_lyapunov_vectors(
     key: PRNGKeyArray | None = None,
     throw: bool = True,
 ) -> LyapunovVectors:
-    r"""The forward (adjoint) Lyapunov vectors, set by the far future.
+    r"""The forward (adjoint) Lyapunov vectors, determined by the far future.
 
     $$P_t L_t = J_t^\top P_{t+1}$$
 
-    with orthonormal $P_t$ and upper triangular $L_t$, backward in time. The first one is the gradient of growth: the
-    perturbation now that will have grown most. The first i are orthogonal to every covariant vector after the i-th.
+    with orthonormal $P_t$ and upper triangular $L_t$, backward in time. The first vector is the gradient of growth: the
+    perturbation at t that grows most in the long run. The first i are orthogonal to every covariant vector after the
+    i-th.
 
-    **Arguments:** as for `covariant_lyapunov_vectors`; the frame settles during the `backward_transient`.
+    **Arguments:**
 
-    **Returns:** a `LyapunovVectors`, whose exponents are those of the spectrum. Cost: one cell call, its transposed
-    tangent and a Householder orthonormalization at each step; memory O(T d k).
+    - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `dt`, `throw`: as for `covariant_lyapunov_vectors`.
+    - `transient`: leading steps that move the state only, default 0.
+    - `backward_transient`: steps after the last reported one, in which the frame converges, default 100.
+    - `key`: for the starting frame; `jax.random.key(0)` if `None`.
+
+    **Returns:** a `LyapunovVectors`, whose exponents are those of the spectrum.
+
+    **Raises:**
+
+    - `ValueError` or `TypeError`: if an argument is unusable.
+    - `RuntimeError`: if the run is not finite and `throw` is set.
+
+    **Numerics:** one cell call, its transposed tangent and a Householder orthonormalization a step. Memory is O(T d k).
 
     !!! example
 
@@ -117,31 +140,30 @@ def forward_lyapunov_vectors(
 
 
 @compiled
-def _backward_lyapunov_vectors(run, key):
-    cell, state, inputs, dt, count, steps = run
-    push, vector, frame, _ = prepare(cell, state, inputs, count, key)
+def _backward_lyapunov_vectors(run: VectorRun, key):
+    push, vector, frame, _ = open_run(run, key)
 
     def step(carry, input):
-        following, pushed = push(input, *carry)
+        new_vector, pushed = push(input, *carry)
         out = orthonormalize(Householder(), pushed)
-        return (following, out.columns), (carry, out.log_growth)
+        return (new_vector, out.columns), (carry, out.log_growth)
 
-    total = steps.transient + steps.counted
-    _, ((points, frames), rates) = jax.lax.scan(step, (vector, frame), inputs, length=total)
-    return _report(state, points, frames, rates, steps, dt)
+    first, steps = run.steps.transient, run.steps.transient + run.steps.counted
+    _, out = jax.lax.scan(step, (vector, frame), run.inputs, length=steps)
+    (points, frames), rates = jax.tree.map(lambda x: x[first:], out)
+    return _report(run, points, frames, rates)
 
 
 @compiled
-def _forward_lyapunov_vectors(run, key):
-    cell, state, inputs, dt, count, steps = run
-    push, vector, frame, _ = prepare(cell, state, inputs, count, key)
+def _forward_lyapunov_vectors(run: VectorRun, key):
+    push, vector, frame, _ = open_run(run, key)
+    first, steps = run.steps.transient, sum(run.steps)
 
     def step(vector, input):
         return push.step(input, vector), vector
 
-    total = steps.transient + steps.counted + steps.backward
-    _, points = jax.lax.scan(step, vector, inputs, length=total)
-    points, inputs = jax.tree.map(lambda x: x[steps.transient :], (points, inputs))
+    _, points = jax.lax.scan(step, vector, run.inputs, length=steps)
+    points, inputs = jax.tree.map(lambda x: x[first:], (points, run.inputs))
 
     def back(frame, along):
         point, input = along
@@ -150,11 +172,9 @@ def _forward_lyapunov_vectors(run, key):
         return out.columns, (out.columns, out.log_growth)
 
     _, (frames, rates) = jax.lax.scan(back, frame, (points, inputs), reverse=True)
-    return _report(state, points, frames, rates, steps._replace(transient=0), dt)
+    return _report(run, *(x[: run.steps.counted] for x in (points, frames, rates)))
 
 
-def _report(state, points, frames, rates, steps, dt):
-    counted = slice(steps.transient, steps.transient + steps.counted)
-    points, frames, rates = (x[counted] for x in (points, frames, rates))
-    exponents = jnp.mean(rates, axis=0) / jnp.asarray(dt, rates.dtype)
-    return LyapunovVectors(jax.vmap(ravel(state)[1])(points), frames, exponents)
+def _report(run: VectorRun, points, frames, rates):
+    exponents = jnp.mean(rates, axis=0) / jnp.asarray(run.dt, rates.dtype)
+    return LyapunovVectors(jax.vmap(ravel(run.state)[1])(points), frames, exponents)

@@ -1,4 +1,4 @@
-"""Reducers of covariant vectors: growth, angles and participation without storing a vector."""
+"""Reducers of covariant vectors: means of growth, angles and participation, and histograms of angles."""
 
 import equinox as eqx
 import jax
@@ -11,17 +11,18 @@ from .covariant import CovariantReducer
 
 
 class CovariantStatistics(eqx.Module):
-    """What `VectorStatistics` reports of k vectors.
+    """The report of `VectorStatistics` for k vectors.
 
     **Fields:**
 
-    - `mean_log_growth` (k,): The exponents in nats per step, or per unit of `dt`.
-    - `variance_log_growth` (k,): The variance of the rates along the vectors from step to step, in the square of
-        the same unit.
-    - `mean_squared_cosine` (k, k): Of the angles between vectors: 1 for parallel ones, 1/d for unrelated ones.
-    - `smallest_angle` (k, k): The smallest angle the lines along two vectors had, in radians; right down to about
-        1e-8 in float64.
-    - `participation` (k,): The mean of `participation_ratio`.
+    - `mean_log_growth`: (k,), the exponents in nats per step, or per unit of `dt`.
+    - `variance_log_growth`: (k,), the variance over steps of the rates along the vectors, in the square of the same
+        unit.
+    - `mean_squared_cosine`: (k, k), the mean squared cosine of the angle between two vectors: 1 for parallel ones, 1/d
+        for unrelated ones.
+    - `smallest_angle`: (k, k), the smallest angle over the run between the lines along two vectors, in radians;
+        accurate down to about 1e-8 in float64.
+    - `participation`: (k,), the mean of `participation_ratio`.
     """
 
     mean_log_growth: Float[Array, " k"]
@@ -32,7 +33,10 @@ class CovariantStatistics(eqx.Module):
 
 
 class VectorStatistics(CovariantReducer):
-    """Means of growth, angles and participation: a `CovariantStatistics`. O(d k^2) a step."""
+    """The reducer for means of growth, angles and participation; its result is a `CovariantStatistics`.
+
+    **Numerics:** O(d k^2) a step.
+    """
 
     def start(self, step):
         k = step.growth
@@ -66,11 +70,18 @@ class VectorStatistics(CovariantReducer):
 
 
 class AngleHistogram(CovariantReducer):
-    """Counts of the smallest principal angle between the first `split` vectors and the others.
+    """The reducer for a histogram of the smallest principal angle between the first `split` vectors and the others.
 
-    **Arguments:** `split`, and `num_bins`, equal bins from 0 to pi / 2. Reports the counts (num_bins,), less than the steps where
-    the run left the floating-point numbers. An angle that keeps away from 0 speaks for a hyperbolic splitting, one that comes close for tangencies.
-    O(d k^2) a step, with two orthonormalizations and two singular value decompositions: slow for many vectors.
+    Its result are the counts (num_bins,), whose sum is below the number of steps if the run is not finite. An angle
+    that stays away from 0 indicates a hyperbolic splitting, one that comes close to 0 indicates tangencies.
+
+    **Arguments:**
+
+    - `split`: the number of vectors in the first group, at least 1 and below k.
+    - `num_bins`: the number of equal bins from 0 to pi / 2, default 50.
+
+    **Numerics:** O(d k^2) a step, with two orthonormalizations and two singular value decompositions: slow for many
+    vectors.
     """
 
     split: int = eqx.field(static=True, converter=lambda n: check_count("split", n, 1))
@@ -90,7 +101,7 @@ class AngleHistogram(CovariantReducer):
         angle = principal_angles(first, second)[0]
         index = jnp.floor(angle / (jnp.pi / 2) * self.num_bins).astype(jnp.int32)
         index = jnp.clip(index, 0, self.num_bins - 1)
-        # An angle that is no number is not counted.
+        # Drop angles that are NaN.
         return total.at[jnp.where(jnp.isnan(angle), self.num_bins, index)].add(1, mode="drop")
 
     def finish(self, total, num_steps):

@@ -1,15 +1,8 @@
-"""Indicators of chaos and of its absence, what exponents are blind to, and how long forecasts last."""
+"""Indicators of chaos and of regular dynamics, and properties of a run that exponents do not show."""
 
-from ._alignment import (
-    log_alignment_index as log_alignment_index,
-    smaller_alignment_index as smaller_alignment_index,
-)
+from ._alignment import log_alignment_index as log_alignment_index
 from ._echo_state import EchoState as EchoState, echo_state_index as echo_state_index
 from ._field import finite_time_exponent_field as finite_time_exponent_field
-from ._predictability import (
-    lyapunov_time as lyapunov_time,
-    predictability_horizon as predictability_horizon,
-)
 from ._transition_products import (
     TransientGrowth as TransientGrowth,
     TransitionProduct as TransitionProduct,

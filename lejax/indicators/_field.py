@@ -1,4 +1,4 @@
-"""Fields of finite-time exponents over many starting states."""
+"""Finite-time Lyapunov exponents over a field of starting states."""
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +24,31 @@ def finite_time_exponent_field(
     dt: float | Float[Array, ""] | None = None,
     batch_size: int = 256,
 ) -> Float[Array, "n k"]:
-    r"""Finite-time Lyapunov exponents for every starting state of a batch: a field whose ridges separate what parts.
+    r"""Finite-time Lyapunov exponents from every starting state of a batch.
 
     $$\lambda_i(x) = \frac{1}{T\,dt} \log \sigma_i\!\left(J_{T-1} \cdots J_0\right)$$
 
-    with the singular values $\sigma_i$ of the tangent map over T steps from x: no average, no starting frame.
+    with the singular values $\sigma_i$ of the tangent map over T steps from x, without an average and a starting frame.
+    Ridges of the field separate trajectories that diverge from each other.
 
     **Arguments:**
 
-    - `cell`; `states`, with a leading axis n (ravel a grid); `inputs`, the same for all states, or `None`.
-    - `num_steps`: T, when there are no inputs. `dt` as for `lyapunov_spectrum`.
-    - `num_exponents`: k, how many of the leading ones.
-    - `batch_size`: states computed at once.
+    - `cell`: as for `lyapunov_spectrum`.
+    - `states`: a pytree with a leading axis n; ravel a grid.
+    - `inputs`: (T, ...), the same for all states, or `None`.
+    - `num_steps`: T; required when `inputs` is `None`, default: the length of the inputs.
+    - `num_exponents`: k, the number of leading exponents, default 1.
+    - `dt`: as for `lyapunov_spectrum`.
+    - `batch_size`: the number of states computed at the same time, default 256.
 
-    **Returns:** (n, k) in nats per step, or per unit of `dt`; NaN where the run left the floating-point numbers.
+    **Returns:** (n, k), in nats per step, or per unit of `dt`; NaN where the run is not finite.
+
+    **Raises:**
+
+    - `ValueError`: if the leaves of `states` differ in their leading axis, or an argument is out of range.
 
     **Numerics:** d tangent products a step and one singular value decomposition. Singular values smaller than
-    floating-point resolution times the largest one are rounding noise: over long times only the first is right.
+    floating-point resolution times the largest one are rounding noise: over long times only the first is accurate.
 
     !!! example
 

@@ -20,8 +20,8 @@ class LargestExponent(eqx.Module):
 
     **Fields:**
 
-    - `exponent`: In nats per step, or per unit of `dt`.
-    - `standard_error`: From block means.
+    - `exponent`: (), in nats per step, or per unit of `dt`.
+    - `standard_error`: (), from block means.
     """
 
     exponent: Float[Array, ""]
@@ -41,18 +41,27 @@ def two_trajectory_exponent(
     num_blocks: int = 20,
     key: PRNGKeyArray | None = None,
 ) -> LargestExponent:
-    r"""The largest Lyapunov exponent from the distance of two trajectories: a check that needs no derivative.
+    r"""The largest Lyapunov exponent from the distance of two trajectories, without derivatives: a check.
 
     $$\lambda_1 \approx \frac{1}{T\,dt} \sum_t \log \frac{|x'_t - x_t|}{\delta}$$
 
-    where after each step the second trajectory is pulled back to the distance $\delta$ of the first one.
+    After each step the second trajectory is moved back to the distance $\delta$ from the first one.
 
-    **Arguments:** `cell`, `state`, `inputs`, `num_steps`, `transient`, `dt`, `num_blocks` as for `lyapunov_spectrum`;
-    `distance`, $\delta$ relative to 1 + the norm of the state, 1e-8 by default, 1e-3 in float32 and 10 eps below, where
-    the estimate is rough; `key` for the first direction.
+    **Arguments:**
 
-    **Returns:** a `LargestExponent`. **Numerics:** two cell calls a step; errors of the order of $\delta$ from
-    curvature, and of eps / $\delta$ from rounding; -inf where the two fell together.
+    - `cell`, `state`, `inputs`, `num_steps`, `transient`, `dt`, `num_blocks`: as for `lyapunov_spectrum`.
+    - `distance`: $\delta$ relative to 1 + the norm of the state. Default: 1e-8 in float64, 1e-3 in float32, and 10 eps
+        in lower precision, where the estimate is rough.
+    - `key`: for the first direction; `jax.random.key(0)` if `None`.
+
+    **Returns:** a `LargestExponent`.
+
+    **Raises:**
+
+    - `ValueError` or `TypeError`: if an argument is unusable, a `distance` below 10 eps for one.
+
+    **Numerics:** two cell calls a step. Curvature causes errors of the order of $\delta$, rounding those of the order
+    of eps / $\delta$. The exponent is -inf if the two trajectories coincide after a step.
 
     !!! example
 
@@ -67,14 +76,14 @@ def two_trajectory_exponent(
     state = check_state(state)
     inputs, num_steps = check_inputs(inputs, num_steps, transient)
     num_blocks = min(check_count("num_blocks", num_blocks, 1), num_steps)
-    # A perturbation must show in every leaf.
+    # The perturbation must exceed the rounding of every leaf.
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(state))
     least = 10 * eps
     if distance is None:
         distance = 1e-8 if eps < 1e-12 else max(1e-3, least)
     if not is_traced(distance) and 0 < distance < least:
         raise ValueError(
-            f"distance must be at least {least:.1e}, which rounding leaves, got {distance}."
+            f"distance must be at least {least:.1e}, 10 times the rounding of the state, got {distance}."
         )
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     shape = (int(transient), num_steps, num_blocks)
@@ -92,11 +101,12 @@ def _exponent(cell, state, inputs, distance, dt, shape, key):
     key = jr.key(0) if key is None else key
     random = jr.normal(key, vector.shape, jnp.float32).astype(dtype)
 
-    def place(point, direction):
+    def perturb(point, direction):
+        """The point at the distance `delta` in the direction, and its distance after rounding."""
         length = jnp.sqrt(jnp.sum(direction**2))
         delta = distance * (1 + jnp.sqrt(jnp.sum(point.astype(dtype) ** 2)))
         other = point.astype(dtype) + delta * direction / jnp.where(length > 0, length, 1)
-        # What the second trajectory really starts from, after rounding in each leaf.
+        # Round each leaf to its own precision.
         other = ravel(unravel(other.astype(point.dtype)))[0]
         return other, jnp.sqrt(jnp.sum((other.astype(dtype) - point.astype(dtype)) ** 2))
 
@@ -106,11 +116,11 @@ def _exponent(cell, state, inputs, distance, dt, shape, key):
             point, other = (ravel(cell(input, unravel(x)))[0] for x in (point, other))
         separation = other.astype(dtype) - point.astype(dtype)
         rate = jnp.log(jnp.sqrt(jnp.sum(separation**2)) / gap)
-        # Where both fell together, -inf, a new direction.
+        # If both trajectories coincide (-inf), continue in a new direction.
         separation = jnp.where(jnp.all(separation == 0), random, separation)
-        return (point, *place(point, separation)), rate
+        return (point, *perturb(point, separation)), rate
 
-    start = (vector, *place(vector, random))
+    start = (vector, *perturb(vector, random))
     _, rates = jax.lax.scan(step, start, inputs, length=transient + num_steps)
     lengths = block_lengths(num_steps, num_blocks)
     blocks = jnp.repeat(jnp.arange(num_blocks), lengths, total_repeat_length=num_steps)

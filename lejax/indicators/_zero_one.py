@@ -16,20 +16,27 @@ def zero_one_test(
     num_frequencies: int = 100,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
-    r"""The 0-1 test: about 1 for chaos, about 0 for regular dynamics, from one observable.
+    r"""The 0-1 test for chaos from one observable: about 1 for chaos, about 0 for regular dynamics.
 
     $$p_c(n) = \sum_{j \le n} \phi_j \cos jc, \quad q_c(n) = \sum_{j \le n} \phi_j \sin jc, \quad
       M_c(n) = \langle [p_c(j + n) - p_c(j)]^2 + [q_c(j + n) - q_c(j)]^2 \rangle_j$$
 
-    for the series $\phi$ less its mean. K is the median over c of the correlation of n, up to T / 10, with $M_c(n)$:
-    chaos drives (p, q) like a random walk, and M grows like n.
+    for the series $\phi$ minus its mean. K is the median over c of the correlation between n, up to T / 10, and
+    $M_c(n)$: chaos drives (p, q) like a random walk, and M grows in proportion to n.
 
-    **Arguments:** `series` (T,), an observable of the orbit after its transient, T of at least 100; `num_frequencies`
-    c drawn from $(\pi / 5, 4 \pi / 5)$ with `key`.
+    **Arguments:**
 
-    **Returns:** K, a scalar from -1 to 1.
+    - `series`: (T,), an observable along an orbit after its transient, T of at least 100.
+    - `num_frequencies`: the number of frequencies c, drawn uniformly from $(\pi / 5, 4 \pi / 5)$, default 100.
+    - `key`: for the frequencies; `jax.random.key(0)` if `None`.
 
-    **Numerics:** O(T^2 / 10) for each frequency. A series sampled finely from a flow looks regular: take every n-th
+    **Returns:** K, (), from -1 to 1; NaN if the series is not finite.
+
+    **Raises:**
+
+    - `ValueError`: if `series` is not (T,) with T of at least 100.
+
+    **Numerics:** O(T^2 / 10) for each frequency. A series sampled finely from a flow appears regular: use every n-th
     value, about a quarter of an oscillation apart.
 
     !!! example
@@ -73,6 +80,6 @@ def _test(series, frequencies):
         time = times - jnp.mean(times)
         spread = jnp.sqrt(jnp.sum(centered**2) * jnp.sum(time**2))
         value = jnp.where(spread > 0, centered @ time / jnp.where(spread > 0, spread, 1), 0)
-        return jnp.where(jnp.isfinite(spread), value, jnp.nan)  # a diverged series says nothing
+        return jnp.where(jnp.isfinite(spread), value, jnp.nan)  # NaN for a series that diverged
 
     return jnp.median(jax.lax.map(correlation, frequencies))
