@@ -1,4 +1,41 @@
-"""Exact tools for piecewise-linear networks: regions, cycles, manifolds, symbols, the flow in continuous time."""
+"""Exact tools for piecewise-linear maps and vector fields. All accept what `lejax.piecewise_linear` accepts.
+
+Regions and symbols:
+
+- `_regions`: enumerate the regions of a network.
+- `_symbols`: trajectories as symbol sequences, their transitions and block entropies.
+
+Cycles:
+
+- `_cycles`: find the cycles of one period, and refine a cycle differentiably.
+- `_necklaces`: enumerate the words of regions that a cycle may have.
+- `_word_search`: search words for cycles where there are too many to enumerate.
+- `_verification`: verify candidates in double precision, and list each cycle once.
+- `_float64_map`: a map in double precision on the host.
+
+Manifolds:
+
+- `_manifolds`: stable and unstable manifolds of saddles, and distances to them.
+- `_saddle`: refine a saddle and find its invariant subspaces.
+- `_polyline`: one-dimensional manifolds, grown segment by segment.
+- `_segments`: segments under a map: cut, clipped and pulled back.
+- `_affine_pieces`: manifolds of any dimension as affine pieces.
+- `_inverse`: preimages of a state.
+- `_manifold_quality`: the statistic Delta of a manifold.
+- `_homoclinic`: homoclinic and heteroclinic points.
+
+Basins:
+
+- `_basins`: the basin of a state, and points on basin boundaries.
+
+Flows that are exact between events, in continuous time:
+
+- `_vector_field`: piecewise-linear vector fields.
+- `_event_flow`: their time-`dt` map as a cell, and states at given times.
+- `_taylor_series`: their solution by Taylor series from switch to switch.
+- `_bernstein`: the certified first zero of polynomials, which locates a switch.
+- `_equilibria`: all equilibria of a field.
+"""
 
 from ._affine_pieces import (
     AffinePieces as AffinePieces,

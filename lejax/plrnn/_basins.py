@@ -31,7 +31,7 @@ class BoundaryPoints(eqx.Module):
 
 @checked
 def basin_index(
-    net: Cell,
+    cell: Cell,
     states: Float[Array, "*n m"],
     attractors: Sequence[Float[Array, "k m"]],
     *,
@@ -44,7 +44,7 @@ def basin_index(
 
     **Arguments:**
 
-    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables.
     - `states`: the initial states (.., M).
     - `attractors`: a sequence with one array for each attractor $A_i$: a fixed point (M,), the points of a cycle (k,
         M), or many states of a chaotic attractor (k, M).
@@ -70,7 +70,7 @@ def basin_index(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    net = piecewise_linear(net)
+    net = piecewise_linear(cell)
     states, attractors = _check(net, states, attractors)
     num_steps = check_count("num_steps", num_steps, 1)
     size = states.shape[-1]
@@ -81,7 +81,7 @@ def basin_index(
 
 @checked
 def bisect_basins(
-    net: Cell,
+    cell: Cell,
     first: Float[Array, "n m"],
     second: Float[Array, "n m"],
     attractors: Sequence[Float[Array, "k m"]],
@@ -99,7 +99,7 @@ def bisect_basins(
 
     **Arguments:**
 
-    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables.
     - `first`: the initial states $x_1$ (n, M).
     - `second`: the initial states $x_2$ (n, M), in other basins.
     - `num_bisections`: the number of times that the interval is halved.
@@ -123,7 +123,7 @@ def bisect_basins(
         >>> bisect_basins(bistable, jnp.array([[0.0]]), jnp.array([[2.0]]), [jnp.array([0.0])]).points.round(6)
         Array([[1.5]], dtype=...)
     """
-    net = piecewise_linear(net)
+    net = piecewise_linear(cell)
     first, attractors = _check(net, first, attractors)
     second, _ = _check(net, second, attractors)
     if first.ndim != 2 or first.shape != second.shape:

@@ -67,9 +67,8 @@ def _zero(coefficients: Float[Array, "h n"], wanted: Bool[Array, " h"]) -> Float
         low, high = jnp.where(value < 0, low, x), jnp.where(value < 0, x, high)
         newton = x - value / jnp.where(slope == 0, 1, slope)
         is_good = (slope != 0) & (newton >= low) & (newton <= high)
-        is_good &= (
-            jnp.abs(newton - x) <= last / 2
-        )  # otherwise bisect: either the step or the bracket is halved
+        # Bisect otherwise: either the step or the bracket is halved.
+        is_good &= jnp.abs(newton - x) <= last / 2
         new_x = jnp.where(is_good, newton, (low + high) / 2)
         length = jnp.abs(new_x - x)
         return new_x, low, high, length, wanted & (length > tolerance)

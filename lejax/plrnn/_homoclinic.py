@@ -99,9 +99,8 @@ def _pairs(first, second):
         i = block_a[begin : begin + step, None, None] * _BLOCK_SIZE + each[:, None]
         j = block_b[begin : begin + step, None, None] * _BLOCK_SIZE + each
         i, j = (x.ravel() for x in np.broadcast_arrays(i, j))
-        exists = (i < len(first.segments)) & (
-            j < len(second.segments)
-        )  # the last blocks may be shorter
+        # The last blocks may be shorter.
+        exists = (i < len(first.segments)) & (j < len(second.segments))
         yield i[exists], j[exists]
 
 

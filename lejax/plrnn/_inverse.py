@@ -56,7 +56,7 @@ class InverseStep(eqx.Module):
 
 @checked
 def preimages(
-    net: Cell,
+    cell: Cell,
     state: Float[Array, " m"],
     *,
     regions: Bool[Array, "R h"] | None = None,
@@ -67,7 +67,7 @@ def preimages(
 
     **Arguments:**
 
-    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
     - `state`: the state z (M,).
     - `regions`: the bits of the R regions to look in (R, H), without repetition. All 2^H if `None`, for H <= 12.
 
@@ -92,7 +92,7 @@ def preimages(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    net = piecewise_linear(net)
+    net = piecewise_linear(cell)
     return _preimages(net, _check(net, state), check_regions(net.h2.size, regions))
 
 
@@ -119,7 +119,7 @@ def _preimages(net, state, regions):
 
 
 @checked
-def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) -> InverseStep:
+def inverse_step(cell: Cell, state: Float[Array, " m"], *, max_flips: int = 2) -> InverseStep:
     r"""One preimage of a state, without trying all regions.
 
     $$x = J_D^{-1} (z - b_D)$$
@@ -129,7 +129,7 @@ def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) ->
 
     **Arguments:**
 
-    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
     - `state`: the state z (M,).
     - `max_flips`: the largest number of bits that are flipped at a time.
 
@@ -154,7 +154,7 @@ def inverse_step(net: Cell, state: Float[Array, " m"], *, max_flips: int = 2) ->
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    net = piecewise_linear(net)
+    net = piecewise_linear(cell)
     hidden_size = net.h2.size
     max_flips = min(check_count("max_flips", max_flips, 0), hidden_size)
     return _inverse_step(net, _check(net, state), _flips(hidden_size, max_flips))

@@ -34,7 +34,7 @@ class ManifoldQuality(eqx.Module):
 
 @checked
 def manifold_quality(
-    net: Cell,
+    cell: Cell,
     manifold: PolylineManifold | AffinePiecesManifold,
     *,
     box: tuple[Float[Array, " m"], Float[Array, " m"]],
@@ -52,7 +52,7 @@ def manifold_quality(
 
     **Arguments:**
 
-    - `net`: the map, anything that `lejax.piecewise_linear` accepts.
+    - `cell`: the map, anything that `lejax.piecewise_linear` accepts.
     - `manifold`: its `PolylineManifold` or `AffinePiecesManifold`.
     - `box`: the lower and the upper corner (M,) of the box in which random points are drawn uniformly. Points on the
         manifold are drawn from its part in the box, uniformly in length on a polyline, from the samples otherwise.
@@ -82,8 +82,8 @@ def manifold_quality(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    check_concrete("manifold_quality", net, manifold, box, key)
-    net = piecewise_linear(net)
+    check_concrete("manifold_quality", cell, manifold, box, key)
+    net = piecewise_linear(cell)
     num_points = check_count("num_points", num_points, 1)
     num_steps = check_count("num_steps", num_steps, 1)
     key_on, key_off = jr.split(jr.key(0) if key is None else key)

@@ -24,7 +24,7 @@ Manifold = PolylineManifold | AffinePiecesManifold
 
 @checked
 def unstable_manifold(
-    net: Cell,
+    cell: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
     *,
     method: Polyline | AffinePieces | None = None,
@@ -36,7 +36,7 @@ def unstable_manifold(
 
     **Arguments:**
 
-    - `net`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
+    - `cell`: anything that `lejax.piecewise_linear` accepts, with M state variables and H hyperplanes.
     - `saddle`: a fixed point (M,), or all points of a cycle in the order of time (period, M), to a few digits.
     - `method`: a `Polyline` for a manifold of one dimension, or `AffinePieces` for any dimension. If `None`, the
         default `Polyline()` in one dimension, else `AffinePieces()`.
@@ -66,12 +66,12 @@ def unstable_manifold(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    return _grow(net, saddle, method, box, None, is_stable=False)
+    return _grow(cell, saddle, method, box, None, is_stable=False)
 
 
 @checked
 def stable_manifold(
-    net: Cell,
+    cell: Cell,
     saddle: Float[Array, " m"] | Float[Array, "period m"],
     *,
     method: Polyline | AffinePieces | None = None,
@@ -84,7 +84,7 @@ def stable_manifold(
 
     **Arguments:**
 
-    - `net`, `saddle`, `method`, `box`: as for `unstable_manifold`.
+    - `cell`, `saddle`, `method`, `box`: as for `unstable_manifold`.
     - `regions`: the bits of the R regions (R, H) in which to look for preimages. If `None`, all 2^H for H <= 12. For H
         > 12 `AffinePieces` then follows one preimage of each sample by `inverse_step`, and `Polyline` needs `regions`.
 
@@ -112,16 +112,16 @@ def stable_manifold(
 
     Eisenmann, Braendle, Monfared & Durstewitz, arXiv:2510.03814 (2025).
     """
-    return _grow(net, saddle, method, box, regions, is_stable=True)
+    return _grow(cell, saddle, method, box, regions, is_stable=True)
 
 
-def _grow(net, saddle, method, box, regions, is_stable):
-    if is_traced((net, saddle, box, regions)):
+def _grow(cell, saddle, method, box, regions, is_stable):
+    if is_traced((cell, saddle, box, regions)):
         raise TypeError(
             "a manifold cannot be traced, because its number of segments depends on values: compute it outside jit, "
             "vmap and grad."
         )
-    net = piecewise_linear(net)
+    net = piecewise_linear(cell)
     map64 = Float64Map.of(net)
     refined = find_saddle(map64, saddle, is_stable)
     dimension = refined.bases.shape[2]

@@ -148,9 +148,7 @@ def grow_polyline(
     if is_stable:
         # Add the preimages of the straight part that lie elsewhere, not those that continue it.
         other = preimages_of(straight)
-        target = (
-            sides[other.branch] // 2
-        )  # the index of the saddle point whose straight part it is mapped to
+        target = sides[other.branch] // 2  # the index of the saddle point next to the image
         own = saddle.regions[np.roll(np.arange(len(saddle.points)), 1)][target]
         other = other.take(np.any(other.regions != own, axis=1))
         new = _join(new, other._replace(branch=np.full_like(other.branch, -1)))

@@ -87,9 +87,8 @@ def _reach(generator: Float[Array, "m m"], terms: Terms) -> Float[Array, ""]:
     norm = jnp.max(jnp.sum(jnp.abs(generator), axis=1))
     order = len(terms) - 1
     sizes = jnp.max(jnp.abs(terms), axis=1)  # of each column
-    scale = jnp.maximum(
-        sizes[0], sizes[1] / norm
-    )  # at the state 0 the distance in a time 1 / |J| is the scale
+    # At the state 0 the scale is the distance covered in a time 1 / |J|.
+    scale = jnp.maximum(sizes[0], sizes[1] / norm)
     rounding = jnp.finfo(terms.dtype).eps / 4
     by_size = jnp.where(sizes[-1] == 0, jnp.inf, (rounding * scale / sizes[-1]) ** (1 / order))
     return jnp.minimum(jnp.min(by_size), (order + 1) / (2 * norm))
