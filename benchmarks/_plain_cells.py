@@ -16,21 +16,28 @@ class Whole(lejax.BlockTriangularCell):
         return self.cell(input, state)
 
     def blocks(self, input, state):
-        vector, unravel = ravel_pytree(state)
-
-        def step(vector):
-            return ravel_pytree(self(input, unravel(vector)))[0]
-
-        following, tangent = jax.linearize(step, vector)
-        columns = jax.vmap(tangent, in_axes=1, out_axes=1)
-        return unravel(following), (lejax.DenseBlock(columns, vector.size),)
+        return one_dense_block(self, input, state)
 
 
-class MemoryOnly(Whole):
+class MemoryOnly(lejax.BlockTriangularCell):
     """The memory of a cell with the state (memory, output) alone, as one dense block."""
+
+    cell: eqx.Module
 
     def __call__(self, input, state):
         return self.cell(input, (state, self.cell.initial_state()[1]))[0]
 
-    def blocks(self, input, state):  # those of the step above
-        return super().blocks(input, state)
+    def blocks(self, input, state):
+        return one_dense_block(self, input, state)
+
+
+def one_dense_block(cell, input, state):
+    """The new state, and the Jacobian as one block."""
+    vector, unravel = ravel_pytree(state)
+
+    def step(vector):
+        return ravel_pytree(cell(input, unravel(vector)))[0]
+
+    new_vector, tangent = jax.linearize(step, vector)
+    columns = jax.vmap(tangent, in_axes=1, out_axes=1)
+    return unravel(new_vector), (lejax.DenseBlock(columns, vector.size),)

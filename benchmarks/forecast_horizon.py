@@ -126,7 +126,7 @@ def fit_almost_linear(series, valid, keys, toy, longest):
     size, epochs, updates, length = (6, 2, 2, 20) if toy else (40, 1000, 50, 60)
 
     def draw(key):
-        cell = ALRNN.draw(size, size // 2, dtype=jnp.float32, key=key)
+        cell = ALRNN(size, size // 2, dtype=jnp.float32, key=key)
         observation = reconstruction.IdentityObservation(series.shape[1], size, dtype=jnp.float32)
         return reconstruction.ObservedCell(cell, observation)
 

@@ -33,8 +33,11 @@ class Layers(eqx.Module):
         return first, self.second(first[0], state[1])
 
 
-class OneArray(Layers):
+class OneArray(eqx.Module):
     """The same, with h and c of both layers in one array (2, 2, n)."""
+
+    first: eqx.nn.LSTMCell
+    second: eqx.nn.LSTMCell
 
     def __call__(self, input, state):
         first = self.first(input, (state[0, 0], state[0, 1]))

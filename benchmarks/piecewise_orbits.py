@@ -55,7 +55,8 @@ STARTS = 200
 def planar(changes):
     p = {**BASE, **changes}
     W = np.array([[0, p["w1"]], [p["w2"], 0]])
-    return lejax.cells.PLRNN(np.array([p["a1"], p["a2"]]), W, np.array([p["h1"], p["h2"]]))
+    a, h = np.array([p["a1"], p["a2"]]), np.array([p["h1"], p["h2"]])
+    return lejax.cells.PLRNN.from_weights(a=a, W=W, h=h)
 
 
 def timed(cell, period, **options):
@@ -122,8 +123,11 @@ def almost_linear(toy):
     for seed in range(4):
         random = np.random.default_rng(seed)
         W = 1.5 * random.normal(size=(size, size)) / size**0.5
-        cell = lejax.cells.ALRNN(
-            random.uniform(-0.5, 0.9, size), W, random.normal(size=size), num_relu
+        cell = lejax.cells.ALRNN.from_weights(
+            a=random.uniform(-0.5, 0.9, size),
+            W=W,
+            h=random.normal(size=size),
+            num_relu=num_relu,
         )
         found, spent = timed(cell, 1)
         assert found.is_complete

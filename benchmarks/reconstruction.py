@@ -133,7 +133,7 @@ def train_almost_linear(train, valid, toy):
     size, seeds = (6, 2) if toy else (20, 5)
 
     def draw(key):
-        cell = lejax.cells.ALRNN.draw(size, 2, dtype=jnp.float32, key=key)
+        cell = lejax.cells.ALRNN(size, 2, dtype=jnp.float32, key=key)
         return reconstruction.ObservedCell(
             cell, reconstruction.IdentityObservation(3, size, dtype=jnp.float32)
         )
@@ -156,7 +156,7 @@ def train_shallow(train, valid, toy):
     hidden, seeds = (8, 2) if toy else (50, 5)
 
     def draw(key):
-        cell = lejax.cells.ShallowPLRNN.draw(3, hidden, dtype=jnp.float32, key=key)
+        cell = lejax.cells.ShallowPLRNN(3, hidden, dtype=jnp.float32, key=key)
         return reconstruction.ObservedCell(
             cell, reconstruction.IdentityObservation(3, 3, dtype=jnp.float32)
         )
@@ -193,7 +193,7 @@ def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_expone
     optimizer = optax.radam(optax.exponential_decay(3e-4, epochs * updates, 3e-2))
     results = {}
     for weight in (0.0, 0.003) if toy else (0.0, 0.003, 0.03):
-        term = reconstruction.SpectrumTerm(
+        term = reconstruction.SpectrumPenalty(
             function, weight, num_exponents=num_exponents, num_steps=num_steps, dt=DT
         )
         clock = Clock()
@@ -230,7 +230,7 @@ def eeg(toy):
 
     def draw(key):
         key_cell, key_observation = jr.split(key)
-        cell = lejax.cells.ShallowPLRNN.draw(width, hidden, dtype=jnp.float32, key=key_cell)
+        cell = lejax.cells.ShallowPLRNN(width, hidden, dtype=jnp.float32, key=key_cell)
         observation = reconstruction.LinearObservation.draw(
             width, width, dtype=jnp.float32, key=key_observation
         )

@@ -215,26 +215,39 @@ def test_layers_may_differ_in_precision():
 
 
 def test_blocks_that_do_not_fill_the_state_are_refused():
-    class Short(Gate):
+    class Short(lejax.BlockTriangularCell):
+        gate: Gate
+
+        def __call__(self, input, state):
+            return self.gate(input, state)
+
         def blocks(self, input, state):
-            return self(input, state), (DiagonalBlock.of_entries(self.bias[:2]),)
+            return self(input, state), (DiagonalBlock.of_entries(self.gate.bias[:2]),)
 
     with pytest.raises(ValueError, match="hold 2 directions in all, but the state has 4 numbers"):
-        lejax.lyapunov_spectrum(Short(jnp.zeros(4)), jnp.ones(4), INPUTS)
+        lejax.lyapunov_spectrum(Short(Gate(jnp.zeros(4))), jnp.ones(4), INPUTS)
 
 
-def test_a_subclass_with_a_step_of_its_own_does_not_inherit_the_blocks():
-    class Doubled(Gate):
+def test_a_concrete_block_triangular_cell_is_final():
+    """A subclass could keep the blocks of a step that it replaces; a cell that holds the other has none but its own."""
+    with pytest.raises(TypeError, match=r"Heir inherits from Gate, which is final.* a field of type"):
+
+        class Heir(Gate):
+            pass
+
+    class Doubled(eqx.Module):
+        gate: Gate
+
         def __call__(self, input, state):
-            return 2 * super().__call__(input, state)
+            return 2 * self.gate(input, state)
 
-    bias, state = jnp.array([0.5, -0.5, 1.0]), jnp.ones(3)
+    gate, state = Gate(jnp.array([0.5, -0.5, 1.0])), jnp.ones(3)
     plain, doubled = (
-        lejax.lyapunov_spectrum(kind(bias), state, jnp.ones((20, 3))) for kind in (Gate, Doubled)
+        lejax.lyapunov_spectrum(cell, state, jnp.ones((20, 3))) for cell in (gate, Doubled(gate))
     )
     np.testing.assert_allclose(jnp.sum(doubled.exponents - plain.exponents), 3 * np.log(2))
-    following = lejax.unroll(Doubled(bias), state, jnp.ones((20, 3)))[-1]
-    np.testing.assert_array_equal(doubled.state, following)
+    new_state = lejax.unroll(Doubled(gate), state, jnp.ones((20, 3)))[-1]
+    np.testing.assert_allclose(doubled.state, new_state, rtol=1e-13)
 
 
 @pytest.mark.parametrize("multiplicity", [2, 3])

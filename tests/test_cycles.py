@@ -22,7 +22,7 @@ def planar(**changes):
     p = {**BASE, **changes}
     W = np.array([[0, p["w1"]], [p["w2"], 0]])
     h = jnp.stack([p["h1"], p["h2"]])
-    return lejax.cells.PLRNN(np.array([p["a1"], p["a2"]]), W, h, np.zeros((2, 0)))
+    return lejax.cells.PLRNN.from_weights(a=np.array([p["a1"], p["a2"]]), W=W, h=h)
 
 
 def net_of(A, W1, W2, h1, h2):
@@ -140,13 +140,12 @@ def test_the_indices_of_all_fixed_points_add_up_to_one(size, hidden, most):
     total = 0
     for seed in range(4):
         random = np.random.default_rng(seed)
-        cell = lejax.cells.ClippedShallowPLRNN(
-            random.uniform(-0.9, 0.9, size),
-            3 * random.normal(size=(size, hidden)),
-            random.normal(size=(hidden, size)),
-            random.normal(size=size),
-            random.normal(size=hidden),
-            np.zeros((size, 0)),
+        cell = lejax.cells.ClippedShallowPLRNN.from_weights(
+            a=random.uniform(-0.9, 0.9, size),
+            W1=3 * random.normal(size=(size, hidden)),
+            W2=random.normal(size=(hidden, size)),
+            h1=random.normal(size=size),
+            h2=random.normal(size=hidden),
         )
         found = {k: find_cycles(cell, k, key=KEY) for k in range(1, most + 1)}
         for period in found:
@@ -168,7 +167,8 @@ def planted(size, num_relu, period, seed):
     rates = points.copy()
     rates[:, size - num_relu :] = np.maximum(rates[:, size - num_relu :], 0)
     W = (np.linalg.pinv(rates) @ (np.roll(points, -1, axis=0) - 0.5 * points - h)).T
-    cell = lejax.cells.ALRNN(np.full(size, 0.5), W, h, num_relu, np.zeros((size, 0)))
+    a = np.full(size, 0.5)
+    cell = lejax.cells.ALRNN.from_weights(a=a, W=W, h=h, num_relu=num_relu)
     return cell, points
 
 

@@ -89,7 +89,7 @@ def test_the_others_are_those_of_the_reduced_system():
     cell = LowRankRNNCell(
         0, size, rank, use_bias=True, activation=jax.nn.relu, dt=rate, gain=2.0, key=jr.key(3)
     )
-    reduced = LowRankReLURNN(rate, size * cell.N.T, cell.M, cell.bias)
+    reduced = LowRankReLURNN.from_weights(q=rate, n=size * cell.N.T, m=cell.M, b=cell.bias)
     kappa = jnp.array([0.5, -0.3])
     run = {"num_steps": 60, **EVERY}
     state = cell.M @ kappa + cell.bias

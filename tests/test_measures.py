@@ -1,4 +1,4 @@
-"""Measures of a reconstruction: zero for what is equal, closed forms for what is not, and Lorenz-63 against itself."""
+"""Measures of a reconstruction: zero for equal series, closed forms for others, and Lorenz-63 against itself."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_equal_series_do_not_diverge(size):
     assert float(power_spectrum_distance(x, x)) == 0
 
 
-def test_divergence_is_the_formula_over_all_bins():
+def test_divergence_equals_its_formula_over_all_bins():
     true, generated = np.asarray(series(2, 400)), np.asarray(1.3 * series(2, 250, seed=1))
     low, high = (
         true.min(axis=0) - 0.1 * true.std(axis=0),
@@ -49,16 +49,18 @@ def test_divergence_is_the_formula_over_all_bins():
     p, q = (
         (np.histogramdd(x, edges)[0] + 1e-5) / (len(x) + 1e-5 * 30**2) for x in (true, generated)
     )
-    known = np.sum(p * np.log(p / q))
-    np.testing.assert_allclose(state_space_divergence(true, generated), known, rtol=1e-10)
+    expected = np.sum(p * np.log(p / q))
+    np.testing.assert_allclose(state_space_divergence(true, generated), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
     ("length", "low", "high"), [(10_000, 0.4, 0.75), (25_000, 0.14, 0.26), (50_000, 0.06, 0.13)]
 )
-def test_the_truth_differs_from_itself_by_what_its_length_allows(lorenz, length, low, high):
-    """Single stretches scatter by a factor of two: .31 and .145 were measured elsewhere for 10^4 and 5 10^4 points. The
-    medians of a million points scatter by a tenth."""
+def test_two_stretches_of_one_system_differ_as_their_length_allows(lorenz, length, low, high):
+    """Medians over a million points scatter by a tenth, single stretches by a factor of two.
+
+    Others measured 0.31 and 0.145 for 10^4 and 5 10^4 points.
+    """
     starts = range(0, 1_000_000 - 2 * length + 1, max(length, 20_000))
     values = [
         state_space_divergence(lorenz[i : i + length], lorenz[i + length : i + 2 * length])
@@ -68,16 +70,16 @@ def test_the_truth_differs_from_itself_by_what_its_length_allows(lorenz, length,
 
 
 def test_mixtures_give_the_divergence_of_the_smoothed_densities():
-    """Many points of N(0, 1) and N(m, s^2) under Gaussians of variance 1: N(0, 2) and N(m, s^2 + 1)."""
+    """Mixtures of Gaussians of variance 1 at points of N(0, 1) and N(m, s^2) approach N(0, 2) and N(m, s^2 + 1)."""
     size, count, m, s = 6, 4000, 0.5, 1.5
     true, generated = series(size, count), m + s * series(size, count, seed=1)
     ratio = 2 / (s**2 + 1)
-    known = size / 2 * (ratio - 1 - np.log(ratio) + m**2 / (s**2 + 1))
+    expected = size / 2 * (ratio - 1 - np.log(ratio) + m**2 / (s**2 + 1))
     values = [state_space_divergence(true, generated, key=jr.key(i)) for i in range(4)]
-    assert float(np.mean(values)) == pytest.approx(known, abs=0.1)
+    assert float(np.mean(values)) == pytest.approx(expected, abs=0.1)
 
 
-def test_points_outside_and_diverged_runs_count_against_the_model():
+def test_points_outside_and_diverged_runs_increase_the_divergence():
     true = series(2)
     some = true.at[:100].set(1e6)
     lost = true.at[:100].set(jnp.nan)
@@ -87,7 +89,7 @@ def test_points_outside_and_diverged_runs_count_against_the_model():
     assert float(nothing) > float(state_space_divergence(true, lost))
 
 
-def test_power_spectra_are_smoothed_and_compared_as_said():
+def test_power_spectra_are_smoothed_and_compared_as_documented():
     true, generated = np.asarray(series(2, 1000)), np.cumsum(series(2, 1200, seed=1), axis=0)[:1000]
     distances = []
     for x, y in zip(true.T, generated.T, strict=True):
@@ -102,7 +104,7 @@ def test_power_spectra_are_smoothed_and_compared_as_said():
     )
 
 
-def test_power_spectra_know_neither_scale_nor_phase_nor_what_lies_beyond_the_length():
+def test_the_distance_of_power_spectra_ignores_scale_and_phase_and_points_beyond_the_length():
     t = jnp.arange(3000.0)[:, None]
     distance = float(power_spectrum_distance(jnp.sin(t), 5 * jnp.cos(t[:2000]) + 3, length=2000))
     assert distance < 0.02
@@ -114,25 +116,26 @@ def test_power_spectra_know_neither_scale_nor_phase_nor_what_lies_beyond_the_len
 
 
 def rotation(angle=0.1):
-    """A linear map that turns a plane, as a network of two units."""
+    """A rotation of the plane, as a network of two units."""
     c, s = jnp.cos(angle), jnp.sin(angle)
     W = jnp.array([[0, -s], [s, 0]])
-    cell = lejax.cells.ALRNN(jnp.array([c, c]), W, jnp.zeros(2), 0)
+    cell = lejax.cells.ALRNN.from_weights(a=jnp.array([c, c]), W=W, h=jnp.zeros(2), num_relu=0)
     return ObservedCell(cell, IdentityObservation(2, 2))
 
 
-def test_prediction_error_of_the_truth_is_zero_and_of_a_shifted_one_known():
+def test_prediction_error_of_a_rotation():
     model = rotation()
     x = lejax.unroll(model, jnp.array([1.0, 0.0]), num_steps=100)
     assert float(prediction_error(model, x, 20)) < 1e-25
-    # Turned by d too much at each step: after n the chord of n d.
+    # A rotation by d too much in each step: after n steps the error is the chord of n d.
     off = prediction_error(rotation(0.13), x, 20)
     assert float(off) == pytest.approx((2 * np.sin(20 * 0.03 / 2)) ** 2 / 2)
 
 
 def test_prediction_error_with_inputs():
-    """z' = u: a forecast of n steps is the last input, whatever the start."""
-    cell = lejax.cells.ALRNN(jnp.zeros(1), jnp.zeros((1, 1)), jnp.zeros(1), 0, jnp.ones((1, 1)))
+    """z' = u: a forecast of n steps is the last input, for any start."""
+    weights = {"a": jnp.zeros(1), "W": jnp.zeros((1, 1)), "h": jnp.zeros(1), "C": jnp.ones((1, 1))}
+    cell = lejax.cells.ALRNN.from_weights(**weights, num_relu=0)
     model = ObservedCell(cell, IdentityObservation(1, 1))
     u = series(1, 50)
     x = jnp.concatenate([jnp.zeros((1, 1)), u[:-1]])

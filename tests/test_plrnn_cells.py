@@ -26,17 +26,17 @@ from lejax.systems import Lozi
 
 SIZE, INPUTS = 4, 2
 NETWORKS = {
-    "PLRNN": lambda key, i=0, dtype=None: PLRNN.draw(SIZE, i, dtype=dtype, key=key),
-    "mean-centered": lambda key, i=0, dtype=None: MeanCenteredPLRNN.draw(
+    "PLRNN": lambda key, i=0, dtype=None: PLRNN(SIZE, i, dtype=dtype, key=key),
+    "mean-centered": lambda key, i=0, dtype=None: MeanCenteredPLRNN(
         SIZE, i, dtype=dtype, key=key
     ),
-    "AL": lambda key, i=0, dtype=None: ALRNN.draw(SIZE, 2, i, dtype=dtype, key=key),
-    "shallow": lambda key, i=0, dtype=None: ShallowPLRNN.draw(SIZE, 7, i, dtype=dtype, key=key),
-    "clipped": lambda key, i=0, dtype=None: ClippedShallowPLRNN.draw(
+    "AL": lambda key, i=0, dtype=None: ALRNN(SIZE, 2, i, dtype=dtype, key=key),
+    "shallow": lambda key, i=0, dtype=None: ShallowPLRNN(SIZE, 7, i, dtype=dtype, key=key),
+    "clipped": lambda key, i=0, dtype=None: ClippedShallowPLRNN(
         SIZE, 7, i, dtype=dtype, key=key
     ),
-    "dendritic": lambda key, i=0, dtype=None: DendriticPLRNN.draw(SIZE, 3, i, dtype=dtype, key=key),
-    "low-rank": lambda key, i=0, dtype=None: LowRankReLURNN.draw(
+    "dendritic": lambda key, i=0, dtype=None: DendriticPLRNN(SIZE, 3, i, dtype=dtype, key=key),
+    "low-rank": lambda key, i=0, dtype=None: LowRankReLURNN(
         SIZE, 9, i, q=0.5, dtype=dtype, key=key
     ),
 }
@@ -111,11 +111,15 @@ def test_weights_keep_their_precision(name):
 def test_arrays_of_low_precision_are_not_raised_by_what_is_left_out():
     ones = lambda *shape: jnp.ones(shape, jnp.float32)
     cells = [
-        PLRNN(ones(3), ones(3, 3), ones(3)),
-        ALRNN(ones(3), ones(3, 3), ones(3), 1),
-        ShallowPLRNN(ones(3), ones(3, 4), ones(4, 3), ones(3), ones(4)),
-        DendriticPLRNN(ones(3), ones(3, 3), ones(2), ones(3, 2), ones(3)),
-        LowRankReLURNN(0.1, ones(2, 5), ones(5, 2), ones(5)),
+        PLRNN.from_weights(a=ones(3), W=ones(3, 3), h=ones(3)),
+        ALRNN.from_weights(a=ones(3), W=ones(3, 3), h=ones(3), num_relu=1),
+        ShallowPLRNN.from_weights(
+            a=ones(3), W1=ones(3, 4), W2=ones(4, 3), h1=ones(3), h2=ones(4)
+        ),
+        DendriticPLRNN.from_weights(
+            a=ones(3), W=ones(3, 3), alpha=ones(2), theta=ones(3, 2), h=ones(3)
+        ),
+        LowRankReLURNN.from_weights(q=0.1, n=ones(2, 5), m=ones(5, 2), b=ones(5)),
     ]
     for cell in cells:
         for tree in (cell, lejax.piecewise_linear(cell)):
@@ -124,10 +128,10 @@ def test_arrays_of_low_precision_are_not_raised_by_what_is_left_out():
 
 
 def test_integers_become_floats():
-    cell = PLRNN(np.ones(2, int), [[0, 1], [1, 0]], [1, 2])  # pyright: ignore
+    cell = PLRNN.from_weights(a=np.ones(2, int), W=[[0, 1], [1, 0]], h=[1, 2])  # pyright: ignore
     assert cell(None, jnp.array([1.0, -1.0])).tolist() == [2.0, 2.0]
     with pytest.raises(TypeError, match="W must be real, got complex128"):
-        PLRNN(np.ones(2), np.ones((2, 2), complex), np.ones(2))
+        PLRNN.from_weights(a=np.ones(2), W=np.ones((2, 2), complex), h=np.ones(2))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -178,7 +182,7 @@ def test_spectrum_of_a_cell_is_that_of_its_canonical_form():
     np.testing.assert_allclose(*runs, atol=1e-10)
     # Linear: the logarithms of |a| are the exponents.
     a = jnp.array([0.9, 0.5, -0.2])
-    linear = PLRNN(a, jnp.zeros((3, 3)), jnp.ones(3))
+    linear = PLRNN.from_weights(a=a, W=jnp.zeros((3, 3)), h=jnp.ones(3))
     run = lejax.lyapunov_spectrum(linear, jnp.ones(3), num_steps=300, transient=300)
     np.testing.assert_allclose(run.exponents, np.log(np.abs(a)), atol=1e-10)
 
@@ -194,7 +198,7 @@ def test_clipped_network_stays_bounded():
 
 @pytest.mark.parametrize("size", [1, 2, 15])
 def test_initial_weights(size):
-    cell = PLRNN.draw(size, 3, key=jr.key(0))
+    cell = PLRNN(size, 3, key=jr.key(0))
     assert np.all((cell.a > 0) & (cell.a <= 1))
     whole = np.diag(cell.a) + cell.W
     np.testing.assert_allclose(whole, whole.T)
@@ -202,29 +206,48 @@ def test_initial_weights(size):
     assert eigenvalues[0] > 0
     np.testing.assert_allclose(eigenvalues[-1], 1)
     np.testing.assert_array_equal(np.diag(cell.W), 0)
-    shallow = ShallowPLRNN.draw(size, 25, key=jr.key(1))
+    shallow = ShallowPLRNN(size, 25, key=jr.key(1))
     assert np.abs(shallow.W1).max() <= 0.2
     assert np.abs(shallow.W2).max() <= size**-0.5
-    wide = ALRNN.draw(60, 2, key=jr.key(2))
+    wide = ALRNN(60, 2, key=jr.key(2))
     np.testing.assert_allclose(np.std(wide.W), 0.01, rtol=0.05)
+
+
+def plain(size):
+    """The weights of a PLRNN."""
+    return {"a": jnp.ones(size), "W": jnp.ones((size, size)), "h": jnp.ones(size)}
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: PLRNN(jnp.ones(3), jnp.ones((3, 2)), jnp.ones(3)), r"W has shape \(3, 2\), but a"),
-        (lambda: PLRNN(jnp.ones(3), jnp.ones((3, 3)), jnp.array(0.0)), "h must have 1 axis, got"),
-        (lambda: PLRNN(jnp.ones(3), jnp.ones(3), jnp.ones(3)), r"W must have 2 axes, got shape"),
         (
-            lambda: PLRNN(jnp.ones(3), jnp.ones((3, 3)), jnp.ones(3), jnp.ones((2, 1))),
-            r"C has shape \(2, 1\), but a says that an axis of it must have 3",
+            lambda: PLRNN.from_weights(**plain(3) | {"W": jnp.ones((3, 2))}),
+            r"W has shape \(3, 2\), but a of shape \(3,\) asks for \(3, 3\)",
         ),
-        (lambda: ALRNN(jnp.ones(2), jnp.ones((2, 2)), jnp.ones(2), 3), "num_relu is 3, but the"),
-        (lambda: ALRNN.draw(2, -1, key=jr.key(0)), "num_relu must be an integer of at least 0"),
-        (lambda: LowRankReLURNN(0.1, jnp.ones(2), jnp.ones((2, 1)), jnp.ones(2)), "n must have 2"),
-        (lambda: PLRNN.draw(0, key=jr.key(0)), "size must be an integer of at least 1, got 0"),
         (
-            lambda: lejax.piecewise_linear(PLRNN.draw(2, 3, key=jr.key(0)), jnp.ones(4)),
+            lambda: PLRNN.from_weights(**plain(3) | {"h": jnp.array(0.0)}),
+            "h must have 1 axis, got",
+        ),
+        (
+            lambda: PLRNN.from_weights(**plain(3) | {"W": jnp.ones(3)}),
+            "W must have 2 axes, got shape",
+        ),
+        (
+            lambda: PLRNN.from_weights(**plain(3), C=jnp.ones((2, 1))),
+            r"C has shape \(2, 1\), but a of shape \(3,\) asks for \(3, 1\)",
+        ),
+        (lambda: ALRNN.from_weights(**plain(2), num_relu=3), "num_relu is 3, but the"),
+        (lambda: ALRNN(2, -1, key=jr.key(0)), "num_relu must be an integer of at least 0"),
+        (
+            lambda: LowRankReLURNN.from_weights(
+                q=0.1, n=jnp.ones(2), m=jnp.ones((2, 1)), b=jnp.ones(2)
+            ),
+            "n must have 2",
+        ),
+        (lambda: PLRNN(0, key=jr.key(0)), "size must be an integer of at least 1, got 0"),
+        (
+            lambda: lejax.piecewise_linear(PLRNN(2, 3, key=jr.key(0)), jnp.ones(4)),
             r"the cell takes inputs of shape \(3,\), got \(4,\)",
         ),
     ],
@@ -245,7 +268,7 @@ def test_bad_shapes(make, sentence):
             lambda: lejax.piecewise_linear(lejax.systems.Henon()),
             "Henon is not known to be piecewise linear",
         ),
-        (lambda: lejax.piecewise_linear(PLRNN.draw(2, 3, key=jr.key(0))), "inputs of size 3, got"),
+        (lambda: lejax.piecewise_linear(PLRNN(2, 3, key=jr.key(0))), "inputs of size 3, got"),
         (
             lambda: lejax.piecewise_linear(lejax.piecewise_linear(Lozi()), jnp.ones(1)),
             "takes no input",
@@ -258,7 +281,7 @@ def test_what_is_not_piecewise_linear(make, sentence):
 
 
 def test_stack_and_closed_loop():
-    below, above = PLRNN.draw(3, 2, key=jr.key(0)), ALRNN.draw(4, 2, 3, key=jr.key(1))
+    below, above = PLRNN(3, 2, key=jr.key(0)), ALRNN(4, 2, 3, key=jr.key(1))
     stack = Stack([below, above])
     inputs = jr.normal(jr.key(2), (60, 2))
     # Nothing flows down: the exponents together are those of both layers.
@@ -272,7 +295,7 @@ def test_stack_and_closed_loop():
     np.testing.assert_allclose(
         run.exponents.sum(), sum(part.exponents.sum() for part in parts), rtol=1e-10
     )
-    cell = PLRNN.draw(3, 2, key=jr.key(3))
+    cell = PLRNN(3, 2, key=jr.key(3))
     loop = ClosedLoop(cell, eqx.nn.Linear(3, 2, use_bias=False, key=jr.key(4)))
     # A linear readout makes another PLRNN, with a full matrix A.
     network = lejax.piecewise_linear(cell, jnp.zeros(2))
@@ -291,12 +314,12 @@ def test_the_tent_has_one_slope_on_each_side(s):
 def test_one_convention_at_the_hyperplanes():
     size, key = 3, jax.random.key(5)
     cells = [
-        lejax.cells.PLRNN.draw(size, key=key),
-        lejax.cells.MeanCenteredPLRNN.draw(size, key=key),
-        lejax.cells.ALRNN.draw(size, 2, key=key),
-        eqx.tree_at(lambda c: c.h2, lejax.cells.ShallowPLRNN.draw(size, 4, key=key), jnp.zeros(4)),
-        lejax.cells.ClippedShallowPLRNN.draw(size, 4, key=key),
-        eqx.tree_at(lambda c: c.theta, lejax.cells.DendriticPLRNN.draw(size, 2, key=key), jnp.zeros((size, 2))),
+        lejax.cells.PLRNN(size, key=key),
+        lejax.cells.MeanCenteredPLRNN(size, key=key),
+        lejax.cells.ALRNN(size, 2, key=key),
+        eqx.tree_at(lambda c: c.h2, lejax.cells.ShallowPLRNN(size, 4, key=key), jnp.zeros(4)),
+        lejax.cells.ClippedShallowPLRNN(size, 4, key=key),
+        eqx.tree_at(lambda c: c.theta, lejax.cells.DendriticPLRNN(size, 2, key=key), jnp.zeros((size, 2))),
         lejax.cells.RNNCell(0, size, activation=jax.nn.relu, use_bias=False, key=key),
         lejax.systems.Lozi(),
     ]  # fmt: skip

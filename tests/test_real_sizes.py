@@ -79,15 +79,15 @@ def test_an_lstm_of_256_units_in_a_batch_of_32():
     np.testing.assert_allclose(singles[0][1].weight_hh, gradient.weight_hh, rtol=1e-6, atol=1e-11)
 
 
-def test_reconstruction_of_64_latent_numbers_with_a_spectrum_term():
+def test_reconstruction_of_64_latent_numbers_with_a_spectrum_penalty():
     def draw(key):
-        cell = lejax.cells.ShallowPLRNN.draw(64, 16, key=key)
+        cell = lejax.cells.ShallowPLRNN(64, 16, key=key)
         return reconstruction.ObservedCell(cell, reconstruction.IdentityObservation(3, 64))
 
     keys = jr.split(jr.key(0), 2)
     models = eqx.filter_vmap(draw)(keys)
     wave = jnp.sin(jnp.arange(200.0)[:, None] / jnp.array([5.0, 7.0, 11.0]))
-    term = reconstruction.SpectrumTerm(
+    term = reconstruction.SpectrumPenalty(
         lambda exponents: jnp.mean(exponents**2), num_starts=2, num_steps=10, transient=0
     )
     trained = reconstruction.reconstruct(

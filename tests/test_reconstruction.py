@@ -1,4 +1,4 @@
-"""Teacher forcing, observation models and the training of models of a series."""
+"""Teacher forcing, observation models, and training on a series."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from lejax.reconstruction import (
     PredictionScore,
     Reconstruction,
     SparseTeacherForcing,
-    SpectrumTerm,
+    SpectrumPenalty,
     TrainingSettings,
     forced_states,
     prediction_error,
@@ -33,12 +33,12 @@ from lejax.reconstruction import (
 
 
 def shallow(key, size=3, hidden=8):
-    cell = ShallowPLRNN.draw(size, hidden, key=key)
+    cell = ShallowPLRNN(size, hidden, key=key)
     return ObservedCell(cell, IdentityObservation(size, size))
 
 
 def almost_linear(key, observed=2, size=5):
-    cell = ALRNN.draw(size, 2, key=key)
+    cell = ALRNN(size, 2, key=key)
     cell = eqx.tree_at(lambda c: c.W, cell, 20 * cell.W)
     return ObservedCell(cell, IdentityObservation(observed, size))
 
@@ -48,13 +48,13 @@ DATA = jr.normal(jr.key(1), (13, 3))
 T = 500
 WAVE = jnp.stack([jnp.sin(jnp.arange(T) / 5), jnp.cos(jnp.arange(T) / 5)], axis=1)
 KEYS = jr.split(jr.key(2), 3)
-# One optimizer for all, so that what is compiled for one test serves others.
+# One optimizer for all tests, so that they share compiled programs.
 ADAM = optax.adam(1e-2)
 QUICK = {"updates_per_epoch": 4, "batch_size": 4, "num_steps": 30, "optimizer": ADAM}
 
 
 def settings(kind, options):
-    """The settings of a kind that are among these options, from which they are removed."""
+    """Settings of this class from the options that belong to it, which are removed from `options`."""
     names = {field.name for field in dataclasses.fields(kind)} & options.keys()
     return kind(**{name: options.pop(name) for name in names})
 
@@ -80,7 +80,7 @@ def train(
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_the_forced_jacobian_is_what_the_data_leave_of_it(alpha):
+def test_the_forced_jacobian_is_the_damped_product(alpha):
     """d z_t / d z_0 = J_t (1 - alpha) J_(t-1) .. (1 - alpha) J_1."""
 
     def last(start):
@@ -89,13 +89,13 @@ def test_the_forced_jacobian_is_what_the_data_leave_of_it(alpha):
 
     states = forced_states(MODEL, DATA[0], DATA[1:5], jnp.full(4, alpha))
     forced = (1 - alpha) * states + alpha * DATA[1:5]
-    known = lejax.jacobian(MODEL, DATA[0])
+    expected = lejax.jacobian(MODEL, DATA[0])
     for state in forced[:-1]:
-        known = (1 - alpha) * lejax.jacobian(MODEL, state) @ known
-    np.testing.assert_allclose(jax.jacobian(last)(DATA[0]), known, atol=1e-14)
+        expected = (1 - alpha) * lejax.jacobian(MODEL, state) @ expected
+    np.testing.assert_allclose(jax.jacobian(last)(DATA[0]), expected, atol=1e-14)
 
 
-def test_no_gradient_passes_an_overwritten_block_but_one_passes_the_hidden_units():
+def test_gradients_pass_hidden_units_but_no_overwritten_ones():
     model = almost_linear(jr.key(3))
     estimates = jax.vmap(model.observation.estimate)(DATA[1:7, :2])
     strengths = SparseTeacherForcing(3).strengths(jnp.asarray(1.0), 6)
@@ -103,17 +103,17 @@ def test_no_gradient_passes_an_overwritten_block_but_one_passes_the_hidden_units
     def later(start):
         return forced_states(model, start, estimates, strengths)[3:]
 
-    # From state 3 on, where the two first units were overwritten, only the others know of the start.
+    # The first two units were overwritten at state 3, so only the others depend on the start from there on.
     start = model.start(DATA[0, :2])
     J = [
         lejax.jacobian(model, z)
         for z in [start, *forced_states(model, start, estimates, 0 * strengths)[:2]]
     ]
-    whole = J[2] @ J[1] @ J[0]
+    product = J[2] @ J[1] @ J[0]
     state = forced_states(model, start, estimates, strengths)[2]
     after = lejax.jacobian(model, jnp.concatenate([estimates[2, :2], state[2:]]))
     first = jax.jacobian(later)(start)[0]
-    np.testing.assert_allclose(first, after[:, 2:] @ whole[2:], atol=1e-14)
+    np.testing.assert_allclose(first, after[:, 2:] @ product[2:], atol=1e-14)
     assert float(jnp.abs(first).max()) > 1e-6
 
     fully = ObservedCell(model.cell, IdentityObservation(5, 5))
@@ -136,7 +136,7 @@ def test_no_forcing_is_the_free_run():
     np.testing.assert_allclose(states, lejax.unroll(MODEL, DATA[0], num_steps=12), rtol=1e-12)
 
 
-def test_forcing_of_the_truth_changes_nothing():
+def test_forcing_to_the_own_trajectory_has_no_effect():
     model = almost_linear(jr.key(3))
     states = lejax.unroll(model, model.start(jnp.ones(2)), num_steps=20)
     estimates = jax.vmap(lambda z: model.observation.estimate(model.output(z)))(states)
@@ -144,7 +144,7 @@ def test_forcing_of_the_truth_changes_nothing():
     np.testing.assert_allclose(forced, states, atol=1e-14)
 
 
-def test_adaptive_forcing_asks_for_what_bounds_the_gradients():
+def test_adaptive_forcing_bounds_the_gradients():
     estimates = jr.normal(jr.key(4), (2, 6, 3))
     large = eqx.tree_at(lambda m: m.cell.W1, MODEL, 5 * MODEL.cell.W1)
     jacobians = jax.vmap(jax.vmap(lambda z: lejax.jacobian(large, z)))(estimates)
@@ -160,7 +160,7 @@ def test_adaptive_forcing_asks_for_what_bounds_the_gradients():
     assert adapted(0.1, 10) == pytest.approx(needed, rel=1e-12)
     assert adapted(0.99, 10) == pytest.approx(0.9 * 0.99 + 0.1 * needed, rel=1e-12)
     assert adapted(0.1, 11) == 0.1
-    # A contraction needs none.
+    # A contraction needs no forcing.
     still = jax.tree.map(lambda x: 0.1 * x, MODEL)
     assert adapted(0.5, 0, still) == pytest.approx(0.45)
 
@@ -179,7 +179,7 @@ def test_observations_and_their_inverses():
     np.testing.assert_allclose(tall.estimate(tall(z)), z, atol=1e-12)
     wide = LinearObservation.draw(2, 6, key=jr.key(8))
     np.testing.assert_allclose(wide(wide.estimate(x)), x, atol=1e-12)
-    # The smallest of all states that show x.
+    # The estimate is the state of least norm with the measurement x.
     assert float(wide.estimate(x) @ (z - wide.estimate(wide(z)))) == pytest.approx(0, abs=1e-12)
 
 
@@ -198,7 +198,7 @@ def test_an_observed_cell_is_a_cell():
 # --- training
 
 
-def test_each_of_a_batch_is_trained_as_if_alone():
+def test_training_in_a_batch_equals_training_alone():
     together = train(noise=0.1)
     assert together.training_loss.shape == (3, 3)
     for i in range(3):
@@ -211,14 +211,14 @@ def test_each_of_a_batch_is_trained_as_if_alone():
 
 
 @pytest.mark.parametrize("forcing", [SparseTeacherForcing(8), AdaptiveTeacherForcing(3, 0.9)])
-def test_two_calls_are_one(forcing):
+def test_two_calls_equal_one(forcing):
     models = eqx.filter_vmap(lambda key: shallow(key, size=2))(KEYS)
     options = {"score_every": 2, "forcing": forcing}
-    whole = train(models, num_epochs=6, **options)
+    once = train(models, num_epochs=6, **options)
     half = train(models, num_epochs=4, **options)
     assert half.epoch == 4
     rest = train(half, keys=None, num_epochs=6, **options)
-    for x, y in zip(*map(jax.tree.leaves, (whole, rest)), strict=True):
+    for x, y in zip(*map(jax.tree.leaves, (once, rest)), strict=True):
         x, y = (
             jr.key_data(v)
             if eqx.is_array(v) and jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
@@ -230,7 +230,7 @@ def test_two_calls_are_one(forcing):
 
 
 def test_the_best_weights_are_kept():
-    """With a rate so large that training gets worse, the kept weights still have the least score on record."""
+    """With a learning rate so large that training gets worse, the kept weights have the lowest recorded score."""
     score = PredictionScore(5)
     run = train(num_epochs=8, score=score, score_every=1, optimizer=optax.adam(0.3))
     best = np.argmin(run.score, axis=1)
@@ -245,7 +245,7 @@ def test_the_best_weights_are_kept():
 
 
 @pytest.mark.parametrize("score", [PredictionScore(), DivergenceScore(100, 10)])
-def test_a_diverging_model_harms_no_other_and_is_never_chosen(score):
+def test_a_diverging_model_affects_no_other_and_is_never_chosen(score):
     models = eqx.filter_vmap(almost_linear)(KEYS)
     models = eqx.tree_at(lambda m: m.cell.W, models, models.cell.W.at[1].set(jnp.nan))
     run, well = train(models, score=score), train(score=score)
@@ -255,8 +255,8 @@ def test_a_diverging_model_harms_no_other_and_is_never_chosen(score):
     np.testing.assert_allclose(run.training_loss[::2], well.training_loss[::2], rtol=1e-12)
 
 
-def test_the_loss_is_the_formula():
-    """One sequence that is the whole series, one update, no noise."""
+def test_the_loss_equals_its_formula():
+    """One sequence of the length of the series, one update, no noise."""
     models = eqx.filter_vmap(almost_linear)(KEYS[:1])
     series = WAVE[:31]
     run = train(models, keys=KEYS[:1], series=series, noise=0.0, num_epochs=1, updates_per_epoch=1)
@@ -264,11 +264,11 @@ def test_the_loss_is_the_formula():
     estimates = jax.vmap(model.observation.estimate)(series[1:])
     strengths = SparseTeacherForcing(16).strengths(jnp.asarray(1.0), 30)
     states = forced_states(model, model.start(series[0]), estimates, strengths)
-    known = jnp.mean((states[:, :2] - series[1:]) ** 2)
-    assert float(run.training_loss[0, 0]) == pytest.approx(float(known), rel=1e-12)
+    expected = jnp.mean((states[:, :2] - series[1:]) ** 2)
+    assert float(run.training_loss[0, 0]) == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_a_turning_wave_is_learned():
+def test_a_rotation_is_learned():
     optimizer = optax.adam(1e-2)
     run = train(num_epochs=15, updates_per_epoch=20, optimizer=optimizer, noise=0.01, score_every=5)
     assert float(jnp.max(run.best_score)) < 0.05
@@ -277,13 +277,13 @@ def test_a_turning_wave_is_learned():
     assert float(jnp.mean((states[:, :2] - WAVE[1:31]) ** 2)) < 0.1
 
 
-def test_inputs_drive_the_step_from_their_point_on():
-    """x_(t+1) = u_t: only the input can tell, and the network learns to read it."""
+def test_an_input_drives_the_step_from_its_point():
+    """x_(t+1) = u_t: the network must learn to copy the input."""
     u = jr.normal(jr.key(9), (400, 2))
     x = jnp.concatenate([jnp.zeros((1, 2)), u[:-1]])
 
     def draw(key):
-        return ObservedCell(ALRNN.draw(2, 1, 2, key=key), IdentityObservation(2, 2))
+        return ObservedCell(ALRNN(2, 1, 2, key=key), IdentityObservation(2, 2))
 
     run = train(
         eqx.filter_vmap(draw)(KEYS),
@@ -302,7 +302,7 @@ def test_inputs_drive_the_step_from_their_point_on():
 
 def test_the_models_dtype_is_kept():
     def draw(key):
-        cell = ALRNN.draw(5, 2, dtype=jnp.float32, key=key)
+        cell = ALRNN(5, 2, dtype=jnp.float32, key=key)
         return ObservedCell(cell, IdentityObservation(2, 5, jnp.float32))
 
     run = train(eqx.filter_vmap(draw)(KEYS))
@@ -311,8 +311,8 @@ def test_the_models_dtype_is_kept():
     assert run.training_loss.dtype == run.score.dtype == run.alpha.dtype == jnp.float32
 
 
-def test_the_default_rate_falls_a_hundredfold():
-    """The same as the schedule that the documentation names."""
+def test_the_default_learning_rate_decays_a_hundredfold():
+    """The default optimizer equals the documented schedule."""
     short = train(optimizer=None, num_epochs=1, updates_per_epoch=1, keys=KEYS[:1])
     rate = optax.exponential_decay(1e-3, 1, 1e-2)
     again = train(optimizer=optax.radam(rate), num_epochs=1, updates_per_epoch=1, keys=KEYS[:1])
@@ -320,13 +320,13 @@ def test_the_default_rate_falls_a_hundredfold():
     assert float(rate(1)) == pytest.approx(1e-5)
 
 
-def test_a_spectrum_term_moves_the_exponents():
-    """The sum of the exponents of a linear network to a target that the data say nothing of."""
+def test_a_spectrum_penalty_moves_the_exponents():
+    """The sum of the exponents of a linear network moves to a target that the data do not determine."""
 
     def distance(exponents):
         return (jnp.sum(exponents) + 3.0) ** 2
 
-    term = SpectrumTerm(distance, weight=0.1, num_starts=2, num_steps=10, transient=0)
+    term = SpectrumPenalty(distance, weight=0.1, num_starts=2, num_steps=10, transient=0)
     options = {"num_epochs": 10, "updates_per_epoch": 10}
     free, bound = train(**options), train(penalty=term, **options)
 
@@ -337,43 +337,43 @@ def test_a_spectrum_term_moves_the_exponents():
         return np.asarray(jnp.sum(eqx.filter_vmap(exponents)(run.last), axis=1))
 
     assert np.all(np.abs(sums(bound) + 3) < 0.5 * np.abs(sums(free) + 3))
-    # It is no part of the loss that is reported.
+    # The reported loss does not include the penalty.
     assert np.all(bound.training_loss[:, -1] < 1)
 
 
-def test_spectrum_term_is_that_of_its_starts():
+def test_spectrum_penalty_averages_the_exponents_of_its_starts():
     model = almost_linear(jr.key(3))
     starts = jr.normal(jr.key(4), (5, 5))
-    term = SpectrumTerm(jnp.sum, weight=2.0, num_exponents=2, num_starts=3, num_steps=7, dt=0.1)
+    term = SpectrumPenalty(jnp.sum, weight=2.0, num_exponents=2, num_starts=3, num_steps=7, dt=0.1)
     runs = [
         lejax.lyapunov_spectrum(model, z, num_exponents=2, num_steps=7, transient=20, dt=0.1)
         for z in starts[:3]
     ]
-    known = 2 * sum(float(jnp.sum(run.exponents)) for run in runs) / 3
-    assert float(term(model, starts)) == pytest.approx(known, rel=1e-10)
-    # A function of their mean, not the mean of functions.
-    square = SpectrumTerm(
+    expected = 2 * sum(float(jnp.sum(run.exponents)) for run in runs) / 3
+    assert float(term(model, starts)) == pytest.approx(expected, rel=1e-10)
+    # The function of the mean, not the mean of the function.
+    square = SpectrumPenalty(
         lambda x: jnp.sum((100 * x) ** 2), num_exponents=2, num_starts=3, num_steps=7, dt=0.1
     )
     each = np.array([100 * run.exponents for run in runs])
-    known = np.sum(np.mean(each, axis=0) ** 2)
-    assert abs(np.mean(np.sum(each**2, axis=1)) - known) > 1e-6 * known
-    assert float(square(model, starts)) == pytest.approx(known, rel=1e-10)
+    expected = np.sum(np.mean(each, axis=0) ** 2)
+    assert abs(np.mean(np.sum(each**2, axis=1)) - expected) > 1e-6 * expected
+    assert float(square(model, starts)) == pytest.approx(expected, rel=1e-10)
 
 
-def test_divergence_score_is_that_of_a_free_run():
+def test_divergence_score_equals_that_of_a_free_run():
     model = train(num_epochs=1).model(0)
     score = DivergenceScore(num_steps=60, transient=5)
     states = lejax.unroll(model, model.start(WAVE[0]), num_steps=65)[5:]
-    known = state_space_divergence(WAVE, states[:, :2])
-    assert float(score(model, WAVE)) == pytest.approx(float(known), rel=1e-12)
+    expected = state_space_divergence(WAVE, states[:, :2])
+    assert float(score(model, WAVE)) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_a_linear_observation_is_trained_too():
     B = jr.normal(jr.key(10), (6, 2))
 
     def draw(key):
-        cell = ShallowPLRNN.draw(2, 10, key=key)
+        cell = ShallowPLRNN(2, 10, key=key)
         return ObservedCell(cell, LinearObservation.draw(6, 2, key=key))
 
     models = eqx.filter_vmap(draw)(KEYS)
@@ -452,7 +452,7 @@ def test_a_new_forcing_takes_over_from_the_old_one():
     np.testing.assert_allclose(run.alpha[:, 1], 0.15)
 
 
-def test_models_are_taken_out_one_by_one():
+def test_an_index_of_no_model_is_refused():
     run = train(num_epochs=1)
     with pytest.raises(IndexError, match="index is 9, but there are 3 models"):
         run.model(9)

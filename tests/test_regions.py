@@ -14,8 +14,10 @@ from lejax.plrnn import find_regions
 def draw(kind, size, hidden=None, seed=0, dtype=float, **others):
     """A network of normal weights, from NumPy: drawing with JAX compiles for each shape."""
     random = np.random.default_rng(seed)
+    shallow = {"W1": (size, hidden), "W2": (hidden, size), "h1": size, "h2": hidden}
     shapes = {
-        cells.ShallowPLRNN: {"W1": (size, hidden), "W2": (hidden, size), "h1": size, "h2": hidden},
+        cells.ShallowPLRNN: shallow,
+        cells.ClippedShallowPLRNN: shallow,
         cells.DendriticPLRNN: {
             "W": (size, size),
             "alpha": hidden,
@@ -25,13 +27,11 @@ def draw(kind, size, hidden=None, seed=0, dtype=float, **others):
         cells.LowRankReLURNN: {"n": (size, hidden), "m": (hidden, size), "b": hidden},
     }
     plain = {"W": (size, size), "h": size}
-    arrays = next(
-        arrays for parent, arrays in (*shapes.items(), (kind, plain)) if issubclass(kind, parent)
-    )
+    arrays = shapes.get(kind, plain)
     if kind is not cells.LowRankReLURNN:
         others["a"] = np.full(size, 0.5, dtype)
     weights = {name: random.normal(size=shape).astype(dtype) for name, shape in arrays.items()}
-    return kind(**weights, **others)
+    return kind.from_weights(**weights, **others)
 
 
 def sampled(cell, num_states=20_000, scale=3.0):

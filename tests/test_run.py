@@ -1,4 +1,4 @@
-"""A long run in chunks is the one run of `lyapunov_spectrum`."""
+"""Long runs in chunks: they equal a single run of `lyapunov_spectrum`."""
 
 import gc
 import tracemalloc
@@ -15,7 +15,7 @@ from lejax.run import long_run
 
 
 class Counted(eqx.Module):
-    """A Henon map that counts how often it is traced, driven by what is added to x."""
+    """A Henon map that counts how often it is traced; its input is added to x."""
 
     traces: list = eqx.field(static=True)
 
@@ -39,18 +39,19 @@ def assert_same(chunked, single, tolerance=1e-12):
         )
     errors = [run.diagnostics.rounding_error for run in (chunked, single)]
     counts = [int(run.diagnostics.num_orthonormalizations) for run in (chunked, single)]
-    # Other intervals round differently, each within what is tolerable.
+    # Other intervals round differently, each within the tolerable error.
     np.testing.assert_allclose(*errors, rtol=0, atol=tolerance if counts[0] == counts[1] else 1e-8)
     np.testing.assert_array_equal(chunked.diagnostics.unresolved, single.diagnostics.unresolved)
     assert int(chunked.num_steps) == int(single.num_steps)
     assert chunked.result == single.result
 
 
-@pytest.mark.parametrize("chunk_steps", [None, 210, 50])  # one chunk; whole blocks; parts of one
-def test_chunks_of_a_divisible_run_are_the_one_run(chunk_steps):
+# One chunk; complete blocks; parts of a block.
+@pytest.mark.parametrize("chunk_steps", [None, 210, 50])
+def test_chunks_of_a_divisible_run_equal_a_single_run(chunk_steps):
     cell = lejax.cells.RNNCell(2, 3, key=jr.key(0))
     inputs = np.asarray(jr.normal(jr.key(1), (500, 2)))
-    # Every step: each chunk begins with short intervals.
+    # An interval of one step, because each chunk begins with short intervals otherwise.
     method = lejax.SequentialQR(every=1)
     run = {"num_steps": 400, "transient": 30, "num_blocks": 4, "key": jr.key(2), "method": method}
     single = lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs, **run)
@@ -66,12 +67,12 @@ def test_chunks_of_a_divisible_run_are_the_one_run(chunk_steps):
     ("num_steps", "num_blocks", "chunk_steps"),
     [
         (399, 20, 19),  # blocks of 20 and 19 in two parts
-        (305, 6, 110),  # two whole blocks of 51 or 50 a chunk
+        (305, 6, 110),  # chunks of two complete blocks of 51 or 50 steps
         (103, 10, 45),  # chunks of 11 + 11 + 11 + 10, four times 10, and 10 + 10
         (7, 4, 1),  # blocks of 2 and 1, of which the last cannot be cut
     ],
 )
-def test_blocks_are_those_of_the_one_run(num_steps, num_blocks, chunk_steps):
+def test_blocks_equal_those_of_a_single_run(num_steps, num_blocks, chunk_steps):
     henon, start = lejax.systems.Henon(), jnp.zeros(2)
     run = {"num_steps": num_steps, "transient": 7, "num_blocks": num_blocks}
     single = lejax.lyapunov_spectrum(henon, start, **run)
@@ -89,7 +90,7 @@ def test_blocks_are_those_of_the_one_run(num_steps, num_blocks, chunk_steps):
         (9, 80),
         (95, 80),
         (95, 12),
-    ],  # less than a chunk; several and some left over; one counted chunk
+    ],  # less than a chunk; several chunks and a remainder; one counted chunk
 )
 def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
     calls = []
@@ -98,7 +99,7 @@ def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
         calls.append((kwargs["num_steps"], kwargs.get("transient", 0)))
         return lejax.lyapunov_spectrum(*args, **kwargs)
 
-    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", spy)
+    monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", spy)
     inputs = 0.01 * np.asarray(jr.normal(jr.key(1), (transient + num_steps,)))
     run = {"transient": transient, "num_blocks": 4, "key": jr.key(2)}
     chunked = long_run(Counted([]), jnp.zeros(2), inputs, chunk_steps=20, **run)
@@ -117,19 +118,23 @@ def test_the_transient_is_chunked_too(monkeypatch, transient, num_steps):
         ({"num_steps": 103, "transient": 47, "num_blocks": 53}, 5),
     ],
 )
-def test_programs_are_few(run, programs):
-    class Fresh(Counted):  # of which nothing is compiled yet
-        pass
+def test_few_programs_are_compiled(run, programs):
+    class Fresh(eqx.Module):  # a class for which nothing is compiled yet
+        counted: Counted
+
+        def __call__(self, input, state):
+            return self.counted(input, state)
 
     traces = []
-    long_run(Fresh(traces), jnp.zeros(2), num_steps=10, num_blocks=1)
+    fresh = Fresh(Counted(traces))
+    long_run(fresh, jnp.zeros(2), num_steps=10, num_blocks=1)
     one_program = len(traces)
     traces.clear()
-    long_run(Fresh(traces), jnp.zeros(2), chunk_steps=10, **run)
+    long_run(fresh, jnp.zeros(2), chunk_steps=10, **run)
     assert 0 < len(traces) <= programs * one_program
 
 
-def test_a_plain_function_compiles_once_not_once_a_chunk():
+def test_a_plain_function_compiles_once_for_all_chunks():
     traces = []
     henon, scale = Counted(traces), jnp.asarray(1.0)
     run = {"num_steps": 40, "chunk_steps": 10, "num_blocks": 4}
@@ -144,17 +149,17 @@ def test_a_plain_function_compiles_once_not_once_a_chunk():
     np.testing.assert_allclose(by_function.exponents, by_module.exponents, atol=1e-12)
 
 
-def test_exponents_are_per_unit_time_whoever_wrote_the_vector_field():
+def test_exponents_of_a_flow_are_per_unit_of_time():
     rates = jnp.array([1.0, 2.0])
     flow = lejax.systems.Flow(lambda input, state: -rates * state, dt=0.1)
     run = {"num_steps": 20, "method": lejax.SequentialQR(every=1)}
-    whole = lejax.lyapunov_spectrum(flow, jnp.ones(2), **run)
+    single = lejax.lyapunov_spectrum(flow, jnp.ones(2), **run)
     chunked = long_run(flow, jnp.ones(2), **run)
     assert chunked.dt == 0.1
-    np.testing.assert_allclose(chunked.exponents, whole.exponents, rtol=1e-12)
+    np.testing.assert_allclose(chunked.exponents, single.exponents, rtol=1e-12)
 
 
-def test_a_failed_chunk_ends_the_run_at_the_step_of_the_one_run():
+def test_a_failed_chunk_reports_the_step_of_a_single_run():
     cell = Counted([])
     inputs = jnp.zeros(100).at[53].set(jnp.nan)
     run = {"transient": 10, "num_blocks": 9}
@@ -168,7 +173,7 @@ def test_a_failed_chunk_ends_the_run_at_the_step_of_the_one_run():
 
 
 @pytest.mark.parametrize("bad", [0, 64])
-def test_a_failure_in_the_transient_is_found_at_its_step(bad):
+def test_a_failure_in_the_transient_reports_its_step(bad):
     inputs = jnp.zeros(100).at[bad].set(jnp.nan)
     run = {"transient": 70, "num_blocks": 3, "chunk_steps": 10}
     chunked = long_run(Counted([]), jnp.zeros(2), inputs, throw=False, **run)
@@ -179,7 +184,7 @@ def test_a_failure_in_the_transient_is_found_at_its_step(bad):
         long_run(Counted([]), jnp.zeros(2), inputs, **run)
 
 
-def test_a_failed_run_in_parts_of_blocks_keeps_the_whole_ones():
+def test_a_failed_run_in_parts_of_blocks_keeps_the_complete_ones():
     inputs = jnp.zeros(90).at[74].set(jnp.nan)
     run = {"num_blocks": 3, "throw": False}
     single = lejax.lyapunov_spectrum(Counted([]), jnp.zeros(2), inputs, **run)
@@ -191,14 +196,14 @@ def test_a_failed_run_in_parts_of_blocks_keeps_the_whole_ones():
 
 
 class Scaled(eqx.Module):
-    """Its tangent spreads directions apart by the factor that is its input."""
+    """A linear map that stretches one direction relative to the other by the factor `input`."""
 
     def __call__(self, input, state):
         return state * jnp.stack([jnp.ones(()), 1 / input])
 
 
-def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
-    # Rounding fills the second direction for 10 steps of 3000: a chunk would fail, the run does not.
+def test_whether_an_interval_is_too_long_is_decided_at_the_end():
+    # Rounding dominates the second direction for 10 of 3000 steps: a chunk would fail, the run does not.
     inputs = jnp.ones(3000).at[1500:1510].set(10.0)
     run = {
         "method": lejax.SequentialQR(every=10, blocks=lejax.DeclaredBlocks()),
@@ -215,7 +220,7 @@ def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
     chunked = long_run(*args, frame=frame, chunk_steps=100, **run)
     assert single.result == chunked.result
     assert_same(chunked, single)
-    # And if the whole run is too coarse, it is run to its end.
+    # A run whose interval is too long everywhere still runs to its end.
     args = Scaled(), state, jnp.full(3000, 10.0)
     single = lejax.lyapunov_spectrum(*args, frame=frame, **run)
     chunked = long_run(*args, frame=frame, chunk_steps=100, **run)
@@ -225,7 +230,7 @@ def test_whether_an_interval_is_too_long_is_decided_by_the_whole_run():
 
 
 class Switched(eqx.Module):
-    """One of two linear maps, as the input says."""
+    """One of two linear maps, chosen by the input."""
 
     maps: jax.Array
 
@@ -233,12 +238,14 @@ class Switched(eqx.Module):
         return self.maps[input] @ state
 
 
-def test_a_singular_stretch_is_no_fault_of_the_interval_of_the_others():
+def test_singular_steps_do_not_shorten_the_intervals_elsewhere():
     turn = jnp.linalg.qr(jr.normal(jr.key(0), (3, 3)))[0]
     left, right = jr.normal(jr.key(1), (2, 3, 2))
     cell, inputs = Switched(jnp.stack([turn, 0.5 * left @ right.T])), np.repeat([1, 0], 128)
     spectrum = long_run(cell, jnp.ones(3), inputs, num_blocks=2, chunk_steps=128)
-    assert spectrum.diagnostics.longest_interval > 1  # of the rotations, which cost nothing
+    assert (
+        spectrum.diagnostics.longest_interval > 1
+    )  # during the rotations, which need no short intervals
     assert spectrum.diagnostics.unresolved[2] > 0
     assert np.max(spectrum.diagnostics.rounding_error) > 1e-8
     first = lejax.lyapunov_spectrum(cell, jnp.ones(3), inputs[:128], num_blocks=1)
@@ -258,7 +265,7 @@ def test_float32_stays_float32():
     assert abs(float(jnp.sum(spectrum.exponents)) - np.log(0.3)) < 1e-5
 
 
-def test_stops_at_the_tolerance_and_not_before():
+def test_a_run_stops_at_its_tolerance_and_not_before():
     henon, run = lejax.systems.Henon(), {"num_blocks": 10, "chunk_steps": 500}
     for tolerance in (1.0, 0.01, 0.003):
         spectrum = long_run(henon, jnp.zeros(2), transient=100, tolerance=tolerance, **run)
@@ -266,7 +273,7 @@ def test_stops_at_the_tolerance_and_not_before():
         assert spectrum.result == lejax.RESULTS.successful
         assert 10 <= len(spectrum.block_steps) < 20
         assert int(spectrum.block_steps.sum()) == int(spectrum.num_steps)
-        # Equal blocks, each twice as long after each time that pairs were joined; the last is not yet complete.
+        # Blocks are equal, and twice as long after each joining of pairs; the last block is incomplete.
         length = int(spectrum.block_steps[0])
         assert length % 50 == 0
         assert length // 50 == 2 ** int(np.log2(length // 50))
@@ -287,7 +294,7 @@ def test_a_tolerance_does_not_change_the_run():
     assert_same(stopped, single, tolerance=1e-9)
 
 
-def test_num_steps_or_the_inputs_are_the_most_to_take():
+def test_num_steps_or_the_inputs_limit_a_run():
     run = {"tolerance": 1e-9, "num_blocks": 4, "chunk_steps": 40}
     henon = lejax.systems.Henon()
     spectrum = long_run(henon, jnp.zeros(2), num_steps=333, **run)
@@ -299,14 +306,14 @@ def test_num_steps_or_the_inputs_are_the_most_to_take():
     assert int(driven.num_steps) == 130
 
 
-def test_lost_directions_are_not_waited_for():
+def test_a_tolerance_ignores_lost_directions():
     lost = eqx.Partial(lambda a, input, state: a @ state, jnp.diag(jnp.array([1.2, 0.8, 0.0])))
     run = {"transient": 20, "num_blocks": 4, "chunk_steps": 40}
     spectrum = long_run(lost, jnp.zeros(3), tolerance=1e-6, **run)
     assert spectrum.exponents[2] == -jnp.inf
     assert np.isnan(spectrum.standard_error[2])
     np.testing.assert_allclose(spectrum.exponents[:2], np.log([1.2, 0.8]), atol=1e-9)
-    assert int(spectrum.num_steps) == 40  # the first look: the others are constant
+    assert int(spectrum.num_steps) == 40  # the first chunk: the other exponents are constant
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-9])
@@ -322,7 +329,7 @@ def test_memory_does_not_grow_with_the_number_of_chunks(monkeypatch, tolerance):
             memory.append((*counts, tracemalloc.get_traced_memory()[0]))
         return verb(*args, **kwargs)
 
-    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", spy)
+    monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", spy)
     tracemalloc.start()
     try:
         long_run(henon, jnp.zeros(2), num_steps=4_000, tolerance=tolerance, **run)
@@ -333,7 +340,7 @@ def test_memory_does_not_grow_with_the_number_of_chunks(monkeypatch, tolerance):
     assert objects < 20
     assert (
         size < 300 * 100
-    )  # Python keeps some pools; a spectrum of each chunk would take kilobytes
+    )  # Python keeps some memory; a spectrum for each chunk would take kilobytes
 
 
 def test_progress_is_shown_only_when_asked_for(capsys):
@@ -372,7 +379,7 @@ def test_bad_arguments(arguments, message):
         long_run(lejax.systems.Henon(), jnp.zeros(2), **arguments)
 
 
-def test_the_leading_exponents_of_a_block_triangular_cell_are_those_of_the_whole_run():
+def test_a_block_triangular_cell_reports_the_leading_exponents_of_the_complete_run():
     class Gate(lejax.BlockTriangularCell):
         def __call__(self, input, state):
             return jnp.exp(input) * state
@@ -380,7 +387,7 @@ def test_the_leading_exponents_of_a_block_triangular_cell_are_those_of_the_whole
         def blocks(self, input, state):
             return self(input, state), (lejax.DiagonalBlock(input),)
 
-    # The first coordinate grows fastest at first, the second over the whole run.
+    # The first coordinate grows fastest at first, the second over the complete run.
     late = (jnp.arange(600) >= 200)[:, None]
     inputs = jnp.where(late, jnp.array([-0.2, 0.0]), jnp.array([0.0, -0.1]))
     spectrum = long_run(Gate(), jnp.ones(2), inputs, num_exponents=1, chunk_steps=200, num_blocks=3)

@@ -95,7 +95,8 @@ def test_switches_are_the_entropy_of_slow_symbols(skew):
 
 
 def test_codes_are_bits_with_the_first_highest():
-    cell = lejax.cells.ALRNN(np.ones(4), np.zeros((4, 4)), np.zeros(4), 3, np.zeros((4, 0)))
+    weights = {"a": np.ones(4), "W": np.zeros((4, 4)), "h": np.zeros(4)}
+    cell = lejax.cells.ALRNN.from_weights(**weights, num_relu=3)
     states = jnp.array([[9.0, 1.0, -1.0, 1.0], [9.0, -1.0, -1.0, -1.0], [9.0, 0.0, 1.0, 0.0]])
     np.testing.assert_array_equal(region_codes(cell, states), [5, 0, 2])
     np.testing.assert_array_equal(jax.jit(lambda z: region_codes(cell, z))(states), [5, 0, 2])

@@ -59,11 +59,32 @@ def test_an_inherited_offer_is_taken_and_a_method_of_that_name_is_not():
         np.testing.assert_allclose(run.exponents, np.log(slope), atol=1e-15)
 
 
-def test_a_subclass_with_a_step_of_its_own_does_not_inherit_the_tangent():
-    class Half(lejax.cells.RNNCell):
-        def __call__(self, input, state):
-            return 0.5 * super().__call__(input, state)
+def test_a_concrete_tangent_cell_is_final_and_an_abstract_one_is_not():
+    with pytest.raises(TypeError, match=r"Half inherits from RNNCell, which is final.* a field of"):
 
-    cell, state = Half(0, 4, key=jr.key(0)), jnp.ones(4)
-    exact = jax.jacfwd(lambda x: cell(None, x))(state)
-    np.testing.assert_allclose(lejax.jacobian(cell, state), exact, atol=1e-14)
+        class Half(lejax.cells.RNNCell):
+            def __call__(self, input, state):
+                return 0.5 * super().__call__(input, state)
+
+    class Held(eqx.Module):
+        cell: lejax.cells.RNNCell
+
+        def __call__(self, input, state):
+            return 0.5 * self.cell(input, state)
+
+    class Scaled(lejax.TangentCell):
+        scale: eqx.AbstractVar[float]
+
+        def __call__(self, input, state):
+            return self.scale * state
+
+        def push_forward(self, input, state, tangent):
+            return self(input, state), self.scale * tangent
+
+    class Doubled(Scaled):
+        scale: float = 2.0
+
+    state = jnp.ones(4)
+    for cell in (Held(lejax.cells.RNNCell(0, 4, key=jr.key(0))), Doubled()):
+        exact = jax.jacfwd(lambda x, cell=cell: cell(None, x))(state)
+        np.testing.assert_allclose(lejax.jacobian(cell, state), exact, atol=1e-14)

@@ -293,17 +293,19 @@ def test_blocks_that_stand_in_another_order_than_the_kronecker_one():
     expected = 3 * np.log(np.sort(np.abs(values))[::-1])
     np.testing.assert_allclose(product.log_moduli, expected, rtol=1e-10)
     # A diagonal that is not where the blocks say is no number.
-    swapped = eqx.tree_at(lambda c: c.rates, cell, jnp.array([0.5, 0.25]))
+    swapped = Rows(A, jnp.array([0.5, 0.25]))
 
-    class Wrong(Rows):
+    class Wrong(lejax.BlockTriangularCell):
+        right: Rows
+
         def __call__(self, input, state):
             rows, decay = state
-            return rows @ self.A.T, 0.1 * self.rates * decay
+            return rows @ self.right.A.T, 0.1 * self.right.rates * decay
 
         def blocks(self, input, state):
-            return self(input, state), super().blocks(input, state)[1]
+            return self(input, state), self.right.blocks(input, state)[1]
 
-    lost = transition_product(Wrong(swapped.A, swapped.rates), state, num_steps=3)
+    lost = transition_product(Wrong(swapped), state, num_steps=3)
     assert np.isnan(lost.log_moduli).all()
 
 

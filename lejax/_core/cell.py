@@ -1,7 +1,7 @@
 """The cell protocol `cell(input, state) -> state` on pytrees of real floating-point arrays, and states as flat vectors.
 
-A cell needs no base class. `RecurrentCell`, `TimedCell`, `TangentCell` and `VectorField` are optional protocols: a class
-offers what they ask for by inheriting from them.
+A cell needs no base class. `RecurrentCell`, `TimedCell`, `TangentCell` and `VectorField` are optional protocols: a
+class offers what they ask for by inheriting from them.
 """
 
 import abc
@@ -83,8 +83,8 @@ class TangentCell(eqx.Module):
     r"""A cell that computes its own tangent map $Z \mapsto J(u, h)\, Z$, where that is cheaper than `jax.linearize`.
 
     A class that inherits from it has a method `push_forward(input, state, tangent)`. lejax trusts it; compare it with
-    `jax.jacfwd` in a test. A concrete `TangentCell` is final: a subclass could replace the step and keep the tangent map of
-    the old one. To build on a cell, write a cell that holds it as a field.
+    `jax.jacfwd` in a test. A concrete `TangentCell` is final: a subclass could replace the step and keep the tangent
+    map of the old one. To build on a cell, write a cell that holds it as a field.
 
     !!! example
 
@@ -108,7 +108,7 @@ class TangentCell(eqx.Module):
 
     @abc.abstractmethod
     def push_forward(self, input: PyTree, state: PyTree, tangent: PyTree) -> tuple[PyTree, PyTree]:
-        """The new state, and J applied to `tangent`: the pytree of the state, each leaf with a last axis of k columns."""
+        """The new state, and J times `tangent`: the pytree of the state, each leaf with a last axis of k columns."""
         raise NotImplementedError
 
 
@@ -136,12 +136,12 @@ class VectorField(eqx.Module):
 
 
 def check_bases(kind: type, protocol: type, method: str) -> None:
-    """Refuse a class below a concrete one: it could replace the step and keep a `method` that belongs to the old step."""
+    """Refuse a subclass of a concrete class: it could replace the step and keep a `method` of the old step."""
     for base in kind.__mro__[1:]:
         if issubclass(base, protocol) and not _is_abstract(base):
             raise TypeError(
-                f"{kind.__name__} inherits from {base.__name__}, which is final, because its {method} belongs to its own step; "
-                f"make {kind.__name__} a cell that holds a {base.__name__} as a field."
+                f"{kind.__name__} inherits from {base.__name__}, which is final, because its {method} belongs to its "
+                f"own step; make {kind.__name__} a cell with a field of type {base.__name__}."
             )
 
 

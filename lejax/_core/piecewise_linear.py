@@ -1,16 +1,15 @@
-"""The one canonical form of piecewise-linear networks, on which all exact tools work."""
+"""The canonical form of piecewise-linear networks, on which all exact methods work."""
 
 import abc
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .cell import Cell, RecurrentCell, name_of
 from .check_annotations import checked
-from .check_types import check_array
+from .weights import check_weights
 
 
 class PiecewiseLinearMap(RecurrentCell):
@@ -20,9 +19,20 @@ class PiecewiseLinearMap(RecurrentCell):
 
     The H hyperplanes $W_2 z + h_2 = 0$ cut the state space into regions. A region is the vector of bits
     $D(z) = [W_2 z + h_2 > 0]$; on it F is affine, $z \mapsto J_D z + b_D$ with $J_D = A + W_1 \mathrm{diag}(D) W_2$ and
-    $b_D = h_1 + W_1 D h_2$. On a hyperplane a unit is off and has the slope 0, as `jax.nn.relu` has there.
+    $b_D = h_1 + W_1 D h_2$. On a hyperplane a unit is off and has slope 0, like `jax.nn.relu` at 0.
 
-    **Arguments:** arrays `A` (M, M), `W1` (M, H), `W2` (H, M), `h1` (M,), `h2` (H,), of which all may be zero.
+    **Arguments:**
+
+    - `A`: an array (M, M); a network without a linear part has zeros.
+    - `W1`: an array (M, H).
+    - `W2`: an array (H, M), the normals of the hyperplanes.
+    - `h1`: an array (M,).
+    - `h2`: an array (H,).
+
+    **Raises:**
+
+    - `ValueError`: if shapes do not fit each other.
+    - `TypeError`: if an array is not real.
 
     !!! example
 
@@ -42,9 +52,10 @@ class PiecewiseLinearMap(RecurrentCell):
 
     @checked
     def __init__(self, A: Array, W1: Array, W2: Array, h1: Array, h2: Array):
-        self.A, self.W1, self.W2, self.h1, self.h2 = check_arrays(
-            {"A": (A, "mm"), "W1": (W1, "mh"), "W2": (W2, "hm"), "h1": (h1, "m"), "h2": (h2, "h")}
-        )
+        weights = {"A": A, "W1": W1, "W2": W2, "h1": h1, "h2": h2}
+        self.A, self.W1, self.W2, self.h1, self.h2 = check_weights(
+            PiecewiseLinearMap, weights
+        ).values()
 
     def __call__(self, input: None, state: Float[Array, " m"]) -> Float[Array, " m"]:
         if input is not None:
@@ -55,11 +66,11 @@ class PiecewiseLinearMap(RecurrentCell):
         return self.A @ state + self.W1 @ hidden + self.h1
 
     def region(self, state: Float[Array, " m"]) -> Bool[Array, " h"]:
-        """The bits of the region a state lies in; a state on a hyperplane counts to its side of 0."""
+        """The bits of the region in which a state lies; a state on a hyperplane has bit 0 there."""
         return self.W2 @ state + self.h2 > 0
 
     def affine(self, region: Bool[Array, " h"]) -> tuple[Float[Array, "m m"], Float[Array, " m"]]:
-        """The Jacobian and the offset of the map on one region, whether or not any state lies in it."""
+        """The Jacobian and the offset of the map on one region, which may be empty."""
         active = self.W1 * region[None].astype(self.W1.dtype)
         return self.A + active @ self.W2, self.h1 + active @ self.h2
 
@@ -68,11 +79,31 @@ class PiecewiseLinearMap(RecurrentCell):
 
 
 class PiecewiseLinearCell(eqx.Module):
-    """A cell that is piecewise linear in its state and knows its canonical form."""
+    r"""A cell that is piecewise linear in its state and knows its canonical form.
+
+    A class that inherits from it has a method `canonical(input)`, which returns a `PiecewiseLinearMap`, and all
+    functions of `lejax.plrnn` accept it.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> class Rectifier(lejax.PiecewiseLinearCell):
+        ...     weight: jnp.ndarray
+        ...
+        ...     def __call__(self, input, state):
+        ...         return self.weight @ jax.nn.relu(state)
+        ...
+        ...     def canonical(self, input=None):
+        ...         zeros, eye = jnp.zeros(len(self.weight)), jnp.eye(len(self.weight))
+        ...         return lejax.PiecewiseLinearMap(0 * eye, self.weight, eye, zeros, zeros)
+        >>> cell = Rectifier(jnp.array([[0.5, -2.0], [1.0, 0.5]]))
+        >>> lejax.plrnn.find_cycles(cell, 1, key=jax.random.key(0)).points
+        Array([[[0., 0.]]], dtype=...)
+    """
 
     @abc.abstractmethod
     def canonical(self, input: PyTree = None) -> PiecewiseLinearMap:
-        """The same map of the state under a constant input."""
+        """The map of the state under a constant input, in canonical form."""
         raise NotImplementedError
 
 
@@ -82,17 +113,24 @@ def piecewise_linear(cell: Cell, input: PyTree = None) -> PiecewiseLinearMap:
 
     $$F(z) = A z + W_1 \max(W_2 z + h_2, 0) + h_1$$
 
-    **Arguments:** `cell`: a piecewise-linear network of `lejax.cells`, an `RNNCell` or `LeakyRNNCell` with
-    `activation=jax.nn.relu`, `lejax.systems.Lozi`, a `PiecewiseLinearMap`, or any cell that inherits from
-    `PiecewiseLinearCell`; `input`, the constant input of each step, or `None`.
+    **Arguments:**
 
-    **Returns:** a `PiecewiseLinearMap` of the same weights, for gradients too.
+    - `cell`: a piecewise-linear network of `lejax.cells`; an `RNNCell`, `LeakyRNNCell` or `LowRankRNNCell` with
+        `activation=jax.nn.relu`; `lejax.systems.Lozi`; a `PiecewiseLinearMap`; or any cell that inherits from
+        `PiecewiseLinearCell`.
+    - `input`: the constant input of each step, or `None` for a cell without inputs.
+
+    **Returns:** a `PiecewiseLinearMap`, differentiable in the weights of the cell.
+
+    **Raises:**
+
+    - `TypeError`: if the cell has no canonical form, or a `PiecewiseLinearMap` gets an input.
 
     !!! example
 
         >>> import jax, lejax
-        >>> cell = lejax.cells.ALRNN.draw(20, 2, key=jax.random.key(0))
-        >>> lejax.piecewise_linear(cell).W2.shape  # two units switch
+        >>> cell = lejax.cells.ALRNN(20, 2, key=jax.random.key(0))
+        >>> lejax.piecewise_linear(cell).W2.shape  # only two units are rectified
         (2, 20)
     """
     if isinstance(cell, PiecewiseLinearMap):
@@ -105,28 +143,3 @@ def piecewise_linear(cell: Cell, input: PyTree = None) -> PiecewiseLinearMap:
             "PiecewiseLinearCell."
         )
     return cell.canonical(input)
-
-
-def check_arrays(arrays: dict[str, tuple[ArrayLike, str]]) -> list[Array]:
-    """Arrays of one floating-point dtype whose axes of the same letter are equally long."""
-    sizes: dict[str, tuple[int, str]] = {}
-    checked = []
-    for name, (value, axes) in arrays.items():
-        value = jnp.asarray(check_array(name, value))
-        if jnp.issubdtype(value.dtype, jnp.complexfloating):
-            raise TypeError(f"{name} must be real, got {value.dtype}.")
-        if value.ndim != len(axes):
-            raise ValueError(
-                f"{name} must have {len(axes)} {'axis' if len(axes) == 1 else 'axes'}, got shape {value.shape}."
-            )
-        for axis, length in zip(axes, value.shape, strict=True):
-            known, owner = sizes.setdefault(axis, (length, name))
-            if known != length:
-                raise ValueError(
-                    f"{name} has shape {value.shape}, but {owner} says that an axis of it must have {known} entries."
-                )
-        checked.append(value)
-    dtype = jnp.result_type(*checked)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
-    return [value.astype(dtype) for value in checked]

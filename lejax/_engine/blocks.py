@@ -7,17 +7,17 @@ blocks, how a step pushes them, and how they lie in the frame of a report. Most 
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PyTree
 
-from .._core.cell import Cell, ravel
+from .._core.cell import Cell, check_bases, ravel
 from .._core.closures import close, holds_functions
 from .frames import DenseFrame, DiagonalFrame, Frames, fill
-from .push import CellPush, is_of_its_step, make_push, tangent_map
+from .push import CellPush, make_push, tangent_map
 
 
 def log_modulus(values: Inexact[Array, "..."]) -> Float[Array, "..."]:
@@ -136,6 +136,10 @@ class BlockTriangularCell(eqx.Module):
     Barreira & Pesin, Lyapunov Exponents and Smooth Ergodic Theory (2002), section 1.3.
     """
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        check_bases(cls, BlockTriangularCell, "blocks")
+
     @abc.abstractmethod
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         raise NotImplementedError
@@ -146,14 +150,9 @@ class BlockTriangularCell(eqx.Module):
         raise NotImplementedError
 
 
-def has_blocks(cell: Cell) -> TypeGuard[BlockTriangularCell]:
-    """Whether a cell says anything of the blocks of its step."""
-    return isinstance(cell, BlockTriangularCell) and is_of_its_step(type(cell), "blocks")
-
-
 def tangent_blocks(cell: Cell, input: PyTree, state: PyTree) -> tuple[PyTree, tuple[Block, ...]]:
     """The new state and the diagonal blocks of any cell; one dense block if it says nothing of them."""
-    if has_blocks(cell):
+    if isinstance(cell, BlockTriangularCell):
         return cell.blocks(input, state)
     vector, unravel = ravel(state)
     following, tangent = tangent_map(cell, input, vector, unravel)
@@ -172,7 +171,7 @@ class BlockPush(eqx.Module):
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frames: Frames
     ) -> tuple[Float[Array, " d"], Frames]:
-        if not has_blocks(self.whole.cell):
+        if not isinstance(self.whole.cell, BlockTriangularCell):
             (frame,) = frames
             following, columns = self.whole(input, vector, frame.columns)
             return following, (frame.with_columns(columns),)

@@ -23,16 +23,16 @@ from .._core.cell import Cell, TangentCell, ravel, size_of
 from .blocks import (
     Block,
     BlockPush,
+    BlockTriangularCell,
     DenseBlock,
     DiagonalBlock,
     ForgottenBlock,
-    has_blocks,
     log_modulus,
     make_block_push,
 )
 from .dependencies import dependencies
 from .frames import DenseFrame
-from .push import CellPush, is_of_its_step
+from .push import CellPush
 
 
 MOST_NUMBERS = 2048  # in a state of more, only whole arrays are told apart
@@ -69,7 +69,7 @@ class DeclaredBlocks(Blocks):
         return make_block_push(cell, state)
 
     def are_many(self, cell, state, input):
-        return has_blocks(cell)
+        return isinstance(cell, BlockTriangularCell)
 
 
 class FoundBlocks(Blocks):
@@ -107,7 +107,7 @@ class FoundBlocks(Blocks):
         return push if components is None else ComponentPush(push.whole, components)
 
     def are_many(self, cell, state, input):
-        if has_blocks(cell):
+        if isinstance(cell, BlockTriangularCell):
             return True
         size = size_of(state)
         return _find(make_block_push(cell, state).whole, state, input, size) is not None
@@ -142,9 +142,7 @@ def _find(whole: CellPush, state: PyTree, input: PyTree, num_exponents: int) -> 
     sizes = [leaf.size for leaf in leaves]
     size = sum(sizes)
     cell = whole.cell
-    if size == 1 or has_blocks(cell):
-        return None
-    if isinstance(cell, TangentCell) and is_of_its_step(type(cell), "push_forward"):
+    if size == 1 or isinstance(cell, BlockTriangularCell | TangentCell):
         return None
     by_leaves = size > MOST_NUMBERS
     owner = np.repeat(np.arange(len(leaves)), sizes)

@@ -115,7 +115,7 @@ def tangent_map(
 ) -> tuple[Float[Array, " d"], Callable[[Float[Array, "d k"]], Float[Array, "d k"]]]:
     """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
     step = _flat_step(cell, input, unravel)
-    if not (isinstance(cell, TangentCell) and is_of_its_step(type(cell), "push_forward")):
+    if not isinstance(cell, TangentCell):
         with _forward_mode(name_of(cell)):
             following, tangent = jax.linearize(step, vector)
 
@@ -145,12 +145,6 @@ def _forward_mode(name: str):
             f"{name} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. Of "
             "diffrax choose adjoint=diffrax.DirectAdjoint() or ForwardMode(); of your own function make a jax.custom_jvp."
         ) from error
-
-
-def is_of_its_step(kind: type, method: str) -> bool:
-    """Whether a method belongs to `__call__`, and not to that of a class above which a subclass replaced."""
-    names = {"__call__", method}
-    return method in next(filter(None, (vars(c).keys() & names for c in kind.__mro__)))
 
 
 def make_push(cell: Cell, state: PyTree) -> CellPush:

@@ -13,6 +13,7 @@ from ._discretization import (
     ZeroOrderHold as ZeroOrderHold,
 )
 from ._echo_state import EchoStateCell as EchoStateCell
+from ._feed_through import FeedThrough as FeedThrough
 from ._gated_linear_attention import GatedLinearAttentionCell as GatedLinearAttentionCell
 from ._gru import GRUCell as GRUCell
 from ._hippo import HippoCell as HippoCell, diagonal_legs as diagonal_legs, hippo_legs as hippo_legs

@@ -1,4 +1,4 @@
-"""A loop closed through a readout."""
+"""A cell input with its own readout."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,27 @@ from .._core.check_cell import StepError, describe
 
 
 class ClosedLoop(RecurrentCell, TimedCell):
-    r"""A driven cell fed with its own readout: an autonomous system.
+    r"""A driven cell input with its own readout: an autonomous system.
 
-    $$h' = F(g(h), h)$$
+    $$h' = F(g(y(h)), h)$$
 
-    **Arguments:** `cell`, and `readout` g from the cell's output (`cell.output(state)` of a cell of lejax, that of the last
-    layer of a stack, h of an LSTM of Equinox, else the state) to its input; an `eqx.Module`, so that its weights are
-    leaves. Noise goes around the loop: `NoisyCell(ClosedLoop(cell, readout), scale)`. Without a bias the zero state may be a
-    fixed point, which tells nothing of the loop: start from a state that an input has driven.
+    The readout g receives the output y(h) of the cell: `cell.output(state)` for a cell of lejax, that of the last layer
+    for a stack, h for an LSTM of Equinox, else the state. If the readout reads the input too, as in reservoirs, close
+    the loop around a `FeedThrough`, whose output is [y(h), u].
+
+    **Arguments:**
+
+    - `cell`: F, a driven cell.
+    - `readout`: g, from the output of the cell to its input; an `eqx.Module`, so that its weights are leaves, or a
+        function.
+
+    **Raises:**
+
+    - `TypeError`: if the readout cannot be called; at a step, if the readout or the cell fails on what it gets, or an
+        input is given.
+
+    **Numerics:** noise belongs around the loop, `NoisyCell(ClosedLoop(cell, readout), scale)`. Without a bias the zero
+    state may be a fixed point, whose exponents say nothing about the network: start from a state of a driven run.
 
     !!! example
 
@@ -50,20 +63,20 @@ class ClosedLoop(RecurrentCell, TimedCell):
     def __call__(self, input: None, state: PyTree) -> PyTree:
         if input is not None:
             raise TypeError("a ClosedLoop makes its own input; call it with input=None.")
-        shown = output(self.cell, state)
+        cell_output = output(self.cell, state)
         try:
-            fed = self.readout(shown)
+            cell_input = self.readout(cell_output)
         except (TypeError, ValueError) as error:
             raise StepError(
-                f"the readout failed on what {name_of(self.cell)} shows, {describe(shown)}. It said: {error}"
+                f"the readout failed on the output of {name_of(self.cell)}, {describe(cell_output)}. It said: {error}"
             ) from error
         try:
-            return self.cell(fed, state)
+            return self.cell(cell_input, state)
         except StepError:
             raise
         except (TypeError, ValueError) as error:
             raise StepError(
-                f"{name_of(self.cell)} failed on {describe(fed)}, which the readout returned. It said: {error}"
+                f"{name_of(self.cell)} failed on {describe(cell_input)}, which the readout returned. It said: {error}"
             ) from error
 
     def time_step(self) -> float | Array:

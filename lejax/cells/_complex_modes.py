@@ -10,17 +10,18 @@ from .._engine.push import tangent_dtype
 
 
 def as_complex(pairs: Float[Array, "... 2"]) -> Complex[Array, "..."]:
-    """There is no complex number of less than float32."""
+    """Real pairs as complex numbers, of at least float32."""
     pairs = pairs.astype(tangent_dtype(pairs.dtype))
     return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 
 def as_pairs(values: Complex[Array, "..."], dtype: jnp.dtype) -> Float[Array, "... 2"]:
+    """Complex numbers as real pairs."""
     return jnp.stack([values.real, values.imag], axis=-1).astype(dtype)
 
 
 def block_of_modes(log_moduli: Float[Array, "..."]) -> tuple[DiagonalBlock]:
-    """A complex mode stretches both of its numbers by its modulus."""
+    """The block of complex modes stored as real pairs: each modulus counts twice."""
     return (DiagonalBlock(jnp.repeat(log_moduli.ravel(), 2)),)
 
 

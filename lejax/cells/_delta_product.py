@@ -1,4 +1,4 @@
-r"""The delta rule: a matrix memory from which what a key held is erased before it is written anew."""
+"""The delta rule: a matrix memory that erases the old value of a key before it writes a new one."""
 
 import functools as ft
 
@@ -10,28 +10,53 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_positive
+from .._core.weights import make_from_weights
 from .._engine.blocks import DenseBlock
 from ._drive import check_input, uniform
 from ._memory import MemoryCell
 
 
 class DeltaProductCell(MemoryCell):
-    r"""DeltaProduct: J steps of the delta rule for each input; DeltaNet is J = 1.
+    r"""DeltaProduct: J steps of the delta rule for each input. DeltaNet is the case J = 1.
 
     $$S' = \alpha A S + \sum_j \Big(\prod_{i > j} H_i\Big) \beta_j k_j v_j^T, \quad
       A = H_J \cdots H_1, \quad H_j = 1 - \beta_j k_j k_j^T, \quad y = S'^T q$$
 
-    with unit keys $k_j = W_{k_j} u / |W_{k_j} u|$, $v_j = W_{v_j} u$, $q = W_q u$, $\beta_j = r\, \sigma(w_{\beta_j} u + b_j)$ and
-    $\alpha = \sigma(w_\alpha u + a)$ (1 without a gate). On the flattened state A acts as $A \otimes 1$: the exponents are those of the
-    products of K x K matrices, each V times, and their sum over one column is the mean of
-    $\sum_j \log |1 - \beta_j| + K \log \alpha$. V more are $-\infty$, those of the output. With $\beta = 2$ (reflections) they all are 0,
-    whatever is computed; with $\beta = 1$ one direction is lost at each factor. A key of zeros erases nothing.
+    with unit keys $k_j = W_{k_j} u / |W_{k_j} u|$, $v_j = W_{v_j} u$, $q = W_q u$,
+    $\beta_j = r\, \sigma(w_{\beta_j} u + b_j)$ and
+    $\alpha = \sigma(w_\alpha u + a)$ (1 without a gate). The state is (S (K, V), y (V,)).
 
-    **Arguments:** `size` I of the input, `key_size` K, `value_size` V of the output, `num_factors` J,
-    `beta_range` r: 1 (eigenvalues of a factor in [0, 1]) or 2 ([-1, 1]), any number between for less; `use_gate`, `dtype`,
-    `key`. Fields `weight_q` (K, I), `weight_k` (J, K, I), `weight_v` (J, V, I), `weight_beta` (J, I), `bias_beta` (J,), `weight_gate`
-    (I,) and `bias_gate`, 4 at first, or `None`. The state is (memory (K, V), output (V,)): y reads the input too, and a
-    loop that is closed through it finds it there.
+    On the flattened memory the Jacobian is $\alpha A \otimes 1$: the exponents are those of the products of K x K
+    matrices, each V times, and $-\infty$ for the V components of the output. Those of one column sum to the mean of
+    $\sum_j \log |1 - \beta_j| + K \log \alpha$. With $\beta = 2$ (reflections) all of them are 0, whatever the cell
+    computes; with $\beta = 1$ each factor loses one direction. A key of zeros erases nothing.
+
+    **Arguments:**
+
+    - `size`: the size I of the input.
+    - `key_size`: the number of rows K of the memory.
+    - `value_size`: the number of columns V of the memory, the size of the output.
+    - `num_factors`: J, by default 1.
+    - `beta_range`: r, above 0 and at most 2, by default 1. Eigenvalues of a factor lie in [1 - r, 1].
+    - `use_gate`: whether there is a gate $\alpha$, by default `False`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are uniform in $\pm 1/\sqrt{I}$, except a = 4.
+
+    **Fields:** (also the arguments of `DeltaProductCell.from_weights`)
+
+    - `weight_q`: $W_q$ (K, I).
+    - `weight_k`: $W_{k_j}$ (J, K, I).
+    - `weight_v`: $W_{v_j}$ (J, V, I).
+    - `weight_beta`: $w_{\beta_j}$ (J, I).
+    - `bias_beta`: $b_j$ (J,).
+    - `weight_gate`: $w_\alpha$ (I,) or `None`.
+    - `bias_gate`: a, an array without axes, or `None`.
+    - `beta_range`: r.
+
+    **Raises:**
+
+    - `ValueError`: if `beta_range` is not in (0, 2].
+    - `TypeError`: if `beta_range` is traced.
 
     !!! example
 
@@ -70,10 +95,7 @@ class DeltaProductCell(MemoryCell):
         size, key_size = check_count("size", size, 1), check_count("key_size", key_size, 1)
         value_size = check_count("value_size", value_size, 1)
         count = check_count("num_factors", num_factors, 1)
-        if is_traced(beta_range):
-            raise TypeError("beta_range must be a number, not a traced array.")
-        if check_positive("beta_range", beta_range) > 2:
-            raise ValueError(f"beta_range must be above 0 and at most 2, got {beta_range}.")
+        self.beta_range = _check_range(beta_range)
         dtype = dtype or jnp.result_type(float)
         draw = ft.partial(uniform, hidden_size=size, dtype=dtype)
         keys = jr.split(key, 6)
@@ -84,7 +106,37 @@ class DeltaProductCell(MemoryCell):
         self.bias_beta = draw(keys[4], (count,))
         self.weight_gate = draw(keys[5], (size,)) if use_gate else None
         self.bias_gate = jnp.asarray(4.0, dtype) if use_gate else None
-        self.beta_range = float(beta_range)
+
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_q: Array,
+        weight_k: Array,
+        weight_v: Array,
+        weight_beta: Array,
+        bias_beta: Array,
+        weight_gate: Array | None = None,
+        bias_gate: float | Array | None = None,
+        beta_range: float = 1.0,
+    ):
+        """A cell with the given weights, named and shaped as its fields; without gate weights it has no gate.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, one of `weight_gate` and `bias_gate` is missing, or
+            `beta_range` is not in (0, 2].
+        - `TypeError`: if an array is not real.
+        """
+        if (weight_gate is None) != (bias_gate is None):
+            raise ValueError(
+                "weight_gate and bias_gate must be given together, or neither of them."
+            )
+        weights = {"weight_q": weight_q, "weight_k": weight_k, "weight_v": weight_v}
+        weights |= {"weight_beta": weight_beta, "bias_beta": bias_beta}
+        weights |= {"weight_gate": weight_gate, "bias_gate": bias_gate}
+        return make_from_weights(cls, weights, beta_range=_check_range(beta_range))
 
     @property
     def _input_size(self):
@@ -100,19 +152,21 @@ class DeltaProductCell(MemoryCell):
         return (matrix, query @ matrix), (block,)
 
     def transition(self, input: Float[Array, " i"]) -> Float[Array, "k k"]:
-        r"""$\alpha A$ (K, K) of an input. Signs of its determinant and phases of its eigenvalues track what no exponent
-        tells."""
+        r"""The matrix $\alpha A$ (K, K) of an input.
+
+        Exponents do not show the sign of its determinant and the phases of its eigenvalues.
+        """
         query, gate, betas, keys = self._coefficients(check_input(self._input_size, input))
         return _erase(gate, betas, keys, jnp.eye(query.size, dtype=query.dtype))
 
     def _coefficients(self, input):
         query = self.weight_q @ input
         keys = self.weight_k @ input
-        # Their size first: squares leave the range of the smaller floats.
+        # Scale keys first, because squares may leave the range of small floats.
         size = jax.lax.stop_gradient(jnp.max(jnp.abs(keys), axis=1, keepdims=True))
         keys = keys / jnp.where(size > 0, size, 1)
         squares = jnp.sum(keys**2, axis=1, keepdims=True)
-        # A key of zeros stays one, and so does its derivative.
+        # A key of zeros stays zero, and its derivative is zero.
         keys = keys * jax.lax.rsqrt(jnp.where(squares > 0, squares, jnp.inf))
         betas = self.beta_range * jax.nn.sigmoid(self.weight_beta @ input + self.bias_beta)
         if self.weight_gate is None:
@@ -127,7 +181,17 @@ class DeltaProductCell(MemoryCell):
         return zeros, zeros[0]
 
 
+def _check_range(beta_range: float) -> float:
+    """A number in (0, 2]."""
+    if is_traced(beta_range):
+        raise TypeError("beta_range must be a number, not a traced array.")
+    if check_positive("beta_range", beta_range) > 2:
+        raise ValueError(f"beta_range must be above 0 and at most 2, got {beta_range}.")
+    return float(beta_range)
+
+
 def _erase(gate, betas, keys, columns: Float[Array, "k c"]) -> Float[Array, "k c"]:
+    r"""$\alpha H_J \cdots H_1$ times the columns."""
     for beta, key in zip(betas, keys, strict=True):
         columns = columns - beta * jnp.outer(key, key @ columns)
     return gate * columns

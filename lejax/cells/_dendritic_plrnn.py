@@ -9,28 +9,40 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
-from .._core.piecewise_linear import check_arrays
-from ._drive import uniform
-from ._piecewise_linear_network import (
-    PiecewiseLinearNetwork,
-    draw_inputs,
-    inputs,
-    positive_definite,
-)
+from .._core.weights import make_from_weights
+from ._drive import input_weights, uniform
+from ._piecewise_linear_network import PiecewiseLinearNetwork, draw_inputs, positive_definite
 
 
 class DendriticPLRNN(PiecewiseLinearNetwork):
-    r"""The dendritic PLRNN: each unit's nonlinearity is a linear spline of B pieces.
+    r"""The dendritic PLRNN: the nonlinearity of each unit is a linear spline with B kinks.
 
     $$z' = a \odot z + W \sum_{b=1}^{B} \alpha_b \max(z - \theta_b, 0) + h + C u$$
 
-    **Arguments:** arrays `a` (M,), `W` (M, M), `alpha` (B,), `theta` (M, B), `h` (M,), and `C` (M, I) for a driven one. At
-    most $(B + 1)^M$ regions.
+    It has at most $(B + 1)^M$ regions.
+
+    **Arguments:**
+
+    - `size`: the number of units M.
+    - `num_branches`: the number of kinks B.
+    - `input_size`: the number of inputs I, by default 0: an autonomous network, called with `input=None`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights. `a` and `W` are drawn as in `PLRNN`; `alpha` is uniform in $\pm 1/\sqrt{B}$, `theta`
+        standard normal, `h` zero, `C` uniform in $\pm 1/\sqrt{I}$.
+
+    **Fields:** (also the arguments of `DendriticPLRNN.from_weights`)
+
+    - `a`: linear part (M,).
+    - `W`: couplings (M, M).
+    - `alpha`: slopes of the branches (B,).
+    - `theta`: thresholds (M, B), which weight decay leaves alone.
+    - `h`: offset (M,).
+    - `C`: input weights (M, I).
 
     !!! example
 
         >>> import jax, lejax
-        >>> cell = lejax.cells.DendriticPLRNN.draw(3, 5, key=jax.random.key(0))
+        >>> cell = lejax.cells.DendriticPLRNN(3, 5, key=jax.random.key(0))
         >>> cell(None, cell.initial_state()).shape
         (3,)
 
@@ -47,38 +59,36 @@ class DendriticPLRNN(PiecewiseLinearNetwork):
 
     @checked
     def __init__(
-        self, a: Array, W: Array, alpha: Array, theta: Array, h: Array, C: Array | None = None
+        self, size: int, num_branches: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
     ):
-        self.a, self.W, self.alpha, self.theta, self.h, self.C = check_arrays(
-            {
-                "a": (a, "m"),
-                "W": (W, "mm"),
-                "alpha": (alpha, "b"),
-                "theta": (theta, "mb"),
-                "h": (h, "m"),
-                "C": (inputs(C, h), "mi"),
-            }
-        )
+        num_branches = check_count("num_branches", num_branches, 1)
+        key_a, key_alpha, key_theta, key_C = jr.split(key, 4)
+        self.a, self.W = positive_definite(key_a, size, dtype)
+        self.alpha = uniform(key_alpha, (num_branches,), num_branches, dtype)
+        self.theta = jr.normal(key_theta, (size, num_branches), self.a.dtype)
+        self.h = jnp.zeros_like(self.a)
+        self.C = draw_inputs(key_C, size, input_size, dtype)
 
     @classmethod
     @checked
-    def draw(
-        cls, size: int, num_branches: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray
+    def from_weights(
+        cls, *, a: Array, W: Array, alpha: Array, theta: Array, h: Array, C: Array | None = None
     ):
-        """`a` and `W` as in `PLRNN`; `alpha` from U(+-1/sqrt(B)); `theta` standard normal; `h` zero."""
-        num_branches = check_count("num_branches", num_branches, 1)
-        key_a, key_alpha, key_theta, key_C = jr.split(key, 4)
-        a, W = positive_definite(key_a, size, dtype)
-        alpha = uniform(key_alpha, (num_branches,), num_branches, dtype)
-        theta = jr.normal(key_theta, (size, num_branches), a.dtype)
-        C = draw_inputs(key_C, size, input_size, dtype)
-        return cls(a, W, alpha, theta, jnp.zeros_like(a), C)
+        """A network with the given weights, named and shaped as its fields; without `C` it is autonomous.
 
-    def _free(self, state):
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"a": a, "W": W, "alpha": alpha, "theta": theta, "h": h}
+        return make_from_weights(cls, weights | {"C": input_weights(C, a)})
+
+    def _autonomous_step(self, state):
         spline = jax.nn.relu(state[:, None] - self.theta) @ self.alpha
         return self.a * state + self.W @ spline + self.h
 
-    def _form(self):
+    def _autonomous_form(self):
         size, branches = self.theta.shape
         W1 = jnp.concatenate(self.alpha[:, None, None] * self.W, axis=1)
         W2 = jnp.tile(jnp.eye(size, dtype=self.h.dtype), (branches, 1))

@@ -1,4 +1,4 @@
-r"""From `dx/dt = A x + B u` to `x' = \bar A x + \bar B u`: the ways to do it, and what each makes of the exponents."""
+r"""Discretizations of `dx/dt = A x + B u` as `x' = \bar A x + \bar B u`, and their exponents."""
 
 import abc
 
@@ -11,32 +11,32 @@ from .._engine.blocks import log_modulus
 
 
 class Discretization(eqx.Module):
-    r"""How a linear equation becomes a recurrence of step dt: $\bar A = R(dt\, A)$ and $\bar B = dt\, G(dt\, A)\, B$."""
+    r"""A rule that discretizes a linear equation: $\bar A = R(dt\, A)$ and $\bar B = dt\, G(dt\, A)\, B$."""
 
     @abc.abstractmethod
     def diagonal(
         self, rates: Inexact[Array, "..."], dt: Float[Array, "..."]
     ) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
-        r"""$\bar A$ and $\bar B / B$ of each of the modes, real or complex ones."""
+        r"""$\bar A$ and $\bar B / B$ of real or complex modes."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def log_moduli(
         self, rates: Inexact[Array, "..."], dt: Float[Array, "..."]
     ) -> Float[Array, "..."]:
-        r"""$\log |\bar A|$ of each of the modes, without the loss of accuracy near $\bar A = 1$ and of range near 0."""
+        r"""$\log |\bar A|$ of modes, accurate near $\bar A = 1$ and without underflow near 0."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def dense(
         self, matrix: Float[Array, "n n"], B: Float[Array, " n"], dt: float | Array
     ) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
-        r"""$\bar A$ and $\bar B$ of a matrix."""
+        r"""$\bar A$ and $\bar B$ of a matrix A (N, N) and a vector B (N,)."""
         raise NotImplementedError
 
 
 class ZeroOrderHold(Discretization):
-    r"""Exact for an input that is constant over the step.
+    r"""The zero-order hold, exact for an input that is constant over the step.
 
     $$\bar A = e^{dt A}, \quad \bar B = A^{-1} (e^{dt A} - 1)\, B$$
 
@@ -62,20 +62,27 @@ class ZeroOrderHold(Discretization):
         return jnp.real(dt * rates)
 
     def dense(self, matrix, B, dt):
-        # The exponential of one matrix with the input as a last column holds both.
+        # The exponential of the augmented matrix [[A, B], [0, 0]] contains both.
         size = B.size
-        whole = jnp.zeros_like(matrix, shape=(size + 1, size + 1))
-        whole = whole.at[:size, :size].set(dt * matrix).at[:size, size].set(dt * B)
-        power = jax.scipy.linalg.expm(whole)
+        augmented = jnp.zeros_like(matrix, shape=(size + 1, size + 1))
+        augmented = augmented.at[:size, :size].set(dt * matrix).at[:size, size].set(dt * B)
+        power = jax.scipy.linalg.expm(augmented)
         return power[:size, :size], power[:size, size]
 
 
 class ExponentialEuler(Discretization):
-    r"""The exact decay, and an Euler step of the input: what implementations of Mamba do.
+    r"""Exact decay and an Euler step of the input, as in implementations of Mamba.
 
     $$\bar A = e^{dt A}, \quad \bar B = dt\, B$$
 
     The exponents of a step are those of the zero-order hold.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> decay, gain = lejax.cells.ExponentialEuler().diagonal(jnp.array([-1.0]), 0.5)
+        >>> jnp.allclose(decay, jnp.exp(-0.5)), jnp.allclose(gain, 0.5)
+        (Array(True, dtype=bool), Array(True, dtype=bool))
 
     Gu & Dao, arXiv 2312.00752 (2023).
     """
@@ -91,12 +98,19 @@ class ExponentialEuler(Discretization):
 
 
 class Bilinear(Discretization):
-    r"""The trapezoidal rule, which S4 takes.
+    r"""The trapezoidal rule, as in S4.
 
     $$\bar A = (1 - dt A / 2)^{-1} (1 + dt A / 2), \quad \bar B = (1 - dt A / 2)^{-1}\, dt\, B$$
 
-    The exponents of a step are $\log |(1 + dt \lambda / 2) / (1 - dt \lambda / 2)|$: those of stiff modes tend to 0, which
-    is the rule's doing and not the equation's.
+    The exponents of a step are $\log |(1 + dt \lambda / 2) / (1 - dt \lambda / 2)|$: those of stiff modes tend to 0,
+    unlike those of the equation.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> decay, gain = lejax.cells.Bilinear().diagonal(jnp.array([-1.0]), 0.5)
+        >>> jnp.allclose(decay, 0.75 / 1.25)
+        Array(True, dtype=bool)
 
     Gu, Goel & Ré, ICLR (2022).
     """
@@ -121,6 +135,13 @@ class Euler(Discretization):
 
     The exponents of a step are $\log |1 + dt \lambda|$: a decaying mode grows if $|1 + dt \lambda| > 1$.
 
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> decay, gain = lejax.cells.Euler().diagonal(jnp.array([-1.0]), 0.5)
+        >>> decay, gain
+        (Array([0.5], dtype=...), Array([0.5], dtype=...))
+
     Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I (1993).
     """
 
@@ -135,16 +156,8 @@ class Euler(Discretization):
 
 
 def _log_of_one_plus(z: Inexact[Array, "..."]) -> Float[Array, "..."]:
-    """log |1 + z|, accurate where z is small."""
+    """log |1 + z|, accurate for small z."""
     change = 2 * jnp.real(z) + jnp.real(z * jnp.conj(z))
-    is_far = change < -0.5  # there the sum has lost nothing, and the change would
+    is_far = change < -0.5  # there 1 + z is accurate, and log1p(change) is not
     near = jnp.log1p(jnp.where(is_far, 0, change)) / 2
     return jnp.where(is_far, log_modulus(jnp.where(is_far, 1 + z, 1)), near)
-
-
-def check_discretization(value: Discretization) -> Discretization:
-    if not isinstance(value, Discretization):
-        raise TypeError(
-            f"discretization must be a Discretization such as ZeroOrderHold(), got {value!r}."
-        )
-    return value

@@ -1,4 +1,4 @@
-"""How inputs enter a cell, how its weights are drawn, and the slope of its activation."""
+"""Inputs of cells, random weights, and derivatives of activations."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,25 @@ def uniform(key: PRNGKeyArray, shape: tuple[int, ...], hidden_size: int, dtype) 
     return jr.uniform(key, shape, dtype or jnp.result_type(float), minval=-limit, maxval=limit)
 
 
+def input_weights(weight: Array | None, like: Array) -> Array:
+    """`weight`, or weights of no inputs: as many rows as `like` has, no columns, the same dtype."""
+    if weight is not None:
+        return weight
+    like = jnp.asarray(like)
+    return jnp.zeros((*like.shape[:1], 0), like.dtype)
+
+
 def drive(
     weight: Float[Array, "g i"], input: Float[Array, " i"] | None
 ) -> Float[Array, " g"] | float:
-    """W u; nothing for a cell built with `input_size=0` and called without an input."""
+    """W u; 0 for an autonomous cell, which is called without an input."""
     if input is None and weight.shape[1] == 0:
         return 0.0
     return weight @ check_input(weight.shape[1], input)
 
 
 def check_input(size: int, input: Float[Array, " i"] | None) -> Float[Array, " i"]:
+    """A real input of shape (size,)."""
     if input is None:
         raise TypeError(f"the cell takes inputs of size {size}, got None.")
     if jnp.shape(input) != (size,):
@@ -34,6 +43,7 @@ def check_input(size: int, input: Float[Array, " i"] | None) -> Float[Array, " i
 
 
 def check_relu(activation: Callable[[Array], Array]) -> None:
+    """Refuse a network that is not piecewise linear."""
     if activation is not jax.nn.relu:
         raise TypeError(
             f"a network is piecewise linear with activation=jax.nn.relu, but this one has {activation!r}."
@@ -43,8 +53,10 @@ def check_relu(activation: Callable[[Array], Array]) -> None:
 def activate(
     activation: Callable[[Array], Array], x: Float[Array, " h"], columns: Float[Array, "h k"]
 ) -> tuple[Float[Array, " h"], Float[Array, "h k"]]:
-    """The activation at x and its derivative there times the columns."""
-    if activation is jnp.tanh:  # the slope once, and not a product of two factors for each column
+    """The activation at x, and its derivative there times the columns."""
+    if (
+        activation is jnp.tanh
+    ):  # compute the slope once, not a product of two factors for each column
         y = jnp.tanh(x)
         return y, (1 - y**2)[:, None] * columns
     y, tangent = jax.linearize(activation, x)

@@ -1,4 +1,4 @@
-"""The echo state network: a random recurrent layer of which only a readout is trained."""
+"""The echo state network: a random recurrent layer with a trained readout."""
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,8 +8,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import RecurrentCell, TangentCell, is_traced
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_not_negative, check_positive
+from .._core.weights import make_from_weights
 from .._engine.push import tangent_dtype
-from ._drive import drive
+from ._drive import drive, input_weights
 
 
 class EchoStateCell(RecurrentCell, TangentCell):
@@ -17,17 +18,35 @@ class EchoStateCell(RecurrentCell, TangentCell):
 
     $$h' = (1 - a)\, h + a \tanh(W h + W_{in} u + b)$$
 
-    Near the origin, without input and bias, $\lambda_1 = \log \max |1 - a + a\, \mathrm{eig}\, W|$. What decides whether a
-    driven reservoir forgets its start is $\lambda_1$ along the driven run, not the spectral radius; see
-    `lejax.indicators.echo_state_index`. A readout of its states is trained by `fit_readout`.
+    Near the origin, without input and bias, $\lambda_1 = \log \max |1 - a + a\, \mathrm{eig}\, W|$. A driven reservoir
+    forgets its initial state if $\lambda_1 < 0$ along the driven run, whatever the spectral radius is; see
+    `lejax.indicators.echo_state_index`. `fit_readout` trains a readout of its states.
 
-    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `leak` a in (0, 1], `spectral_radius` of W, `density` the
-    share of entries of W that are not zero, in (0, 1], `input_scale` and `bias_scale` the half widths of the uniform
-    distributions of $W_{in}$ and b, `dtype`, `key`. W is drawn standard normal and stored dense. A `leak` given as a float is
-    a setting, given as an array it is a leaf that `grad` and `vmap` see.
+    **Arguments:**
 
-    **Numerics:** scaling W needs its eigenvalues, `jnp.linalg.eigvals`, which may need a CPU. A W so sparse
-    that its connections close no cycle has a radius of 0 and is refused; under `jit` and `vmap` its weights are NaN.
+    - `input_size`: the number of inputs I; 0 for an autonomous cell, called with `input=None`.
+    - `hidden_size`: the number of units H.
+    - `dtype`: of the weights, by default that of JAX.
+    - `leak`: a in (0, 1], by default 1. A number is a setting, an array is a leaf that `grad` and `vmap` see.
+    - `spectral_radius`: of W, positive, by default 0.9.
+    - `density`: the fraction of entries of W that are not zero, in (0, 1], by default 1.
+    - `input_scale`: half the width of the uniform distribution of $W_{in}$, by default 1.
+    - `bias_scale`: half the width of the uniform distribution of b, by default 0.
+    - `key`: of the weights. W is standard normal before it is scaled, and stored dense.
+
+    **Fields:** (also the arguments of `EchoStateCell.from_weights`)
+
+    - `weight_ih`: $W_{in}$ (H, I).
+    - `weight_hh`: W (H, H).
+    - `bias`: b (H,).
+    - `leak`: a.
+
+    **Raises:**
+
+    - `ValueError`: if the connections of a sparse W close no cycle, so that its spectral radius is 0; under `jit` and
+        `vmap` the weights are NaN then.
+
+    **Numerics:** scaling W needs its eigenvalues, `jnp.linalg.eigvals`, which may need a CPU.
 
     !!! example
 
@@ -69,7 +88,7 @@ class EchoStateCell(RecurrentCell, TangentCell):
         square = jr.normal(key_hh, (hidden_size, hidden_size), dtype)
         kept = jr.bernoulli(key_mask, _check_share("density", density), square.shape)
         radius = check_positive("spectral_radius", spectral_radius)
-        self.weight_hh = (radius * _of_radius_one(jnp.where(kept, square, 0))).astype(dtype)
+        self.weight_hh = (radius * _normalized(jnp.where(kept, square, 0))).astype(dtype)
         shapes = (hidden_size, input_size), (hidden_size,)
         self.weight_ih = (
             check_not_negative("input_scale", input_scale)
@@ -80,6 +99,31 @@ class EchoStateCell(RecurrentCell, TangentCell):
             * jr.uniform(key_bias, shapes[1], dtype, -1)
         ).astype(dtype)
         self.leak = _check_share("leak", leak)
+
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_hh: Array,
+        weight_ih: Array | None = None,
+        bias: Array | None = None,
+        leak: float | Array = 1.0,
+    ):
+        """A cell with the given weights, named and shaped as its fields.
+
+        Without `weight_ih` the cell is autonomous; without `bias` the bias is zero.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, or `leak` is not in (0, 1].
+        - `TypeError`: if an array is not real.
+        """
+        weight_ih = input_weights(weight_ih, weight_hh)
+        if bias is None:
+            bias = jnp.zeros(jnp.shape(weight_hh)[:1], jnp.result_type(weight_hh))
+        weights = {"weight_hh": weight_hh, "weight_ih": weight_ih, "bias": bias}
+        return make_from_weights(cls, weights, leak=_check_share("leak", leak))
 
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
@@ -100,19 +144,21 @@ class EchoStateCell(RecurrentCell, TangentCell):
 
 
 def _check_share(name: str, value: float | Array) -> float | Array:
+    """A number in (0, 1]."""
     check_positive(name, value)
     if not is_traced(value) and value > 1:
         raise ValueError(f"{name} must be at most 1, got {value}.")
     return value
 
 
-def _of_radius_one(weight: Float[Array, "h h"]) -> Float[Array, "h h"]:
-    high = weight.astype(tangent_dtype(weight.dtype))  # LAPACK knows nothing smaller
+def _normalized(weight: Float[Array, "h h"]) -> Float[Array, "h h"]:
+    """The matrix divided by its spectral radius."""
+    high = weight.astype(tangent_dtype(weight.dtype))  # LAPACK supports no smaller dtype
     radius = jnp.max(jnp.abs(jnp.linalg.eigvals(high)))
     if not is_traced(radius) and not radius > 0:
         count = int(np.count_nonzero(np.asarray(weight)))
         raise ValueError(
-            f"the {count} connections drawn between {weight.shape[0]} units close no cycle, so W has a spectral radius of 0 "
-            "and cannot be scaled; use a larger density."
+            f"the {count} connections drawn between {weight.shape[0]} units close no cycle, so W has a spectral radius "
+            "of 0 and cannot be scaled; use a larger density."
         )
     return weight / radius

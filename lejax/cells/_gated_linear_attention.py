@@ -1,4 +1,4 @@
-r"""Linear attention as a recurrence: a matrix memory whose rows fade."""
+"""Gated linear attention as a recurrence: a matrix memory with decaying rows."""
 
 import jax
 import jax.numpy as jnp
@@ -7,21 +7,35 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
+from .._core.weights import make_from_weights
 from .._engine.blocks import DiagonalBlock
 from ._drive import uniform
 from ._memory import MemoryCell
 
 
 class GatedLinearAttentionCell(MemoryCell):
-    r"""Gated linear attention: the input says how far each row of the memory fades.
+    r"""Gated linear attention: the input decides how much each row of the memory decays.
 
     $$S' = \mathrm{diag}(a)\, S + k v^T, \quad y = S'^T q, \quad a = \sigma(W_a u + b)^{1/16}$$
 
-    with $k = W_k u$, $v = W_v u$, $q = W_q u$. Driven by an input that does not depend on it, the exponents are the means of
-    $\log a_i$, each V times; V more are $-\infty$, those of the output.
+    with $k = W_k u$, $v = W_v u$, $q = W_q u$. The state is (S (K, V), y (V,)). If inputs do not depend on the state,
+    the exponents are the means of $\log a_i$, each V times, and $-\infty$ for the V components of the output.
 
-    **Arguments:** `size` I of the input, `key_size` K, `value_size` V of the output, `dtype`, `key`. Fields `weight_q`, `weight_k`,
-    `weight_gate` (K, I), `weight_v` (V, I), `bias_gate` (K,). The state is (memory (K, V), output (V,)).
+    **Arguments:**
+
+    - `size`: the size I of the input.
+    - `key_size`: the number of rows K of the memory.
+    - `value_size`: the number of columns V of the memory, the size of the output.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are uniform in $\pm 1/\sqrt{I}$.
+
+    **Fields:** (also the arguments of `GatedLinearAttentionCell.from_weights`)
+
+    - `weight_q`: $W_q$ (K, I).
+    - `weight_k`: $W_k$ (K, I).
+    - `weight_v`: $W_v$ (V, I).
+    - `weight_gate`: $W_a$ (K, I).
+    - `bias_gate`: b (K,).
 
     !!! example
 
@@ -52,13 +66,35 @@ class GatedLinearAttentionCell(MemoryCell):
         self.weight_v = uniform(keys[3], (value_size, size), size, dtype)
         self.bias_gate = uniform(keys[4], (key_size,), size, dtype)
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_q: Array,
+        weight_k: Array,
+        weight_v: Array,
+        weight_gate: Array,
+        bias_gate: Array,
+    ):
+        """A cell with the given weights, named and shaped as its fields.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"weight_q": weight_q, "weight_k": weight_k, "weight_v": weight_v}
+        weights |= {"weight_gate": weight_gate, "bias_gate": bias_gate}
+        return make_from_weights(cls, weights)
+
     @property
     def _input_size(self):
         return self.weight_q.shape[1]
 
     def _step(self, input, memory):
         (old,) = memory
-        # The root before the exponential: the other way round both would underflow.
+        # Take the root before the exponential, which may underflow.
         logarithms = jax.nn.log_sigmoid(self.weight_gate @ input + self.bias_gate) / 16
         written = jnp.outer(self.weight_k @ input, self.weight_v @ input)
         memory = jnp.exp(logarithms)[:, None] * old + written

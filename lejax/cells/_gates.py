@@ -13,7 +13,7 @@ def weigh(
 ) -> Float[Array, "h k"]:
     r"""$\sum_a \mathrm{diag}(c_a)\, W_a\, Z$ over the gates a.
 
-    For many columns one product with the sum of the weighted matrices: that is what an own tangent saves.
+    Many columns need one product only, with the sum of the weighted matrices.
     """
     weights = jnp.split(weight, len(coefficients))
     pairs = zip(coefficients, weights, strict=True)

@@ -1,4 +1,4 @@
-"""The two gated recurrent units that frameworks mean by the name."""
+"""The gated recurrent unit, in both forms that frameworks implement."""
 
 import equinox as eqx
 import jax.nn as jnn
@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import RecurrentCell, TangentCell
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
-from ._drive import drive, uniform
+from .._core.weights import make_from_weights
+from ._drive import drive, input_weights, uniform
 from ._gates import weigh
 
 
@@ -21,9 +22,22 @@ class GRUCell(RecurrentCell, TangentCell):
     with $n = \tanh(W_n u + b_n + r\,(U_n h + c_n))$ if `reset_after` (PyTorch, cuDNN, Keras, Equinox) and
     $n = \tanh(W_n u + b_n + U_n (r\,h))$ if not (the original paper).
 
-    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `use_bias`, `reset_after`, `dtype`, `key`.
-    The rows of `weight_ih` (3H, I), `weight_hh` (3H, H) and `bias` (3H) are in the order r, z, n;
-    `bias_n` (H) is $c_n$, `None` unless `reset_after`.
+    **Arguments:**
+
+    - `input_size`: the number of inputs I; 0 for an autonomous cell, called with `input=None`.
+    - `hidden_size`: the number of units H.
+    - `use_bias`: whether there are biases, by default `True`.
+    - `reset_after`: whether the reset gate acts after the product with $U_n$, by default `True`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are uniform in $\pm 1/\sqrt{H}$.
+
+    **Fields:** (also the arguments of `GRUCell.from_weights`; rows are in the order r, z, n)
+
+    - `weight_ih`: W (3 H, I).
+    - `weight_hh`: U (3 H, H).
+    - `bias`: b (3 H,) or `None`.
+    - `bias_n`: $c_n$ (H,) or `None`, which it always is without `reset_after`.
+    - `reset_after`: which form.
 
     !!! example
 
@@ -61,6 +75,30 @@ class GRUCell(RecurrentCell, TangentCell):
         self.bias_n = uniform(key_n, (size,), size, dtype) if use_bias and reset_after else None
         self.reset_after = reset_after
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_hh: Array,
+        weight_ih: Array | None = None,
+        bias: Array | None = None,
+        bias_n: Array | None = None,
+        reset_after: bool = True,
+    ):
+        """A cell with the given weights, named and shaped as its fields; without `weight_ih` it is autonomous.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, or a cell without `reset_after` gets a `bias_n`.
+        - `TypeError`: if an array is not real.
+        """
+        if bias_n is not None and not reset_after:
+            raise ValueError("bias_n is a part of the form with reset_after=True only.")
+        weight_ih = input_weights(weight_ih, weight_hh)
+        weights = {"weight_hh": weight_hh, "weight_ih": weight_ih, "bias": bias, "bias_n": bias_n}
+        return make_from_weights(cls, weights, reset_after=reset_after)
+
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
     ) -> Float[Array, " h"]:
@@ -71,36 +109,36 @@ class GRUCell(RecurrentCell, TangentCell):
         reset, update, new, inner = self._gates(input, state)
         size = state.shape[0]
         slope = (1 - update) * (1 - new**2)
-        of_update = (state - new) * update * (1 - update)
+        update_slope = (state - new) * update * (1 - update)
         if self.reset_after:
-            of_reset = slope * inner * reset * (1 - reset)
-            coefficients = (of_reset, of_update, slope * reset)
+            reset_slope = slope * inner * reset * (1 - reset)
+            coefficients = (reset_slope, update_slope, slope * reset)
             pushed = weigh(coefficients, self.weight_hh, tangent)
         else:
-            turned = weigh((state * reset * (1 - reset),), self.weight_hh[:size], tangent)
-            turned = turned + reset[:, None] * tangent
-            pushed = weigh((of_update,), self.weight_hh[size : 2 * size], tangent)
-            pushed = pushed + weigh((slope,), self.weight_hh[2 * size :], turned)
+            gated = weigh((state * reset * (1 - reset),), self.weight_hh[:size], tangent)
+            gated = gated + reset[:, None] * tangent
+            pushed = weigh((update_slope,), self.weight_hh[size : 2 * size], tangent)
+            pushed = pushed + weigh((slope,), self.weight_hh[2 * size :], gated)
         return new + update * (state - new), pushed + update[:, None] * tangent
 
     def _gates(self, input, state):
-        """r, z, n and what r multiplies in n."""
+        """r, z, n, and the factor of r in n."""
         size = state.shape[0]
-        driven = jnp.zeros(3 * size, state.dtype) + drive(self.weight_ih, input)
+        total = jnp.zeros(3 * size, state.dtype) + drive(self.weight_ih, input)
         if self.bias is not None:
-            driven = driven + self.bias
+            total = total + self.bias
         if self.reset_after:
             recurrent = self.weight_hh @ state
             gates, inner = recurrent[: 2 * size], recurrent[2 * size :]
             inner = inner if self.bias_n is None else inner + self.bias_n
-            reset, update = jnp.split(jnn.sigmoid(driven[: 2 * size] + gates), 2)
-            turned = reset * inner
+            reset, update = jnp.split(jnn.sigmoid(total[: 2 * size] + gates), 2)
+            recurrent_n = reset * inner
         else:
             gates = self.weight_hh[: 2 * size] @ state
-            reset, update = jnp.split(jnn.sigmoid(driven[: 2 * size] + gates), 2)
+            reset, update = jnp.split(jnn.sigmoid(total[: 2 * size] + gates), 2)
             inner = state
-            turned = self.weight_hh[2 * size :] @ (reset * state)
-        return reset, update, jnp.tanh(driven[2 * size :] + turned), inner
+            recurrent_n = self.weight_hh[2 * size :] @ (reset * state)
+        return reset, update, jnp.tanh(total[2 * size :] + recurrent_n), inner
 
     def initial_state(self) -> Float[Array, " h"]:
         return jnp.zeros(self.weight_hh.shape[1], self.weight_hh.dtype)

@@ -1,4 +1,4 @@
-r"""HiPPO: the linear equation whose state holds the coefficients of a signal's past in Legendre polynomials."""
+"""HiPPO: a linear equation whose state is the expansion of a signal's past in Legendre polynomials."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_positive
 from .._engine.blocks import BlockTriangularCell, DiagonalBlock
 from .._engine.push import tangent_dtype
-from ._discretization import Discretization, ZeroOrderHold, check_discretization
+from ._discretization import Discretization, ZeroOrderHold
 from ._drive import drive
 
 
@@ -23,11 +23,18 @@ def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array,
 
     $$A_{nk} = -\sqrt{(2n+1)(2k+1)}\ (n > k), \quad -(n+1)\ (n = k), \quad 0\ (n < k), \qquad B_n = \sqrt{2n+1}$$
 
-    The eigenvalues are -1 .. -N, on the diagonal; the matrix is so far from normal (the condition number of its
-    unit eigenvectors is 1.2e23 at N = 32) that it is never to be diagonalized. Its symmetric part is $-1/2 - p p^T$ with
-    $p_n = \sqrt{n + 1/2}$: nothing grows in the Euclidean norm, $|e^{At}| \le e^{-t/2}$.
+    The eigenvalues are -1 .. -N, on the diagonal. The symmetric part is $-1/2 - p p^T$ with $p_n = \sqrt{n + 1/2}$, so
+    no vector grows in the Euclidean norm: $|e^{At}| \le e^{-t/2}$.
 
-    **Arguments:** `size` N, `dtype`. **Returns:** A (N, N) and B (N,).
+    **Arguments:**
+
+    - `size`: N.
+    - `dtype`: by default that of JAX.
+
+    **Returns:** A (N, N) and B (N,).
+
+    **Numerics:** the matrix is far from normal: the condition number of its unit eigenvectors is 1.2e23 at N = 32. Do
+    not diagonalize it.
 
     !!! example
 
@@ -44,6 +51,7 @@ def hippo_legs(size: int, dtype=None) -> tuple[Float[Array, "n n"], Float[Array,
 
 
 def _legs(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A and B in float64."""
     orders = np.arange(size)
     B = np.sqrt(2 * orders + 1)
     return -np.tril(np.outer(B, B), -1) - np.diag(orders + 1.0), B
@@ -51,11 +59,16 @@ def _legs(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @checked
 def diagonal_legs(num_modes: int, dtype=None) -> Float[Array, "n 2"]:
-    r"""The rates of S4D-LegS: eigenvalues of the normal part of HiPPO-LegS, the N of 2N with positive imaginary part.
+    r"""The rates of S4D-LegS: eigenvalues with positive imaginary part of the normal part of HiPPO-LegS of size 2 N.
 
-    $A + p p^T$ with $p_n = \sqrt{n + 1/2}$ is -1/2 plus a skew-symmetric matrix: all real parts are -1/2.
+    $A + p p^T$ with $p_n = \sqrt{n + 1/2}$ is -1/2 plus a skew-symmetric matrix, so all real parts are -1/2.
 
-    **Arguments:** `num_modes` N, `dtype`. **Returns:** real pairs (N, 2), the slowest mode first.
+    **Arguments:**
+
+    - `num_modes`: N.
+    - `dtype`: by default that of JAX.
+
+    **Returns:** complex numbers as real pairs (N, 2), the slowest mode first.
 
     !!! example
 
@@ -74,6 +87,7 @@ def diagonal_legs(num_modes: int, dtype=None) -> Float[Array, "n 2"]:
 
 
 def _check_dtype(dtype) -> jnp.dtype:
+    """A floating-point dtype, by default that of JAX."""
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be a real floating-point one, got {dtype}.")
@@ -81,16 +95,31 @@ def _check_dtype(dtype) -> jnp.dtype:
 
 
 class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
-    r"""The memory of HiPPO-LegS for one signal, invariant in time as S4 takes it.
+    r"""The memory of HiPPO-LegS for one signal, in the time-invariant form of S4.
 
     $$x' = \bar A x + \bar B u$$
 
-    The Jacobian is triangular, so the exponents are those of its diagonal: with a zero-order hold -1 .. -N per unit of time.
+    The input has shape (1,), the output is the state (N,). The Jacobian is triangular, so the exponents are those of
+    its diagonal: -1 .. -N per unit of time with a zero-order hold. The cell has no random weights: its matrices follow
+    from the arguments, so it needs no `key` and has no `from_weights`. For another `dt` make another cell.
 
-    **Arguments:** `size` N, `discretization`, `dtype`, and the step `dt`, a number, from which `transition` (N, N) and `gain`
-    (N, 1) are made once: to change it make another cell. The input has shape (1,), the output is the state (N,).
+    **Arguments:**
 
-    **Raises:** `ValueError` if $e^{-N dt}$ is below the smallest number of the dtype.
+    - `size`: N.
+    - `discretization`: by default `ZeroOrderHold()`.
+    - `dtype`: of the matrices, by default that of JAX.
+    - `dt`: the time step, a positive number.
+
+    **Fields:**
+
+    - `transition`: $\bar A$ (N, N), lower triangular; no weight, so that training leaves it alone.
+    - `gain`: $\bar B$ (N, 1); no weight either.
+    - `dt`: the time step.
+
+    **Raises:**
+
+    - `ValueError`: if $e^{-N dt}$ is below the smallest number of the dtype.
+    - `TypeError`: if `dt` is traced.
 
     !!! example
 
@@ -122,12 +151,11 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
         if is_traced(dt):
             raise TypeError("dt must be a number, not a traced array: make a cell for each.")
         self.dt = float(check_positive("dt", dt))
-        check_discretization(discretization)
-        with jax.ensure_compile_time_eval():  # numbers even where the cell is made under `jit`
-            high = tangent_dtype(dtype)  # LAPACK knows nothing smaller
+        with jax.ensure_compile_time_eval():  # concrete even under `jit`
+            high = tangent_dtype(dtype)  # LAPACK supports no smaller dtype
             matrix, B = hippo_legs(size, high)
             transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
-            # The diagonal of a triangular matrix's function is that of its diagonal, which `expm` knows only to the norm.
+            # A function of a triangular matrix acts on its diagonal by entries; `expm` errs there by eps times the norm.
             diagonal, _ = discretization.diagonal(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
             transition = (jnp.tril(transition, -1) + jnp.diag(diagonal)).astype(dtype)
             logs = np.asarray(

@@ -1,4 +1,4 @@
-"""Rate networks of low rank: N units, of which perturbations move in R dimensions and decay in the rest."""
+"""Rate networks of low rank: perturbations of N units move in R dimensions and decay in the rest."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.check_annotations import checked
-from .._core.check_values import check_count, check_not_negative
+from .._core.check_values import check_count, check_not_negative, check_positive
+from .._core.weights import make_from_weights
 from .._engine.blocks import Block, BlockTriangularCell, DenseBlock, DiagonalBlock
-from ._drive import activate
+from ._drive import activate, input_weights
 from ._leaky_rate import LeakyRateCell
 
 
@@ -18,26 +19,51 @@ class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
 
     $$x' = (1 - dt/\tau)\, x + \frac{dt}{\tau} \left(M N^T \phi(x) + W u + b\right)$$
 
-    With H units and rank R, H - R exponents are $\log|1 - dt/\tau| / dt$ exactly, and the other R are those of the system in
-    R dimensions. With $q = dt/\tau$ and $D = \mathrm{diag}\, \phi'(x)$ the Jacobian is $J = (1 - q) I + q M N^T D$, so
+    With H units and rank R, H - R exponents are exactly $\log|1 - dt/\tau| / dt$, and the other R are those of a system
+    in R dimensions. With $q = dt/\tau$ and $D = \mathrm{diag}\, \phi'(x)$ the Jacobian is $J = (1 - q) I + q M N^T D$,
+    so
 
     $$J M = M K, \qquad K = (1 - q) I + q N^T D M \quad (R \times R)$$
 
-    at every state: the columns of M span a space that all Jacobians map into itself, and on it they act as K. What is
-    beside it reaches that space but gets nothing from it and only decays: in a basis of the columns of M and any vectors that
-    complete them J is block triangular with blocks K and $(1 - q) I$, and the basis does not move, so exponents are
-    theirs. Where columns of M depend on each other, K decays along what they have in common, and the count stays right.
-    `lyapunov_spectrum` follows K.
+    at every state: all Jacobians map the span of the columns of M into itself and act on it as K. The other directions
+    feed into that span, receive nothing from it, and decay. In a basis of the columns of M, completed by any other
+    vectors, J is block triangular with the blocks K and $(1 - q) I$. The basis does not depend on the state, so the
+    exponents of J are those of its blocks. Where columns of M depend on each other, K decays along the null space of M,
+    and the number of decaying directions stays right. `lyapunov_spectrum` follows K.
 
-    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `rank` R, `use_bias` (drawn as in `RNNCell`),
-    `activation` $\phi$ (a function without arrays of its own), `dt` and `tau` in the same unit of time, `gain` g, `dtype`,
-    `key`. M is standard normal and $N = (M A + Z) / H$ with A and Z normal, of standard deviations g and 1: at the origin
-    $N^T M$ is about $A^T$. `dt` and `tau` given as floats are settings, given as arrays they are leaves that `grad` and `vmap` see.
-    Exponents come per unit of time. `lejax.systems.Flow(cell.derivative, dt)` is the same network integrated by Runge-Kutta
-    steps, for which H - R exponents are $-1 / \tau$.
+    Exponents are per unit of time. `lejax.systems.Flow(cell.derivative, dt)` integrates the same network by Runge-Kutta
+    steps; H - R of its exponents are $-1 / \tau$.
 
-    **Numerics:** a step costs O(H R^2) for K and O(R^3) for its frame, against O(H^3) in general. Frames stand in the
-    coordinates of M's columns: exponents are the same, those of finite times differ by $O(1/T)$ from those in the units' own.
+    **Arguments:**
+
+    - `input_size`: the number of inputs I; 0 for an autonomous cell, called with `input=None`.
+    - `hidden_size`: the number of units H.
+    - `rank`: R, at most H.
+    - `use_bias`: whether there is a bias b, by default `False`.
+    - `activation`: $\phi$, a function without arrays of its own, by default `jax.numpy.tanh`. With `jax.nn.relu` the
+        cell has a canonical form, see `lejax.piecewise_linear`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `dt`: the time step, positive. A number is a setting, an array is a leaf that `grad` and `vmap` see.
+    - `tau`: the time constant in the same unit of time, positive, by default 1; a setting or a leaf like `dt`.
+    - `gain`: g, at least 0, by default 1.
+    - `key`: of the weights. M is standard normal and $N = (M A + Z) / H$ with normal A and Z of standard deviations g
+        and 1, so that $N^T M$ is about $A^T$; W and b are uniform in $\pm 1/\sqrt{H}$.
+
+    **Fields:** (also the arguments of `LowRankRNNCell.from_weights`)
+
+    - `M`: left factor of the couplings (H, R).
+    - `N`: right factor of the couplings (H, R).
+    - `weight_ih`: W (H, I).
+    - `bias`: b (H,) or `None`.
+    - `activation`, `dt`, `tau`: as above.
+
+    **Raises:**
+
+    - `ValueError`: if `rank` exceeds `hidden_size`.
+
+    **Numerics:** a step costs O(H R^2) for K and O(R^3) for its frame, instead of O(H^3). Frames are in the coordinates
+    of M's columns: asymptotic exponents are the same, those of finite times differ by $O(1/T)$ from those in the
+    coordinates of the units.
 
     !!! example
 
@@ -83,13 +109,45 @@ class LowRankRNNCell(LeakyRateCell, BlockTriangularCell):
         noise = jr.normal(key_Z, (hidden_size, rank), dtype)
         self.N = ((self.M @ overlap + noise) / hidden_size).astype(dtype)
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        M: Array,
+        N: Array,
+        weight_ih: Array | None = None,
+        bias: Array | None = None,
+        activation: Callable[[Array], Array] = jnp.tanh,
+        dt: float | Array,
+        tau: float | Array = 1.0,
+    ):
+        """A cell with the given weights, named and shaped as its fields; without `weight_ih` it is autonomous.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, the rank exceeds the number of units, or a time is not
+            positive.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"M": M, "N": N, "weight_ih": input_weights(weight_ih, M), "bias": bias}
+        times = {"dt": check_positive("dt", dt), "tau": check_positive("tau", tau)}
+        cell = make_from_weights(cls, weights, activation=activation, **times)
+        size, rank = cell.M.shape
+        if rank > size:
+            raise ValueError(f"M has shape {cell.M.shape}: its rank {rank} must be at most {size}.")
+        return cell
+
     def _recur(self, rates):
         return self.M @ (self.N.T @ rates)
 
+    def _coupling(self):
+        return self.M @ self.N.T
+
     def blocks(self, input, state):
-        rates, moved = activate(self.activation, state, self.M)
+        rates, columns_of_M = activate(self.activation, state, self.M)
         rate = self._rate(state)
-        reduced = self.N.T @ moved
+        reduced = self.N.T @ columns_of_M
         rank = self.M.shape[1]
 
         def tangent(columns):

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_not_negative, check_positive
+from .._core.weights import make_from_weights
 from ._complex_modes import as_complex, as_pairs, block_of_modes
 from ._memory import MemoryCell
 
@@ -17,12 +18,32 @@ class LRUCell(MemoryCell):
     $$x' = \lambda \odot x + \gamma \odot (B u), \quad y = \mathrm{Re}(C x') + D \odot u, \quad
       \lambda = \exp(-e^\nu + i e^\theta)$$
 
-    The exponents are $\log |\lambda| = -e^\nu$, each twice, whatever the input; I more are $-\infty$, those of the output.
+    The state is (x (N, 2), y (I,)), complex numbers as real pairs. The exponents are $\log |\lambda| = -e^\nu$, each
+    twice, whatever the input is, and $-\infty$ for the I components of the output.
 
-    **Arguments:** `size` I of input and output, `num_modes` N; `min_radius`, `max_radius` and `max_phase`: $\lambda$ is
-    drawn uniformly from that sector of a ring; `dtype`, `key`. $\gamma = \sqrt{1 - |\lambda|^2}$ at first. Fields `log_decay`
-    $\nu$, `log_phase` $\theta$ and `log_gamma` (N,), `B` (N, I, 2), `C` (I, N, 2), `D` (I,).
-    The state is (modes (N, 2), output (I,)).
+    **Arguments:**
+
+    - `size`: the size I of input and output.
+    - `num_modes`: the number of complex modes N.
+    - `min_radius`: the least $|\lambda|$, by default 0.
+    - `max_radius`: the largest $|\lambda|$, at most 1, by default 1.
+    - `max_phase`: the largest phase of $\lambda$, by default $2 \pi$.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights. $\lambda$ is uniform in the sector of the ring, $\gamma = \sqrt{1 - |\lambda|^2}$; B, C and
+        D are normal.
+
+    **Fields:** (also the arguments of `LRUCell.from_weights`)
+
+    - `log_decay`: $\nu$ (N,).
+    - `log_phase`: $\theta$ (N,).
+    - `log_gamma`: $\log \gamma$ (N,).
+    - `B`: complex (N, I, 2).
+    - `C`: complex (I, N, 2).
+    - `D`: real (I,).
+
+    **Raises:**
+
+    - `ValueError`: if radii are not ordered in [0, 1].
 
     !!! example
 
@@ -67,7 +88,7 @@ class LRUCell(MemoryCell):
         check_positive("max_phase", max_phase)
         dtype = dtype or jnp.result_type(float)
         keys = jr.split(key, 5)
-        # Neither 0 nor 1: both ends have infinite logarithms.
+        # Exclude 0 and 1, whose logarithms are infinite.
         share = jr.uniform(keys[0], (num_modes,), dtype, minval=1e-4, maxval=1 - 1e-4)
         squared = min_radius**2 + share * (max_radius**2 - min_radius**2)
         phase = jr.uniform(keys[1], (num_modes,), dtype, minval=1e-4) * max_phase
@@ -78,6 +99,28 @@ class LRUCell(MemoryCell):
         self.C = jr.normal(keys[3], (size, num_modes, 2), dtype) * num_modes**-0.5
         self.D = jr.normal(keys[4], (size,), dtype)
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        log_decay: Array,
+        log_phase: Array,
+        log_gamma: Array,
+        B: Array,
+        C: Array,
+        D: Array,
+    ):
+        """A cell with the given weights, named and shaped as its fields.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"log_decay": log_decay, "log_phase": log_phase, "log_gamma": log_gamma}
+        return make_from_weights(cls, weights | {"B": B, "C": C, "D": D})
+
     @property
     def _input_size(self):
         return self.D.size
@@ -87,9 +130,9 @@ class LRUCell(MemoryCell):
         rates = jnp.stack([-jnp.exp(self.log_decay), jnp.exp(self.log_phase)], axis=-1)
         driven = jnp.exp(self.log_gamma) * (as_complex(self.B) @ input)
         values = jnp.exp(as_complex(rates)) * as_complex(modes) + driven
-        shown = (as_complex(self.C) @ values).real + self.D * input
-        following = as_pairs(values, modes.dtype), shown.astype(modes.dtype)
-        return following, block_of_modes(rates[:, 0])
+        output = (as_complex(self.C) @ values).real + self.D * input
+        new_state = as_pairs(values, modes.dtype), output.astype(modes.dtype)
+        return new_state, block_of_modes(rates[:, 0])
 
     def initial_state(self) -> tuple[Float[Array, "n 2"], Float[Array, " i"]]:
         return jnp.zeros((self.log_decay.size, 2), self.D.dtype), jnp.zeros_like(self.D)

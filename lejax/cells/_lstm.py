@@ -8,19 +8,32 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import RecurrentCell, TangentCell
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
-from ._drive import drive, uniform
+from .._core.weights import make_from_weights
+from ._drive import drive, input_weights, uniform
 from ._gates import weigh
 
 
 class LSTMCell(RecurrentCell, TangentCell):
-    r"""The long short-term memory cell; its state is the pair (h, c).
+    r"""The long short-term memory cell, with the state (h, c).
 
     $$i, f, o = \sigma(W u + U h + b), \quad g = \tanh(W_g u + U_g h + b_g), \quad
       c' = f\,c + i\,g, \quad h' = o \tanh(c')$$
 
-    **Arguments:** `input_size` I (0: autonomous), `hidden_size` H, `use_bias`, `dtype`, `key`.
-    The rows of `weight_ih` (4H, I), `weight_hh` (4H, H) and `bias` (4H) are in the order i, f, g, o.
-    Same equations as `equinox.nn.LSTMCell`, with `initial_state` and `output` (h).
+    These are the equations of `equinox.nn.LSTMCell`; the output is h.
+
+    **Arguments:**
+
+    - `input_size`: the number of inputs I; 0 for an autonomous cell, called with `input=None`.
+    - `hidden_size`: the number of units H.
+    - `use_bias`: whether there is a bias, by default `True`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are uniform in $\pm 1/\sqrt{H}$.
+
+    **Fields:** (also the arguments of `LSTMCell.from_weights`; rows are in the order i, f, g, o)
+
+    - `weight_ih`: W (4 H, I).
+    - `weight_hh`: U (4 H, H).
+    - `bias`: b (4 H,) or `None`.
 
     !!! example
 
@@ -52,23 +65,40 @@ class LSTMCell(RecurrentCell, TangentCell):
         self.weight_hh = uniform(key_hh, (4 * size, size), size, dtype)
         self.bias = uniform(key_bias, (4 * size,), size, dtype) if use_bias else None
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls, *, weight_hh: Array, weight_ih: Array | None = None, bias: Array | None = None
+    ):
+        """A cell with the given weights, named and shaped as its fields; without `weight_ih` it is autonomous.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weight_ih = input_weights(weight_ih, weight_hh)
+        weights = {"weight_hh": weight_hh, "weight_ih": weight_ih, "bias": bias}
+        return make_from_weights(cls, weights)
+
     def __call__(
         self,
         input: Float[Array, " i"] | None,
         state: tuple[Float[Array, " h"], Float[Array, " h"]],
     ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
-        _, _, _, o, squashed, memory = self._gates(input, state)
-        return o * squashed, memory
+        _, _, _, o, tanh_memory, memory = self._gates(input, state)
+        return o * tanh_memory, memory
 
     def push_forward(self, input, state, tangent):
-        i, f, g, o, squashed, memory = self._gates(input, state)
-        of_hidden, of_memory = tangent
+        i, f, g, o, tanh_memory, memory = self._gates(input, state)
+        hidden_tangent, memory_tangent = tangent
         split = 3 * g.shape[0]
         coefficients = (g * i * (1 - i), state[1] * f * (1 - f), i * (1 - g**2))
-        pushed = weigh(coefficients, self.weight_hh[:split], of_hidden) + f[:, None] * of_memory
-        shown = weigh((squashed * o * (1 - o),), self.weight_hh[split:], of_hidden)
-        shown = shown + (o * (1 - squashed**2))[:, None] * pushed
-        return (o * squashed, memory), (shown, pushed)
+        new_memory = weigh(coefficients, self.weight_hh[:split], hidden_tangent)
+        new_memory = new_memory + f[:, None] * memory_tangent
+        new_hidden = weigh((tanh_memory * o * (1 - o),), self.weight_hh[split:], hidden_tangent)
+        new_hidden = new_hidden + (o * (1 - tanh_memory**2))[:, None] * new_memory
+        return (o * tanh_memory, memory), (new_hidden, new_memory)
 
     def _gates(self, input, state):
         """i, f, g, o, tanh(c') and c'."""

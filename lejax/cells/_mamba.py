@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
+from .._core.weights import make_from_weights
 from .._engine.blocks import DiagonalBlock
 from ._discretization import Discretization, ZeroOrderHold
 from ._drive import uniform
@@ -15,19 +16,34 @@ from ._s6 import S6Cell
 
 
 class MambaCell(MemoryCell):
-    r"""A block of Mamba: normalization, causal convolution, selective state space, gate, and a connection around it all.
+    r"""A block of Mamba: normalization, causal convolution, selective state space model, gate, residual connection.
 
     $$(v, z) = W_{in}\, \mathrm{RMSNorm}(u), \quad c = \mathrm{SiLU}(b + \sum_{j < K} w_j \odot v_{t-j}), \quad
       y = u + W_{out} (\mathrm{S6}(c) \odot \mathrm{SiLU}(z))$$
 
-    The K - 1 last v are part of the state. Driven by an input that does not depend on it, the Jacobian is block triangular:
-    the exponents are those of the selective state space, and $-\infty$ for the numbers of the buffer, which only moves along,
-    and of the output.
+    The state is (the last K - 1 vectors v (K-1, E), memory of the `S6Cell` (E, N), y (I,)). If inputs do not depend on
+    the state, the Jacobian is block triangular: the exponents are those of the selective state space model, and
+    $-\infty$ for the buffer, which only shifts, and for the output.
 
-    **Arguments:** `size` I of input and output, `state_size` N, `expansion` e (inside there are E = e I channels), `width` K of
-    the convolution, `discretization`, `dtype`, `key`. Fields `weight_in` (2E, I), `kernel` (K, E), the newest last,
-    `bias` (E,), `selective` (an `S6Cell`), `weight_out` (I, E), `scale` (I,) of the normalization.
-    The state is (buffer (K-1, E), memory (E, N), output (I,)).
+    **Arguments:**
+
+    - `size`: the size I of input and output.
+    - `state_size`: the number of states N of a channel.
+    - `expansion`: E / I, where E is the number of channels inside, by default 2.
+    - `width`: the width K of the convolution, at least 2, by default 4.
+    - `discretization`: by default `ZeroOrderHold()`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights. `selective` is drawn as an `S6Cell`, the normalization starts at 1, the other weights are
+        uniform in plus and minus one over the root of the number of terms that they are summed with.
+
+    **Fields:** (also the arguments of `MambaCell.from_weights`)
+
+    - `weight_in`: $W_{in}$ (2 E, I).
+    - `kernel`: w (K, E), the newest last.
+    - `bias`: b (E,).
+    - `selective`: an `S6Cell` with E channels.
+    - `weight_out`: $W_{out}$ (I, E).
+    - `scale`: weights of the normalization (I,).
 
     !!! example
 
@@ -72,6 +88,37 @@ class MambaCell(MemoryCell):
         self.weight_out = uniform(key_out, (size, inner), inner, dtype)
         self.scale = jnp.ones(size, dtype)
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_in: Array,
+        kernel: Array,
+        bias: Array,
+        selective: S6Cell,
+        weight_out: Array,
+        scale: Array,
+    ):
+        """A cell with the given weights, named and shaped as its fields.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other, or the convolution has a width below 2.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"weight_in": weight_in, "kernel": kernel, "bias": bias}
+        weights |= {"weight_out": weight_out, "scale": scale}
+        cell = make_from_weights(cls, weights, selective=selective)
+        width, channels = cell.kernel.shape
+        check_count("the width of kernel", width, 2)
+        if selective.D.shape != (channels,):
+            raise ValueError(
+                f"selective has {selective.D.size} channels, but kernel of shape {cell.kernel.shape} asks for "
+                f"{channels}."
+            )
+        return cell
+
     @property
     def _input_size(self):
         return self.scale.size
@@ -79,13 +126,13 @@ class MambaCell(MemoryCell):
     def _step(self, input, memory):
         buffer, old = memory
         size = jnp.sqrt(jnp.mean(input**2) + 1e-5)
-        fresh, gate = jnp.split(self.weight_in @ (self.scale * input / size), 2)
-        window = jnp.concatenate([buffer, fresh[None]])
+        newest, gate = jnp.split(self.weight_in @ (self.scale * input / size), 2)
+        window = jnp.concatenate([buffer, newest[None]])
         convolved = jax.nn.silu(jnp.sum(self.kernel * window, axis=0) + self.bias)
-        (new, shown), blocks = self.selective._step(convolved, (old,))
-        output = input + self.weight_out @ (shown * jax.nn.silu(gate))
-        of_buffer = DiagonalBlock(jnp.full_like(buffer.ravel(), -jnp.inf))  # it only moves along
-        return (window[1:], new, output), (of_buffer, *blocks)
+        (new, selected), blocks = self.selective._step(convolved, (old,))
+        output = input + self.weight_out @ (selected * jax.nn.silu(gate))
+        buffer_block = DiagonalBlock(jnp.full_like(buffer.ravel(), -jnp.inf))  # it only shifts
+        return (window[1:], new, output), (buffer_block, *blocks)
 
     def initial_state(
         self,

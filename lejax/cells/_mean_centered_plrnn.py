@@ -3,29 +3,43 @@
 import jax
 import jax.numpy as jnp
 
-from ._plrnn import PLRNN
+from ._abstract_plrnn import AbstractPLRNN
 
 
-class MeanCenteredPLRNN(PLRNN):
-    r"""A PLRNN with the mean over units taken out before the nonlinearity.
+class MeanCenteredPLRNN(AbstractPLRNN):
+    r"""A PLRNN that subtracts the mean over units before the nonlinearity.
 
     $$z' = a \odot z + W \max(z - \bar z, 0) + h + C u$$
 
-    **Arguments:** as for `PLRNN`. Fewer than 2^M regions: not all units lie on one side of their mean.
+    It has fewer than $2^M$ regions, because not all units lie on one side of their mean.
+
+    **Arguments:**
+
+    - `size`: the number of units M.
+    - `input_size`: the number of inputs I, by default 0: an autonomous network, called with `input=None`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are drawn as those of a `PLRNN`.
+
+    **Fields:** (also the arguments of `MeanCenteredPLRNN.from_weights`)
+
+    - `a`: linear part (M,).
+    - `W`: couplings (M, M).
+    - `h`: offset (M,).
+    - `C`: input weights (M, I).
 
     !!! example
 
         >>> import jax, lejax
-        >>> cell = lejax.cells.MeanCenteredPLRNN.draw(3, key=jax.random.key(0))
+        >>> cell = lejax.cells.MeanCenteredPLRNN(3, key=jax.random.key(0))
         >>> cell(None, cell.initial_state()).shape
         (3,)
 
     Brenner et al., ICML (2022).
     """
 
-    def _free(self, state):
+    def _autonomous_step(self, state):
         return self.a * state + self.W @ jax.nn.relu(state - jnp.mean(state)) + self.h
 
-    def _form(self):
-        A, W1, eye, h1, h2 = super()._form()
-        return A, W1, eye - 1 / self.h.size, h1, h2
+    def _autonomous_form(self):
+        centering = jnp.eye(self.h.size, dtype=self.h.dtype) - 1 / self.h.size
+        return jnp.diag(self.a), self.W, centering, self.h, jnp.zeros_like(self.h)

@@ -1,7 +1,7 @@
-r"""What cells share whose memory is linear in itself and whose output reads the input too.
+"""The abstract base class of cells with a linear memory, and an output that depends on memory and input.
 
-The output is a part of the state, where a loop that is closed through it, or a layer above, finds it. The next step does not
-read it: each of its numbers adds an exponent of $-\infty$.
+The output is a part of the state, where a loop or the next layer finds it. The next step does not read it, so each of
+its components adds an exponent of minus infinity.
 """
 
 import abc
@@ -32,8 +32,8 @@ class MemoryCell(RecurrentCell, BlockTriangularCell):
         return self._step(check_input(self._input_size, input), state[:-1])[0]
 
     def blocks(self, input, state):
-        following, blocks = self._step(check_input(self._input_size, input), state[:-1])
-        return following, (*blocks, ForgottenBlock(following[-1].size))
+        new_state, blocks = self._step(check_input(self._input_size, input), state[:-1])
+        return new_state, (*blocks, ForgottenBlock(new_state[-1].size))
 
     def output(self, state):
         return state[-1]

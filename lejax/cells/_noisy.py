@@ -1,31 +1,56 @@
-"""A cell with noise on its state, drawn from the keys it is handed."""
+"""A cell with noise on its state, drawn from the keys of its inputs."""
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._core.cell import Cell, RecurrentCell, TimedCell, initial_state, output, time_step
+from .._core.cell import (
+    Cell,
+    RecurrentCell,
+    TimedCell,
+    initial_state,
+    is_traced,
+    output,
+    ravel,
+    size_of,
+    time_step,
+)
 from .._core.check_annotations import checked
 from .._core.check_cell import StepError, describe
-from .._core.check_values import check_not_negative
+from .._core.check_values import check_finite, check_not_negative
 from .._engine.blocks import BlockTriangularCell, tangent_blocks
 
 
 class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
-    r"""A cell with Gaussian noise on its state.
+    r"""A cell with additive Gaussian noise on its state: an Euler-Maruyama step.
 
-    $$h' = F(u, h) + \sigma \sqrt{dt}\, \xi, \qquad \xi \sim N(0, 1)$$
+    $$h' = F(u, h) + \sqrt{dt}\, L\, \xi, \qquad \xi \sim N(0, 1)$$
 
-    for each number of the state, with the time step dt of the cell (1 if it has none): an Euler-Maruyama step. The input of
-    a step is the pair of the cell's own input and a key, so a run takes `(inputs, jax.random.split(key, T))`, and
-    `(None, keys)` for a cell without input. The same keys are the same noise, for any network and start.
+    with the time step dt of the cell (1 if it has none), on the state as one vector of d components. The covariance of
+    the noise per unit of time is $L L^T$; for a number $\sigma$, L is $\sigma$ times the identity. The input of a step
+    is the pair of the cell's own input and a key: a run takes `(inputs, jax.random.split(key, T))`, and `(None, keys)`
+    for a cell without inputs. The same keys give the same noise for every network and initial state.
 
-    The noise is added and common to all neighbors of a state, so the Jacobian is that of the cell: exponents are those of
-    the noise-driven system, which differ from those without noise because the run is another one. A negative $\lambda_1$ means
-    that one noise makes all starts come together.
+    The noise is the same for all neighbors of a state, so the Jacobian is that of the cell. The exponents are those of
+    the random dynamical system; they differ from those without noise because the trajectory does. If $\lambda_1$ is
+    negative, trajectories from all initial states converge under one realization of the noise.
 
-    **Arguments:** `cell`, and `scale`, $\sigma \ge 0$, in units of the state per root of a unit of time.
+    **Arguments:**
+
+    - `cell`: F.
+    - `scale`: $\sigma \ge 0$, a number; a vector (d,) with one $\sigma_i \ge 0$ for each component of the state; or a
+        matrix L (d, d), such as `jnp.linalg.cholesky(covariance)`. In units of the state per root of a unit of time, in
+        the order of `jax.flatten_util.ravel_pytree`.
+
+    **Raises:**
+
+    - `ValueError`: if `scale` is not a number, a vector or a square matrix, is not finite, or a $\sigma$ is negative.
+    - `TypeError`: at a step, if the input is not a pair, or `scale` has not as many components as the state.
+
+    **Numerics:** noise is drawn in float32 for every dtype, so that runs of different precision can be compared. A
+    matrix costs O(d^2) per step.
 
     !!! example
 
@@ -52,30 +77,49 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
     scale: float | Array
 
     @checked
-    def __init__(self, cell: Cell, scale: float | Array):
+    def __init__(
+        self,
+        cell: Cell,
+        scale: float | Float[Array, ""] | Float[Array, " d"] | Float[Array, "d d"],
+    ):
         self.cell = cell
-        self.scale = check_not_negative("scale", scale)
+        self.scale = _check_scale(scale)
 
     def __call__(self, input: tuple[PyTree, PRNGKeyArray], state: PyTree) -> PyTree:
-        own, key = _split(input)
-        return self._add_noise(key, self.cell(own, state))
+        cell_input, key = _split(input)
+        return self._add_noise(key, self.cell(cell_input, state))
 
     def blocks(self, input, state):
-        own, key = _split(input)
-        following, blocks = tangent_blocks(self.cell, own, state)
-        return self._add_noise(key, following), blocks
+        cell_input, key = _split(input)
+        new_state, blocks = tangent_blocks(self.cell, cell_input, state)
+        return self._add_noise(key, new_state), blocks
 
     def _add_noise(self, key, state):
         leaves, structure = jax.tree.flatten(state)
-        size = self.scale * jnp.sqrt(time_step(self.cell))
-
-        def add(leaf, key):
-            # Drawn in float32 whatever the dtype, so that precisions can be compared.
-            noise = jr.normal(key, leaf.shape, jnp.float32).astype(leaf.dtype)
-            return leaf + jnp.asarray(size, leaf.dtype) * noise
-
         keys = jr.split(key, len(leaves))
-        return jax.tree.unflatten(structure, map(add, leaves, keys))
+        normal = [
+            jr.normal(key, leaf.shape, jnp.float32).astype(leaf.dtype)
+            for leaf, key in zip(leaves, keys, strict=True)
+        ]
+        normal = jax.tree.unflatten(structure, normal)
+        root = jnp.sqrt(time_step(self.cell))
+        if jnp.ndim(self.scale) == 0:
+            size = self.scale * root
+            return jax.tree.map(lambda x, xi: x + jnp.asarray(size, x.dtype) * xi, state, normal)
+        vector, unravel = ravel(normal)
+        self._check_size(state)
+        factor = jnp.asarray(self.scale * root, vector.dtype)
+        noise = unravel(factor * vector if factor.ndim == 1 else factor @ vector)
+        return jax.tree.map(jnp.add, state, noise)
+
+    def _check_size(self, state):
+        """Refuse a factor of another size than the state."""
+        shape, size = jnp.shape(self.scale), size_of(state)
+        if shape[0] != size:
+            wanted = f"({size},)" if len(shape) == 1 else f"({size}, {size})"
+            raise StepError(
+                f"scale has shape {shape}, but a state of {size} components needs a number or shape {wanted}."
+            )
 
     def time_step(self) -> float | Array:
         return time_step(self.cell)
@@ -87,12 +131,28 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
         return output(self.cell, state)
 
 
+def _check_scale(scale: float | Array) -> float | Array:
+    """A number or a vector of at least 0, or a square matrix."""
+    shape = jnp.shape(scale)
+    if shape == ():
+        return check_not_negative("scale", scale)
+    if len(shape) > 2 or shape[0] != shape[-1]:
+        raise ValueError(
+            f"scale must be a number, a vector (d,) or a square matrix (d, d), got shape {shape}."
+        )
+    check_finite("scale", scale)
+    if len(shape) == 1 and not is_traced(scale) and np.any(np.asarray(scale) < 0):
+        raise ValueError(f"scale must not be negative, got {scale}.")
+    return jnp.asarray(scale)
+
+
 def _split(input):
+    """The cell's own input and the key."""
     if not isinstance(input, tuple) or len(input) != 2:
         got = "None" if input is None else describe(input)
         raise StepError(
             f"a NoisyCell takes the pair (input, key) at each step, got {got}; for a run pass "
-            "(inputs, jax.random.split(key, num_steps)), with None for the inputs of a cell without input. A loop is closed "
-            "inside: NoisyCell(ClosedLoop(cell, readout), scale)."
+            "(inputs, jax.random.split(key, num_steps)), with None for the inputs of a cell without input. Close a "
+            "loop inside: NoisyCell(ClosedLoop(cell, readout), scale)."
         )
     return input

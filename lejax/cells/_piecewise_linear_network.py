@@ -1,4 +1,4 @@
-"""The base class of the piecewise-linear networks, and how their arrays are drawn."""
+"""The abstract base class of piecewise-linear networks, and how their weights are drawn."""
 
 import abc
 
@@ -13,9 +13,9 @@ from ._drive import drive, uniform
 
 
 class PiecewiseLinearNetwork(RecurrentCell, PiecewiseLinearCell):
-    """What all networks here share: the input, which enters as C u, and the zero state.
+    """What all piecewise-linear networks share: the input enters as C u, and the initial state is zero.
 
-    `C` (M, I) is empty for a network without inputs, which is then called with `input=None`.
+    `C` (M, I) has no columns for a network without inputs, which is called with `input=None`.
     """
 
     C: Float[Array, "m i"]
@@ -23,35 +23,28 @@ class PiecewiseLinearNetwork(RecurrentCell, PiecewiseLinearCell):
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " m"]
     ) -> Float[Array, " m"]:
-        return self._free(state) + drive(self.C, input)
+        return self._autonomous_step(state) + drive(self.C, input)
 
     def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
-        A, W1, W2, h1, h2 = self._form()
+        A, W1, W2, h1, h2 = self._autonomous_form()
         return PiecewiseLinearMap(A, W1, W2, h1 + drive(self.C, input), h2)
 
     @abc.abstractmethod
-    def _free(self, state):
-        """The step without input."""
+    def _autonomous_step(self, state: Float[Array, " m"]) -> Float[Array, " m"]:
+        """The new state without input."""
         raise NotImplementedError
 
     @abc.abstractmethod
-    def _form(self):
-        """A, W1, W2, h1, h2 of the canonical form."""
+    def _autonomous_form(self) -> tuple[Array, Array, Array, Array, Array]:
+        """A, W1, W2, h1, h2 of the canonical form without input."""
         raise NotImplementedError
 
     def initial_state(self) -> Float[Array, " m"]:
         return jnp.zeros(self.C.shape[0], self.C.dtype)
 
 
-def inputs(C: Array | None, like: Array) -> Array:
-    """`C`, or one without columns for as many units, in a dtype that raises no other."""
-    if C is not None:
-        return C
-    like = jnp.asarray(like)
-    return jnp.zeros((*like.shape[:1], 0), like.dtype)
-
-
 def draw_inputs(key, size, input_size, dtype):
+    """C from U(-1/sqrt(I), 1/sqrt(I))."""
     input_size = check_count("input_size", input_size, 0)
     return uniform(key, (size, input_size), max(input_size, 1), dtype)
 

@@ -2,57 +2,46 @@
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._core.check_annotations import checked
-from .._core.piecewise_linear import check_arrays
-from ._piecewise_linear_network import (
-    PiecewiseLinearNetwork,
-    draw_inputs,
-    inputs,
-    positive_definite,
-)
+from ._abstract_plrnn import AbstractPLRNN
 
 
-class PLRNN(PiecewiseLinearNetwork):
-    r"""The piecewise-linear recurrent network.
+class PLRNN(AbstractPLRNN):
+    r"""The piecewise-linear recurrent network: M rectified units, at most $2^M$ regions.
 
     $$z' = a \odot z + W \max(z, 0) + h + C u$$
 
-    **Arguments:** arrays `a` (M,), `W` (M, M), `h` (M,), and `C` (M, I) for a driven one. At most 2^M regions.
+    **Arguments:**
+
+    - `size`: the number of units M.
+    - `input_size`: the number of inputs I, by default 0: an autonomous network, called with `input=None`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights. `a` is the diagonal and `W` the rest of a random positive definite matrix of norm 1, `h` is
+        zero, `C` is uniform in $\pm 1/\sqrt{I}$.
+
+    **Fields:** (also the arguments of `PLRNN.from_weights`)
+
+    - `a`: linear part (M,).
+    - `W`: couplings (M, M).
+    - `h`: offset (M,).
+    - `C`: input weights (M, I).
 
     !!! example
 
-        >>> import jax, lejax
-        >>> cell = lejax.cells.PLRNN.draw(3, key=jax.random.key(0))
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> cell = lejax.cells.PLRNN(3, key=jax.random.key(0))
         >>> cell(None, cell.initial_state()).shape
         (3,)
+        >>> cell = lejax.cells.PLRNN.from_weights(a=jnp.array([0.5]), W=jnp.array([[-1.0]]), h=jnp.array([1.0]))
+        >>> cell(None, jnp.array([1.0]))
+        Array([0.5], dtype=...)
 
     Durstewitz, PLoS Comput. Biol. 13 (2017).
     """
 
-    a: Float[Array, " m"]
-    W: Float[Array, "m m"]
-    h: Float[Array, " m"]
-
-    @checked
-    def __init__(self, a: Array, W: Array, h: Array, C: Array | None = None):
-        self.a, self.W, self.h, self.C = check_arrays(
-            {"a": (a, "m"), "W": (W, "mm"), "h": (h, "m"), "C": (inputs(C, h), "mi")}
-        )
-
-    @classmethod
-    @checked
-    def draw(cls, size: int, input_size: int = 0, *, dtype=None, key: PRNGKeyArray):
-        """`a` the diagonal and `W` the rest of a random positive matrix of norm 1; `h` zero."""
-        key, key_C = jr.split(key)
-        a, W = positive_definite(key, size, dtype)
-        return cls(a, W, jnp.zeros_like(a), draw_inputs(key_C, size, input_size, dtype))
-
-    def _free(self, state):
+    def _autonomous_step(self, state):
         return self.a * state + self.W @ jax.nn.relu(state) + self.h
 
-    def _form(self):
+    def _autonomous_form(self):
         eye = jnp.eye(self.h.size, dtype=self.h.dtype)
         return jnp.diag(self.a), self.W, eye, self.h, jnp.zeros_like(self.h)

@@ -14,7 +14,13 @@ from .._engine.push import tangent_dtype
 
 
 class LinearReadout(eqx.Module):
-    r"""$y = W h + b$. **Arguments:** `weight` (O, H) and `bias` (O,). What `fit_readout` returns."""
+    r"""A linear readout $y = W h + b$, which `fit_readout` returns.
+
+    **Arguments:**
+
+    - `weight`: W (O, H).
+    - `bias`: b (O,).
+    """
 
     weight: Float[Array, "o h"]
     bias: Float[Array, " o"]
@@ -27,19 +33,27 @@ class LinearReadout(eqx.Module):
 def fit_readout(
     states: Float[Array, "T h"], targets: Float[Array, "T o"], *, penalty: float | Array = 1e-8
 ) -> LinearReadout:
-    r"""The linear readout that ridge regression finds for what a network went through.
+    r"""The linear readout of the states of a run, by ridge regression.
 
     $$\min_{W, b} \; \frac{1}{T} \sum_t |y_t - W h_t - b|^2 + \alpha\, |W|^2$$
 
-    **Arguments:** `states` (T, H), those of a run by `unroll` less its transient (of a cell with an output of its own
-    `jax.vmap(cell.output)(states)`), `targets` (T, O), and `penalty`, $\alpha$,
-    positive; the bias pays none.
+    **Arguments:**
 
-    **Returns:** a `LinearReadout`; with it `ClosedLoop(cell, readout)` runs on its own forecasts if the target at each step
-    is the next input.
+    - `states`: outputs of the cell (T, H): the states of a run by `unroll` without its transient, or
+        `jax.vmap(cell.output)(states)` for a cell whose output is not its state.
+    - `targets`: (T, O). If the target at each step is the next input, `ClosedLoop(cell, readout)` runs on its own
+        forecasts.
+    - `penalty`: $\alpha$, positive, by default 1e-8. The bias is not penalized.
 
-    **Numerics:** by a QR factorization of the centered states and $\sqrt{\alpha T}$ times the identity, which does not
-    square their condition: $O(T H^2)$. Differentiable, also in `penalty`.
+    **Returns:** a `LinearReadout`, differentiable in all arguments.
+
+    **Raises:**
+
+    - `ValueError`: if there are no states, the numbers of steps differ, or a value is not finite.
+    - `TypeError`: if `states` is not one real floating-point array, or `targets` is not real.
+
+    **Numerics:** by a QR factorization of the centered states, stacked on $\sqrt{\alpha T}$ times the identity, in
+    $O(T H^2)$. It does not square the condition number.
 
     !!! example
 
@@ -57,8 +71,8 @@ def fit_readout(
     """
     if not eqx.is_array_like(states):
         raise TypeError(
-            f"states must be one array (T, H), got {type(states).__name__}; of a cell whose state is a pytree take what it "
-            "shows, jax.vmap(cell.output)(states)."
+            f"states must be one array (T, H), got {type(states).__name__}; for a cell whose state is a pytree take "
+            "its outputs, jax.vmap(cell.output)(states)."
         )
     states, targets = jnp.asarray(states), jnp.asarray(targets)
     if states.ndim != 2 or targets.ndim != 2 or states.shape[0] != targets.shape[0]:
@@ -82,7 +96,7 @@ def fit_readout(
 @jax.jit
 def _fit(states, targets, penalty):
     dtype = states.dtype
-    high = tangent_dtype(dtype)  # LAPACK knows nothing smaller
+    high = tangent_dtype(dtype)  # LAPACK supports no smaller dtype
     states, targets = states.astype(high), targets.astype(high)
     num_steps, size = states.shape
     mean, offset = jnp.mean(states, axis=0), jnp.mean(targets, axis=0)

@@ -11,7 +11,8 @@ from .._core.cell import RecurrentCell, TangentCell
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
 from .._core.piecewise_linear import PiecewiseLinearCell, PiecewiseLinearMap
-from ._drive import activate, check_relu, drive, uniform
+from .._core.weights import make_from_weights
+from ._drive import activate, check_relu, drive, input_weights, uniform
 
 
 class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
@@ -19,10 +20,22 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
 
     $$h' = \phi(W_{ih} u + W_{hh} h + b)$$
 
-    **Arguments:** `input_size` I (0: autonomous, called with `input=None`), `hidden_size` H, `use_bias`,
-    `activation` $\phi$ (`jax.numpy.tanh` or `jax.nn.relu`; a function without arrays of its own), `dtype`, `key`. Weights
-    are drawn from
-    $U(\pm 1/\sqrt{H})$; replace them with `equinox.tree_at`.
+    **Arguments:**
+
+    - `input_size`: the number of inputs I; 0 for an autonomous cell, called with `input=None`.
+    - `hidden_size`: the number of units H.
+    - `use_bias`: whether there is a bias b, by default `True`.
+    - `activation`: $\phi$, a function without arrays of its own, by default `jax.numpy.tanh`. With `jax.nn.relu` the
+        cell has a canonical form, see `lejax.piecewise_linear`.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights, which are uniform in $\pm 1/\sqrt{H}$.
+
+    **Fields:** (also the arguments of `RNNCell.from_weights`)
+
+    - `weight_ih`: input weights (H, I).
+    - `weight_hh`: recurrent weights (H, H).
+    - `bias`: b (H,) or `None`.
+    - `activation`: $\phi$.
 
     !!! example
 
@@ -30,6 +43,9 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
         >>> cell = lejax.cells.RNNCell(3, 8, key=jax.random.key(0))
         >>> cell(jnp.ones(3), cell.initial_state()).shape
         (8,)
+        >>> rotation = lejax.cells.RNNCell.from_weights(weight_hh=jnp.array([[0.0, -1.0], [1.0, 0.0]]))
+        >>> rotation(None, jnp.array([0.1, 0.0])).round(3)
+        Array([0. , 0.1], dtype=...)
 
     Elman, Cognitive Science 14 (1990).
     """
@@ -58,15 +74,36 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
         self.bias = uniform(key_bias, (hidden_size,), hidden_size, dtype) if use_bias else None
         self.activation = activation
 
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_hh: Array,
+        weight_ih: Array | None = None,
+        bias: Array | None = None,
+        activation: Callable[[Array], Array] = jnp.tanh,
+    ):
+        """A cell with the given weights, named and shaped as its fields; without `weight_ih` it is autonomous.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weight_ih = input_weights(weight_ih, weight_hh)
+        weights = {"weight_hh": weight_hh, "weight_ih": weight_ih, "bias": bias}
+        return make_from_weights(cls, weights, activation=activation)
+
     def __call__(
         self, input: Float[Array, " i"] | None, state: Float[Array, " h"]
     ) -> Float[Array, " h"]:
-        return self.activation(self._total(input, state))
+        return self.activation(self._net_input(input, state))
 
     def push_forward(self, input, state, tangent):
-        return activate(self.activation, self._total(input, state), self.weight_hh @ tangent)
+        return activate(self.activation, self._net_input(input, state), self.weight_hh @ tangent)
 
-    def _total(self, input, state):
+    def _net_input(self, input, state):
         total = self.weight_hh @ state + drive(self.weight_ih, input)
         return total if self.bias is None else total + self.bias
 
@@ -74,7 +111,7 @@ class RNNCell(RecurrentCell, TangentCell, PiecewiseLinearCell):
         check_relu(self.activation)
         weight, zeros = self.weight_hh, self.initial_state()
         eye = jnp.eye(zeros.size, dtype=zeros.dtype)
-        offset = self._total(input, zeros)
+        offset = self._net_input(input, zeros)
         return PiecewiseLinearMap(jnp.zeros_like(weight), eye, weight, zeros, offset)
 
     def initial_state(self) -> Float[Array, " h"]:

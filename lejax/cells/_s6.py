@@ -7,27 +7,44 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
+from .._core.weights import make_from_weights
 from .._engine.blocks import DiagonalBlock
 from ._complex_modes import log_uniform_steps
-from ._discretization import Discretization, ZeroOrderHold, check_discretization
+from ._discretization import Discretization, ZeroOrderHold
 from ._drive import uniform
 from ._memory import MemoryCell
 
 
 class S6Cell(MemoryCell):
-    r"""The selective state space: D channels of N states each, whose step and input and output maps the input chooses.
+    r"""The selective state space model: the input sets the time step and both maps of D channels of N states.
 
     $$\Delta = \mathrm{softplus}(W_\Delta u + b), \quad B = W_B u, \quad C = W_C u, \quad
       h'_{dn} = \bar A_{dn} h_{dn} + \bar B_{dn} u_d, \quad y_d = \sum_n C_n h'_{dn} + D_d u_d$$
 
-    with $\bar A = e^{\Delta_d A_{dn}}$ and $\bar B = A^{-1} (e^{\Delta A} - 1) B$ of the zero-order hold. Driven by an input that does
-    not depend on it, the Jacobian is diagonal: the exponents are $A_{dn}$ times the mean of $\Delta_d$, exactly, all negative
-    (so with `ExponentialEuler` too; `Bilinear` and `Euler` have exponents of their own, which may be positive). D more are
-    $-\infty$, those of the output. None of it holds in a `ClosedLoop`.
+    $\bar A = e^{\Delta_d A_{dn}}$ and $\bar B = A^{-1} (e^{\Delta A} - 1) B$ are those of the zero-order hold. The
+    state is (h (D, N), y (D,)). If inputs do not depend on the state, the Jacobian is diagonal: the exponents are exactly
+    $A_{dn}$ times the mean of $\Delta_d$, all negative, and $-\infty$ for the D components of the output. The same
+    holds with `ExponentialEuler`; `Bilinear` and `Euler` have other exponents, which may be positive. None of this holds in a
+    `ClosedLoop`.
 
-    **Arguments:** `size` D of input and output, `state_size` N, `discretization` (`ExponentialEuler()`: $\bar B = \Delta B$),
-    `dtype`, `key`. Fields `log_A` (D, N): $A = -e^{\mathtt{log\_A}}$, -1 .. -N at first; `weight_step` (D, D) and `bias_step` (D,),
-    for steps of 0.001 .. 0.1 at first; `weight_B`, `weight_C` (N, D); `D` (D,). The state is (memory (D, N), output (D,)).
+    **Arguments:**
+
+    - `size`: the number of channels D, the size of input and output.
+    - `state_size`: the number of states N of a channel.
+    - `discretization`: by default `ZeroOrderHold()`; Mamba's code has `ExponentialEuler()`, $\bar B = \Delta B$.
+    - `dtype`: of the weights, by default that of JAX.
+    - `key`: of the weights. $A = -1, \dots, -N$ in each channel; `bias_step` alone would give log-uniform steps in
+        0.001 .. 0.1; D is 1; the other weights are uniform in $\pm 1/\sqrt{D}$.
+
+    **Fields:** (also the arguments of `S6Cell.from_weights`)
+
+    - `weight_step`: $W_\Delta$ (D, D).
+    - `bias_step`: b (D,).
+    - `weight_B`: $W_B$ (N, D).
+    - `weight_C`: $W_C$ (N, D).
+    - `log_A`: (D, N), with $A = -e^{\mathtt{log\_A}}$.
+    - `D`: (D,).
+    - `discretization`: as above.
 
     !!! example
 
@@ -72,7 +89,31 @@ class S6Cell(MemoryCell):
             jnp.log(jnp.arange(1, state_size + 1, dtype=dtype)), (size, state_size)
         )
         self.D = jnp.ones(size, dtype)
-        self.discretization = check_discretization(discretization)
+        self.discretization = discretization
+
+    @classmethod
+    @checked
+    def from_weights(
+        cls,
+        *,
+        weight_step: Array,
+        bias_step: Array,
+        weight_B: Array,
+        weight_C: Array,
+        log_A: Array,
+        D: Array,
+        discretization: Discretization = ZeroOrderHold(),
+    ):
+        """A cell with the given weights, named and shaped as its fields.
+
+        **Raises:**
+
+        - `ValueError`: if shapes do not fit each other.
+        - `TypeError`: if an array is not real.
+        """
+        weights = {"weight_step": weight_step, "bias_step": bias_step, "weight_B": weight_B}
+        weights |= {"weight_C": weight_C, "log_A": log_A, "D": D}
+        return make_from_weights(cls, weights, discretization=discretization)
 
     @property
     def _input_size(self):
@@ -84,9 +125,9 @@ class S6Cell(MemoryCell):
         rates = -jnp.exp(self.log_A)
         decay, gain = self.discretization.diagonal(rates, steps)
         new = decay * old + gain * jnp.outer(input, self.weight_B @ input)
-        shown = new @ (self.weight_C @ input) + self.D * input
+        output = new @ (self.weight_C @ input) + self.D * input
         moduli = self.discretization.log_moduli(rates, steps)
-        return (new, shown), (DiagonalBlock(moduli.ravel()),)
+        return (new, output), (DiagonalBlock(moduli.ravel()),)
 
     def initial_state(self) -> tuple[Float[Array, "d n"], Float[Array, " d"]]:
         return jnp.zeros_like(self.log_A), jnp.zeros_like(self.D)

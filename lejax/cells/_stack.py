@@ -1,4 +1,4 @@
-"""Layers on top of each other."""
+"""Stacked layers."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,22 @@ from .._engine.blocks import BlockTriangularCell, tangent_blocks
 
 
 class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
-    """Layers on top of each other: each takes as input the new output of the one below.
+    r"""Stacked layers: the input of each layer is the new output of the layer below.
 
-    Nothing flows down, so the exponents of the stack are those of its layers, each driven by the ones below:
-    `lyapunov_spectrum` computes them layer by layer.
+    $$h_1' = F_1(u, h_1), \quad h_i' = F_i(y_{i-1}(h_{i-1}'), h_i)$$
 
-    **Arguments:** `layers`, a sequence of cells. The state is the tuple of the layers' states; the output is
-    that of the last layer. Layers must share their time step (1 for a cell that is no `TimedCell`).
+    The state is the tuple of the states of the layers, the output that of the last layer. No layer feeds a lower one,
+    so the exponents of the stack are those of its layers, each driven by the layers below; `lyapunov_spectrum` computes
+    them layer by layer.
+
+    **Arguments:**
+
+    - `layers`: a list of cells with the same time step (1 for a cell that is no `TimedCell`).
+
+    **Raises:**
+
+    - `TypeError`: if `layers` is not a list of cells.
+    - `ValueError`: if there are no layers, or time steps differ.
 
     !!! example
 
@@ -43,7 +52,7 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
         first = time_step(self.layers[0])
         for i, layer in enumerate(self.layers):
             step = time_step(layer)
-            # NumPy: under jit even a comparison of constants would be traced.
+            # NumPy, because JAX traces comparisons of constants under jit.
             if not is_traced((first, step)) and np.any(np.asarray(step) != np.asarray(first)):
                 raise ValueError(
                     f"layers of a Stack must share their time step, but layer 0 has {first} and layer {i} {step}."
@@ -61,16 +70,18 @@ class Stack(RecurrentCell, TimedCell, BlockTriangularCell):
         self._check(state)
         new, blocks = [], []
         for layer, old in zip(self.layers, state, strict=True):
-            following, own = tangent_blocks(layer, input, old)
-            new.append(following)
-            blocks.extend(own)
-            input = output(layer, following)
+            layer_state, layer_blocks = tangent_blocks(layer, input, old)
+            new.append(layer_state)
+            blocks.extend(layer_blocks)
+            input = output(layer, layer_state)
         return tuple(new), tuple(blocks)
 
     def _check(self, state):
+        """Refuse a state of another number of layers."""
         if len(state) != len(self.layers):
             raise ValueError(
-                f"the stack has {len(self.layers)} layers, the state {len(state)}; it must be a tuple of the layers' states."
+                f"the stack has {len(self.layers)} layers, the state {len(state)}; it must be a tuple of the "
+                "layers' states."
             )
 
     def time_step(self) -> float | Array:
