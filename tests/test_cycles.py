@@ -14,11 +14,18 @@ from lejax.plrnn import find_cycles, refine_cycle
 
 
 KEY = jr.key(0)
-BASE = {"a1": 0.9777689, "a2": 0.96461297, "w1": -0.14375, "w2": 0.52505308, "h1": 0.37298253, "h2": -0.97931491}  # fmt: skip
+BASE = {
+    "a1": 0.9777689,
+    "a2": 0.96461297,
+    "w1": -0.14375,
+    "w2": 0.52505308,
+    "h1": 0.37298253,
+    "h2": -0.97931491,
+}
 
 
 def planar(**changes):
-    """Eisenmann, Monfared, Goering & Durstewitz, NeurIPS 36 (2023)."""
+    """The planar PLRNN of Eisenmann, Monfared, Goering & Durstewitz, NeurIPS 36 (2023)."""
     p = {**BASE, **changes}
     W = np.array([[0, p["w1"]], [p["w2"], 0]])
     h = jnp.stack([p["h1"], p["h2"]])
@@ -30,7 +37,7 @@ def net_of(A, W1, W2, h1, h2):
 
 
 def tent(a):
-    """x / a on the left of a, (1 - x) / (1 - a) on the right."""
+    """The skew tent map: x / a on the left of a, (1 - x) / (1 - a) on the right."""
     return net_of([[1 / a]], [[-1 / a - 1 / (1 - a)]], [[1]], [0], [-a])
 
 
@@ -63,7 +70,11 @@ def test_no_cycles_up_to_period_16(changes):
         assert found.points.shape == (0, period, 2)
 
 
-CYCLES = [(SADDLE, 16, (0.518900, 1.61022)), ({}, 27, (0.693171, 1.13196)), (WIDE, 40, (0.572562, 2.46880))]  # fmt: skip
+CYCLES = [
+    (SADDLE, 16, (0.518900, 1.61022)),
+    ({}, 27, (0.693171, 1.13196)),
+    (WIDE, 40, (0.572562, 2.46880)),
+]
 
 
 @pytest.mark.parametrize(("changes", "period", "moduli"), CYCLES)
@@ -74,13 +85,13 @@ def test_a_stable_cycle_and_a_saddle(changes, period, moduli):
     np.testing.assert_allclose(np.abs(found.multipliers[:, 0]), moduli, rtol=4e-6)
     assert np.all(np.abs(found.multipliers[:, 1]) < 1)
     assert np.all(found.residual < 1.4e-13)
-    following = jax.vmap(jax.vmap(lambda z: cell(None, z)))(found.points)
-    np.testing.assert_allclose(jnp.roll(following, 1, axis=1), found.points, atol=1e-12)
+    images = jax.vmap(jax.vmap(lambda z: cell(None, z)))(found.points)
+    np.testing.assert_allclose(jnp.roll(images, 1, axis=1), found.points, atol=1e-12)
     if period == 16:
         stable = np.asarray(found.points[0])
         leftmost = stable[np.argmin(stable[:, 0])]
         np.testing.assert_allclose(leftmost, (1.459645, 0.176197), atol=6e-7)
-    # The search from words knows nothing of the enumeration.
+    # The search finds the same cycles without the enumeration.
     searched = find_cycles(cell, period, key=KEY, max_words=0, num_starts=200)
     assert not searched.is_complete
     assert np.all(searched.count > 10)
@@ -105,7 +116,7 @@ def test_full_tent_map_has_all_binary_necklaces(period, count):
     falls = np.sum(found.words, axis=(1, 2))
     multipliers = a ** (falls - period) * (a - 1.0) ** (-falls)
     np.testing.assert_allclose(found.multipliers[:, 0], multipliers, rtol=1e-12)
-    # Each cycle once, from the letter on that makes its word the least.
+    # Each cycle is listed once, with the least rotation of its word.
     words = [row.tobytes() for row in np.asarray(found.words)]
     assert len(set(words)) == count
     for row in np.asarray(found.words):
@@ -113,7 +124,7 @@ def test_full_tent_map_has_all_binary_necklaces(period, count):
 
 
 def test_words_that_no_state_follows_are_all_that_cutting_leaves_out():
-    """A third unit that follows along: the same cycles, found among all words."""
+    """A third unit driven by the first two changes no cycle, but in three dimensions all words are tried."""
     random = np.random.default_rng(3)
     total = 0
     for _ in range(4):
@@ -136,7 +147,7 @@ def test_words_that_no_state_follows_are_all_that_cutting_leaves_out():
 
 @pytest.mark.parametrize(("size", "hidden", "most"), [(2, 4, 3), (3, 5, 1), (1, 6, 4)])
 def test_the_indices_of_all_fixed_points_add_up_to_one(size, hidden, most):
-    """Clipped networks map a large ball into itself, so F^k has the index 1 there (Brouwer)."""
+    """Clipped networks map a large ball into itself, so that F^k has the fixed-point index 1 there (Brouwer)."""
     total = 0
     for seed in range(4):
         random = np.random.default_rng(seed)
@@ -205,18 +216,18 @@ def test_large_multipliers_do_not_spoil_the_points():
 
 
 def test_cycles_that_are_not_isolated_are_said():
-    # The identity on the left of 0: all of its states are fixed.
+    # The identity on the left of 0, where all states are fixed points.
     half = net_of([[1.0]], [[-0.5]], [[1]], [0], [0])
     with pytest.warns(UserWarning, match="1 words of period 1 have a multiplier of 1"):
         found = find_cycles(half, 1, key=KEY)
     assert not found.is_complete
     np.testing.assert_array_equal(found.singular_words, [[[False]]])
-    # With an offset none of them is.
+    # With an offset there is no fixed point on that side.
     moving = find_cycles(net_of([[1.0]], [[-0.5]], [[1]], [0.1], [0]), 1, key=KEY)
     assert moving.is_complete
     assert moving.singular_words.shape == (0, 1, 1)
     np.testing.assert_allclose(moving.points, [[[0.2]]])
-    # 1 - x: one fixed point, and all other states return after two steps.
+    # The map 1 - x has one fixed point, and all other states have period 2.
     turn = net_of([[-1.0]], [[0.0]], [[1]], [1], [0])
     assert find_cycles(turn, 1, key=KEY).is_complete
     with pytest.warns(UserWarning, match="have a multiplier of 1"):
@@ -292,7 +303,7 @@ def test_refined_cycle_needs_only_the_regions(saddle_cycle):
 
 
 def test_multipliers_are_those_of_the_product_in_its_order():
-    # Of three matrices or more the product in the opposite order has other eigenvalues.
+    # The eigenvalues of a product of three or more matrices depend on their cyclic order.
     arrays = [jr.normal(key, (3, 3)) for key in jr.split(jr.key(5), 3)]
     net, points = net_of(*arrays, *jr.normal(jr.key(6), (2, 3))), jr.normal(jr.key(7), (5, 3))
     turn = np.eye(3)
@@ -319,7 +330,7 @@ def test_bad_arguments():
 
 
 def test_search_where_regions_are_too_many():
-    """2^40 regions: random bits and trajectories alone."""
+    """With 2^40 regions the search starts from random bits and from trajectories only."""
     cell, points = planted(40, 40, 1, seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -329,7 +340,7 @@ def test_search_where_regions_are_too_many():
 
 
 def test_jacobians_that_are_zero_lose_no_word():
-    """z' = max(1 - 2 z, 0) has the 2-cycle 0, 1; random ReLU networks against all words of the same in 3 dimensions."""
+    """The map max(1 - 2 z, 0) has the 2-cycle 0, 1; random planar ReLU networks agree with their 3-D extensions."""
     found = find_cycles(net_of([[0]], [[1]], [[-2]], [0], [1]), 2, key=KEY)
     assert found.is_complete
     np.testing.assert_allclose(np.sort(found.points[0, :, 0]), [0, 1])

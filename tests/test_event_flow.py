@@ -22,14 +22,17 @@ from lejax.systems import Flow, Lorenz63
 
 
 def jerk():
-    """x''' = -.6 x'' - x' + |x| - 1: chaotic, the exponents sum to -.6. Linz & Sprott, Phys. Lett. A 259 (1999)."""
+    """A chaotic jerk system whose exponents sum to -.6: x''' = -.6 x'' - x' + |x| - 1.
+
+    Linz & Sprott, Phys. Lett. A 259 (1999).
+    """
     A = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, -1.0, -0.6]])
     W1, W2 = jnp.array([[0.0], [0.0], [2.0]]), jnp.array([[1.0, 0.0, 0.0]])
     return lejax.PiecewiseLinearMap(A, W1, W2, jnp.array([0.0, 0.0, -1.0]), jnp.zeros(1))
 
 
 def chua(alpha=9.0, beta=100 / 7, inner=-8 / 7, outer=-5 / 7):
-    """Chua's circuit, of which the double scroll has three equilibria. Matsumoto, Chua & Komuro, IEEE CAS 32 (1985)."""
+    """The double scroll of Chua's circuit, with three equilibria. Matsumoto, Chua & Komuro, IEEE CAS 32 (1985)."""
     A = jnp.array([[-alpha * (1 + outer), alpha, 0.0], [1.0, -1.0, 1.0], [0.0, -beta, 0.0]])
     c = -alpha * (inner - outer)
     W1 = jnp.array([[c, -c], [0.0, 0.0], [0.0, 0.0]])
@@ -67,7 +70,7 @@ def test_agrees_with_an_adaptive_solver(size, num_relu, seed, gain):
     ).y.T
     assert np.sum(np.diff(known[:, -num_relu:] > 0, axis=0)) >= 3
     np.testing.assert_allclose(states, known, atol=1e-10 * np.abs(known).max())
-    # However a time is reached, and whatever is sampled on the way.
+    # The result does not depend on the step, nor on the times that are sampled before.
     at = sample_flow(field, start, jnp.array([0.0, 0.017, 3.3, 3.3, 10.0, 20.0]))
     np.testing.assert_array_equal(at[0], start)
     np.testing.assert_array_equal(at[2], at[3])
@@ -76,7 +79,7 @@ def test_agrees_with_an_adaptive_solver(size, num_relu, seed, gain):
 
 
 def test_linear_flow_is_the_matrix_exponential():
-    # Defective, singular and zero generators are like all others.
+    # Defective, singular and zero generators are no special case.
     for matrix in ([[0.0, 1.0], [0.0, 0.0]], [[-1.0, 1.0], [0.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]]):
         A, offset = jnp.array(matrix), jnp.array([0.3, -0.7])
         empty = lejax.PiecewiseLinearMap(
@@ -93,13 +96,13 @@ def test_linear_flow_is_the_matrix_exponential():
 def test_first_zero_against_the_roots():
     rng, compiled = np.random.default_rng(0), jax.jit(first_zero)
     for _ in range(100):
-        # Products of factors with zeros anywhere near the interval, some in close pairs.
+        # Products of linear factors with zeros in and near the interval, some in close pairs.
         zeros = rng.uniform(-0.5, 2, 6)
         zeros[1] = zeros[0] + 10.0 ** rng.uniform(-6, 0)
         coefficients = np.polynomial.polynomial.polyfromroots(zeros)
         coefficients *= np.sign(coefficients[0])
         position, done = 0.0, False
-        while not done and position < 1:  # as far as it was certified, again and again
+        while not done and position < 1:  # continue from the end of the certified interval
             moved = np.polynomial.Polynomial(coefficients)(
                 np.polynomial.Polynomial([position, 1 - position])
             ).coef
@@ -113,10 +116,10 @@ def test_first_zero_against_the_roots():
 
 @pytest.mark.parametrize("depth", [1e-1, 1e-4, 1e-8, 1e-12, 1e-15, 0.0, -1e-12, -1e-4])
 def test_grazing(depth):
-    # x moves on a circle and dips to -depth; there y grows as max(-x, 0).
+    # x moves on a circle down to -depth, and y grows as max(-x, 0).
     A = jnp.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     W1, W2 = jnp.array([[0.0], [0.0], [1.0]]), jnp.array([[-1.0, 0.0, 0.0]])
-    # x = 1 - (1 + depth) cos(t - pi), shifted so that its least value is -depth at t = pi.
+    # x = 1 - (1 + depth) cos(t - pi) has its minimum -depth at t = pi.
     center = jnp.array([1.0, 0.0])
     field = lejax.PiecewiseLinearMap(
         A, W1, W2, jnp.concatenate([-A[:2, :2] @ center, jnp.zeros(1)]), jnp.zeros(1)
@@ -124,8 +127,10 @@ def test_grazing(depth):
     flow = EventExactFlow(PiecewiseLinearField(field), 2 * np.pi, max_pieces=200)
     start = jnp.array([2.0 + depth, 0.0, 0.0])
     end = flow(None, start)
-    half = np.arccos(1 / (1 + depth)) if depth > 0 else 0.0  # half the time below zero
-    # (1 + depth) sin(half) - half without cancellation, for small depths by its series
+    half = (
+        np.arccos(1 / (1 + depth)) if depth > 0 else 0.0
+    )  # half of the time for which x is negative
+    # (1 + depth) sin(half) - half without cancellation: by its series for small depths.
     area = 2 * ((1 + depth) * np.sin(half) - half) if depth > 1e-6 else 2 * half**3 / 3
     np.testing.assert_allclose(end[:2], start[:2], atol=1e-13)
     np.testing.assert_allclose(end[2], area, rtol=1e-6, atol=1e-14)
@@ -134,7 +139,7 @@ def test_grazing(depth):
 
 
 def test_a_sample_on_a_hyperplane_and_many_in_a_row():
-    # x' = 1, y' = max(x, 0): every sample at t = 1 lies on the hyperplane.
+    # With x' = 1, y' = max(x, 0) every sample at t = 1 lies on the hyperplane.
     field = lejax.PiecewiseLinearMap(
         jnp.zeros((2, 2)),
         jnp.array([[0.0], [1.0]]),
@@ -147,7 +152,7 @@ def test_a_sample_on_a_hyperplane_and_many_in_a_row():
 
 
 def directional(function):
-    """Values at a shift of weights, state and duration along one direction."""
+    """The values after a shift of weights, state and duration along one direction."""
     network = chua()
     shift = [0.3 * jr.normal(jr.key(i), x.shape) for i, x in enumerate(jax.tree.leaves(network))]
 
@@ -221,14 +226,14 @@ def test_spectrum_of_a_linear_network_is_that_of_its_generator():
         A, jnp.zeros((3, 1)), jnp.ones((1, 3)), jnp.ones(3), jnp.zeros(1)
     )
     flow = EventExactFlow(PiecewiseLinearField(network), 0.5)
-    # A multiple of the half turn: on the way the pair oscillates.
+    # The finite-time exponents of the pair oscillate within each half turn, by an amount that decays as 1 / t.
     run = lejax.lyapunov_spectrum(flow, jnp.ones(3), num_steps=2000, transient=200)
     np.testing.assert_allclose(run.exponents, [-0.1, -0.1, -0.7], atol=2e-4)
     np.testing.assert_allclose(run.exponents.sum(), -0.9, rtol=1e-12)
 
 
 def test_exponents_sum_to_the_mean_trace():
-    steps, dt = 80, 0.25  # shorter than chaos takes to part two ways of rounding
+    steps, dt = 80, 0.25  # too short for chaos to amplify rounding
     run = lejax.lyapunov_spectrum(EventExactFlow(CHUA, dt), START, num_steps=steps)
     fine = sample_flow(CHUA, START, jnp.arange(0.5, 100 * steps) * (dt / 100))
     network = lejax.piecewise_linear(CHUA)
@@ -242,7 +247,7 @@ def test_exponents_sum_to_the_mean_trace():
         method=lejax.SequentialQR(tolerance=1e-13),
     )
     np.testing.assert_allclose(run.exponents.sum(), -0.6, rtol=1e-11)
-    assert abs(run.exponents[0] - 0.035) < 5 * run.standard_error[0]  # the published .035
+    assert abs(run.exponents[0] - 0.035) < 5 * run.standard_error[0]  # .035 is published
     assert abs(run.exponents[1]) < 5 * run.standard_error[1]
 
 
@@ -273,7 +278,7 @@ def test_equilibria_are_where_the_velocity_is_zero():
     found = find_equilibria(field)
     np.testing.assert_allclose(jax.vmap(lambda z: field(None, z))(found.points), 0, atol=1e-12)
 
-    # The index of all zeros of a field is that of the field at infinity, whatever h: their signs add up to the same.
+    # The indices of all zeros of a field add up to that of the field at infinity, which does not depend on h.
     def degree(h):
         moved = eqx.tree_at(lambda f: f.right_hand_side.h, field, h)
         found = find_equilibria(moved, size=2**5)

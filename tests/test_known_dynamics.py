@@ -1,4 +1,4 @@
-"""What is known of recurrent layers: numbers and claims of the literature, each computed anew."""
+"""Known dynamics of recurrent layers: numbers and claims of the literature, each computed again."""
 
 from fractions import Fraction
 
@@ -30,7 +30,7 @@ EVERY = {"method": SequentialQR(every=1)}
 
 
 def test_legs_is_too_far_from_normal_to_be_diagonalized():
-    # Scaled by sqrt(2n + 1) the matrix has integers only, and eigenvectors that fractions give exactly.
+    # Scaled by sqrt(2n + 1) the matrix has integer entries, and its eigenvectors are exact fractions.
     size = 32
     V, W = ([[Fraction(int(n == j)) for j in range(size)] for n in range(size)] for _ in range(2))
     for n in range(size):
@@ -46,7 +46,7 @@ def test_legs_is_too_far_from_normal_to_be_diagonalized():
     length = np.linalg.norm(vectors, axis=0)
     condition = np.linalg.norm(vectors / length, 2) * np.linalg.norm(inverse * length[:, None], 2)
     np.testing.assert_allclose(condition, 1.22e23, rtol=5e-3)
-    # In float64 an eigensolver cannot even tell how bad it is.
+    # In float64 an eigensolver underestimates this condition number.
     assert 1e17 < np.linalg.cond(np.linalg.eig(A)[1]) < 1e21
 
 
@@ -74,10 +74,10 @@ def test_closed_loops_drawn_at_random_are_not_chaotic():
 
 
 def test_stack_whose_exponents_are_all_negative_grows_first():
-    # Block-triangular: a deviation of the lower layer is amplified before it dies out.
+    # The Jacobian is block-triangular: a deviation of the lower layer is amplified before it decays.
     def layer(key):
         cell = S6Cell(3, 2, key=key)
-        # slow, and a loud output
+        # slow, with a large output
         return eqx.tree_at(lambda c: (c.weight_B, c.D), cell, (30 * cell.weight_B, 0 * cell.D))
 
     stack = Stack([layer(jr.key(0)), layer(jr.key(1))])
@@ -96,7 +96,7 @@ def test_rounding_does_not_grow_where_exponents_are_negative():
 
     def deviation(cell):
         low = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_array(x) else x, cell)
-        # the same weights: what differs is the arithmetic
+        # the same rounded weights in float32 arithmetic
         high = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_array(x) else x, low)
         bits = inputs.astype(jnp.bfloat16)
         runs = (
@@ -137,13 +137,14 @@ def test_positive_eigenvalues_cannot_flip_a_sign_and_one_reflection_cannot_turn(
         eigenvalues = np.linalg.eigvals(transitions)
         assert np.all(eigenvalues.imag == 0)
         assert eigenvalues.real.min() > (0 if beta_range == 1 else -1)
-    # Two reflections an angle of 60 degrees apart turn by 120: a counter modulo 3.
-    cell = DeltaProductCell(1, 2, 1, 2, 2, key=jr.key(1))
-    keys = jnp.array([[[1.0], [0.0]], [[0.5], [np.sqrt(0.75)]]])
-    cell = eqx.tree_at(
-        lambda c: (c.weight_k, c.weight_beta, c.bias_beta),
-        cell,
-        (keys, 0 * cell.weight_beta, jnp.full_like(cell.bias_beta, 1e3)),
+    # Two reflections whose axes are 60 degrees apart rotate by 120 degrees: a counter modulo 3.
+    cell = DeltaProductCell.from_weights(
+        weight_q=jnp.ones((2, 1)),
+        weight_k=jnp.array([[[1.0], [0.0]], [[0.5], [np.sqrt(0.75)]]]),
+        weight_v=jnp.ones((2, 1, 1)),
+        weight_beta=jnp.zeros((2, 1)),
+        bias_beta=jnp.full(2, 1e3),
+        beta_range=2,
     )
     turn = np.asarray(cell.transition(jnp.ones(1)))
     np.testing.assert_allclose(np.linalg.matrix_power(turn, 3), np.eye(2), atol=1e-14)
@@ -153,7 +154,7 @@ def test_positive_eigenvalues_cannot_flip_a_sign_and_one_reflection_cannot_turn(
 
 
 def test_a_token_on_the_negative_side_diverges_slowly():
-    # x' = softplus(x) x^3: exp(x) x^3 on the negative side, so that |x| is about log t + 3 log log t.
+    # On the negative side x' = softplus(x) x^3 is about exp(x) x^3, so that |x| is about log t + 3 log log t.
     states = lejax.unroll(Flow(Tokens(1.0, 1.0), dt=0.5), jnp.array([-1.0]), num_steps=40_000)[:, 0]
     times = np.array([10_000, 40_000])
     x = -np.asarray(states)[times - 1]
@@ -184,7 +185,7 @@ def test_the_first_token_decays_at_the_rate_of_its_coupling(coupling):
 
 @pytest.mark.slow
 def test_skew_one_pair_moves_on_a_closed_curve():
-    # V is conserved: of two units every orbit is closed, with both exponents 0; a deviation grows as t.
+    # V is conserved: with two units every orbit is closed, both exponents are 0, and a deviation grows as t.
     field = SkewRNN(2, key=jr.key(0))
     spectrum = lejax.lyapunov_spectrum(
         Flow(field, dt=0.05), jnp.array([1.0, 0.5]), num_steps=20_000
@@ -198,7 +199,7 @@ def test_skew_one_pair_moves_on_a_closed_curve():
 
 @pytest.mark.slow
 def test_driven_exponents_of_large_reservoirs():
-    # -.223 without input is log .8 whatever the network. Under inputs of strength 1 and 3 one network of this size had
+    # Without input the exponent is log .8 = -.223 for every network. With inputs of strength 1 and 3 one network had
     # -.60 and -1.27 at a radius of .8, and -.31 and -.75 at 1.6; others differ by a few tenths.
     cells = [
         EchoStateCell(1, 100, spectral_radius=r, input_scale=1.2, key=jr.key(0)) for r in (0.8, 1.6)
@@ -213,7 +214,7 @@ def test_driven_exponents_of_large_reservoirs():
         close = np.isnan(known) | (np.abs(largest - np.array(known)) < 0.4)
         assert np.all(close)
         assert np.all(np.diff(largest) < -0.1)
-    assert largest[0] > 0  # chaotic without input, which the driven exponent ends
+    assert largest[0] > 0  # chaotic without input; the input suppresses chaos
 
 
 def test_linearization_of_the_step_is_the_step_of_the_linearization():

@@ -26,7 +26,7 @@ from lejax.plrnn import (
 
 
 def planar(tr, dr, tl, dl, c, d, h1, h2):
-    """(x, y)' = [[t, c], [-d, d]] (x, y) + h with t, d of the left side for x <= 0 and of the right one beyond."""
+    """The map (x, y)' = [[t, c], [-d, d]] (x, y) + h, with one pair t, d for x <= 0 and another one for x > 0."""
     left, right = np.array([[tl, c], [-dl, d]]), np.array([[tr, c], [-dr, d]])
     return lejax.PiecewiseLinearMap(
         left, (right - left)[:, :1], np.array([[1.0, 0]]), np.array([h1, h2]), np.zeros(1)
@@ -43,9 +43,9 @@ SADDLES = {
     "Lozi": (LOZI, np.array([0.454545, 0.227273])),
 }
 BOX = (jnp.full(2, -3.0), jnp.full(2, 3.0))
-# Not invertible: each state to the left of the fold x = 0.9 has two preimages, all others none.
+# Not invertible: states to the left of the fold x = 0.9 have two preimages, all others have none.
 FOLDED = lejax.PiecewiseLinearMap([[1.8, 0], [0, 0.4]], [[-3.7], [0.3]], [[1.0, 0]], [0, 0], [-0.5])
-# Invertible, with a saddle of two stable directions, a spiral.
+# Invertible, with a saddle whose two stable directions form a spiral.
 SPATIAL = lejax.PiecewiseLinearMap(
     np.array([[1.6, 0.1, 0], [0.2, 0.5, 0.3], [0, -0.3, 0.6]]),
     np.array([[-0.9, 0.3], [0.2, -0.4], [0.3, 0.2]]),
@@ -161,7 +161,7 @@ def test_segments_lie_in_their_regions_and_join_up(system):
             manifold.segments[first, 0], np.repeat(manifold.saddle, 2, axis=0)
         )
         assert np.isnan(manifold.path[:, 0]).sum() == 1  # two branches
-        # The branch that ends in the sink has no length left to grow.
+        # The branch that ends in the sink cannot reach its maximal length.
         length = [100 + 2.286142] if net is TWO_ATTRACTORS and not manifold.is_stable else [200]
         np.testing.assert_allclose(manifold.length, length, rtol=1e-8)
 
@@ -175,7 +175,7 @@ def test_polyline_against_dense_iteration(system):
     for _ in range(4):
         points = step(net, points)
     assert distance_to_manifold(points, manifold).max() < 1e-13
-    # Every vertex comes from the straight part in as many steps back as its generation.
+    # Mapped back by its generation, every vertex lies on the straight part.
     last = manifold.generation == 4
     vertices = jnp.asarray(manifold.segments[last, 0])
     for _ in range(4):
@@ -187,14 +187,14 @@ def test_polyline_against_dense_iteration(system):
 
 def test_limits_cut_the_same_manifold():
     net, saddle = SADDLES["Lozi"]
-    whole = unstable_manifold(net, saddle, method=Polyline(max_length=60.0))
+    long = unstable_manifold(net, saddle, method=Polyline(max_length=60.0))
     short = unstable_manifold(net, saddle, method=Polyline(max_length=20.0))
-    assert whole.is_cut
+    assert long.is_cut
     np.testing.assert_allclose(short.length, 40, rtol=1e-12)
-    assert distance_to_manifold(jnp.asarray(short.segments.reshape(-1, 2)), whole).max() < 1e-12
+    assert distance_to_manifold(jnp.asarray(short.segments.reshape(-1, 2)), long).max() < 1e-12
     few = unstable_manifold(net, saddle, method=Polyline(max_length=60.0, max_segments=50))
     assert few.is_cut
-    assert 50 <= len(few.segments) < len(whole.segments)
+    assert 50 <= len(few.segments) < len(long.segments)
     young = unstable_manifold(net, saddle, method=Polyline(max_length=60.0, max_generations=3))
     assert young.generation.max() == 3
     boxed = unstable_manifold(net, saddle, box=(np.zeros(2), np.ones(2)))
@@ -222,24 +222,26 @@ def test_manifolds_of_a_saddle_cycle():
         np.testing.assert_allclose(manifold.saddle, cycle, atol=1e-12)
         multiplier = cycles.stability.multipliers[0, modulus]
         np.testing.assert_allclose(manifold.multiplier, multiplier, rtol=1e-10)
-        whole = grow(LOZI, cycle, method=Polyline(max_length=60.0))
+        long = grow(LOZI, cycle, method=Polyline(max_length=60.0))
         middles = manifold.segments.mean(axis=1)
-        assert distance_to_manifold(step(LOZI, middles), whole).max() < 1e-12
+        assert distance_to_manifold(step(LOZI, middles), long).max() < 1e-12
 
 
 def test_stable_set_of_a_map_that_is_not_invertible():
-    # The stable manifold of 0 is z_1 = 0; its other preimage z_1 = 1.85 / 1.9, and theirs.
+    # The stable set of 0 is the line z_1 = 0 and its other preimage z_1 = 1.85 / 1.9.
     manifold = stable_manifold(
         FOLDED, np.zeros(2), method=Polyline(max_length=3.0), box=(np.full(2, -3), np.full(2, 3))
     )
     assert isinstance(manifold, PolylineManifold)
     assert manifold.most_preimages == 2
-    places = np.unique(manifold.segments[..., 0].round(9))
-    np.testing.assert_allclose(places, [0, 1.85 / 1.9], atol=1e-9)  # which has no preimages
+    positions = np.unique(manifold.segments[..., 0].round(9))
+    np.testing.assert_allclose(positions, [0, 1.85 / 1.9], atol=1e-9)  # the latter has no preimages
     assert set(manifold.branch) == {0, 1, -1}
     other = manifold.segments[manifold.branch == -1]
     covered = np.sum(np.abs(other[:, 1, 1] - other[:, 0, 1]))
-    np.testing.assert_allclose(covered, 6, rtol=1e-12)  # all of it in the box, and once
+    np.testing.assert_allclose(
+        covered, 6, rtol=1e-12
+    )  # the full line in the box, without repetition
     assert np.abs(step(FOLDED, manifold.segments.mean(axis=1))[:, 0]).max() < 1e-15
 
 
@@ -259,7 +261,7 @@ def test_pieces_of_a_plane_hold_backward_iterates():
         inside = np.all(np.abs(points - manifold.saddle) < 10, axis=1)
         assert inside.sum() > 50
         assert distance_to_manifold(points, manifold)[inside].max() < 1e-12
-    # And every sample comes to the saddle.
+    # Every sample converges to the saddle.
     states = jnp.asarray(manifold.samples)
     gaps = []
     for _ in range(70):
@@ -278,7 +280,7 @@ def test_pieces_and_polyline_agree():
 
 
 def test_pieces_without_enumeration_follow_one_preimage():
-    # The same map with hyperplanes that switch nothing, too many of them to enumerate.
+    # The same map with added hyperplanes without effect, too many to enumerate the regions.
     W1 = jnp.concatenate([SPATIAL.W1, jnp.zeros((3, 12))], axis=1)
     W2 = jnp.concatenate([SPATIAL.W2, jnp.tile(jnp.array([[1.0, 0, 0]]), (12, 1))])
     h2 = jnp.concatenate([SPATIAL.h2, jnp.full(12, 50.0)])
@@ -293,7 +295,7 @@ def test_pieces_without_enumeration_follow_one_preimage():
 
 
 def test_a_collapsed_direction_is_a_column_of_zeros():
-    # Where z_1 > 1 the second coordinate is forgotten.
+    # For z_1 > 1 the image does not depend on the second coordinate.
     net = lejax.PiecewiseLinearMap(
         np.diag([2.0, 1.5, 0.5]),
         np.array([[0, 0], [-1.5, 1.5], [0, 0]]),
@@ -343,13 +345,13 @@ def test_basin_boundary_is_the_stable_manifold():
     quality = manifold_quality(TWO_ATTRACTORS, stable, box=BOX, num_points=300)
     assert quality.value >= 0.98
     assert quality.value <= 1
-    # Only starts in different basins have a boundary between them.
+    # A boundary is found only between states in different basins.
     same = bisect_basins(TWO_ATTRACTORS, first[:5], first[5:10], [SINK])
     assert not same.found.any()
 
 
 def test_arrival_is_relative_to_the_size_of_each_point():
-    rest = lejax.PiecewiseLinearMap([[1.0]], [[0.0]], [[1.0]], [0.0], [0.0])  # nothing moves
+    rest = lejax.PiecewiseLinearMap([[1.0]], [[0.0]], [[1.0]], [0.0], [0.0])  # the identity
     states = jnp.array([[1000.9], [1001.1], [0.5], [0.0009]])
     index = basin_index(rest, states, [jnp.array([[0.0], [1000.0]])], num_steps=2)
     np.testing.assert_array_equal(index, [0, -1, -1, 0])
@@ -390,7 +392,7 @@ def test_homoclinic_orbits_join_the_saddle_to_itself(system):
     points = jnp.asarray(found.points)
     for manifold in (stable, unstable):
         assert distance_to_manifold(points, manifold).max() < 1e-13
-    # Rounding grows by the other multiplier: after K steps it meets the gap at (|mu_u| / |mu_s|)^K = 1e16.
+    # Rounding grows by the other multiplier, and equals the distance after K steps with (|mu_u| / |mu_s|)^K = 1e16.
     ratio = np.log(np.abs(unstable.multiplier / stable.multiplier))
     for manifold, move in ((stable, step), (unstable, lambda *x: back(*x).point)):
         states, gaps = points, []
@@ -399,7 +401,7 @@ def test_homoclinic_orbits_join_the_saddle_to_itself(system):
             gaps.append(np.linalg.norm(states - manifold.saddle, axis=1))
         least = np.exp(-np.abs(np.log(np.abs(manifold.multiplier))) * np.log(1e16) / ratio)
         assert np.min(gaps, axis=0).max() < 30 * least
-    # All of them, and each once: against every pair of segments.
+    # Compare with a test of every pair of segments: all crossings are found, each once.
     a, b = unstable.segments[:, None], stable.segments[None]
 
     def side(p, q, x):
@@ -484,27 +486,113 @@ def test_float32_network():
 ROTATION = lejax.PiecewiseLinearMap([[0.0, -1], [1, 0]], [[0.0], [0]], [[1.0, 0]], [1.0, 0], [0.0])
 BAD = {
     "no map": (lambda: stable_manifold(lejax.systems.Henon(), np.zeros(2)), TypeError, "Henon"),
-    "saddle shape": (lambda: stable_manifold(LOZI, np.zeros(3)), ValueError, r"saddle must have shape \(2,\) .*got \(3,\)"),
-    "no fixed point": (lambda: stable_manifold(LOZI, np.zeros(2) + 0.3), ValueError, "misses the next point by"),
-    "repeated": (lambda: stable_manifold(LOZI, np.tile(SADDLES["Lozi"][1], (2, 1))), ValueError, "has 2 points, but they repeat after 1"),
-    "no saddle": (lambda: stable_manifold(TWO_ATTRACTORS, SINK), ValueError, "outside the unit circle, got the moduli 0.42661"),
-    "not hyperbolic": (lambda: stable_manifold(ROTATION, np.array([0.5, 0.5])), ValueError, "not hyperbolic"),
-    "method": (lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], method="exact"), TypeError, "Polyline or an AffinePieces"),
-    "dimension": (lambda: stable_manifold(SPATIAL, SPATIAL_SADDLE, method=Polyline()), ValueError, "this manifold has 2"),
-    "length": (lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], method=Polyline(max_length=-1.0)), ValueError, "max_length must be positive, got -1"),
-    "box": (lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], box=(np.ones(2), np.zeros(2))), ValueError, "a lower and an upper corner"),
-    "regions": (lambda: preimages(LOZI, jnp.zeros(2), regions=np.zeros((3, 2), bool)), ValueError, r"shape \(R, 1\).*got \(3, 2\)"),
-    "state": (lambda: inverse_step(LOZI, jnp.zeros(3)), ValueError, r"state must have shape \(2,\), got \(3,\)"),
-    "points": (lambda: distance_to_manifold(jnp.zeros(3), unstable_manifold(LOZI, SADDLES["Lozi"][1])), ValueError, r"\(.., 2\), got \(3,\)"),
-    "traced": (lambda: jax.jit(lambda x: stable_manifold(LOZI, x).segments)(jnp.zeros(2)), TypeError, "cannot be traced"),
-    "crossings": (lambda: crossings(*[unstable_manifold(SPATIAL, SPATIAL_SADDLE)] * 2), ValueError, "have 3 numbers"),
-    "crossings of pieces": (lambda: crossings(*[stable_manifold(SPATIAL, SPATIAL_SADDLE, method=AffinePieces(10, 1))] * 2), TypeError, "got AffinePiecesManifold"),
-    "no attractors": (lambda: basin_index(LOZI, jnp.zeros(2), []), ValueError, "at least one, got none"),
-    "attractor": (lambda: basin_index(LOZI, jnp.zeros(2), [jnp.zeros(3)]), ValueError, r"each attractor .*got \(3,\)"),
-    "starts": (lambda: basin_index(LOZI, jnp.zeros(3), [jnp.zeros(2)]), ValueError, r"states must have shape \(.., 2\), got \(3,\)"),
-    "pairs": (lambda: bisect_basins(LOZI, jnp.zeros((2, 2)), jnp.zeros((3, 2)), [SINK]), ValueError, r"got \(2, 2\) and \(3, 2\)"),
-    "empty box": (lambda: manifold_quality(LOZI, unstable_manifold(LOZI, SADDLES["Lozi"][1]), box=(jnp.full(2, 90.0), jnp.full(2, 91.0))), ValueError, "no part of the manifold"),
-}  # fmt: skip
+    "saddle shape": (
+        lambda: stable_manifold(LOZI, np.zeros(3)),
+        ValueError,
+        r"saddle must have shape \(2,\) .*got \(3,\)",
+    ),
+    "no fixed point": (
+        lambda: stable_manifold(LOZI, np.zeros(2) + 0.3),
+        ValueError,
+        "misses the next point by",
+    ),
+    "repeated": (
+        lambda: stable_manifold(LOZI, np.tile(SADDLES["Lozi"][1], (2, 1))),
+        ValueError,
+        "has 2 points, but they repeat after 1",
+    ),
+    "no saddle": (
+        lambda: stable_manifold(TWO_ATTRACTORS, SINK),
+        ValueError,
+        "outside the unit circle, got the moduli 0.42661",
+    ),
+    "not hyperbolic": (
+        lambda: stable_manifold(ROTATION, np.array([0.5, 0.5])),
+        ValueError,
+        "not hyperbolic",
+    ),
+    "method": (
+        lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], method="exact"),
+        TypeError,
+        "Polyline or an AffinePieces",
+    ),
+    "dimension": (
+        lambda: stable_manifold(SPATIAL, SPATIAL_SADDLE, method=Polyline()),
+        ValueError,
+        "this manifold has 2",
+    ),
+    "length": (
+        lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], method=Polyline(max_length=-1.0)),
+        ValueError,
+        "max_length must be positive, got -1",
+    ),
+    "box": (
+        lambda: stable_manifold(LOZI, SADDLES["Lozi"][1], box=(np.ones(2), np.zeros(2))),
+        ValueError,
+        "a lower and an upper corner",
+    ),
+    "regions": (
+        lambda: preimages(LOZI, jnp.zeros(2), regions=np.zeros((3, 2), bool)),
+        ValueError,
+        r"shape \(R, 1\).*got \(3, 2\)",
+    ),
+    "state": (
+        lambda: inverse_step(LOZI, jnp.zeros(3)),
+        ValueError,
+        r"state must have shape \(2,\), got \(3,\)",
+    ),
+    "points": (
+        lambda: distance_to_manifold(jnp.zeros(3), unstable_manifold(LOZI, SADDLES["Lozi"][1])),
+        ValueError,
+        r"\(.., 2\), got \(3,\)",
+    ),
+    "traced": (
+        lambda: jax.jit(lambda x: stable_manifold(LOZI, x).segments)(jnp.zeros(2)),
+        TypeError,
+        "cannot be traced",
+    ),
+    "crossings": (
+        lambda: crossings(*[unstable_manifold(SPATIAL, SPATIAL_SADDLE)] * 2),
+        ValueError,
+        "have 3 numbers",
+    ),
+    "crossings of pieces": (
+        lambda: crossings(
+            *[stable_manifold(SPATIAL, SPATIAL_SADDLE, method=AffinePieces(10, 1))] * 2
+        ),
+        TypeError,
+        "got AffinePiecesManifold",
+    ),
+    "no attractors": (
+        lambda: basin_index(LOZI, jnp.zeros(2), []),
+        ValueError,
+        "at least one, got none",
+    ),
+    "attractor": (
+        lambda: basin_index(LOZI, jnp.zeros(2), [jnp.zeros(3)]),
+        ValueError,
+        r"each attractor .*got \(3,\)",
+    ),
+    "starts": (
+        lambda: basin_index(LOZI, jnp.zeros(3), [jnp.zeros(2)]),
+        ValueError,
+        r"states must have shape \(.., 2\), got \(3,\)",
+    ),
+    "pairs": (
+        lambda: bisect_basins(LOZI, jnp.zeros((2, 2)), jnp.zeros((3, 2)), [SINK]),
+        ValueError,
+        r"got \(2, 2\) and \(3, 2\)",
+    ),
+    "empty box": (
+        lambda: manifold_quality(
+            LOZI,
+            unstable_manifold(LOZI, SADDLES["Lozi"][1]),
+            box=(jnp.full(2, 90.0), jnp.full(2, 91.0)),
+        ),
+        ValueError,
+        "no part of the manifold",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -515,7 +603,7 @@ def test_bad_input(name):
 
 
 def test_saddle_on_a_hyperplane_has_no_manifold():
-    # A saddle at 0, where the slopes change.
+    # The saddle 0 lies on the hyperplane.
     net = lejax.PiecewiseLinearMap(np.diag([2.0, 0.5]), [[0.5], [0]], [[1.0, 0]], [0.0, 0], [0.0])
     with pytest.raises(ValueError, match="lies on a hyperplane"):
         stable_manifold(net, np.zeros(2))

@@ -1,4 +1,4 @@
-"""Regions of piecewise-linear networks: counts of arrangements, and no region that states do not have."""
+"""Regions of piecewise-linear networks: counts of hyperplane arrangements, and a state in each region."""
 
 from math import comb
 
@@ -12,7 +12,7 @@ from lejax.plrnn import find_regions
 
 
 def draw(kind, size, hidden=None, seed=0, dtype=float, **others):
-    """A network of normal weights, from NumPy: drawing with JAX compiles for each shape."""
+    """A network of normal weights, drawn by NumPy because JAX compiles a program for each shape."""
     random = np.random.default_rng(seed)
     shallow = {"W1": (size, hidden), "W2": (hidden, size), "h1": size, "h2": hidden}
     shapes = {
@@ -54,7 +54,7 @@ def test_dendritic_network_is_a_grid(size, branches):
     cell = draw(cells.DendriticPLRNN, size, branches)
     regions = find_regions(cell)
     assert len(regions) == (branches + 1) ** size
-    # Along each axis the bits of its branches come up one after the other.
+    # Along each axis the units of its branches switch on one after the other.
     bits = np.asarray(regions).reshape(-1, branches, size)
     order = np.argsort(np.asarray(cell.theta), axis=1)
     for unit in range(size):
@@ -78,15 +78,15 @@ def test_independent_hyperplanes_have_all_words():
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_parallel_pairs(size):
-    """The clipped network: for each line through 0 a parallel one beside it."""
+    """A clipped network has a parallel hyperplane beside each hyperplane through 0."""
     pairs = 5
     cell = draw(cells.ClippedShallowPLRNN, size, pairs)
     regions = {row.tobytes() for row in np.asarray(find_regions(cell))}
     assert sampled(cell) <= regions
     if size == 1:
-        assert len(regions) == pairs + 2  # all unshifted ones are the same point
+        assert len(regions) == pairs + 2  # all hyperplanes through 0 are the same point
     elif size == 2:
-        # 1 + lines + crossings, of which that of n lines at 0 counts n - 1 times
+        # 1 + lines + crossings, where the crossing of n lines at 0 counts n - 1 times
         assert len(regions) == 1 + 2 * pairs + (pairs - 1) + pairs * (pairs - 1) + comb(pairs, 2)
 
 

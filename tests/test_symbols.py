@@ -16,7 +16,7 @@ from lejax.plrnn import (
 
 
 def tent(rise, fall):
-    """A map of [0, 1]: x rise on the left of its peak, (1 - x) fall on the right."""
+    """A map of [0, 1]: `rise` x on the left of its peak, `fall` (1 - x) on the right."""
     peak = fall / (rise + fall)
     arrays = [[rise]], [[-rise - fall]], [[1.0]], [0.0], [-peak]
     return lejax.PiecewiseLinearMap(*(np.array(x) for x in arrays))
@@ -35,11 +35,11 @@ def skew():
 
 def test_full_tent_map_is_a_biased_coin(skew):
     a, codes = skew
-    entropy = -a * np.log(a) - (1 - a) * np.log(1 - a)  # its exponent too
+    entropy = -a * np.log(a) - (1 - a) * np.log(1 - a)  # also its exponent
     blocks = block_entropies(codes, 8)
     np.testing.assert_allclose(blocks.entropies, entropy * np.arange(1, 9), rtol=0.005)
     np.testing.assert_allclose(blocks.conditional, entropy, rtol=0.01)
-    # All words exist: log 2 for each symbol.
+    # All words occur, so that the topological entropy is log 2 per symbol.
     np.testing.assert_array_equal(blocks.num_blocks, 2 ** np.arange(1, 9))
     np.testing.assert_array_equal(blocks.num_samples, codes.size - np.arange(8))
     transitions = symbol_transitions(codes)
@@ -48,7 +48,7 @@ def test_full_tent_map_is_a_biased_coin(skew):
 
 
 def test_golden_mean():
-    """With this slope the left half leads to the right one alone: entropies, exponent and slope all agree."""
+    """With this slope the left half is mapped to the right half: entropies, exponent and log slope are all equal."""
     golden = (1 + 5**0.5) / 2
     codes = codes_of(tent(golden, golden))
     transitions = symbol_transitions(codes)
@@ -63,12 +63,14 @@ def test_longer_blocks_tighten_the_topological_entropy():
     codes = codes_of(tent(1.8, 1.8))
     bounds = [symbol_transitions(block_codes(codes, n)).topological_entropy for n in (1, 3, 5, 8)]
     assert np.all(np.diff(bounds) <= 1e-12)
-    assert np.log(1.8) < bounds[-1] < np.log(1.8) + 0.01  # the slope, by Misiurewicz and Szlenk
+    assert (
+        np.log(1.8) < bounds[-1] < np.log(1.8) + 0.01
+    )  # log of the slope, by Misiurewicz and Szlenk
     assert bounds[0] > np.log(1.8) + 0.05
 
 
 def test_lozi_entropy_is_its_exponent():
-    """Pesin: the signs of x generate, so conditional entropies come down to the positive exponent."""
+    """The signs of x are a generating partition, so conditional entropies converge to the positive exponent (Pesin)."""
     lozi = lejax.systems.Lozi(1.7, 0.5)
     codes = region_codes(lozi, lejax.unroll(lozi, jnp.array([0.1, 0.1]), num_steps=300_000))
     blocks = block_entropies(codes, 12)
@@ -78,17 +80,19 @@ def test_lozi_entropy_is_its_exponent():
 
 
 def test_switches_are_the_entropy_of_slow_symbols(skew):
-    """A coin that is thrown once in 50 samples: its entropy per sample is log 2 / 50."""
+    """The entropy per sample of a coin that is thrown once in 50 samples is log 2 / 50."""
     _, coin = skew
     random = np.random.default_rng(0)
-    symbols = np.cumsum(random.integers(1, 3, 20_000)) % 3  # two choices for the next of three
+    symbols = (
+        np.cumsum(random.integers(1, 3, 20_000)) % 3
+    )  # the next of three symbols is one of the other two
     codes = np.repeat(symbols, 50)
     switches = find_switches(codes)
     np.testing.assert_array_equal(switches.codes, symbols[1:-1])
     assert switches.mean_duration == 50
     rate = block_entropies(switches.codes, 4).conditional[-1] / switches.mean_duration
     np.testing.assert_allclose(rate, np.log(2) / 50, rtol=0.01)
-    # Blocks of samples still see a switch as news at any time.
+    # Blocks of 12 samples are shorter than a run, so that their entropy rate is still too large.
     assert block_entropies(codes, 12).conditional[-1] > 5 * rate
     total = find_switches(coin).durations.sum()
     assert coin.size - 60 < total < coin.size

@@ -28,7 +28,7 @@ Terms = Float[Array, "n m c"]
 
 
 class Schedule(NamedTuple):
-    """The pieces of a solution; arrays have room for p pieces.
+    """The pieces of a solution; arrays have the capacity p.
 
     **Fields:**
 
