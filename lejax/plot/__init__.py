@@ -1,4 +1,4 @@
-"""Pictures: each takes data and, if wanted, the axes to draw on, and returns the axes."""
+"""Figures with matplotlib: functions that take data and optional axes, and return the axes."""
 
 from ._angles import plot_angles as plot_angles
 from ._manifolds import plot_basins as plot_basins, plot_manifolds as plot_manifolds

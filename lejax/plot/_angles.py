@@ -1,13 +1,12 @@
-"""Histograms of angles between covariant vectors."""
+"""Histogram of angles between covariant vectors."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Array
 
-from .._core.cell import is_traced
 from .._core.check_annotations import checked
-from .._core.check_values import check_count
+from .._core.check_values import check_concrete, check_count
 from ._axes import new_axes
 
 
@@ -19,12 +18,21 @@ if TYPE_CHECKING:
 def plot_angles(
     angles: Array, *, num_bins: int = 50, label: str | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    r"""The distribution of angles between 0 and $\pi / 2$ as a density: how close to tangent a splitting comes.
+    r"""The histogram of angles between 0 and $\pi / 2$, as a density; angles near 0 are near tangencies.
 
-    **Arguments:** `angles`, any shape, in radians, as from `principal_angles` or a pair of `vector_angles`;
-    `num_bins`; a `label` for the legend; `ax`, the axes to draw on, those of a new figure if `None`.
+    **Arguments:**
+
+    - `angles`: any shape, in radians, e.g. from `principal_angles` or for one pair of vectors from `vector_angles`.
+    - `num_bins`: number of bins; 50 by default.
+    - `label`: for the legend; no legend if `None`.
+    - `ax`: the axes to draw on; those of a new figure if `None`.
 
     **Returns:** the axes.
+
+    **Raises:**
+
+    - `TypeError`: if the angles are traced.
+    - `ValueError`: if there are no angles, or `num_bins` is less than 1.
 
     !!! example
 
@@ -35,8 +43,7 @@ def plot_angles(
         >>> lejax.plot.plot_angles(angles, ax=Figure().subplots()).get_xlabel()
         'angle (radians)'
     """
-    if is_traced(angles):
-        raise TypeError("angles cannot be drawn under jit, vmap or grad: they have no values yet.")
+    check_concrete("plot_angles", angles)
     values = np.asarray(angles).ravel()
     if values.size == 0:
         raise ValueError("angles must hold at least one number, got none.")

@@ -1,4 +1,4 @@
-"""New axes for pictures that got none."""
+"""Axes of a new figure, for plots without given axes."""
 
 from typing import TYPE_CHECKING
 
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 
 
 def new_axes() -> "Axes":
-    """Those of a new figure."""
-    from matplotlib import pyplot  # only here: a figure that someone wants to see
+    """The axes of a new figure."""
+    from matplotlib import pyplot  # imported late: pyplot selects a backend
 
     return pyplot.subplots(layout="constrained")[1]
 
 
-def new_axes_above_each_other() -> "tuple[Axes, Axes]":
-    """Two, with one abscissa."""
-    from matplotlib import pyplot  # only here: a figure that someone wants to see
+def new_stacked_axes() -> "tuple[Axes, Axes]":
+    """An upper and a lower one in a new figure, with a shared horizontal axis."""
+    from matplotlib import pyplot  # imported late: pyplot selects a backend
 
     upper, lower = pyplot.subplots(2, sharex=True, layout="constrained")[1]
     return upper, lower

@@ -1,11 +1,10 @@
-"""Stable and unstable manifolds in the plane, and basins of attraction in color."""
+"""Stable and unstable manifolds in the plane, and basins of attraction."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._core.cell import is_traced
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete, check_finite
 from ..plrnn import Crossings, PolylineManifold
@@ -24,15 +23,22 @@ def plot_manifolds(
     crossings: Crossings | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Manifolds of a saddle in the plane, the stable one blue and the unstable one red.
+    r"""Manifolds of a saddle in the plane, the stable one in blue and the unstable one in red, the saddle as a square.
 
     **Arguments:**
 
-    - `stable` and `unstable`: `PolylineManifold`s of two-dimensional maps, at least one of them. The saddle is a square.
-    - `crossings`: of `lejax.plrnn.crossings`, drawn as dots.
-    - `ax`: the axes to draw on, those of a new figure if `None`. Their limits show what they showed before, if anything.
+    - `stable`: the stable manifold, a `PolylineManifold` of a two-dimensional map.
+    - `unstable`: the unstable manifold, likewise; at least one of both must be given.
+    - `crossings`: from `lejax.plrnn.crossings`, drawn as dots.
+    - `ax`: the axes to draw on, whose limits stay as they are if there is something on them; those of a new figure if
+        `None`.
 
     **Returns:** the axes.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: if there is no manifold, or one is not in the plane.
 
     !!! example
 
@@ -48,7 +54,7 @@ def plot_manifolds(
     check_concrete("plot_manifolds", stable, unstable, crossings)
     given = [m for m in (stable, unstable) if m is not None]
     if not given:
-        raise ValueError("there is nothing to draw: give a stable or an unstable manifold.")
+        raise ValueError("there is nothing to draw: pass a stable or an unstable manifold.")
     for manifold in given:
         if not isinstance(manifold, PolylineManifold) or manifold.saddle.shape[1] != 2:
             raise ValueError(
@@ -82,13 +88,21 @@ def plot_basins(
     *,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Basins of attraction in the plane, a light color for each.
+    r"""Basins of attraction in the plane, each in a light color.
 
-    **Arguments:** `index` (ny, nx), of `lejax.plrnn.basin_index` on a grid, with $z_1$ along the last axis; `box`, the lower
-    and the upper corner of the grid; `ax`, the axes to draw on, those of a new figure if `None`. What arrives nowhere, -1,
-    is left white.
+    **Arguments:**
+
+    - `index`: (ny, nx), from `lejax.plrnn.basin_index` on a grid, with $z_1$ along the last axis; -1, for no attractor,
+        stays white.
+    - `box`: the lower and the upper corner of the grid, two vectors (2,).
+    - `ax`: the axes to draw on; those of a new figure if `None`.
 
     **Returns:** the axes.
+
+    **Raises:**
+
+    - `TypeError`: if `index` is traced.
+    - `ValueError`: if `index` or `box` has another shape, or `box` is not finite.
 
     !!! example
 
@@ -99,15 +113,15 @@ def plot_basins(
         >>> len(ax.images)
         1
     """
-    if is_traced(index):
-        raise TypeError("basins cannot be drawn under jit, vmap or grad: they have no values yet.")
+    check_concrete("plot_basins", index)
     grid = np.asarray(index)
     if grid.ndim != 2:
         raise ValueError(f"index must have shape (ny, nx), got {grid.shape}.")
     ax = new_axes() if ax is None else ax
     if any(np.shape(corner) != (2,) for corner in box):
         raise ValueError(
-            f"box must be a lower and an upper corner of 2 numbers each, got shapes {[np.shape(c) for c in box]}."
+            "box must be a lower and an upper corner of 2 numbers each, got shapes "
+            f"{[np.shape(corner) for corner in box]}."
         )
     check_finite("box", box)
     (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])

@@ -1,15 +1,14 @@
-"""A bifurcation diagram over the exponents."""
+"""Bifurcation diagram with the exponents below."""
 
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from .._core.cell import is_traced
 from .._core.check_annotations import checked
-from .._core.check_values import check_count
+from .._core.check_values import check_concrete, check_count
 from ..orbits import OrbitDiagram
-from ._axes import new_axes_above_each_other
+from ._axes import new_stacked_axes
 
 
 if TYPE_CHECKING:
@@ -25,17 +24,22 @@ def plot_orbit_diagram(
     name: str = "parameter",
     axes: "tuple[Axes, Axes] | None" = None,
 ) -> "tuple[Axes, Axes]":
-    r"""The long-run states for each parameter, and the exponents underneath.
+    r"""The long-run states for each parameter, and below them the exponents.
 
     **Arguments:**
 
-    - `diagram`: of `lejax.orbits.orbit_diagram`.
-    - `component`: which number of the raveled state to draw.
-    - `num_exponents`: how many exponents; at most 3 by default.
-    - `name`: of the parameter.
+    - `diagram`: from `lejax.orbits.orbit_diagram`.
+    - `component`: index of the number of the raveled state to draw; 0 by default.
+    - `num_exponents`: number of leading exponents to draw; by default 3, or all if there are fewer.
+    - `name`: of the parameter, for the axis label.
     - `axes`: the upper and the lower axes; those of a new figure if `None`.
 
     **Returns:** both axes.
+
+    **Raises:**
+
+    - `TypeError`: if the diagram is traced.
+    - `ValueError`: if the diagram has no such component, or fewer than `num_exponents` exponents.
 
     !!! example
 
@@ -47,8 +51,7 @@ def plot_orbit_diagram(
         >>> lower.get_xlabel()
         'r'
     """
-    if is_traced(diagram):
-        raise TypeError("a diagram cannot be drawn under jit, vmap or grad: it has no values yet.")
+    check_concrete("plot_orbit_diagram", diagram)
     parameters, exponents = np.asarray(diagram.parameters), np.asarray(diagram.exponents)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(diagram.states)]
     states = np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=2)
@@ -57,19 +60,19 @@ def plot_orbit_diagram(
         raise ValueError(
             f"component is {component}, but the states have {states.shape[2]} numbers."
         )
-    shown = min(3, exponents.shape[1])
+    count = min(3, exponents.shape[1])
     if num_exponents is not None:
-        shown = check_count("num_exponents", num_exponents, 1)
-    if shown > exponents.shape[1]:
-        raise ValueError(f"num_exponents is {shown}, but the diagram holds {exponents.shape[1]}.")
-    upper, lower = new_axes_above_each_other() if axes is None else axes
+        count = check_count("num_exponents", num_exponents, 1)
+    if count > exponents.shape[1]:
+        raise ValueError(f"num_exponents is {count}, but the diagram holds {exponents.shape[1]}.")
+    upper, lower = new_stacked_axes() if axes is None else axes
     values = states[:, :, component]
     upper.plot(
         np.repeat(parameters, values.shape[1]), values.ravel(), ",", color="k", rasterized=True
     )
     upper.set_ylabel(f"state, component {component}")
     lower.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    for i in range(shown):
+    for i in range(count):
         lower.plot(parameters, exponents[:, i], linewidth=1, label=rf"$\lambda_{{{i + 1}}}$")
     lower.set_xlabel(name)
     lower.set_ylabel("Lyapunov exponent")

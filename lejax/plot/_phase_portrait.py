@@ -1,4 +1,4 @@
-"""A trajectory in its principal components, with fixed points and their unstable directions."""
+"""Trajectory in its first principal components, with fixed points and their unstable directions."""
 
 from typing import TYPE_CHECKING
 
@@ -6,10 +6,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core.cell import is_traced
 from .._core.check_annotations import checked
 from .._core.check_types import check_array
-from .._core.check_values import check_finite
+from .._core.check_values import check_concrete, check_finite
 from ..orbits import FixedPoints
 from ._axes import new_axes
 
@@ -32,14 +31,21 @@ def plot_phase_portrait(
 
     **Arguments:**
 
-    - `states`: with leading axis T, of at least two numbers each.
-    - `fixed_points`: drawn in the same plane, filled where stable, hollow where not, squares where slow. At each point
-        with at most three unstable directions a bar shows each (the real part of a complex one).
-    - `colors` (T,): a number for each state, such as a column of `local_exponents`, and `label` for its color bar.
-    - `length`: half that of the bars, in units of the width of the trajectory.
-    - `ax`: the axes to draw on, those of a new figure if `None`.
+    - `states`: the trajectory, with leading axis T and at least two numbers for each state.
+    - `fixed_points`: drawn in the same plane: stable points filled, unstable points hollow, slow points as squares.
+        Bars show the unstable directions of points with at most three of them, complex ones by their real part.
+    - `colors`: (T,), a number for each state, such as a column of `local_exponents`.
+    - `label`: of the color bar; "local exponent" by default.
+    - `length`: half the length of the bars, in units of the width of the trajectory; 0.15 by default.
+    - `ax`: the axes to draw on; those of a new figure if `None`.
 
-    **Returns:** the axes. With `colors` a color bar is put beside them.
+    **Returns:** the axes; with `colors` there is a color bar beside them.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: if there are fewer than two states or two numbers for each, if states are not finite, or if `colors`
+        has another length.
 
     !!! example
 
@@ -52,11 +58,8 @@ def plot_phase_portrait(
         >>> ax.get_xlabel()
         'first principal component'
     """
-    if is_traced((states, fixed_points, colors)):
-        raise TypeError(
-            "a trajectory cannot be drawn under jit, vmap or grad: it has no values yet."
-        )
-    flat = _flat(states)
+    check_concrete("plot_phase_portrait", states, fixed_points, colors)
+    flat = _ravel_states(states)
     if flat.shape[1] < 2 or len(flat) < 2:
         raise ValueError(
             f"states must be at least two of at least two numbers each, got {flat.shape}."
@@ -64,7 +67,7 @@ def plot_phase_portrait(
     check_finite("states", flat)
     if colors is not None and np.shape(colors) != (len(flat),):
         raise ValueError(
-            f"colors must be one number a state, ({len(flat)},), got {np.shape(colors)}."
+            f"colors must be one number for each state, ({len(flat)},), got {np.shape(colors)}."
         )
     ax = new_axes() if ax is None else ax
     mean = flat.mean(axis=0)
@@ -85,11 +88,11 @@ def plot_phase_portrait(
 
 
 def _draw_points(ax, fixed_points, mean, axes, length) -> None:
-    place = (_flat(fixed_points.points) - mean) @ axes.T
+    positions = (_ravel_states(fixed_points.points) - mean) @ axes.T
     stability, slow = fixed_points.stability, np.asarray(fixed_points.is_slow)
     stable = stability.is_hyperbolic & (stability.num_unstable == 0) & ~slow
     for num_unstable, directions, (x, y) in zip(
-        stability.num_unstable, stability.directions, place, strict=True
+        stability.num_unstable, stability.directions, positions, strict=True
     ):
         if 0 < num_unstable <= 3:
             for direction in directions[:, :num_unstable].real.T:
@@ -102,17 +105,25 @@ def _draw_points(ax, fixed_points, mean, axes, length) -> None:
     ):
         if chosen.any():
             ax.scatter(
-                *place[chosen].T, marker=marker, c=face, edgecolors="C0", s=36, zorder=3, label=name
+                *positions[chosen].T,
+                marker=marker,
+                c=face,
+                edgecolors="C0",
+                s=36,
+                zorder=3,
+                label=name,
             )
     ax.legend(frameon=False)
 
 
-def _flat(states: PyTree) -> np.ndarray:
+def _ravel_states(states: PyTree) -> np.ndarray:
+    """The states as an array (T, d)."""
     leaves = [np.asarray(check_array("states", leaf)) for leaf in jax.tree.leaves(states)]
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(lengths) != 1 or None in lengths or not sum(leaf.size for leaf in leaves):
         raise ValueError(
-            f"states must be arrays with time as first axis, all of one length, got shapes {[leaf.shape for leaf in leaves]}."
+            "states must be arrays with time as first axis, all of one length, got shapes "
+            f"{[leaf.shape for leaf in leaves]}."
         )
     leaves = [np.asarray(leaf, np.promote_types(leaf.dtype, np.float32)) for leaf in leaves]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)

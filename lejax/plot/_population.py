@@ -1,12 +1,12 @@
-"""Pictures of many networks: their spectra and their latent codes, colored by how they perform."""
+"""Spectra and latent codes of many networks, colored by a value such as the loss."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core.cell import is_traced
 from .._core.check_annotations import checked
+from .._core.check_values import check_concrete
 from ._axes import new_axes
 
 
@@ -23,14 +23,22 @@ def plot_spectra(
     unit: str = "nats per step",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Spectra of n networks on the axis i / k, each colored by a value, its validation loss for example.
+    r"""Spectra of n networks against i / k, each colored by a value, for example the validation loss.
 
-    **Arguments:** `exponents` (n, k); `values` (n,); `label` of the color bar; `unit` of the exponents; `ax`, the axes
-    to draw on, those of a new figure if `None`.
+    **Arguments:**
+
+    - `exponents`: (n, k); exponents that are not finite are gaps.
+    - `values`: (n,); networks with a value that is not finite are gray.
+    - `label`: of the color bar; "validation loss" by default.
+    - `unit`: of the exponents, for the axis label; "nats per step" by default.
+    - `ax`: the axes to draw on; those of a new figure if `None`.
 
     **Returns:** the axes.
 
-    **Numerics:** exponents that are not finite are gaps; a network whose value is not finite is gray.
+    **Raises:**
+
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: if the shapes do not fit.
 
     !!! example
 
@@ -43,7 +51,8 @@ def plot_spectra(
     """
     from matplotlib.collections import LineCollection
 
-    rows, numbers = _check("exponents", exponents, values)
+    check_concrete("plot_spectra", exponents, values)
+    rows, numbers = _to_numpy("exponents", exponents, values)
     ax = new_axes() if ax is None else ax
     axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
     lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
@@ -66,12 +75,21 @@ def plot_latent(
     label: str = "validation loss",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """The latent map: n networks by two coordinates of their codes, colored by a value.
+    """Scatter plot of the codes of n networks, colored by a value, for example the validation loss.
 
-    **Arguments:** `codes` (n, 2), e.g. the principal components of latent codes; `values` (n,); `label` of the color
-    bar; `ax`, the axes to draw on, those of a new figure if `None`.
+    **Arguments:**
 
-    **Returns:** the axes. A network whose value is not finite is not drawn.
+    - `codes`: (n, 2), e.g. the principal components of latent codes.
+    - `values`: (n,); networks with a value that is not finite are not drawn.
+    - `label`: of the color bar; "validation loss" by default.
+    - `ax`: the axes to draw on; those of a new figure if `None`.
+
+    **Returns:** the axes.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: if the shapes do not fit.
 
     !!! example
 
@@ -81,23 +99,22 @@ def plot_latent(
         >>> len(ax.collections[0].get_offsets())
         2
     """
-    rows, numbers = _check("codes", codes, values)
+    check_concrete("plot_latent", codes, values)
+    rows, numbers = _to_numpy("codes", codes, values)
     if rows.shape[1] != 2:
         raise ValueError(f"codes must have 2 coordinates, got shape {rows.shape}.")
     ax = new_axes() if ax is None else ax
-    shown = np.isfinite(numbers)
-    points = ax.scatter(*rows[shown].T, c=numbers[shown], s=14)
+    is_drawn = np.isfinite(numbers)
+    points = ax.scatter(*rows[is_drawn].T, c=numbers[is_drawn], s=14)
     ax.figure.colorbar(points, ax=ax, label=label)
     ax.set_xlabel("first component")
     ax.set_ylabel("second component")
     return ax
 
 
-def _check(
+def _to_numpy(
     name: str, rows: Float[Array, "n k"], values: Float[Array, " n"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    if is_traced((rows, values)):
-        raise TypeError(f"{name} cannot be drawn under jit, vmap or grad: they have no values yet.")
     table, vector = np.asarray(rows, float), np.asarray(values, float)
     if table.ndim != 2 or vector.shape != table.shape[:1]:
         raise ValueError(
