@@ -27,8 +27,9 @@ class Float64Map(NamedTuple):
 
     @classmethod
     def of(cls, net: PiecewiseLinearMap) -> "Float64Map":
+        """The same map in double precision."""
         names = ("A", "W1", "W2", "h1", "h2")
-        arrays = (check_array(f"net.{name}", getattr(net, name)) for name in names)
+        arrays = (check_array(name, getattr(net, name)) for name in names)
         return cls(*(np.asarray(x, np.float64) for x in arrays))
 
     def hidden(self, states: np.ndarray) -> np.ndarray:

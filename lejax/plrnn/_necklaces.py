@@ -12,7 +12,6 @@ from .._core.piecewise_linear import PiecewiseLinearMap
 from ._float64_map import Float64Map
 
 
-Word = tuple[tuple[int, ...], ...]
 _RAY_TOLERANCE = 1e-10  # a polygon whose unit rays cross a line by less is on one side of it
 
 

@@ -1,8 +1,8 @@
 """Solve a piecewise-linear field exactly, by Taylor series from switch to switch.
 
 Between two switches the solution is a sum of exponentials, whose Taylor series converges everywhere. The solution is
-made of pieces, each as long as a series of fixed order is exact to rounding. The value of a hidden unit $g_i = w_i z +
-h_{2,i}$ along a piece is a polynomial, whose first zero is certified: see `_bernstein`.
+made of pieces, each as long as a series of fixed order is exact to rounding. Along a piece the value of a hidden unit,
+$g_i = w_i z + h_{2,i}$, is a polynomial, whose first zero is certified: see `_bernstein`.
 
 A unit switches when it is more than `slack`, a small multiple of rounding, on the wrong side of its hyperplane. The
 field is continuous. So a switch that is late by $\\delta$ costs the solution $O(\\delta^2)$, a unit that is on the
