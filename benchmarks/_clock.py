@@ -1,4 +1,4 @@
-"""When a benchmark started to import what it needs."""
+"""Time at which a benchmark starts its imports."""
 
 import time
 

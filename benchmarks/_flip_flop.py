@@ -1,4 +1,4 @@
-"""A GRU trained on the flip-flop task: remember, for each of a few channels, the sign of its last pulse."""
+"""A GRU trained on the flip-flop task: remember the sign of the last pulse of each of a few channels."""
 
 import equinox as eqx
 import jax
@@ -28,7 +28,7 @@ def flip_flops(key, batch, num_steps, bits, rate=0.08):
 
 
 def train(key, bits, size, iterations, num_steps=60, batch=32, learning_rate=1e-2):
-    """The trained cell and readout in float64, states it passes through, and the last loss."""
+    """Train a GRU. Returns cell and readout in float64, states it visits (n, size), and the last loss."""
     key_cell, key_readout, key_data, key_test = jr.split(key, 4)
     cell = lejax.cells.GRUCell(bits, size, dtype=jnp.float32, key=key_cell)
     readout = eqx.nn.Linear(size, bits, key=key_readout, dtype=jnp.float32)
@@ -68,7 +68,7 @@ def train(key, bits, size, iterations, num_steps=60, batch=32, learning_rate=1e-
 
 
 def mixtures(key, states, count):
-    """Guesses: points on the segments between random pairs of states."""
+    """Points (count, size) on the segments between random pairs of states, as initial guesses."""
     key_first, key_second, key_share = jr.split(key, 3)
     first, second = (jr.choice(k, states, (count,)) for k in (key_first, key_second))
     return first + jr.uniform(key_share, (count, 1)) * (second - first)

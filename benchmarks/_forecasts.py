@@ -1,4 +1,4 @@
-"""What studies of forecasting share: networks that learn the next point of a series, and how long their forecasts hold."""
+"""Networks that learn the next point of a series, and how long their forecasts hold."""
 
 import equinox as eqx
 import jax
@@ -10,11 +10,11 @@ import lejax
 
 
 WITHIN = 0.4
-"""A forecast holds while its root mean square error over the components is below this, of standardized series."""
+"""A forecast holds while its root mean square error over the standardized components is below this."""
 
 
 class Encoded(lejax.RecurrentCell):
-    """Layers that read a point through an encoder."""
+    """Layers that read points through a linear encoder."""
 
     encoder: eqx.nn.Linear
     layers: lejax.RecurrentCell
@@ -30,32 +30,32 @@ class Encoded(lejax.RecurrentCell):
 
 
 def cast(tree, dtype):
-    """The same in another floating-point type."""
+    """Cast all floating-point arrays of a pytree to a dtype."""
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
 def hear(loop, points):
-    """The states of a loop that reads points (T, n) and not itself; the t-th shows its forecast of the point after the t-th."""
+    """States of a loop that reads points (T, n) in place of its own output. The output at t forecasts point t + 1."""
     return lejax.unroll(loop.cell, loop.cell.initial_state(), points)
 
 
 def run_on(model, state, num_steps):
-    """Forecasts (num_steps, n) of a loop, or of another cell that runs alone, from the one that `state` shows."""
+    """Forecasts (num_steps, n) of a cell without inputs. The first is the output at `state`."""
     later = lejax.unroll(model, state, num_steps=num_steps - 1)
     return jnp.concatenate([model.output(state)[None], jax.vmap(model.output)(later)])
 
 
 def steps_that_hold(forecast, truth):
-    """How many points of a forecast (T, n) come before its error reaches `WITHIN`. NaN does not hold."""
+    """Number of points of a forecast (T, n) before its error reaches `WITHIN` or is NaN."""
     wrong = ~(jnp.sqrt(jnp.mean((forecast - truth) ** 2, axis=1)) < WITHIN)
     return jnp.where(jnp.any(wrong), jnp.argmax(wrong), truth.shape[0])
 
 
 @eqx.filter_jit
 def train(make_loop, key, series, num_updates, batch, length):
-    """A `ClosedLoop` whose cell has learned to forecast the next point from points with noise, and the losses.
+    """Train a `ClosedLoop` to forecast the next point from noisy points. Returns it and the losses (num_updates,).
 
-    Adam on sequences of `length` points; those of the first ten steps do not count.
+    Adam on sequences of `length` points, without the losses of the first ten steps.
     """
     key_network, key_data = jr.split(key)
     arrays, rest = eqx.partition(make_loop(key_network), eqx.is_inexact_array)

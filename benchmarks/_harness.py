@@ -1,7 +1,7 @@
-"""What every benchmark shares: its command line, the environment, a fair timer, a table and JSON.
+"""Shared parts of all benchmarks: command line, environment, a fair timer, tables and JSON.
 
-Import it before JAX and NumPy: it sets what they read when they start. A benchmark runs as
-`python benchmarks/NAME.py [--toy] [--json FILE]`, some with `[--only PART_OF_A_NAME]`.
+Import this file before JAX and NumPy, since it sets environment variables that they read when they start. A benchmark
+runs as `python benchmarks/NAME.py [--toy] [--json FILE]`, some with `[--only PART_OF_A_NAME]`.
 """
 
 import os
@@ -37,8 +37,10 @@ ONLY = {"only": ("TEXT", "run only the rows whose name contains this")}
 def parse_arguments(
     description: str | None, options: Mapping[str, tuple[str, str]] | None = None, **flags: str
 ) -> argparse.Namespace:
-    """`toy` and `json`, the two options that every benchmark has, and flags of its own with their help; `options` take
-    a value: what it is called, and their help."""
+    """Parse `--toy` and `--json`, which every benchmark has, and the benchmark's own options.
+
+    `flags` are names with their help. `options` are names with what their value is called and their help.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,18 +57,18 @@ def parse_arguments(
 
 
 def import_peer(name: str, remedy: str = "pip install 'lejax[bench]'") -> Any:
-    """The module, or None with one printed sentence that says how to get it."""
+    """Import a module; if it is not installed, print how to install it and return None."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:  # it is there, but something it needs is not
+        if error.name != name:  # the module is installed, but something it imports is not
             raise
         print(f"{name} is not installed, its column is left out: {remedy}.", flush=True)
         return None
 
 
 class Contender(NamedTuple):
-    """One way to compute a row: `run` does `steps` steps and returns the exponents, an array."""
+    """One way to compute a row: `run` takes `steps` steps and returns the exponents, an array."""
 
     name: str
     run: Callable[[], Any]
@@ -88,17 +90,17 @@ class Timing(NamedTuple):
 
     @property
     def compile_time(self) -> float:
-        """What the first call took beyond a later one."""
+        """Seconds of the first call minus the median of later ones."""
         return max(0.0, self.first_call - statistics.median(self.times))
 
 
 def time_round_robin(
     contenders: Sequence[Contender], rounds: int, seconds: float = 0.0
 ) -> list[Timing]:
-    """Contenders in turn, A B C A B C ..., so that a slow spell of the machine meets all of them.
+    """Time contenders in turn, A B C A B C ..., so that a slow spell of the machine affects all of them.
 
-    At least `rounds` of them, and as many more as fit into `seconds`: short calls are noisy. A first call of each is
-    timed by itself: it compiles. Every call waits for its result.
+    There are at least `rounds` rounds, and as many more as fit into `seconds`, since short calls are noisy. The first
+    call of each is timed separately, since it compiles. Every call waits for its result.
     """
 
     def call(contender):
@@ -127,7 +129,7 @@ def paired_ratio(numerator: Timing, denominator: Timing) -> dict[str, float]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, software versions and date: what a number needs to mean anything."""
+    """Processor, software versions and date, without which a time means nothing."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -153,7 +155,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """Arrays and NumPy numbers as lists and numbers; NaN and infinities, which JSON lacks, as null."""
+    """Convert arrays and NumPy numbers to lists and numbers, and NaN and infinities, which JSON lacks, to null."""
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -166,7 +168,7 @@ def to_json(value: Any) -> Any:
 
 
 def write_json(path: Path | None, **results: Any) -> None:
-    """Results and the machine they come from as one JSON object, whole or not at all; nothing if `path` is None."""
+    """Write results and the machine they come from as one JSON object, atomically; do nothing if `path` is None."""
     if path is None:
         return
     content = to_json({"machine": describe_machine(), **results})
@@ -176,7 +178,7 @@ def write_json(path: Path | None, **results: Any) -> None:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text, the first column to the left and the others to the right."""
+    """Format a table as plain text, with the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells):

@@ -1,4 +1,4 @@
-"""The loop everyone writes first: analytic tangents and a QR at every step, in NumPy or PyTorch.
+"""The usual loop written by hand, in NumPy or PyTorch: analytic tangents and a QR decomposition at every step.
 
 A tangent step maps `(xp, parameters, input, state, frame)` to the new state (d,) and the pushed frame
 (d, k); `xp` is `numpy` or `torch`. No Jacobian is formed where a product with the frame is cheaper.
@@ -44,7 +44,7 @@ def tanh_step(xp, parameters, input, state, frame):
 
 
 def gru_step(xp, parameters, input, state, frame):
-    """The GRU of PyTorch; rows of the weights in the order r, z, n."""
+    """The GRU of PyTorch; the rows of its weights are in the order r, z, n."""
     weight_ih, weight_hh, bias, bias_n = parameters
     size = state.shape[0]
     driven, recurrent, pushed = weight_ih @ input + bias, weight_hh @ state, weight_hh @ frame
@@ -60,7 +60,7 @@ def gru_step(xp, parameters, input, state, frame):
 
 
 def lstm_step(xp, parameters, input, state, frame):
-    """The LSTM; the state is h and c one after the other, rows of the weights in the order i, f, g, o."""
+    """The LSTM of PyTorch; the state is h followed by c, the rows of the weights are in the order i, f, g, o."""
     weight_ih, weight_hh, bias = parameters
     size = state.shape[0] // 2
     hidden, memory = state[:size], state[size:]

@@ -1,4 +1,4 @@
-"""Tasks that need a memory of given length, and networks that learn them in parallel."""
+"""Tasks that need a memory of given length, and networks that learn them side by side."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ import lejax
 
 
 SIZE = 32
-COUNTED = 70  # steps of a training sequence on which the loss is counted
+COUNTED = 70  # steps of a training sequence that the loss averages over
 
 
 class Network(eqx.Module):
-    """A cell and a linear readout of one logit, as in the paper."""
+    """A cell and a linear readout of one logit, as in Engelken, NeurIPS (2023)."""
 
     cell: eqx.Module
     weight: jax.Array
@@ -40,18 +40,18 @@ def make_network(kind: str, key) -> Network:
 
 
 class Task(NamedTuple):
-    """Fair bits in, one bit out: `xor`, s_{t-d} XOR s_{t-2d}, or `copy`, the bit s_{t-d} of d steps ago."""
+    """From fair bits s predict one bit: `xor`, s_{t-d} XOR s_{t-2d}, or `copy`, s_{t-d}."""
 
     name: str
     delay: int
 
     @property
     def first(self) -> int:
-        """The step from which on the answer is defined."""
+        """The first step at which the answer is defined."""
         return self.delay * (2 if self.name == "xor" else 1)
 
     def draw(self, key, batch: int):
-        """Sequences (batch, T, 1) and the answers (batch, T) from step `first` on."""
+        """Sequences (batch, first + COUNTED, 1) and the answers (batch, COUNTED) from step `first` on."""
         bits = jr.bernoulli(key, 0.5, (batch, self.first + COUNTED))
         answer = bits[:, self.first - self.delay : -self.delay]
         if self.name == "xor":
@@ -69,7 +69,7 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.03), optax.adam(1e-3))
 
 @eqx.filter_jit
 def train(networks, memories, keys, task: Task, epochs: int, batch: int):
-    """`epochs` updates of every network, each on a fresh batch; returns the losses (networks, epochs) too."""
+    """Update every network `epochs` times, each on a fresh batch. Also returns the losses (networks, epochs)."""
 
     def one(network, memory, key):
         trained, rest = eqx.partition(network, eqx.is_inexact_array)
@@ -100,7 +100,7 @@ def start_training(networks):
 
 @eqx.filter_jit
 def accuracy(networks, key, task: Task):
-    """On 64 fresh sequences, (networks,)."""
+    """The share of correct answers (networks,) on 64 fresh sequences."""
     inputs, answers = task.draw(key, 64)
 
     def one(network):
@@ -111,7 +111,7 @@ def accuracy(networks, key, task: Task):
 
 
 class Flossing(NamedTuple):
-    """What is flossed, and when."""
+    """When to floss, how many exponents, and over how many steps."""
 
     schedule: lejax.training.FlossingSchedule
     num_exponents: int
@@ -121,7 +121,7 @@ class Flossing(NamedTuple):
 
 @eqx.filter_jit
 def floss(networks, keys, flossing: Flossing, num_updates: int):
-    """All networks, each on sequences of its own; returns the penalties (networks, num_updates) too."""
+    """Floss each network on its own sequences. Also returns the penalties (networks, num_updates)."""
     steps = flossing.transient + flossing.counted
 
     def one(network, key):
@@ -145,8 +145,8 @@ FLOSSER = optax.adam(1e-3)
 
 @eqx.filter_jit
 def long_jacobian(networks, key, steps: int):
-    """log10 of the condition number of the Jacobian over `steps` steps, from the sums of the logarithms of its R
-    factors, and log10 of the norm of the readout's gradient by the state that many steps before: medians."""
+    """Medians over the networks of two logarithms to base 10: the condition number of the Jacobian over `steps` steps,
+    from the sums of log R_ii, and the norm of the gradient of the readout by the state `steps` steps before."""
 
     def one(network):
         cell = network.cell

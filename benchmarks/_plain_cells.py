@@ -1,4 +1,4 @@
-"""Cells that hide from the engine what it could know of their blocks: what structured tangents are compared with."""
+"""Cells whose blocks are hidden from the engine, to which structured tangents are compared."""
 
 import equinox as eqx
 import jax
@@ -8,7 +8,7 @@ import lejax
 
 
 class Whole(lejax.BlockTriangularCell):
-    """The same cell as one dense block, whatever it says and whatever could be found."""
+    """A cell as one dense block, whatever blocks it declares."""
 
     cell: eqx.Module
 
@@ -20,7 +20,7 @@ class Whole(lejax.BlockTriangularCell):
 
 
 class MemoryOnly(lejax.BlockTriangularCell):
-    """The memory of a cell with the state (memory, output) alone, as one dense block."""
+    """The memory alone, as one dense block, of a cell whose state is (memory, output)."""
 
     cell: eqx.Module
 

@@ -1,4 +1,4 @@
-"""The rows of `peers.py`: one system or network each, in the forms that its contenders take."""
+"""The rows of `peers.py`: one system or network each, in the forms that the contenders need."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ import lejax
 
 
 class Problem(NamedTuple):
-    """A trajectory and how many exponents to compute along it."""
+    """A trajectory and the number of exponents to compute along it."""
 
     name: str
     cell: Callable[[Any, Any], Any]
@@ -24,13 +24,13 @@ class Problem(NamedTuple):
     frame: jax.Array
     parameters: tuple[jax.Array, ...]
     make_step: Callable[..., Callable[[jax.Array], jax.Array]] | None
-    """`make_step(*parameters)` is the map `state -> state`; None if the problem has inputs."""
+    """`make_step(*parameters)` is the map `state -> state`; None for a problem with inputs."""
     tangent_step: Callable[..., Any] | None
-    """For the hand-written loops; None if there is none."""
+    """The tangent step of the hand-written loops; None if there is none."""
     num_exponents: int
     steps: int
     loop_steps: int
-    """What the hand-written loops run: fewer where they would take too long."""
+    """Steps of the hand-written loops, fewer than `steps` where they would take too long."""
     dt: float = 1.0
 
     @property
@@ -40,12 +40,12 @@ class Problem(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def starting_frame(state_size: int, num_exponents: int) -> jax.Array:
-    """A frame (d, k) for all contenders: the one that lyapax draws with its default seed."""
+    """A frame (d, k) for all contenders, the one that lyapax draws with its default seed."""
     return jnp.linalg.qr(jr.normal(jr.PRNGKey(0), (state_size, num_exponents)))[0]
 
 
 def make_cell(kind, *sizes, **options):
-    """A cell with random weights; `jit` compiles once instead of once for each array."""
+    """A cell with random weights, jitted so that drawing them compiles once, not once for each array."""
     return eqx.filter_jit(kind)(*sizes, key=jr.key(3), **options)
 
 
@@ -91,9 +91,8 @@ def lorenz(steps: int, loop_steps: int) -> Problem:
 
 
 def tanh_network(size: int, num_exponents: int, steps: int) -> Problem:
-    cell = make_cell(lejax.cells.RNNCell, 0, size, use_bias=False)
     weight = 2.0 * size**-0.5 * jr.normal(jr.key(size), (size, size))
-    cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    cell = lejax.cells.RNNCell.from_weights(weight_hh=weight)
     return Problem(
         name=f"tanh N={size} g=2, k={num_exponents}",
         cell=cell,
@@ -110,15 +109,14 @@ def tanh_network(size: int, num_exponents: int, steps: int) -> Problem:
 
 
 def leaky_network(size: int, steps: int) -> Problem:
-    """dh/dt = -h + W tanh(h), g = 2, in Euler steps of .1: exponents are per unit time."""
+    """dh/dt = -h + W tanh(h), g = 2, in Euler steps of 0.1. Exponents are per unit of time."""
     dt = 0.1
-    cell = make_cell(lejax.cells.LeakyRNNCell, 0, size, dt=dt, use_bias=False)
     weight = 2.0 * size**-0.5 * jr.normal(jr.key(size), (size, size))
-    cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    cell = lejax.cells.LeakyRNNCell.from_weights(weight_hh=weight, dt=dt)
     state = jr.normal(jr.key(1), (size,))
 
     def make_step(weight):
-        probe = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+        probe = lejax.cells.LeakyRNNCell.from_weights(weight_hh=weight, dt=dt)
         return lambda state: probe(None, state)
 
     return Problem(
@@ -151,7 +149,7 @@ def lstm(size: int, steps: int) -> Problem:
 
 @partial(jax.jit, static_argnums=(0,))
 def scan_jacobians(steps, cell, state, inputs, frame):
-    """The loop everyone writes in JAX: a scan of `jax.jacfwd` and `jnp.linalg.qr`."""
+    """The usual loop written in JAX: a scan of `jax.jacfwd` and `jnp.linalg.qr`."""
     vector, unravel = ravel_pytree(state)
 
     def body(carry, input):

@@ -1,4 +1,4 @@
-"""Spectra of many networks in PyTorch, as well as it goes: one batch, Jacobians by hand, torch.linalg.qr."""
+"""Spectra of many networks in PyTorch, as fast as it can: one batch, Jacobians by hand, `torch.linalg.qr`."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ def cell_kind(cell):
 
 
 def make_run(torch, cells, stream, transient, threads):
-    """A function without arguments that returns exponents (n, d). `cells` is a batch of lejax cells without biases."""
+    """A function () -> exponents (n, d). `cells` is a batch of n lejax cells without biases."""
     kind = cell_kind(cells)
     weight_ih, weight_hh = (
         torch.tensor(np.asarray(w, np.float64)) for w in (cells.weight_ih, cells.weight_hh)

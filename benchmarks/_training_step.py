@@ -14,7 +14,7 @@ NUM_INPUTS, NUM_CLASSES = 8, 10
 
 
 class Classifier(eqx.Module):
-    """The LSTM of Equinox; a sequence is named after its last step."""
+    """The LSTM of Equinox with a readout, which classifies a sequence after its last step."""
 
     cell: eqx.nn.LSTMCell
     readout: eqx.nn.Linear
@@ -35,8 +35,11 @@ def initial_state(cell):
 
 
 def make_step(size: int, sequences: int, steps: int, penalty: Penalty | None, penalized: int = 0):
-    """A jitted training step and its arguments. To the cross-entropy of all sequences it adds a tenth of the mean of
-    `penalty(cell, inputs)` over the first `penalized` of them."""
+    """A jitted training step and its arguments.
+
+    The loss is the cross-entropy of all sequences plus a tenth of the mean of `penalty(cell, inputs)` over the first
+    `penalized` of them.
+    """
     model = eqx.filter_jit(Classifier)(size)
     inputs = jr.normal(jr.key(2), (sequences, steps, NUM_INPUTS))
     labels = jr.randint(jr.key(3), (sequences,), 0, NUM_CLASSES)

@@ -1,14 +1,14 @@
-"""Are the standard errors honest? How often a run's exponents lie within two of them of the truth.
+"""Test whether standard errors are calibrated: how often exponents lie within two of them of the truth.
 
 Each case is run from many seeds at once (`vmap`), with the default number of blocks, at several lengths.
-The truth is the mean over as many other seeds of the greatest length: its own error is that of one such
+The truth is the mean over as many other seeds of the greatest length. Its own error is that of one such
 run divided by the square root of the number of seeds.
 
-Coverage is the share of seeds whose exponent lies within two standard errors. With 20 independent normal
-block means it would be 94 % (Student's t with 19 degrees of freedom); 90 to 99 % is called calibrated, for
-the first exponent of the longest runs; where it is not, the exit code is 1. Spread over error is the
-standard deviation over the seeds divided by the root mean square of the standard errors they report: above
-1 the errors are too small, as in runs whose blocks are shorter than the memory of the dynamics.
+Coverage is the share of seeds whose exponent lies within two standard errors of the truth. With 20
+independent normal block means it would be 94 % (Student's t with 19 degrees of freedom). 90 to 99 % is
+called calibrated for the first exponent of the longest runs; if it is not, the exit code is 1. Spread over
+error is the standard deviation over the seeds divided by the root mean square of the standard errors they
+report: above 1 the errors are too small, as in runs whose blocks are shorter than the memory of the dynamics.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -25,7 +25,7 @@ TARGET = (0.90, 0.99)
 
 
 def henon_run(key, num_steps):
-    """Henon from a random point of its basin: near the origin, then past a transient."""
+    """The Henon map from a random point near the origin, in the basin of its attractor, past a transient."""
     start = jr.uniform(key, (2,), minval=-0.1, maxval=0.1)
     return lejax.lyapunov_spectrum(
         lejax.systems.Henon(), start, num_steps=num_steps, transient=500, throw=False
@@ -33,15 +33,13 @@ def henon_run(key, num_steps):
 
 
 def network_run(key, num_steps):
-    """A tanh network, N = 16, g = 1.5, driven through random weights by white noise: one network,
-    a new input and starting state for each seed."""
+    """A tanh network, N = 16, g = 1.5, driven through random weights by white noise. The network is fixed;
+    each seed draws a new input and starting state."""
     size, transient = 16, 200
-    cell = lejax.cells.RNNCell(1, size, use_bias=False, key=jr.key(1))
-    weights = (
-        1.5 * size**-0.5 * jr.normal(jr.key(2), (size, size)),
-        0.5 * jr.normal(jr.key(3), (size, 1)),
+    cell = lejax.cells.RNNCell.from_weights(
+        weight_hh=1.5 * size**-0.5 * jr.normal(jr.key(2), (size, size)),
+        weight_ih=0.5 * jr.normal(jr.key(3), (size, 1)),
     )
-    cell = eqx.tree_at(lambda cell: (cell.weight_hh, cell.weight_ih), cell, weights)
     key_input, key_state = jr.split(key)
     inputs = jr.normal(key_input, (transient + num_steps, 1))
     return lejax.lyapunov_spectrum(
@@ -55,7 +53,7 @@ def run_all(run, keys, num_steps):
 
 
 def run_seeds(run, keys, num_steps):
-    """Exponents and standard errors (seeds, k) of one run from each key."""
+    """Exponents and standard errors (seeds, k), one run from each key."""
     spectra = run_all(run, keys, num_steps)
     failed = int(jnp.sum(spectra.diagnostics.first_bad_step >= 0))
     if failed:
@@ -120,7 +118,7 @@ def main():
     print("spread over error (s/e).")
     print(_harness.format_table(header, rows))
     if arguments.toy:
-        print("Too few seeds to judge.")
+        print("Too few seeds to test calibration.")
     else:
         for case in cases:
             share = case["runs"][-1]["coverage"][0]

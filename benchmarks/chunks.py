@@ -1,6 +1,6 @@
 """ParallelQR against SequentialQR: the bias of the exponents against the overlap, and absolute times.
 
-Runs on whatever device JAX finds: on a GPU chunks are where the time is saved, on a CPU there is little to gain.
+This runs on whatever device JAX finds. Chunks save time on a GPU, and little on a CPU.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -12,7 +12,7 @@ import lejax
 
 
 def bias(size: int, chunks: int, length: int, overlaps: list[int]) -> list[dict]:
-    """A noise-free chaotic network and a driven GRU: difference from the sequential run of the same steps."""
+    """Differences from the sequential run of the same steps, of a noise-free chaotic network and a driven GRU."""
     rows = []
     steps, transient = chunks * length, max(overlaps)
     tanh, gru = _problems.tanh_network(size, size, 1), _problems.gru(size, transient + steps)

@@ -1,11 +1,11 @@
-"""What an accelerator is for, in eight minutes at most: spectra of many networks, of large ones, and gradients.
+"""Measure an accelerator in eight minutes at most: spectra of many networks, of large ones, and gradients.
 
-(a) throughput of batches of networks beside that of the host, (b) one network, one step after the other and in
-chunks, (c) value and gradient of a flossing penalty, (d) many Lorenz systems, (e) compile times, (f) agreement of the
-exponents with those of the host. Each part has its own seconds, measures as it goes and leaves out what would not fit;
-a part that fails says so and the next one begins. Each row is printed and written to the JSON file once it is there,
-so a run that is cut yields numbers too. What the host computes comes last, from a process of its own with
-JAX_PLATFORMS=cpu, where lejax takes its paths for CPUs and keeps no cores from what the device is measured by.
+(a) throughput of batches of networks, compared with the host; (b) one network, sequentially and in chunks; (c) value
+and gradient of a flossing penalty; (d) many Lorenz systems; (e) compile times; (f) agreement of the exponents with
+those of the host. Each part has a time limit, measures as it goes and skips what would not fit. If a part fails, it
+is reported and the next one begins. Each row is printed and written to the JSON file at once, so that a run that is
+cut short yields numbers too. The host computes its part last, in a separate process with JAX_PLATFORMS=cpu, where lejax
+takes its code paths for CPUs and does not compete for cores with the device's measurements.
 """
 
 import json
@@ -31,15 +31,17 @@ import lejax
 
 SECONDS = {"a": 140, "b": 110, "c": 40, "d": 20, "e": 40, "f": 40, "host": 70}
 TOY_SECONDS = {"a": 6, "b": 9, "c": 10, "d": 4, "e": 12, "f": 8, "host": 12}
-REPEAT = 0.6  # seconds that repetitions of a call may take together
-ARRAYS = 12  # as large as all frames, that a run may hold at a time: a guess on the safe side
+REPEAT = 0.6  # seconds for all repetitions of a call
+ARRAYS = (
+    12  # number of arrays of the size of all frames that a run may hold at a time, a safe guess
+)
 EVERY_STEP = lejax.SequentialQR(every=1)
 
 Row = dict[str, Any]
 
 
 class Clock:
-    """The seconds of one part, and what they still allow if a program takes as long to compile as the slowest yet."""
+    """The time limit of one part, under which a program is assumed to compile as slowly as the slowest so far."""
 
     def __init__(self, seconds: float):
         self.end = time.perf_counter() + seconds
@@ -50,23 +52,23 @@ class Clock:
         return self.end - time.perf_counter()
 
     def allows(self, seconds: float = 0.0) -> bool:
-        """One more program, and so many seconds to run it."""
+        """Whether one more program that runs for so many seconds fits."""
         return self.compile_seconds + seconds < self.left
 
 
 def dtypes() -> list[Any]:
-    """float64 only where there is one."""
+    """The dtypes of the device; not every device has float64."""
     return [np.float32, np.float64] if jax.default_backend() in ("cpu", "gpu") else [np.float32]
 
 
-def room() -> float:
-    """Bytes that arrays may take."""
+def free_bytes() -> float:
+    """The number of bytes available for arrays."""
     stats = jax.devices()[0].memory_stats() or {}
     return 0.8 * stats.get("bytes_limit", 4 * 2**30)
 
 
 def attempt(call: Callable[[], Any], clock: Clock) -> Row:
-    """`measure`, or what failed: the next row may have room."""
+    """The result of `measure`, or the error it raised: the next row may fit into memory."""
     try:
         return measure(call, clock)
     except Exception as error:
@@ -78,8 +80,8 @@ def describe(error: Exception) -> str:
 
 
 def measure(call: Callable[[], Any], clock: Clock) -> Row:
-    """Seconds of a compiled call, each waited for: the median of up to 20 within `REPEAT`, at least one; and those
-    of the first, which compiles."""
+    """Seconds of a compiled call, the median of at least one and up to 20 within `REPEAT`, and of the first call,
+    which compiles. Each call waits for its result."""
 
     def once():
         start = time.perf_counter()
@@ -101,11 +103,10 @@ def measure(call: Callable[[], Any], clock: Clock) -> Row:
 
 
 def networks(count: int, size: int, dtype) -> tuple[Callable, jax.Array, jax.Array]:
-    """Chaotic tanh networks without inputs: the cell of a weight matrix, all matrices and starts."""
+    """Chaotic tanh networks without inputs: a function from a weight matrix to a cell, all matrices and starts."""
     key_weights, key_starts = jr.split(jr.key(size))
     weights = 2.0 * size**-0.5 * jr.normal(key_weights, (count, size, size), dtype)
-    cell = cast(lejax.cells.RNNCell(0, size, use_bias=False, key=jr.key(0)), dtype)
-    make = lambda weight: eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    make = lambda weight: lejax.cells.RNNCell.from_weights(weight_hh=weight)
     return make, weights, jr.normal(key_starts, (count, size), dtype)
 
 
@@ -114,7 +115,7 @@ def cast(tree, dtype):
 
 
 def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Row]:
-    """(a) The smallest case of a size first, each next one only if ten times the last still fits."""
+    """(a) Batches of growing size, each only if ten times the time of the last still fits."""
     for dtype in dtypes():
         for size in sizes:
             per_network = 0.0
@@ -122,9 +123,9 @@ def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Ro
                 row = {"size": size, "networks": count, "dtype": np.dtype(dtype).name}
                 needed = ARRAYS * count * size**2 * np.dtype(dtype).itemsize
                 steps = 64 if count * size**3 < 1e10 else 16
-                # A batch pays off on the device: what the last one took for each network is the most.
-                if needed > room() or not clock.allows(3 * per_network * count * steps):
-                    yield row | {"left_out": "memory" if needed > room() else "time"}
+                # A larger batch is faster for each network, so the time of the last one is an upper bound.
+                if needed > free_bytes() or not clock.allows(3 * per_network * count * steps):
+                    yield row | {"left_out": "memory" if needed > free_bytes() else "time"}
                     continue
                 make, *arrays = networks(count, size, dtype)
 
@@ -179,7 +180,7 @@ def single(cases: list[tuple[int, int]], chunk_counts: list[int], clock: Clock) 
 
 
 def penalty(sizes: list[int], count: int, steps: int, k: int, clock: Clock) -> Iterator[Row]:
-    """(c) A training loss: the mean penalty of a batch of sequences."""
+    """(c) A training loss, the mean penalty of a batch of sequences."""
     for size in sizes:
         for dtype in dtypes():
             if not clock.allows():
@@ -216,7 +217,7 @@ def penalty(sizes: list[int], count: int, steps: int, k: int, clock: Clock) -> I
 
 
 def lorenz(count: int, steps: int, clock: Clock) -> Iterator[Row]:
-    """(d) As many starts of one system."""
+    """(d) Many starts of one system."""
     for dtype in dtypes():
         if not clock.allows():
             yield {"dtype": np.dtype(dtype).name, "left_out": "time"}
@@ -244,7 +245,7 @@ def lorenz(count: int, steps: int, clock: Clock) -> Iterator[Row]:
 
 
 def compile_times(size: int, count: int, clock: Clock) -> Iterator[Row]:
-    """(e) Tracing, lowering and compiling, each by itself."""
+    """(e) Seconds of tracing, lowering and compiling."""
     cell = cast(lejax.cells.GRUCell(8, size, key=jr.key(0)), np.float32)
     weights, rest = eqx.partition(cell, eqx.is_array)
     inputs = jr.normal(jr.key(1), (count, 256, 8), np.float32)
@@ -292,8 +293,8 @@ def compile_times(size: int, count: int, clock: Clock) -> Iterator[Row]:
 
 
 def exponents(size: int, steps: int, clock: Clock) -> Iterator[Row]:
-    """(f) Runs whose exponents the host finds too: chaotic ones, which agree in their means, and a driven one, which
-    agrees up to rounding."""
+    """(f) Runs to be repeated on the host: chaotic ones, which agree on average, and a driven one, which agrees up to
+    rounding."""
     for dtype in dtypes():
         make, weights, starts = networks(1, size, dtype)
         gru = cast(lejax.cells.GRUCell(8, size, key=jr.key(0)), dtype)
@@ -323,10 +324,10 @@ def exponents(size: int, steps: int, clock: Clock) -> Iterator[Row]:
 
 
 def compare(ours: Row, theirs: Row) -> Row:
-    """The differences of two runs of the same system, in joint standard errors."""
+    """Differences between two runs of the same system, in joint standard errors."""
     here, there = (np.asarray(row["exponents"], np.float64) for row in (ours, theirs))
     errors = [np.asarray(row["standard_error"], np.float64) for row in (ours, theirs)]
-    # Runs that follow the same inputs have errors in common: what rounding does is small beside them.
+    # Runs along the same inputs share their errors, beside which rounding is small.
     distance = (here - there) / np.maximum(np.hypot(*errors), 1e-300)
     return {
         "largest_difference": np.max(np.abs(here - there)),
@@ -337,7 +338,7 @@ def compare(ours: Row, theirs: Row) -> Row:
 
 
 def host_rows(toy: bool) -> Iterator[Row]:
-    """The same runs as (f), and the smaller ones of (a)."""
+    """The runs of (f), and the smaller ones of (a)."""
     clock = Clock((TOY_SECONDS if toy else SECONDS)["host"])
     runs = exponents(*SIZES[toy]["f"], clock)
     batches = throughput(*(SIZES[toy]["a"] if toy else ([16, 64], [1, 10, 100, 1000])), clock)
@@ -347,11 +348,13 @@ def host_rows(toy: bool) -> Iterator[Row]:
 
 
 def on_the_host(toy: bool, seconds: float) -> Iterator[Row]:
-    """The rows of `host_rows`, as another process finds them."""
+    """The rows of `host_rows`, computed in another process."""
     command = [sys.executable, str(Path(__file__)), "--host", *(["--toy"] if toy else [])]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        watch = threading.Timer(seconds + 20, process.kill)  # what it cannot leave out in time
+        watch = threading.Timer(
+            seconds + 20, process.kill
+        )  # in case it cannot skip what is left in time
         watch.start()
         assert process.stdout is not None
         for line in process.stdout:
@@ -360,7 +363,7 @@ def on_the_host(toy: bool, seconds: float) -> Iterator[Row]:
 
 
 def beside_the_host(host: Row, rows: dict[str, list[Row]]) -> Row:
-    """A row of the host with what the device did with the same case."""
+    """A row of the host together with the results of the device for the same case."""
     names = {"a": ("size", "networks", "dtype"), "f": ("system", "dtype")}[host["part"]]
     same = [r for r in rows[host["part"]] if all(r.get(n) == host.get(n) for n in names)]
     if not same or any({"left_out", "failed"} & row.keys() for row in (host, *same)):
@@ -382,7 +385,7 @@ def show(part: str, row: Row) -> None:
     print(f"({part}) {line}", flush=True)
 
 
-# By `toy`: the arguments of the parts.
+# Arguments of the parts, by `toy`.
 SIZES = {
     False: {
         "a": ([16, 64, 256], [1, 10, 100, 1000, 10_000]),
@@ -415,9 +418,9 @@ def main():
     arguments = _harness.parse_arguments(
         __doc__,
         options={
-            "seconds": ("NUMBER", "what all parts may take together, instead of eight minutes")
+            "seconds": ("NUMBER", "time limit for all parts together, instead of eight minutes")
         },
-        host="what the host does, as lines of JSON",
+        host="run the part of the host, and print its rows as JSON",
     )
     toy = arguments.toy
     if arguments.host:
@@ -456,7 +459,7 @@ def main():
                     failures.setdefault(part, row["failed"])
                 show(part, row)
                 write()
-        except Exception as error:  # of whatever kind: the other parts have their turn
+        except Exception as error:  # whatever the error, the other parts still run
             failures[part] = describe(error)
             print(f"({part}) failed: {failures[part]}", flush=True)
             write()

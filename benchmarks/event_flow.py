@@ -1,11 +1,12 @@
 """The event-exact flow of piecewise-linear networks against diffrax at rtol = atol = 1e-11.
 
-Random continuous-time AL-RNNs (those of a few thousand draws whose orbit stays bounded and keeps switching), Chua's
-circuit, and a chaotic jerk equation; 200 samples from a start on the attractor. Errors are the largest over all samples
-and components, against a solution in extended precision (80 bits on x86) by a program that shares nothing with lejax's.
-diffrax runs with Tsit5 and Dopri8, free to interpolate or with steps clipped to the samples; the fastest counts.
-It is also told the times of the switches, for its values alone: left to itself it steps over kinks of the field with
-an error that its tolerance does not bound. Times are those after compilation, in turn.
+The systems are random continuous-time AL-RNNs (those of a few thousand draws whose orbit stays bounded and keeps
+switching), Chua's circuit, and a chaotic jerk equation, with 200 samples from a start on the attractor. Errors are the
+largest over all samples and components, against a solution in extended precision (80 bits on x86) by a program that
+shares no code with lejax. diffrax runs with Tsit5 and Dopri8, with interpolation or with steps clipped to the samples,
+and the fastest counts. In a further run, for its error alone, it is given the times of the switches: without them it
+steps over kinks of the field with an error that its tolerance does not bound. Contenders are timed in turn, after
+compilation.
 """
 
 import functools
@@ -87,7 +88,8 @@ def sample_diffrax(field, start, times, *, solver, clip, switches=None):
 
 
 def sample_extended(network, start, times):
-    """States and switch times in `numpy.longdouble`: short Taylor steps, signs of units at 17 points of each, bisection."""
+    """States and switch times in `numpy.longdouble`: short Taylor steps, signs of the units at 17 points of each step,
+    and bisection."""
     A, W1, W2, h1, h2 = (
         np.asarray(x).astype(np.longdouble)
         for x in (network.A, network.W1, network.W2, network.h1, network.h2)
@@ -110,7 +112,7 @@ def sample_extended(network, start, times):
                 values = (t**orders @ terms) @ W2[unit].T + h2[unit]
                 return (values > 0) != region[unit]
 
-            # A unit that has just switched may still be on its old side by rounding, and only at first.
+            # Rounding may leave a unit that has just switched on its old side, but only at first.
             later = np.array([wrong(t) for t in step * grid])
             crossed = later.any(axis=0)
             first = step

@@ -1,11 +1,11 @@
-"""The first call of lejax in a fresh process, beside a hand-written scan of `jax.jacfwd` and `jnp.linalg.qr`.
+"""Time of the first call of lejax in a fresh process, against a hand-written scan of `jax.jacfwd` and `jnp.linalg.qr`.
 
-Each number is of a process of its own, imports counted apart: those of JAX, Equinox and optax, which every contender
-needs, and then those of lejax's parts. Of the first call the parts are given: tracing, lowering and compiling, as
-`jax.monitoring` reports them, each without those nested in it, and the rest, which is Python and the run itself. GRU and
-LSTM are those of Equinox, in float64. A call is what a user would write: `lyapunov_spectrum` as it is, everything else
-under `eqx.filter_jit`. Processes take turns, and medians over them are shown; "first call cpu" are the processor's
-seconds, of which other programs on the machine take fewer away.
+Each number comes from a separate process. Imports are timed separately: those of JAX, Equinox and optax, which every
+contender needs, and then those of lejax. The first call is split into tracing, lowering and compiling, as
+`jax.monitoring` reports them, each without the spans nested in it, and the rest, which is Python and the run itself.
+GRU and LSTM are those of Equinox, in float64. A call is what a user would write: `lyapunov_spectrum` as it is, and all
+else under `eqx.filter_jit`. Processes take turns, and the table shows medians over them. "first call cpu" is processor
+time, which other programs on the machine affect less.
 """
 
 import json
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _clock  # first: it notes when imports start
+import _clock  # first: it records when imports start
 import _harness  # then: it sets what JAX and NumPy read when they start
 import _problems
 import _training_step
@@ -46,17 +46,17 @@ class Case(NamedTuple):
     num_exponents: int
     steps: int
     sequences: int = 1
-    batch: int = 0  # of the training step, of which `sequences` are penalized
+    batch: int = 0  # sequences of a training step, of which `sequences` are penalized
     contenders: tuple[str, ...] = ("lejax", "scan")
 
 
 class Spans:
-    """The seconds of each kind of span, without what is nested in them."""
+    """Seconds of each kind of span, without the spans nested in it."""
 
     def __init__(self):
         self.seconds = dict.fromkeys(SPANS.values(), 0.0)
         self.programs = 0
-        self.ended = []  # (start, seconds) of those that may turn out to be nested in one that is still open
+        self.ended = []  # (start, seconds) of spans that may be nested in one that is still open
 
     def add(self, event: str, duration: float, **_) -> None:
         if event not in SPANS:
@@ -128,13 +128,15 @@ def _gru(case: Case):
 
 
 def measure_here(case: Case, contender: str) -> dict:
-    """What this process, which has compiled nothing yet, takes."""
+    """Measure in this process, which has compiled nothing yet."""
     start = time.perf_counter()
     if contender == "lejax":
         _ = lejax.lyapunov_spectrum, lejax.training.flossing_penalty
     imported = time.perf_counter()
     call = VERBS[case.verb](case, contender)
-    jax.block_until_ready(jax.random.normal(jr.key(1), (3,)))  # what starts JAX is nobody's
+    jax.block_until_ready(
+        jax.random.normal(jr.key(1), (3,))
+    )  # starts JAX, which counts for no contender
     spans = Spans()
     jax.monitoring.register_event_duration_secs_listener(spans.add)
 
@@ -169,7 +171,7 @@ def measure_in_fresh_process(case: Case, contender: str, toy: bool) -> dict:
 
 
 def program_sizes(size: int, steps: int) -> dict[str, int]:
-    """Characters of the StableHLO text of one spectrum of a GRU, all exponents."""
+    """Number of characters of the StableHLO text of a spectrum of a GRU, with all exponents."""
     cell, inputs = _gru(Case("", "spectrum", size, size, steps))
 
     def characters(contender):

@@ -1,9 +1,9 @@
-"""Gradient flossing: which networks learn tasks whose answers lie many steps back?
+"""Measure which networks learn tasks with long delays, with and without gradient flossing.
 
-Networks of 32 units in parallel by `vmap` learn the delayed XOR, y_t = s_{t-d} XOR s_{t-2d}, or the delayed copy,
-y_t = s_{t-d}, of fair bits: Adam 1e-3, gradients clipped at .03, batches of 16 fresh sequences. Plain; flossed before
-training; and flossed again during training. A network has solved the task when it answers 95 % of fresh
-sequences' bits. The longest delay that half of the networks solve is what counts.
+Networks of 32 units, side by side under `vmap`, learn the delayed XOR, y_t = s_{t-d} XOR s_{t-2d}, or the delayed copy,
+y_t = s_{t-d}, of fair bits, with Adam at 1e-3, gradients clipped at 0.03, and batches of 16 fresh sequences. They are
+trained plainly, after flossing, or with flossing before and during training. A network has solved the task if it
+answers 95 % of the bits of fresh sequences. The score is the longest delay that half of the networks solve.
 """
 
 import time
@@ -22,11 +22,11 @@ from lejax.training import FlossingSchedule
 PLAIN = Flossing(FlossingSchedule(before=0, every=None), 1)
 BEFORE = Flossing(FlossingSchedule(before=300, every=None), 30)
 DURING = Flossing(FlossingSchedule(before=300, every=100, updates=20, until=1000), 30)
-# The best of the search below: the default schedule.
+# The best schedule of the search below, which is the default.
 WINNER = Flossing(FlossingSchedule(), 30, counted=20, transient=8)
 VARIANTS = {"plain": PLAIN, "before": BEFORE, "during": DURING}
-# Steps of flossing cost more, the more exponents: equal compute is an equal number of updates times steps times time
-# per step, measured with the others.
+# A step of flossing costs more with more exponents. Equal compute means equal updates times steps times time per step,
+# which is measured with the others.
 SEARCH = {
     "k=8": Flossing(FlossingSchedule(before=600, every=None), 8),
     "k=16": Flossing(FlossingSchedule(before=450, every=None), 16),
@@ -50,11 +50,11 @@ SEARCH = {
         FlossingSchedule(before=150, every=100, updates=35, until=None), 30, counted=20, transient=8
     ),
 }
-SEARCHED = 15  # the delay: the shortest one that flossing before training does not solve
+SEARCHED = 15  # the shortest delay that flossing before training does not solve
 
 
 def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, batch: int) -> dict:
-    """One group of networks through flossing and training."""
+    """Floss and train one group of networks."""
     start = time.perf_counter()
     key = jr.key(0)
     networks = eqx.filter_vmap(lambda key: tasks.make_network(kind, key))(jr.split(key, count))

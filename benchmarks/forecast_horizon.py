@@ -1,17 +1,18 @@
-"""How long forecasts of chaotic systems hold, in Lyapunov times: a GRU, an LRU, an almost-linear RNN and a reservoir.
+"""Measure how long forecasts of chaotic systems hold: a GRU, an LRU, an almost-linear RNN and a reservoir.
 
-Three flows of dysts, sampled 60 times a period and standardized: 20 000 points to train on, 2000 to choose weights by, and
-12 000 more, never seen, to forecast. Every model hears 200 points and then runs alone; a forecast holds while its root
-mean square error over the components is below .4 standard deviations; times are those of the largest exponent of the shipped
-gallery. Medians and quartiles over 50 starts, for each of three seeds; and the largest exponent of each network as it runs alone,
-beside that of the system.
+Three flows of dysts are sampled 60 times per period and standardized: 20 000 points to train on, 2000 to choose weights
+by, and 12 000 unseen points to forecast. Every model reads 200 points and then runs without inputs. A forecast holds
+while its root mean square error over the components is below 0.4 standard deviations. Times are in Lyapunov times,
+with the largest exponent of the shipped gallery. The table shows medians and quartiles over 50 starts for each of three
+seeds, and the largest exponent of each network as it runs without inputs, beside that of the system.
 
 - GRU (64 units) and LRU (64 complex modes between a linear encoder and a perceptron): Adam on the error of one step.
-- AL-RNN (40 units, 20 of them rectified; with 2 its forecasts of Lorenz last half a Lyapunov time): `reconstruct` with sparse
-    teacher forcing every 8 steps; the weights whose forecasts of the validation points hold longest. It is led by the points it
-    hears as in training. Sizes, rate and forcing were chosen by the validation points of Lorenz.
-- Reservoir: 300 tanh units with biases in (-1, 1), of which a linear readout is fitted: of 24 settings of spectral radius,
-    strength of the input and ridge penalty that whose forecasts of the validation points hold longest.
+- AL-RNN (40 units, 20 of them rectified; with 2 rectified units its forecasts of Lorenz last half a Lyapunov time):
+  `reconstruct` with sparse teacher forcing every 8 steps, and the weights whose forecasts of the validation points hold
+  longest. The points it reads force it as in training. Sizes, rate and forcing were chosen by the validation points of
+  Lorenz.
+- Reservoir: 300 tanh units with biases in (-1, 1) and a fitted linear readout. Of 24 settings of spectral radius, input
+  strength and ridge penalty, the one whose forecasts of the validation points hold longest.
 
 python benchmarks/forecast_horizon.py [--toy] [--json FILE]
 """
@@ -41,7 +42,7 @@ HEARD, FORCED_EVERY = 200, 8
 
 
 def make_series(name, toy):
-    """Standardized series to train on, to choose by and to forecast, and the time of a step."""
+    """Standardized training, validation and test series, and the time of a step."""
     field = from_dysts(name)
     dt = field.period / 60
     sizes = (600, 400, 700) if toy else (20_000, 2_000, 12_000)
@@ -54,10 +55,10 @@ def make_series(name, toy):
 
 
 def end_of_hearing(model, points):
-    """The state that has heard points and shows the next."""
+    """The state after reading points, whose output is the forecast of the next."""
     if isinstance(model, ClosedLoop):
         return jax.tree.map(lambda x: x[-1], hear(model, points))
-    # Now and then, as in training: the units that are not measured have not learned to be led at every step.
+    # Force at intervals, as in training: units that are not observed have not learned to be forced at every step.
     points = points[-1 - (len(points) - 1) // FORCED_EVERY * FORCED_EVERY :]
     estimates = jax.vmap(model.observation.estimate)(points[1:])
     forcing = reconstruction.SparseTeacherForcing(FORCED_EVERY)
@@ -69,7 +70,7 @@ def end_of_hearing(model, points):
 
 @eqx.filter_jit
 def horizons(model, series, num_steps, num_starts):
-    """How many steps forecasts hold, (num_starts,), of at most `num_steps`."""
+    """Number of steps (num_starts,), at most `num_steps`, for which forecasts hold."""
     starts = jnp.linspace(0, len(series) - HEARD - num_steps, num_starts).astype(int)
 
     def of_start(start):

@@ -1,11 +1,12 @@
 """Blocks that a cell does not declare: layers written as one module, against `Stack` and against one dense block.
 
-Two layers of LSTM, driven by noise: as a `Stack`; as one plain module with an array for each part of the state; as one with
-the states of both layers in one array, which is taken apart by its numbers; and as one dense block. Exponents of all but the
-last are those of the layers and must agree within errors; rounding in a frame of the whole state carries directions between layers.
+Two layers of LSTM are driven by noise: as a `Stack`; as one plain module with an array for each part of the state; as
+one module with the states of both layers in one array, which is separated by its entries; and as one dense block. The
+exponents of all but the last are those of the layers and must agree within errors. In a frame of the full state,
+rounding carries directions between layers.
 
-Two numbers of which one drives the other: their exponents are the means of the logarithms, for every seed. And what it
-costs to look for blocks where there are none: a plain GRU.
+Two further measurements: two numbers of which one drives the other, whose exponents are the means of the logarithms for
+every seed; and the cost of searching for blocks where there are none, in a plain GRU.
 """
 
 import time
@@ -34,7 +35,7 @@ class Layers(eqx.Module):
 
 
 class OneArray(eqx.Module):
-    """The same, with h and c of both layers in one array (2, 2, n)."""
+    """Two layers of LSTM in one module, with h and c of both layers in one array (2, 2, n)."""
 
     first: eqx.nn.LSTMCell
     second: eqx.nn.LSTMCell
@@ -116,7 +117,7 @@ def measure_pair(seed, steps):
 
 
 def measure_search(units):
-    """Milliseconds to look for blocks, and seconds of a first call with and without."""
+    """Milliseconds to search for blocks, and seconds of a first call with and without the search."""
     cell, state, inputs = (
         eqx.nn.GRUCell(4, units, key=jr.key(0)),
         jnp.zeros(units),

@@ -1,26 +1,31 @@
-"""Lyapunov spectra of the flows and maps of dysts, each checked against what must hold whatever the system.
+"""Lyapunov spectra of the flows and maps of dysts, each checked against theorems that hold for every system.
 
-For every system that JAX traces: all exponents with standard errors, the Kaplan-Yorke dimension, and two checks. The exponents
-must sum to the mean divergence of the field along the same run (those of a map to the mean log |det J|), within 1e-3 of the sum of
-their absolute values; and a flow that does not settle on a fixed point has an exponent 0, which must lie within 3 standard
-errors. That error must mean something: it is at most a twentieth of the largest exponent, or a thousandth per period where there is no
-chaos to compare with. And the run must be of one kind: if the largest exponents of its halves differ by more than 4 standard errors,
-as where chaos is a transient, it is left out and the next one counts, at most 4 times.
+For every system that JAX can trace this measures all exponents with standard errors, the Kaplan-Yorke dimension, and
+two checks:
 
-Flows are integrated by the classical Runge-Kutta method with a step of a hundredth of dysts' period, halved until a trial run keeps
-the first check to 1e-4 (in flows that hardly stretch, of .1 per period) and the run itself passes, at most 8 times. From the
-fourth halving on a run has twice as many steps each time, up to 8 times as many, so that it does not become short: else a large
-error would pass any check. Where the error is too large the run is repeated with 4 and 16 times the steps. Fields that jump are left
-out by name: their derivatives lack what a jump does to the tangent. Two systems are measured at a time, each in a thread; times
-include compilation.
+- The exponents must sum to the mean divergence of the field along the same run (those of a map to the mean
+  log |det J|), within 1e-3 of the sum of their absolute values.
+- A flow that does not settle on a fixed point has an exponent 0, which must lie within 3 standard errors. That error
+  may be at most a twentieth of the largest exponent, or a thousandth per period without chaos to compare with.
 
-With `--second` nothing of that is measured again: each system that `--json` holds gets a second run, from its start moved by half
-of the spread of its motion in a random direction (less if that diverges), or from where others started, with the same step, a transient as long as what counts, and a
-sixteenth to a quarter of the steps. The starts agree if all exponents do within 4 joint standard errors and what the ends of the
-runs may add, 2 nats over the length of the second one; where not, the system has more than one motion, or changes slowly.
+The motion must not change along the run: if the largest exponents of its halves differ by more than 4 standard errors,
+as where chaos is a transient, the run is dropped and the next one counts, at most 4 times.
 
-A run that is cut off leaves the systems done so far in the JSON. `--table` writes the results as `lejax/systems/gallery.json`,
-which `lejax.systems.gallery` reads.
+Flows are integrated by the classical Runge-Kutta method. The step starts at a hundredth of dysts' period and is halved,
+at most 8 times, until a trial run keeps the first check to 1e-4 (in flows that hardly stretch, to 0.1 per period) and
+the run itself passes. From the fourth halving on, a run has twice as many steps each time, up to 8 times as many: a
+short run would have a large error, which would pass any check. If the error is too large, the run is repeated with 4
+and 16 times the steps. Fields that jump are excluded by name, since their derivatives lack the effect of a jump on the
+tangent. Two systems are measured at a time, each in a thread, and times include compilation.
+
+`--second` gives each system in the file of `--json` a second run and repeats nothing else. It starts from the first
+start, moved by half of the spread of the motion in a random direction (less if that diverges), or from a published
+start. The step is the same, the transient is as long as the averages, and there are a sixteenth to a quarter of the
+steps. The starts agree if all exponents do within 4 joint standard errors plus what the ends of the runs may add, 2
+nats over the length of the second run. If not, the system has more than one motion, or changes slowly.
+
+A run that is interrupted leaves the systems measured so far in the JSON. `--table` writes the results as
+`lejax/systems/gallery.json`, which `lejax.systems.gallery` reads.
 """
 
 import functools
@@ -35,8 +40,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 
-# Most of the time goes into compiling small programs: about two thirds of it with the older emitters of loops, an option
-# that later versions of XLA may refuse to know.
+# Most of the time goes into compiling small programs. The older loop emitters take about two thirds of it, by an option
+# that later versions of XLA may reject.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
@@ -63,19 +68,19 @@ MOST_HALVINGS = 8
 MOST_RUNS = 5
 WORKERS = 2
 CHECK = 1e-3
-OFFSET = 0.5  # of the spread
+OFFSET = 0.5  # of the second start, in units of the spread
 MOST_OFFSETS = 5
-CONSERVED = 1e-3  # the rate at which volumes shrink, below which a system counts as conservative
-# Where others started from: J. C. Sprott, Phys. Rev. E 50 (1994), for his exponent .014 of case A.
-# With a longer step than that which an exponent of 0 needed for its error.
+CONSERVED = 1e-3  # rate of volume contraction below which a system counts as conservative
+# Published starts: J. C. Sprott, Phys. Rev. E 50 (1994), for his exponent 0.014 of case A.
+# With a longer step than the error of the exponent 0 required.
 SECOND = {"SprottA": ((0.0, 5.0, 0.0), 0.016)}
 UNRESOLVED = "the exponent nearest to 0 is not resolved"
-# The field itself is discontinuous there, so that a perturbation jumps too, which no derivative of the field shows.
+# The field itself is discontinuous, so that a perturbation jumps too, which no derivative of the field contains.
 JUMPS = ("FluidTrampoline", "SprottMore", "StickSlipOscillator")
 
 
 class Measured(lejax.BlockTriangularCell):
-    """A cell that adds up the rate at which volumes grow beside its state (x, sum), whose own direction is known."""
+    """A cell with state (x, sum) that sums the volume growth rate; the exponent of the sum is known."""
 
     cell: eqx.Module
 
@@ -98,7 +103,7 @@ class Measured(lejax.BlockTriangularCell):
 
 
 class Run:
-    """Consecutive chunks of one trajectory, all by the same program whatever the step."""
+    """Consecutive chunks of one trajectory, by one program for all steps."""
 
     def __init__(self, cell, start, chunk_steps):
         size = start.size
@@ -109,13 +114,13 @@ class Run:
         self.dt = cell.dt if isinstance(cell, Flow) else jnp.ones(())
 
     def with_step(self, dt, longer=1):
-        """The same place, gone on from with another step and longer chunks."""
+        """The same point of the trajectory, to continue from with another step and longer chunks."""
         other = Run(Flow(self.cell.vector_field, dt), self.point, longer * self.chunk_steps)
         other.frame = self.frame
         return other
 
     def chunk(self):
-        """The exponents of the next chunk and the mean rate at which volumes grew along it."""
+        """The exponents of the next chunk and the mean volume growth rate along it."""
         spectrum = lejax.lyapunov_spectrum(
             Measured(self.cell),
             (self.point, jnp.zeros(1)),
@@ -130,30 +135,30 @@ class Run:
         return np.asarray(spectrum.exponents)[:-1], float(total[0]) / self.chunk_steps
 
     def chunks(self, number):
-        """The exponents (number, d) of the next chunks and the mean rate."""
+        """The exponents (number, d) of the next chunks and the mean volume growth rate."""
         exponents, rates = zip(*(self.chunk() for _ in range(number)), strict=True)
         return np.array(exponents), float(np.mean(rates))
 
 
 def relative_difference(exponents, rate, least=0.0):
-    """Between the sum of the exponents and the rate at which volumes grow, of the exponents or of `least`."""
+    """The error of the sum of the exponents as a volume growth rate, relative to the exponents or `least`."""
     scale = max(np.abs(exponents).sum(), least)
     return abs(exponents.sum() - rate) / scale if scale > 0 else abs(rate)
 
 
 def choose_step(run, period, first):
-    """The run with the largest step that keeps the divergence to 1e-4, and how often it was halved, or None."""
+    """The run with the largest step that keeps the first check to 1e-4 and the number of halvings, or None."""
     for halvings in range(first, MOST_HALVINGS + 1):
         dt = jnp.asarray(period / 100 / 2**halvings)
         trial = run.with_step(dt)
-        # Of two chunks: a step that throws the point far away may be right out there.
+        # Two chunks: a step that throws the point far away may pass the check out there.
         if all(relative_difference(*trial.chunk(), 0.1 / period) < 1e-4 for _ in range(2)):
             return trial.with_step(dt, longer=2 ** min(max(halvings - 3, 0), 3)), halvings
     return None, MOST_HALVINGS
 
 
 def is_settled(field, point):
-    """Whether the field vanishes here, to 1e-9 of the starting state a period."""
+    """Whether the field vanishes here, to 1e-9 of the starting state per period."""
     speed = float(jnp.linalg.norm(field(None, point)))
     return speed * field.period < 1e-9 * float(jnp.linalg.norm(field.initial_state()))
 
@@ -167,8 +172,8 @@ def is_of_one_kind(blocks):
 
 
 def judged(run, needs_no_zero, period=None):
-    """The results of a run and what the checks say of them."""
-    run.chunks(2)  # the frame aligns, the point settles
+    """The results of a run and of its checks."""
+    run.chunks(2)  # a transient, in which the frame aligns and the point settles
     blocks, rate = run.chunks(NUM_BLOCKS)
     left_out = 0
     while left_out < MOST_RUNS - 1 and not is_of_one_kind(blocks):
@@ -183,7 +188,7 @@ def judged(run, needs_no_zero, period=None):
 
 
 def measure(equations, toy):
-    """The row of one system that traces."""
+    """The row of one system that JAX can trace."""
     cell = from_dysts(equations())
     is_flow = isinstance(cell, DystsField)
     point = cell.initial_state()
@@ -207,12 +212,12 @@ def measure(equations, toy):
             if not row["status"].startswith(UNRESOLVED):
                 break
         else:
-            break  # a shorter step resolves no more
+            break  # a shorter step does not help
     return row
 
 
 def measure_second(equations, row):
-    """The exponents from another start, shorter, and whether they agree with those of the row."""
+    """The exponents of a shorter run from another start, and whether they agree with those of the row."""
     cell = from_dysts(equations())
     start = cell.initial_state()
     row = row | {"start": start, "starts_agree": None}
@@ -225,7 +230,7 @@ def measure_second(equations, row):
         points.append(run.point)
     spread = np.std(points, axis=0)
     size = np.abs(np.asarray(start))
-    spread = np.where(spread > 1e-3 * size, spread, 0.1 * size)  # a run at rest has none
+    spread = np.where(spread > 1e-3 * size, spread, 0.1 * size)  # a run at rest has no spread
     direction = np.asarray(jr.normal(jr.key(1), (start.size,)))
     for halvings in range(MOST_OFFSETS):
         other = start + OFFSET / 2**halvings * spread * direction
@@ -250,8 +255,8 @@ def measure_second(equations, row):
             "second_duration": duration,
             "starts_agree": agree,
         }
-        # Where volumes shrink another motion is another attractor: nearer starts lead to the same one. Where they do
-        # not, that the motion depends on the start is what there is to say.
+        # Where volumes contract, another motion is another attractor, and nearer starts lead to the same one. In a
+        # conservative system the motion depends on the start, which is the result.
         if agree or abs(row["mean_divergence"]) < CONSERVED:
             break
     return row
@@ -265,7 +270,7 @@ def dimensions(spectra, tolerance):
 
 
 def summarize(blocks, rate):
-    """What the checks and the table need, from exponents of blocks (b, d)."""
+    """Results for the checks and the table, from exponents of blocks (b, d)."""
     number = len(blocks)
     blocks = blocks[:, np.argsort(-blocks.mean(axis=0))]
     exponents, errors = blocks.mean(axis=0), blocks.std(axis=0, ddof=1) / number**0.5
@@ -282,7 +287,7 @@ def summarize(blocks, rate):
 
 
 def judge(row, period):
-    """`passed`, or which check failed."""
+    """`passed`, or the check that failed."""
     exponents, errors = row["exponents"], row["standard_error"]
     if not np.isfinite(exponents).all():
         return "the run left the floating-point numbers."
@@ -294,14 +299,17 @@ def judge(row, period):
     if row["needs_zero"] and not abs(exponents[nearest]) <= 3 * errors[nearest]:
         return f"no exponent is 0: the nearest is {exponents[nearest]:.2g} with the error {errors[nearest]:.1g}."
     if row["needs_zero"] and not errors[nearest] <= max(exponents[0] / 20, 1e-3 / period):
-        return f"{UNRESOLVED} beside the largest exponent {exponents[0]:.2g}: {exponents[nearest]:.2g} +- {errors[nearest]:.1g}."
+        smallest = f"{exponents[nearest]:.2g} +- {errors[nearest]:.1g}"
+        return f"{UNRESOLVED} beside the largest exponent {exponents[0]:.2g}: {smallest}."
     return "passed"
 
 
 def find_systems():
-    """All systems of dysts as instances, by the names they have in the table."""
+    """Instances of all systems of dysts, by their names in the table."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no numba, which nothing here needs
+        warnings.simplefilter(
+            "ignore"
+        )  # the warning that numba is missing, which nothing here needs
         import dysts.flows
         import dysts.maps
 
@@ -314,7 +322,7 @@ def find_systems():
 
 
 def write_table(rows):
-    """Six digits of what `lejax.systems.MeasuredSystem` holds."""
+    """The fields of `lejax.systems.MeasuredSystem`, rounded to six digits."""
 
     def shorten(value):
         if isinstance(value, list | np.ndarray):
@@ -373,13 +381,13 @@ def main():
     begin = time.perf_counter()
 
     def measured(name):
-        """The row of a system, with the time of its thread; that of compiling is spent in others."""
+        """The row of a system, with the time of its thread, without compilation in other threads."""
         start = time.perf_counter()
         if arguments.second:
             return measure_second(systems[name], rows[name])
         try:
             row = measure(systems[name], arguments.toy)
-        except ValueError as error:  # a delay equation, or one that does not trace
+        except ValueError as error:  # a delay equation, or a system that JAX cannot trace
             kind = "map" if systems[name].__module__.endswith("maps") else "flow"
             row = {"kind": kind, "status": str(error)}
         return row | {"seconds": time.perf_counter() - start}

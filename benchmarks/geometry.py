@@ -1,24 +1,23 @@
-"""Fixed points of a trained network against Adam on the speed; covariant vectors against the spectrum.
+"""Fixed points of a trained network against Adam on the speed, and covariant vectors against the spectrum.
 
 Flip-flop: a GRU that remembers the signs of 3 channels should have 8 stable points, and an index-1 saddle for each of
 the 12 pairs of neighbors (memories that differ in one bit). `find_fixed_points` starts from mixtures of visited
-states. Adam minimizes the mean speed of the same guesses at once, jitted, until as many of the stable points and
-saddles have been reached to a residual of 1e-8, and, as the usual practice, until all guesses are there; the best of
-three learning rates counts. Whatever has not arrived after the last iteration is reported as a lower bound.
+states. Adam minimizes the mean speed of all these guesses at once, jitted, until as many of the stable points and
+saddles have been reached to a residual of 1e-8, and, as is usual practice, until all guesses have arrived. The best of
+three learning rates counts. What has not arrived after the last iteration is reported as a lower bound.
 
 Known values: fixed points and multipliers of the Henon map, the logistic map's 2- and 4-cycles, Lorenz-63, and the van
 der Pol cycle, against closed forms or (its multiplier) Liouville's formula along an independent integration.
 
-Covariant vectors: `covariant_statistics` (growth, angles, participation) of a random tanh network over the time of its
-spectrum, both of the same counted steps: that which orthonormalizes at each step with the same orthonormalizer, and
-the default one; the vectors with an orthonormalization at each step and at each second one.
+Covariant vectors: the time of `covariant_statistics` (growth, angles, participation) of a random tanh network over the
+time of its spectrum, both of the same counted steps. The spectrum orthonormalizes at each step with the same
+orthonormalizer, or is the default one; the vectors orthonormalize at each step, or at each second one.
 """
 
 import time
 
 import _flip_flop
 import _harness  # first: it sets what JAX and NumPy read when they start
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -33,8 +32,8 @@ RESIDUAL = 1e-8
 
 
 def saddles_between_neighbors(cell, readout, found, input):
-    """How many stable points and index-1 saddles there are, and which pairs of stable points that differ in one bit a
-    saddle joins along its unstable direction."""
+    """The numbers of stable points and index-1 saddles, and the pairs of stable points that differ in one bit and are
+    joined by a saddle along its unstable direction."""
     stability, points = found.stability, np.asarray(found.points)
     fixed = ~np.asarray(found.is_slow)
     stable = points[fixed & (stability.num_unstable == 0)]
@@ -50,10 +49,11 @@ def saddles_between_neighbors(cell, readout, found, input):
     ends = np.asarray(jax.jit(jax.vmap(jax.vmap(settle)))(jnp.asarray(sides)))
     gaps = np.linalg.norm(ends[:, :, None] - stable, axis=-1)
     reached = np.argmin(gaps, axis=2)
-    # The slowest modes last for tens of thousands of steps, longer than this run: near is much nearer than to any other stable point.
+    # The slowest modes last for tens of thousands of steps, longer than this run, so that a state is near a stable
+    # point if it is much nearer to it than to any other.
     least = np.sort(gaps, axis=2)
     near = least[:, :, 0] < 0.1 * least[:, :, 1]
-    # Memories are told apart by the signs that the readout gives: neighbors differ in one of them.
+    # The signs of the readout identify memories: neighbors differ in one sign.
     signs = np.asarray(jax.vmap(readout)(jnp.asarray(stable))) > 0
     is_neighbor = np.sum(signs[reached[:, 0]] != signs[reached[:, 1]], axis=1) == 1
     good = np.all(near, axis=1) & is_neighbor
@@ -61,7 +61,7 @@ def saddles_between_neighbors(cell, readout, found, input):
 
 
 def adam_on_the_speed(cell, input, guesses, targets, learning_rate, iterations, chunk):
-    """Seconds until every target point has been reached, and until all guesses are at a residual of `RESIDUAL`."""
+    """Seconds until every target point is reached, and until all guesses have a residual of `RESIDUAL`."""
     optimizer = optax.adam(learning_rate)
 
     def residual(x):
@@ -170,9 +170,8 @@ def flip_flop(toy):
 
 def covariant_cost(toy):
     size, num_steps = (8, 200) if toy else (64, 10_000)
-    cell = lejax.cells.RNNCell(0, size, use_bias=False, key=jr.key(0))
     weights = 2 * size**-0.5 * jr.normal(jr.key(1), (size, size))
-    cell = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+    cell = lejax.cells.RNNCell.from_weights(weight_hh=weights)
     state = jr.normal(jr.key(2), (size,))
     run = {"num_steps": num_steps, "transient": 100}
 
@@ -181,7 +180,9 @@ def covariant_cost(toy):
 
     def covariant(every):
         reducer = lejax.VectorStatistics()
-        statistics = lejax.covariant_statistics(cell, state, reducer=reducer, qr_interval=every, **run)
+        statistics = lejax.covariant_statistics(
+            cell, state, reducer=reducer, qr_interval=every, **run
+        )
         return statistics.mean_log_growth
 
     every = lejax.SequentialQR(every=1)
@@ -210,13 +211,13 @@ def covariant_cost(toy):
 
 
 def nearest(points, expected):
-    """The largest distance from an expected value to the nearest one found."""
+    """The largest distance from an expected value to the nearest found value."""
     points = np.asarray(points).reshape(len(points), -1)
     return float(max(np.abs(points - np.asarray(e).ravel()).max(axis=1).min() for e in expected))
 
 
 def analytic():
-    """Errors against closed forms, absolute for points and multipliers."""
+    """Errors against closed forms; those of points and multipliers are absolute."""
     systems, orbits = lejax.systems, lejax.orbits
     a, b = 1.4, 0.3
     henon = orbits.find_fixed_points(systems.Henon(a, b), jr.normal(jr.key(0), (30, 2)))

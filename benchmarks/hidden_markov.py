@@ -1,17 +1,19 @@
-"""What noise-driven networks do that emulate hidden Markov models: fixed points, orbits that noise sustains, exponents.
+"""Dynamics of noise-driven networks that emulate hidden Markov models: fixed points, noise-sustained orbits, exponents.
 
-Vanilla RNNs of 32 units get 8 numbers of Gaussian noise a step and show, through a linear readout, the probabilities of three
-symbols. They are trained (Adam, 3 seeds) on the pair statistics of chains of two and three states in a row that stay where
-they are with probability .95: the probabilities of all pairs of symbols at lags of 1 to 64 steps, known exactly for the
-chain. The loss is the product of the deviations in two halves of a batch, whose mean is their square without the variance of
-the estimates. Then, in float64:
+Vanilla RNNs of 32 units receive 8 numbers of Gaussian noise at each step, and a linear readout gives the probabilities
+of three symbols. They are trained (Adam, 3 seeds) on the pair statistics of chains of two and three states in a row
+that stay in their state with probability 0.95: the probabilities of all pairs of symbols at lags of 1 to 64 steps,
+which are known exactly for the chain. The loss is the product of the deviations in two halves of a batch, whose mean is
+the squared deviation without the variance of the estimates. Then, in float64:
 
-- emulation: the total variation between words of 5 symbols drawn from the network and from the chain, beside that between
-  two runs of the chain, and the mean time for which the likeliest symbol stays, in both;
-- without noise: fixed points, from states that the network visits, how many are stable, how many responses to silence 8 of
-  these states have after 20 000 steps, and the largest exponent there;
-- under noise: the spectrum, how many exponents are within 3 standard errors of 0, and the responses of 8 states to one noise;
-- radius (root mean square distance from the mean state) and largest exponent against the standard deviation of the noise.
+- emulation: the total variation between words of 5 symbols drawn from the network and from the chain, beside that
+  between two runs of the chain, and the mean time for which the likeliest symbol stays, in both;
+- without noise: fixed points found from states that the network visits, how many of them are stable, how many different
+  responses to silence 8 of these states have after 20 000 steps, and the largest exponent there;
+- under noise: the spectrum, how many exponents lie within 3 standard errors of 0, and the number of responses of 8
+  states to the same noise;
+- radius (root mean square distance from the mean state) and largest exponent against the standard deviation of the
+  noise.
 
 python benchmarks/hidden_markov.py [--toy] [--json FILE]
 
@@ -41,7 +43,7 @@ SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
 def chain(num_states):
-    """Transitions to neighbors in a row, emissions, and the stationary distribution."""
+    """Transitions between neighbors in a row, emissions, and the stationary distribution."""
     near = np.eye(num_states, k=1) + np.eye(num_states, k=-1)
     A = STAY * np.eye(num_states) + (1 - STAY) * near / near.sum(axis=1, keepdims=True)
     symbols = [0, 2] if num_states == 2 else [0, 1, 2]
@@ -190,7 +192,7 @@ def main():
         model = chain(num_states)
         targets = jnp.asarray(pair_statistics(*model), jnp.float32)
         keys = jr.split(jr.key(num_states), 6)
-        # The seeds side by side.
+        # All seeds under one vmap.
         networks = eqx.filter_vmap(train, in_axes=(0, None, None, None))(
             keys[:3], targets, units, sizes
         )

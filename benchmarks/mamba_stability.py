@@ -1,11 +1,12 @@
-"""How stable is a Mamba network? Its exponents in closed form, its rounding errors, and a closed loop that has to be chaotic.
+"""Stability of a Mamba network: exponents in closed form, rounding errors, and a closed loop that should be chaotic.
 
-1. The exponents of the memory of one block from closed form against the general engine, for runs of growing length.
-2. A network in bfloat16 beside the same one (weights already rounded) in float32, on the same input: two Mamba blocks, whose
-   exponents are all negative, and a chaotic tanh network. How far the outputs are apart, relative to their size.
-3. A Mamba block trained to forecast Lorenz-63 one step of 0.05 ahead, with noise on what it reads; then the loop is closed.
-   The Lorenz system has lambda_1 = 0.906 per unit of time: is that of the loop positive? Beside it, how long its forecasts
-   stay within 0.4 standard deviations of the truth, in Lyapunov times.
+1. The exponents of the memory of one block in closed form, against the general engine, for runs of growing length.
+2. A network in bfloat16 against the same one (weights already rounded) in float32, on the same input: two Mamba blocks,
+   whose exponents are all negative, and a chaotic tanh network. The result is the distance between the outputs,
+   relative to their size.
+3. A Mamba block trained to forecast Lorenz-63 one step of 0.05 ahead from noisy points; then the loop is closed. The
+   Lorenz system has lambda_1 = 0.906 per unit of time: is that of the loop positive? Beside it stands how long its
+   forecasts stay within 0.4 standard deviations of the truth, in Lyapunov times.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -28,7 +29,7 @@ DT, LARGEST = 0.05, 0.906
 
 def compare_with_qr(lengths):
     cell = lejax.cells.S6Cell(4, 4, key=jr.key(0))
-    # Steps of order 1: those of a new network are 0.001 to 0.1.
+    # Step sizes of order 1: those of a new network are 0.001 to 0.1.
     cell = eqx.tree_at(lambda c: c.bias_step, cell, jnp.linspace(0.1, 0.9, 4))
     state = cell.initial_state()
     differences = {}
@@ -45,7 +46,7 @@ def compare_with_qr(lengths):
 
 
 def deviation(cell, output, inputs):
-    """|y_low - y| / rms(y) at TIMES: root mean square over the numbers of the output and eight series of inputs."""
+    """|y_low - y| / rms(y) at TIMES, root mean square over the outputs and eight series of inputs."""
     low = cast(cell, jnp.bfloat16)
     shown = []
     for dtype in (jnp.bfloat16, jnp.float32):

@@ -1,4 +1,4 @@
-"""Manifolds of three maps of the plane against published and exact values, and what they cost.
+"""Manifolds of three maps of the plane against published and exact values, and their cost.
 
 python benchmarks/manifolds.py [--toy] [--json FILE]
 """
@@ -16,7 +16,7 @@ from lejax import plrnn
 
 
 def planar(tr, dr, tl, dl, c, d, h1, h2):
-    """(x, y)' = [[t, c], [-d, d]] (x, y) + h with t, d of the left side for x <= 0 and of the right one beyond."""
+    """(x, y)' = [[t, c], [-d, d]] (x, y) + h with the t and d of the left side for x <= 0, else of the right side."""
     left, right = np.array([[tl, c], [-dl, d]]), np.array([[tr, c], [-dr, d]])
     return lejax.PiecewiseLinearMap(
         left, (right - left)[:, :1], np.array([[1.0, 0]]), np.array([h1, h2]), np.zeros(1)
@@ -36,7 +36,7 @@ BOX = (jnp.full(2, -3.0), jnp.full(2, 3.0))
 
 
 def timed(function):
-    """The result, and the median of three runs after a first one."""
+    """The result, and the median time of three runs after a first one."""
     result, times = function(), []
     for _ in range(3):
         begin = time.perf_counter()
@@ -128,8 +128,8 @@ def main():
     print(_harness.format_table(header, rows))
     boundary = basin_boundary(arguments.toy)
     print(
-        f"\nBasin boundary: {boundary['within_1e-9']:.1%} of {boundary['pairs_of_starts']} points between starts lie on W^s, "
-        f"the farthest {boundary['largest_distance']:.0e} away."
+        f"\nBasin boundary: {boundary['within_1e-9']:.1%} of {boundary['pairs_of_starts']} points between starts "
+        f"lie on W^s, the farthest {boundary['largest_distance']:.0e} away."
     )
     rightmost = (2 + 1.7 + np.sqrt(1.7**2 + 2)) / (2 * (1 + 1.7 - 0.5))
     error = systems["Lozi"]["rightmost_of_unstable"] - rightmost

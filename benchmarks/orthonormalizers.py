@@ -1,7 +1,7 @@
-"""Time and accuracy of the orthonormalizers on the trajectory of a tanh network, all exponents, every step.
+"""Time and accuracy of the orthonormalizers: all exponents of a tanh network, orthonormalized at every step.
 
 All contenders of a row share state, frame and steps. The error is the largest difference of an exponent from
-the same run with Householder; time ratios are Householder's over the contender's.
+the same run with Householder. Time ratios are Householder's time over the contender's.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -67,7 +67,9 @@ def main():
         ]
         for row in rows
     ]
-    print("Householder's time over that of each, and in brackets the largest error of an exponent.")
+    print(
+        "Householder's time over that of each contender, and in brackets the largest error of an exponent."
+    )
     print(_harness.format_table(["problem", *KINDS], cells))
     _harness.write_json(
         arguments.json, benchmark="orthonormalizers", toy=arguments.toy, rounds=rounds, rows=rows

@@ -1,7 +1,7 @@
-"""Error against time over orthonormalizers and intervals: which of them nobody should use.
+"""Error against time of orthonormalizers and intervals: which of them are worth using.
 
-The error is the largest difference of an exponent from an orthonormalization by Householder reflections at every step.
-A point is on the front if no other one is both faster and more accurate. `bound` is the run's own `rounding_error`.
+The error is the largest difference of an exponent from a run with Householder reflections at every step. A point is on
+the front if no other is both faster and more accurate. `bound` is the `rounding_error` that the run reports.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -85,7 +85,7 @@ def main():
         ]
         header = ["orthonormalizer", "every", "us a step", "error", "bound", "status"]
         print(_harness.format_table(header, table))
-    print("* on the front: nothing is both faster and more accurate.")
+    print("* on the front: no other is both faster and more accurate.")
     _harness.write_json(arguments.json, benchmark="pareto", toy=arguments.toy, rows=rows)
 
 

@@ -1,8 +1,8 @@
 """Time of a Lyapunov spectrum: lejax against lyapax, chaotax, and loops written by hand.
 
-Every contender of a row starts from the same state and frame, takes the same steps in float64 and
-orthonormalizes after each, but for lejax, whose default is as often as the digits need. All must agree with lejax on the first exponent and on the sum within five
-standard errors; if one does not, the exit code is 1.
+Every contender of a row starts from the same state and frame and takes the same steps in float64. All orthonormalize
+after each step, except lejax, which by default does so as often as the digits need. All must agree with lejax on the
+first exponent and on the sum within five standard errors; otherwise the exit code is 1.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -74,7 +74,7 @@ def use_chaotax(p: Problem, parameters, vector, rows):
 
 
 def use_loop(p: Problem, xp, convert):
-    """The hand-written loop as a function of nothing; scalars become plain numbers, which are fastest."""
+    """The hand-written loop as a function without arguments; scalars become plain numbers, which are fastest."""
     parameters = [x.item() if x.ndim == 0 else convert(np.array(x)) for x in p.parameters]
     vector, frame = convert(np.array(p.vector)), convert(np.array(p.frame))
     inputs = None if p.inputs is None else convert(np.array(p.inputs))
@@ -83,7 +83,7 @@ def use_loop(p: Problem, xp, convert):
 
 
 def contend(p: Problem) -> tuple[list[Contender], dict[str, str]]:
-    """The contenders of a row, lejax first, and for each column that stays empty the reason."""
+    """The contenders of a row, lejax first, and the reason for each empty column."""
     runs = {"lejax": lambda: use_lejax(p).exponents}
     absent = {}
     if p.make_step is None:
@@ -101,7 +101,7 @@ def contend(p: Problem) -> tuple[list[Contender], dict[str, str]]:
 
         @jax.jit
         def jitted_chaotax(parameters, vector, rows):
-            # It computes a shape with JAX operations, on which a bare jit fails.
+            # chaotax computes a shape with JAX operations, on which a bare jit fails.
             with jax.ensure_compile_time_eval():
                 return use_chaotax(p, parameters, vector, rows)
 
@@ -125,7 +125,7 @@ def contend(p: Problem) -> tuple[list[Contender], dict[str, str]]:
 
 
 def disagreements(p: Problem, spectrum: lejax.LyapunovSpectrum, timings: list[Timing]) -> list[str]:
-    """A sentence for each contender whose first exponent or sum is not that of lejax."""
+    """A sentence for each contender whose first exponent or sum differs from that of lejax."""
     exponents, blocks = np.asarray(spectrum.exponents), np.asarray(spectrum.block_exponents)
     sentences = []
     for label, function, samples in (

@@ -1,9 +1,10 @@
-"""Fixed points and cycles of piecewise-linear maps of the plane against published values, and what they cost.
+"""Fixed points and cycles of piecewise-linear maps of the plane against published values, and their cost.
 
-Five maps of Eisenmann, Monfared, Goering & Durstewitz, NeurIPS 36 (2023): fixed points, the cycles of one order and the
-absence of another, each by enumeration of all words that a state can follow (which certifies both) and by the search from
-200 words that large networks need. Recall: the share of enumerated cycles of all periods up to 40 that the search finds,
-with its starts. AL-RNN: all fixed points of networks of 20 units of which 10 switch, 1024 regions, after a first call.
+Five maps of Eisenmann, Monfared, Goering & Durstewitz, NeurIPS 36 (2023): fixed points, the cycles of one order, and
+the absence of cycles of another, each by enumeration of all words that a state can follow (which certifies both) and by
+the search from 200 words that large networks need. Recall: the share of the enumerated cycles of all periods up to 40
+that the search finds with these starts. AL-RNN: the time for all fixed points of networks of 20 units of which 10
+switch (1024 regions), after a first call.
 
 python benchmarks/piecewise_orbits.py [--toy] [--json FILE]
 """
@@ -26,8 +27,8 @@ BASE = {
     "h1": 0.37298253,
     "h2": -0.97931491,
 }
-# Changes of the base map; its fixed point with the moduli of its multipliers; the order, the leading moduli of its cycles
-# and an order that does not exist.
+# Changes of the base map; its fixed point with the moduli of its multipliers; an order with the leading moduli of its
+# cycles; and an order that has no cycles.
 ROWS = [
     ({"a1": 0.7, "a2": -0.7}, [1.243275, -0.192076], [0.7, 0.7], 16, [], 15),
     (
@@ -101,7 +102,7 @@ def published(changes, point, moduli, period, leading, absent):
 
 
 def recall(toy):
-    """Of all cycles that enumeration finds, how many does the search find?"""
+    """The number of cycles that enumeration finds, and that the search finds."""
     total = found = 0
     for changes, *_ in ROWS[2:3] if toy else ROWS[2:]:
         cell = planar(changes)
@@ -117,7 +118,7 @@ def recall(toy):
 
 
 def almost_linear(toy):
-    """Seconds for all fixed points of a network, after the first."""
+    """Seconds for all fixed points of a network, after a first call."""
     size, num_relu = (8, 4) if toy else (20, 10)
     seconds, counts = [], []
     for seed in range(4):
@@ -165,7 +166,7 @@ def main():
         )
     header = ["map", "fixed point", "cycles", "residual", "absent", "time"]
     print(_harness.format_table(header, lines))
-    print(f"all of it: {suite:.1f} s, compilation included")
+    print(f"total: {suite:.1f} s, compilation included")
     found = recall(arguments.toy)
     print(f"the search finds {found['found']} of {found['cycles']} cycles of all periods tried")
     linear = almost_linear(arguments.toy)

@@ -1,20 +1,22 @@
-"""Reconstruction of Lorenz-63 and of an EEG: how close the free run of a trained network is to what it was trained on.
+"""Reconstruction of Lorenz-63 and of an EEG: how close the free run of a trained network is to its data.
 
-Lorenz-63 is integrated by `lejax.systems.Flow` at dt = .01, standardized by its training and validation part: 90 000
-points to train on, 10 000 to choose the best weights by, 100 000 more, never seen, to compare with. Networks are trained
-in float32 and judged in float64: spectrum over 10^5 steps per unit of time (a Lorenz time) with its Kaplan-Yorke
-dimension, state-space divergence and power-spectrum distance of 10^5 steps, prediction error of 20 steps (EEG: 840 and
-5 steps). The truth: .9056, 0, -14.572; dimension 2.062. How much two stretches of the truth differ from each other is
-the first row. The best weights are those whose free run diverges least from the validation part.
+Lorenz-63 is integrated by `lejax.systems.Flow` at dt = 0.01 and standardized by its training and validation part:
+90 000 points to train on, 10 000 to choose the best weights by, and 100 000 unseen points to compare with. Networks are
+trained in float32 and evaluated in float64: spectrum over 10^5 steps per unit of time (a Lorenz time) with its
+Kaplan-Yorke dimension, state-space divergence and power-spectrum distance of 10^5 steps, and prediction error of 20
+steps (EEG: 840 and 5 steps). The true exponents are 0.9056, 0 and -14.572, with dimension 2.062. The first row is the
+difference between two stretches of the data. The best weights are those whose free run diverges least from the
+validation part.
 
 AL-RNN: M = 20, P = 2, sparse teacher forcing every 16 steps, 2000 epochs of 50 updates. Shallow PLRNN: M = 3, H = 50,
-adaptive generalized teacher forcing. Spectrum term: trained networks trained on, with and without a term that asks for
-lambda_1 and lambda_3 (AL-RNN) or for the sum of all exponents (shallow). EEG: 16 channels, the first 50 s to train
-on, 5 s to choose by, the rest to compare with; shallow PLRNN, M = 16, H = 200, with a linear observation. Size, forcing and
-schedule are those of the best of four tries, judged by the same comparison: its numbers are that much too good. That
-Lorenz-63 networks are chosen by their divergence, not by forecasts, was also decided after comparisons with the test part.
+adaptive generalized teacher forcing. Spectrum term: the training of trained networks is continued, with and without a
+term that asks for lambda_1 and lambda_3 (AL-RNN) or for the sum of all exponents (shallow PLRNN). EEG: 16 channels, the
+first 50 s to train on, 5 s to choose by, and the rest to compare with; shallow PLRNN, M = 16, H = 200, with a linear
+observation. Its size, forcing and schedule are the best of four tries by the same comparison, which makes its numbers
+too good by that much. That Lorenz-63 networks are chosen by divergence, not by forecasts, was also decided after
+comparisons with the test part.
 
-Wall time is that of a machine that may be doing other things; `cpu_seconds` is what the process itself has used.
+Wall time is that of a machine that may have other work. `cpu_seconds` is the processor time of the process.
 """
 
 import json
@@ -38,7 +40,7 @@ TRUE_SPECTRUM = np.array([0.9056, 0.0, -14.572])
 
 
 class Clock:
-    """Wall and processor seconds since it was made."""
+    """Wall and processor seconds since construction."""
 
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
@@ -62,7 +64,7 @@ def lorenz(toy):
 
 
 def truth_against_itself(toy):
-    """Medians over ten pairs of consecutive stretches."""
+    """Differences between consecutive stretches of the data, medians over ten pairs."""
     flow = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=DT)
     lengths = (500,) if toy else (10_000, 25_000, 50_000, 100_000)
     rows = []
@@ -87,7 +89,7 @@ def generate(model, start, num_steps, transient):
 
 
 def judge(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
-    """Everything about every trained model, in float64."""
+    """All measures of every trained model, in float64."""
     rows = []
     test = jnp.asarray(test, jnp.float64)
     num_steps = len(test)
@@ -176,7 +178,7 @@ def train_shallow(train, valid, toy):
 
 
 def almost_linear_distance(exponents):
-    """lambda_1 in its own units, lambda_3 in those of its target."""
+    """The spectrum term: lambda_1 in its own units, lambda_3 in units of its target."""
     return (exponents[0] - 0.9056) ** 2 + ((exponents[2] + 14.572) / 14.572) ** 2
 
 
@@ -185,7 +187,7 @@ def shallow_distance(exponents):
 
 
 def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_exponents, steps):
-    """The first three models trained on at a rate from 3e-4 to 9e-6, without and with the term."""
+    """Continue the training of the first three models at a rate from 3e-4 to 9e-6, without and with the term."""
     models = jax.tree.map(lambda x: x[:3] if eqx.is_array(x) else x, run.models)
     keys = jr.split(jr.key(2), jax.tree.leaves(models)[0].shape[0])
     epochs, updates = (1, 2) if toy else (40, 50)
@@ -214,7 +216,7 @@ def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_expone
         )
         jax.block_until_ready(trained.training_loss)
         spent = clock.read()
-        # The last weights, not those of the best score, which may be those before the term.
+        # The last weights: those of the best score may come from before the term.
         trained = eqx.tree_at(lambda r: r.models, trained, trained.last)
         results[str(weight)] = {**spent, "models": judge(trained, test, dt=DT)}
     return results
@@ -317,7 +319,7 @@ def main():
         rows = judge(runs[name], test, dt=DT)
         results[name] = {**spent, "models": rows}
         table(name, rows)
-        # After each part: a long run that is cut off leaves what it has.
+        # After each part, so that a run that is interrupted leaves its results.
         _harness.write_json(arguments.json, **results)
 
     steps = 50 if toy else 200

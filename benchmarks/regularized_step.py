@@ -1,10 +1,10 @@
-"""What a penalty on exponents costs: time of a training step with it over that of the plain step.
+"""Cost of a penalty on exponents: the time of a training step with it over that of the plain step.
 
-An LSTM of Equinox with a readout and the adam of optax on B = 32 sequences of 100 steps, in float64; the penalty is the
-mean of `lejax.training.flossing_penalty` on the k leading exponents of b of the sequences, by `vmap`. A plain step does
-three products with the weights for each step of each sequence, one forward and two backward; a penalized sequence has k
-tangents, for which the backward pass does four: the bound by arithmetic is 1 + 4 k b / (3 B). Times are medians of
-paired rounds in one process; compilation is apart.
+An LSTM of Equinox with a readout is trained by Adam of optax on B = 32 sequences of 100 steps, in float64. The penalty
+is the mean of `lejax.training.flossing_penalty` of the k leading exponents over b of the sequences, by `vmap`. A plain
+step does three products with the weights for each step of each sequence, one forward and two backward. A penalized
+sequence has k tangents, for which the backward pass does four. The arithmetic bound is therefore 1 + 4 k b / (3 B).
+Times are medians of paired rounds in one process, without compilation.
 """
 
 import time
@@ -17,7 +17,7 @@ import lejax
 
 
 def compile_step(size, sequences, steps, exponents=0, penalized=0):
-    """A compiled step as a contender that returns the loss, and the seconds of its compilation."""
+    """A compiled step as a contender that returns the loss, and the seconds of compilation."""
 
     def penalty(cell, inputs):
         state = _training_step.initial_state(cell)

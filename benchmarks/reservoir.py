@@ -1,11 +1,12 @@
-"""Echo states and forecasts of a reservoir against spectral radius and strength of its input, on Lorenz-63.
+"""Echo states and forecasts of a reservoir against spectral radius and input strength, on Lorenz-63.
 
-Echo state networks of 300 units with biases in (-1, 1), without which they would be odd in their input and the system is not,
-driven by the standardized Lorenz-63 system sampled every .02, times the strength. For each radius, strength and seed: the echo
-index of 8 starts after 1000 steps; the exponent of the driven network, the largest of the 8; and, with a readout fitted to 5000
-steps (ridge penalty 1e-8), the forecast of the closed loop from 20 states of later data: the median of the times, in Lyapunov
-times of the system, in which its root mean square error stays below .4 standard deviations. The largest exponent of the closed
-loop is that of what it learned: .906 per unit of time for the system itself.
+Echo state networks of 300 units are driven by the standardized Lorenz-63 system, sampled every 0.02 and multiplied by
+the strength. They have biases in (-1, 1): without these they would be odd in their input, and the system is not. For
+each radius, strength and seed the results are the echo index of 8 starts after 1000 steps; the exponent of the driven
+network, the largest of the 8; and, with a readout fitted to 5000 steps (ridge penalty 1e-8), the forecast of the closed
+loop from 20 states of later data: the median of the times, in Lyapunov times of the system, for which its root mean
+square error stays below 0.4 standard deviations. The largest exponent of the closed loop is that of the learned system;
+that of the Lorenz system is 0.906 per unit of time.
 
 python benchmarks/reservoir.py [--toy] [--json FILE]
 """

@@ -1,6 +1,6 @@
-"""How time and memory grow with the steps T, the size d of the state and the number k of exponents.
+"""Growth of time and memory with the number of steps T, the size d of the state and the number k of exponents.
 
-The network is h' = tanh(J h), g = 2. `memory` is what the compiled program takes beyond its arguments and results.
+The network is h' = tanh(J h), g = 2. `memory` is that of the compiled program beyond its arguments and results.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -42,7 +42,7 @@ def row(size: int, num_exponents: int, steps: int, every: int | None, rounds: in
 
 
 def slope(rows: list[dict], of: str, against: str) -> float:
-    """The exponent b of a power law fitted to rows."""
+    """The exponent b of a power law fitted to the rows."""
     x, y = (np.log([row[name] for row in rows]) for name in (against, of))
     return float(np.polyfit(x, y, 1)[0])
 

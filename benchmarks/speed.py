@@ -1,10 +1,10 @@
-"""Time per step of lejax's default against hand-jitted peers, against its own every-step run, and against the floor.
+"""Time per step of lejax's default against hand-jitted peers, against its own run at every step, and against the floor.
 
 A row's peer is lyapax with its default, an orthonormalization at every step, or, where there are inputs, a scan of
-jacfwd and QR. `error` is the largest difference of an exponent between the intervals that lejax chose and an
-orthonormalization at every step. The floor is the time of the tangent map alone, linearized
-once, plus that of one orthonormalization, written by hand, divided by the mean interval, each in a loop of its own. Short
-runs are whole calls of the public function: what Python does at each call counts.
+`jacfwd` and QR. `error` is the largest difference of an exponent between the intervals that lejax chose and an
+orthonormalization at every step. The floor is the time of the tangent map alone, linearized once, plus that of one
+orthonormalization, written by hand, divided by the mean interval, each in a separate loop. Short runs are complete
+calls of the public function, so that Python's time for each call counts.
 """
 
 import functools as ft
@@ -31,7 +31,7 @@ EVERY_STEP = lejax.SequentialQR(every=1)
 
 
 def intervals(spectrum: lejax.LyapunovSpectrum) -> tuple[int, int]:
-    """The longest interval of a run, and how many there were; of a batch the largest of both."""
+    """The longest interval of a run and the number of intervals; the largest of each over a batch."""
     found = spectrum.diagnostics
     return int(np.max(found.longest_interval)), int(np.max(found.num_orthonormalizations))
 
@@ -72,7 +72,7 @@ def tangents_alone(cell, state, input, frame, steps):
 
 @eqx.filter_jit
 def orthonormalize_alone(frame, steps):
-    """The cheapest way for so many columns: Gram-Schmidt or one Cholesky pass."""
+    """The cheapest orthonormalization of so many columns: Gram-Schmidt or one Cholesky pass."""
 
     def gram_schmidt(frame):
         columns, growth = [], []
@@ -114,7 +114,7 @@ def seconds_over_floor(p: Problem, interval: float, ours: float, rounds: int) ->
 
 
 def compare(p: Problem, method: lejax.SequentialQR, rounds: int, seconds: float = 0.0) -> dict:
-    """lejax by one of its methods, by its default method at every step, and the peer."""
+    """lejax with one of its methods, lejax with its default method at every step, and the peer."""
     jitted = jax.jit(peer(p, 1))
     contenders = [
         Contender("lejax", lambda: use_lejax(p, method).exponents, p.steps),
@@ -147,7 +147,7 @@ def compare(p: Problem, method: lejax.SequentialQR, rounds: int, seconds: float 
 
 
 def measure(p: Problem, toy: bool) -> dict:
-    """One run of one network, long enough that Python does not count."""
+    """One run of one network, long enough that Python's time does not matter."""
     rounds = 1 if toy else 9
     row = compare(p, lejax.SequentialQR(), rounds)
     ours = row["seconds_per_step"]["lejax"]
@@ -160,13 +160,13 @@ def measure_short(p: Problem, toy: bool) -> dict:
 
 
 def measure_householder(p: Problem, toy: bool) -> dict:
-    """What the peer does: Householder at every step."""
+    """The method of the peer: Householder at every step."""
     method = lejax.SequentialQR(every=1, orthonormalizer=lejax.Householder())
     return compare(p, method, *((1, 0.0) if toy else (9, 5.0)))
 
 
 def measure_batch(p: Problem, toy: bool, *, count: int) -> dict:
-    """`count` copies of a problem with weights and states of their own, by vmap."""
+    """`count` copies of a problem with different weights and states, by `vmap`."""
     scales = 1 + 0.01 * jnp.arange(count) / count
     parameters = jax.tree.map(lambda x: scales.reshape(-1, *[1] * jnp.ndim(x)) * x, p.parameters)
     vectors = p.vector + 1e-3 * jr.normal(jr.key(7), (count, p.vector.size))
@@ -287,7 +287,7 @@ def main():
         print(f"Slower than the peer: {'; '.join(slower)}.")
     wrong = [row["problem"] for row in rows if not row["error"] <= 1e-8]
     if wrong:
-        raise SystemExit(f"The chosen interval costs more than 1e-8: {', '.join(wrong)}.")
+        raise SystemExit(f"The chosen interval loses more than 1e-8: {', '.join(wrong)}.")
 
 
 if __name__ == "__main__":

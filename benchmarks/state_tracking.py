@@ -1,13 +1,14 @@
-"""What a delta rule can count, and where exponents are blind: word problems of groups, learned by one DeltaProduct layer.
+"""What a delta rule can count, and where exponents are blind: word problems of groups for one DeltaProduct layer.
 
-The network reads elements of a group, all equally likely, and says the product of all so far: parity (Z2), counting modulo
-3 (Z3), permutations of three things (S3) and of four (S4). Trained with Adam on words of 24 letters, three seeds at once, for
-each number of factors and each range of beta; tested on words of 96 letters, at the letters beyond the 24th.
+The network reads elements of a group, all equally likely, and predicts the product of all elements so far: parity (Z2),
+counting modulo 3 (Z3), permutations of three things (S3) and of four (S4). It is trained with Adam on words of 24
+letters, three seeds at once, for each number of factors and each range of beta, and tested on words of 96 letters, at
+the letters beyond the 24th.
 
-Beside the accuracy: the exponents of the trained memory on a long random word, and for each letter what of its transition
-lasts: the eigenvalues of modulus above 1/2, by the sign of their product and the largest of their phases. With these signs,
-and with those of whole determinants, the share of letters of a long word at which the product of all signs so far
-is the sign of the permutation (1/2 is chance; modulo 3 all are even).
+Beside the accuracy stand the exponents of the trained memory on a long random word and, for each letter, the lasting
+part of its transition: the eigenvalues of modulus above 1/2, with the sign of their product and the largest of their
+phases. With these signs, and with those of full determinants, the last numbers are the share of letters of a long word
+at which the product of all signs so far is the sign of the permutation (1/2 is chance; modulo 3 all are even).
 """
 
 import itertools
@@ -131,7 +132,7 @@ def test(network, table, signs, length):
 
 
 def read_letters(transitions, word, signs):
-    """What the transitions (G, K, K) of a network say, and how far the signs of their products follow a word."""
+    """Eigenvalues of the transitions (G, K, K) of a network, and how far the signs of their products follow a word."""
     values = np.linalg.eigvals(np.asarray(transitions, float))
     lasts = np.abs(values) > 0.5
     agreement = {}

@@ -1,14 +1,15 @@
-"""Structured tangents against the general engine on the same networks of 256 numbers: time per step and the same exponents.
+"""Structured tangents against the general engine on the same networks of 256 numbers: time per step, equal exponents.
 
-Driven by noise: a selective state space and a linear recurrent unit, whose exponents are sums of logarithms; DeltaProduct
-on 16 x 16, whose exponents are those of 16 x 16 matrices, each 16 times; and layers of GRUs, of which each has its own
-frame. Running alone: a tanh network of rank 3, of which 3 directions are followed and the others known: 0.1 per step of
-the time constant, so all but 3 exponents are log(0.9) per step. What a cell says of its blocks is hidden from the engine, and the
-output is left away where it is a part of the state: its exponents of -inf the engine would have to resolve.
+Driven by noise: a selective state space and a linear recurrent unit, whose exponents are sums of logarithms;
+DeltaProduct on 16 x 16, whose exponents are those of 16 x 16 matrices, each 16 times; and layers of GRUs, each with its
+own frame. Without inputs: a tanh network of rank 3 with steps of 0.1 time constants. Only 3 of its directions are
+followed; the exponents of the others are log(0.9) per step. The blocks of a cell are hidden from the engine. If the
+output is a part of the state, it is removed, since the engine would have to resolve its exponents of -inf.
 
-Sums of all exponents are equal at each step. Single ones differ by what a random frame needs to find its directions, of
-the order of 1/T; of the state spaces they are exact here and not there. So, for memories, a second comparison starts the general engine with the
-frame the blocks use: then single exponents must agree too. Times are those after compilation, in turn.
+Sums of all exponents are equal at each step. Single exponents differ by what a random frame needs to find its
+directions, of the order of 1/T; those of the state spaces are exact with blocks and not in the engine. Therefore, for
+memories, a second comparison starts the general engine with the frame of the blocks: then single exponents must agree
+too. Contenders are timed in turn, after compilation.
 """
 
 import _harness  # first: it sets what JAX and NumPy read when they start
@@ -27,11 +28,11 @@ RANK, DT = 3, 0.1
 
 
 def problems(side: int):
-    """Names, cells, the size of their input if they have one, and whether their state is (memory, output)."""
+    """Names, cells, the size of their input or None, and whether their state is (memory, output)."""
     keys = jr.split(jr.key(0), 8)
     size = side**2
     selective = S6Cell(side, side, key=keys[0])
-    # Steps of order 1: with those of a new network 500 steps are half a time constant.
+    # Step sizes of order 1: with those of a new network, 500 steps are half a time constant.
     selective = eqx.tree_at(lambda c: c.bias_step, selective, jr.uniform(keys[3], (side,)))
     yield f"S6, {side} x {side}", selective, side, True
     yield f"LRU, {size // 2} modes", LRUCell(side, size // 2, key=keys[1]), side, True

@@ -1,12 +1,12 @@
-"""Sweeps and long runs: how many spectra a second, and how much memory.
+"""Throughput and memory of sweeps and long runs.
 
 Throughput of `lejax.run.sweep`, on one and on two devices, against one `vmap` over all members and
-against a Python loop of calls of one compiled program. All spectra are those of the same members with
-the same steps; the times are those of later calls, so that compiling does not count, except for `sweep`,
-which compiles at each call: its time is given with and without that.
+against a Python loop over calls of one compiled program. All spectra are those of the same members with
+the same steps. Times are those of later calls, without compilation, except that `sweep` compiles at each
+call: its time is given with and without compilation.
 
-Memory of `lejax.run.long_run` after growing numbers of chunks of the same length: the peak of the
-process, in a process of its own for each run.
+Memory of `lejax.run.long_run` after growing numbers of chunks of the same length: the peak memory of a
+separate process for each run.
 """
 
 import json
@@ -21,8 +21,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )
 
-import _harness  # first of those that start JAX: it sets what JAX and NumPy read when they start
-import equinox as eqx
+import _harness  # before all that starts JAX: it sets what JAX and NumPy read when they start
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -63,7 +62,7 @@ def mesh(devices):
 
 
 def networks(size, gains, seeds):
-    """Tanh networks: gains x weights. One network is one member."""
+    """Tanh networks, gains x weights. Each network is a member."""
     weights = jr.normal(jr.key(0), (seeds, size, size)) / size**0.5
     return lejax.run.Grid(gain=np.linspace(0.8, 3.0, gains), weights=np.asarray(weights))
 
@@ -71,8 +70,7 @@ def networks(size, gains, seeds):
 def spectrum_of_network(steps):
     def run(member):
         weights = member["gain"] * member["weights"]
-        cell = lejax.cells.RNNCell(0, len(weights), use_bias=False, key=jr.key(0))
-        cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weights)
+        cell = lejax.cells.RNNCell.from_weights(weight_hh=weights)
         start = jr.normal(jr.key(1), (len(weights),))
         return lejax.lyapunov_spectrum(cell, start, num_steps=steps, transient=steps // 10)
 
@@ -92,7 +90,7 @@ def spectrum_of_lorenz(steps):
 
 
 class Sweep:
-    """A call of `sweep` that notes how long it took once the program was compiled."""
+    """A call of `sweep` that records its time without compilation."""
 
     def __init__(self, run, grid, devices, batch_size):
         self.arguments = {"batch_size": batch_size, "mesh": mesh(devices)}
@@ -103,7 +101,7 @@ class Sweep:
         take, starts = lejax.run._sweep.take, []
 
         def noting(members, indices):
-            if len(indices) > 1:  # a batch: put together after compiling
+            if len(indices) > 1:  # a batch is stacked after compilation
                 starts.append(time.perf_counter())
             return take(members, indices)
 
@@ -136,7 +134,7 @@ def throughput(name, run, grid, steps, rounds):
     by_vmap = timings[0]
     rows = []
     for timing in timings:
-        # The first call of each is not counted.
+        # The first call of each does not count.
         running = getattr(timing.contender.run, "running", [0, *timing.times])[1:]
         ratios = np.array(by_vmap.times) / np.array(running)
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])

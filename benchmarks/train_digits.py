@@ -1,15 +1,15 @@
 """Train the network that ships in `lejax.data`: a GRU that reads handwritten digits row by row.
 
     python benchmarks/train_digits.py --out lejax/data     # about 20 s on 2 cores
-    python benchmarks/train_digits.py --check              # retrain, compare with what is committed
+    python benchmarks/train_digits.py --check              # retrain, compare with the committed files
 
-A GRU of 32 units sees the 8 rows of an 8 x 8 digit as 8 inputs of size 8 and names the digit after
+A GRU of 32 units reads the 8 rows of an 8 x 8 digit as 8 inputs of size 8 and classifies the digit after
 the last row. Digits follow each other without a reset of the state, in training (streams of 8) as in
-the test (one stream of all 397 test digits), so a run over such a stream is in the regime the
+the test (one stream of all 397 test digits), so that a run over such a stream is in the regime the
 network was trained for.
 
-Training is in float64 and the weights are stored in float32: what rounding differs between machines
-is lost in the cast. The same machine and versions give the same file byte for byte.
+Training is in float64 and the weights are stored in float32, so that the cast removes the rounding in which
+machines differ. The same machine and versions give the same file byte for byte.
 """
 
 import argparse
@@ -34,7 +34,7 @@ HIDDEN_SIZE = 32
 STREAM = 8  # digits that follow each other in training
 BATCH = 32  # streams in one update
 UPDATES = 1500
-NOISE = 0.1  # standard deviation of what is added to the pixels in training
+NOISE = 0.1  # standard deviation of the noise on pixels in training
 CREDIT = (
     "GRU trained on scikit-learn's load_digits by benchmarks/train_digits.py of lejax. Data: E. Alpaydin and "
     "C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, "
@@ -51,7 +51,7 @@ def split_digits():
 
 
 def logits(model, images):
-    """(n, 8, 8) digits read as one stream, (n, 10) logits after the last row of each."""
+    """Logits (n, 10) after the last row of each of n digits (n, 8, 8), read as one stream."""
     cell, readout = model
     states = lejax.unroll(cell, cell.initial_state(), images.reshape(-1, 8))
     return jax.vmap(readout)(states[7::8])
@@ -91,7 +91,7 @@ def train(images, labels, num_updates, key):
 
 
 def accuracy(model, images, labels):
-    """The share of digits named right in one stream of all of them."""
+    """The share of digits that are classified correctly in one stream of all of them."""
     guesses = jnp.argmax(logits(model, jnp.asarray(images) / 16.0), axis=-1)
     return float(jnp.mean(guesses == labels))
 
@@ -103,7 +103,7 @@ def to_torch(model):
         "rnn.weight_ih_l0": cell.weight_ih,
         "rnn.weight_hh_l0": cell.weight_hh,
         "rnn.bias_ih_l0": cell.bias,
-        # PyTorch has two biases everywhere; they add up except in the n gate.
+        # PyTorch has two biases for each gate. They add up except in the n gate.
         "rnn.bias_hh_l0": jnp.concatenate([jnp.zeros(2 * HIDDEN_SIZE), cell.bias_n]),
         "readout.weight": readout.weight,
         "readout.bias": readout.bias,
@@ -161,7 +161,7 @@ def main():
         print(f"{name}: {value}")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        # One entry only: safetensors writes several in an order that differs from run to run.
+        # One entry only, since safetensors writes several in an order that differs from run to run.
         save_file(arrays, args.out / "digits_gru.safetensors", metadata={"source": CREDIT})
         np.savez_compressed(args.out / "digits_test.npz", images=test_images, labels=test_labels)
     if args.json:

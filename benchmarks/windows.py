@@ -1,17 +1,16 @@
 """Gradients of long chaotic runs: bias and variance of `WindowedAdjoint` against its window.
 
-Random tanh networks of 64 units, h' = tanh(J h) with J of gain g, ten for each of three gains: the gradient by g of the
-largest exponent, and of the sum of the 8 leading ones. The truth is the slope of a quadratic fit to long runs
-at gains within 10 % of g, with its standard error. Bias is the mean over runs of the windowed gradient less the truth,
-spread its standard deviation over runs, both over the root mean square of the truth over networks; windows
-are also given in Lyapunov times of the networks, 1 / lambda_1. What chance adds to the squared bias, by the few runs and
-by the error of the truth, is subtracted from its mean over networks.
+The networks are h' = tanh(J h) with random J of gain g and 64 units, ten for each of three gains. The gradients are
+those of the largest exponent, and of the sum of the 8 leading ones, by g. The truth is the slope of a quadratic fit to
+long runs at gains within 10 % of g, with its standard error. Bias is the mean over runs of the windowed gradient minus
+the truth, and spread is its standard deviation over runs, both over the root mean square of the truth over networks.
+Windows are also given in Lyapunov times of the networks, 1 / lambda_1. The contribution of chance to the squared bias,
+by the number of runs and by the error of the truth, is subtracted from its mean over networks.
 """
 
 from functools import partial
 
 import _harness  # first: it sets what JAX and NumPy read when they start
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -32,9 +31,8 @@ WINDOWS = (1, 3, 5, 10, 20, 40)
 def exponents(gain, key, state, num_steps, adjoint):
     """The largest exponent and the sum of the leading ones."""
     size = state.shape[0]
-    cell = lejax.cells.RNNCell(0, size, use_bias=False, key=jr.key(0))
     weight = gain * size**-0.5 * jr.normal(key, (size, size))
-    cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weight)
+    cell = lejax.cells.RNNCell.from_weights(weight_hh=weight)
     spectrum = lejax.lyapunov_spectrum(
         cell,
         state,
@@ -89,7 +87,7 @@ def slopes(values, gains, gain):
 
 
 def rms_bias(gradient, truth, error):
-    """Over networks, without what chance adds."""
+    """Bias and spread over networks, without the contribution of chance to the bias."""
     runs = gradient.shape[1]
     apart = (gradient.mean(axis=1) - truth) ** 2
     chance = gradient.var(axis=1, ddof=1) / runs + error**2

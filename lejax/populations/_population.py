@@ -186,7 +186,7 @@ def _initialize(keys, scales, make_cell, num_outputs, optimizer):
     return eqx.filter_vmap(make)(keys, scales)
 
 
-def _scale_weights(cell: eqx.Module, scale: Float[Array, ""]) -> eqx.Module:
+def _scale_weights(cell, scale):
     """Multiply the weight matrices of a cell, and of the cells it contains."""
     excluded = getattr(type(cell), "not_weights", ())
 
