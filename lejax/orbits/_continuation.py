@@ -159,10 +159,12 @@ def continue_orbit(
     start_cell = member_of(family, jnp.asarray(parameter, dtype))
     check_step(start_cell, input, state)
     wrap = check_wrap(wrap, start_cell, state)
-    is_flow, is_cycle = isinstance(start_cell, Flow), period != 1
-    if is_flow and not is_cycle:
+    is_cycle = isinstance(start_cell, Flow) and period != 1
+    if isinstance(start_cell, Flow) and not is_cycle:
+        pair_kind = "Hopf"
         shooting = MapShooting(1, wrap, start_cell.dt)
     else:
+        pair_kind = "torus" if is_cycle else "Neimark-Sacker"
         shooting = make_shooting(start_cell, period, num_segments, wrap)
     orbit = Orbit(family, input, state, shooting)
     numbers = jnp.asarray([parameter, step, max_step, low, high], dtype)
@@ -183,9 +185,8 @@ def continue_orbit(
             stacklevel=3,
         )
     multipliers = np.linalg.eigvals(np.asarray(trace.monodromy)).astype(complex)
-    order = order_multipliers(multipliers, is_cycle_of_flow=is_flow and is_cycle)
+    order = order_multipliers(multipliers, is_cycle_of_flow=is_cycle)
     multipliers = np.take_along_axis(multipliers, order, axis=1)
-    pair_kind = ("torus" if is_cycle else "Hopf") if is_flow else "Neimark-Sacker"
     with keep(orbit) as kept:
         bifurcations = find_bifurcations(
             kept, trace.y, trace.parameter, trace.slope, trace.monodromy, multipliers, pair_kind

@@ -1,8 +1,8 @@
 """Roots of functions of one vector: Newton's method, minima of the speed, implicit derivatives, distinct roots."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -131,7 +131,7 @@ def implicit_root(function: Function, root: Float[Array, " n"]) -> Float[Array, 
     )
 
 
-class Unique(NamedTuple):
+class Unique(eqx.Module):
     """The distinct ones of n candidates, in m rows.
 
     **Fields:**

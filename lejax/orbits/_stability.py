@@ -55,7 +55,7 @@ class Stability(eqx.Module):
         A point with a rate of 0 is non-hyperbolic.
         """
         smallest = (self.tolerance * self.dt)[:, None] * np.abs(self.multipliers)
-        is_complex = np.abs(self.multipliers.imag) > smallest
+        is_complex = np.abs(np.imag(self.multipliers)) > smallest
         return name_kinds(self.rates, is_complex, self.tolerance)
 
     @property

@@ -65,7 +65,8 @@ class Equilibria(eqx.Module):
         """
         values = self.eigenvalues
         tolerance = 1e-6 * np.max(np.abs(values), axis=1)
-        return name_kinds(values.real, np.abs(values.imag) > tolerance[:, None], tolerance)
+        is_complex = np.abs(np.imag(values)) > tolerance[:, None]
+        return name_kinds(np.real(values), is_complex, tolerance)
 
 
 @checked
