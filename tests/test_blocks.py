@@ -12,7 +12,7 @@ from block_cells import Gate, LowRank
 import lejax
 from lejax import BlockTriangularCell, DenseBlock, DiagonalBlock, SequentialQR
 from lejax._engine.blocks import open_frames
-from lejax._engine.frames import close_frames
+from lejax._engine.directions import assemble_frame
 from lejax.cells import GRUCell, LeakyRNNCell, LSTMCell, RNNCell, Stack
 
 
@@ -230,7 +230,9 @@ def test_blocks_that_do_not_fill_the_state_are_refused():
 
 def test_a_concrete_block_triangular_cell_is_final():
     """A subclass could keep the blocks of a step that it replaces; a cell that holds the other has none but its own."""
-    with pytest.raises(TypeError, match=r"Heir inherits from Gate, which is final.* a field of type"):
+    with pytest.raises(
+        TypeError, match=r"Heir inherits from Gate, which is final.* a field of type"
+    ):
 
         class Heir(Gate):
             pass
@@ -263,6 +265,6 @@ def test_the_frame_of_a_report_opens_to_the_frames_it_was_made_of(multiplicity):
     whole = 2 * multiplicity + np.arange(2)
     # A column of the second block, all copies of the first direction of the first, the other column, and the rest.
     order = np.concatenate([whole[:1], copies[:multiplicity], whole[1:], copies[multiplicity:]])
-    frame = close_frames(frames, jnp.asarray(order))
+    frame = assemble_frame(frames, jnp.asarray(order))
     for opened, made in zip(open_frames(blocks, random, frame), frames, strict=True):
         np.testing.assert_array_equal(opened.columns[:, :2], made.columns)

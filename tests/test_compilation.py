@@ -1,4 +1,4 @@
-"""One program serves every network, state, input and time step of the same shapes; of known intervals it has no branch."""
+"""One program serves every network, state, input and time step of the same shapes; fixed intervals have no branch."""
 
 import equinox as eqx
 import jax
@@ -110,7 +110,7 @@ def as_on_a_gpu(monkeypatch):
 
 @pytest.mark.parametrize("every", [1, 5, 7, None])
 @pytest.mark.parametrize(("count", "k"), [(None, 8), (3, 8), (3, 2)])
-def test_known_intervals_have_no_branch_on_a_gpu(every, count, k, monkeypatch):
+def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, monkeypatch):
     """Each would cost a wait of the host."""
 
     def run(weight, state):

@@ -9,9 +9,10 @@ import pytest
 
 import lejax
 from lejax import DeclaredBlocks, SequentialQR
-from lejax._engine.components import FoundBlocks, _find, _merge_small, _strongly_connected
+from lejax._engine.components import FoundBlocks, search_components
 from lejax._engine.dependencies import dependencies
 from lejax._engine.push import make_push
+from lejax._engine.strong_components import merge_small, strongly_connected
 from lejax.cells import Stack
 
 
@@ -74,10 +75,10 @@ def test_dependencies(name):
 
 def permuted(x, times):
     """Elements by indices that many equations in a row make, each of which reads the last one twice."""
-    places = jnp.arange(x.size)
+    indices = jnp.arange(x.size)
     for _ in range(times):
-        places = (2 * places - places) % x.size
-    return x[places]
+        indices = (2 * indices - indices) % x.size
+    return x[indices]
 
 
 def test_indices_are_computed_once(monkeypatch):
@@ -105,7 +106,7 @@ def test_loops_that_carry_far_are_unknown_and_short_to_read(loop, monkeypatch):
     def body(_, x):
         return x.at[1:].add(x[:-1])
 
-    follow = lejax._engine.dependencies._scatter_add
+    follow = lejax._engine.dependency_rules.scatter_add
     monkeypatch.setitem(
         lejax._engine.dependencies._RULES,
         "scatter-add",
@@ -131,10 +132,10 @@ def test_rules_of_derivatives_count_and_not_the_values():
 def test_components_come_after_what_they_read():
     reads = np.zeros((7, 7), bool)
     reads[[0, 1, 2, 3, 4, 5, 6, 0], [1, 0, 2, 4, 3, 0, 5, 3]] = True
-    groups = [group.tolist() for group in _strongly_connected(reads)]
+    groups = [group.tolist() for group in strongly_connected(reads)]
     assert groups == [[2], [3, 4], [0, 1], [5], [6]]
     many = [np.array([2 * i, 2 * i + 1]) for i in range(20)]
-    merged = _merge_small(many, np.ones(40, int))
+    merged = merge_small(many, np.ones(40, int))
     assert len(merged) == 8
     np.testing.assert_array_equal(np.concatenate(merged), np.arange(40))
 
@@ -232,7 +233,9 @@ def test_one_component_changes_nothing():
         (lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01), jnp.ones(3)),
     ):
         assert (
-            _find(make_push(cell, state), state, jnp.zeros(2) if state is not None else None, 3)
+            search_components(
+                make_push(cell, state), state, jnp.zeros(2) if state is not None else None, 3
+            )
             is None
         )
 

@@ -188,10 +188,10 @@ def test_no_product_of_an_interval_leaves_the_floats(dtype, kind, columns):
         np.testing.assert_allclose(out.exponents, rate, rtol=20 * finfo.eps)
         assert np.all(out.diagnostics.unresolved == 0)
         assert np.all(out.diagnostics.rounding_error < 2 * finfo.eps)
-        room = ends[rate < 0] / share / rate  # the steps that fit
-        assert longest == 1 or longest <= min(room, 128)
+        capacity = ends[rate < 0] / share / rate  # the steps that fit
+        assert longest == 1 or longest <= min(capacity, 128)
         # Some digits are left at the ends of the floats.
-        assert longest >= min(128, 0.9 * (room + np.log(finfo.eps) / abs(rate)) - 1)
+        assert longest >= min(128, 0.9 * (capacity + np.log(finfo.eps) / abs(rate)) - 1)
 
 
 def test_a_state_of_one_number_leaves_the_floats_no_more():
@@ -205,7 +205,8 @@ def test_a_state_of_one_number_leaves_the_floats_no_more():
 
 
 def test_whether_an_interval_is_too_long_is_decided_per_step_of_a_flow():
-    # Of 32 steps of exp(-rate dt) rounding costs eps exp(32 rate dt) / 32 a step: 1e-9 and 9e-7; per unit of time 100 times as much.
+    # In 32 steps of exp(-rate dt) rounding costs eps exp(32 rate dt) / 32 a step: 1e-9 and 9e-7, and 100 times as much
+    # per unit of time.
     for rate, result in ((60.0, RESULTS.successful), (80.0, RESULTS.interval_too_long)):
         flow = lejax.systems.Flow(_Matrix(jnp.diag(jnp.array([0.0, -rate]))), dt=0.01)
         method = SequentialQR(32, blocks=lejax.DeclaredBlocks())
@@ -589,7 +590,7 @@ def plain_sums(matrices, frame, lengths):
 
 @pytest.mark.parametrize("every", [1, 2, 3, 4])
 @pytest.mark.parametrize(("transient", "num_blocks"), [(0, 1), (5, 3), (2, 23)])
-def test_known_intervals_are_those_of_a_plain_loop(every, transient, num_blocks):
+def test_fixed_intervals_are_those_of_a_plain_loop(every, transient, num_blocks):
     """Blocks of 7 and 8 steps and intervals of unequal lengths within them, each with the inputs of its own steps."""
     lengths = [transient, *block_lengths(23, num_blocks)]
     matrices, frame = random_products(23 + transient, 6, 1e-2), jr.normal(jr.key(5), (6, 4))

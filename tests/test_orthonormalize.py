@@ -11,10 +11,10 @@ from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._core.batching import batch_all
 from lejax._engine.factorization import RepeatedGramSchmidt, ShiftedCholesky
 from lejax._engine.orthonormalize import (
+    budget_used,
     default_orthonormalizer,
-    lost,
+    lost_columns,
     orthonormalize as orthonormalize_one_by_one,
-    strain,
 )
 
 
@@ -75,8 +75,8 @@ def test_singular_frames(kind, dtype):
     double = frame.at[:, 2].set(frame[:, 0])
     for bad, column in ((zero, 1), (double, 2)):
         out = orthonormalize(kind, bad, exact=False)
-        assert bool(lost(out)[column])
-        assert int(lost(out).sum()) == 1
+        assert bool(lost_columns(out)[column])
+        assert int(lost_columns(out).sum()) == 1
         np.testing.assert_allclose(
             out.columns.T @ out.columns, np.eye(4), atol=20 * jnp.finfo(dtype).eps
         )
@@ -145,7 +145,7 @@ def test_derivative_with_a_lost_column_is_finite_and_right_for_the_rest(kind):
 
     def everything(frame):
         out = orthonormalize(kind, frame)
-        return jnp.sum(jnp.where(lost(out), 0, out.log_growth)) + jnp.sum(out.columns**3)
+        return jnp.sum(jnp.where(lost_columns(out), 0, out.log_growth)) + jnp.sum(out.columns**3)
 
     assert np.isfinite(jax.grad(everything)(frame)).all()
 
@@ -213,7 +213,7 @@ def test_one_diverged_member_does_not_send_the_batch_to_householder():
     ids=lambda k: type(k).__name__,
 )
 def test_a_chain_of_small_ratios_ends_orthonormal(kind, dtype):
-    # Each column keeps a small part of its own beside the one before: ratios that pass the guard, a condition that does not.
+    # Each column keeps a small part of its own beside the one before: the ratios pass the guard, the condition does not.
     for size, ratio in ((8, 0.05),) if kind == GramSchmidt() else ((8, 0.05), (24, 0.2)):
         chain = jnp.asarray(ratio * np.eye(size) + np.eye(size, k=1), dtype)
         frame = orthonormalize(Householder(), jr.normal(jr.key(0), (size, size), dtype)).columns
@@ -260,7 +260,7 @@ def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder
     frame = nearly_dependent(rest)
     for orthonormalizer, is_good in ((Panels(width=2), True), (Cholesky(), False)):
         factors = orthonormalizer.factorize(frame)
-        used = strain(orthonormalizer, frame, factors, 0.0).factorization
+        used = budget_used(orthonormalizer, frame, factors, 0.0).factorization
         assert bool(used <= 1) is is_good
     one_pass = Panels(width=2).factorize(frame).columns
     taken = orthonormalize_one_by_one(Panels(width=2), frame, exact=False).columns
@@ -343,4 +343,4 @@ def test_a_panel_hides_no_more_than_it_says():
     assert np.abs(factors.columns.T @ factors.columns - np.eye(33)).max() < 1e-3
     triangle[31, 31] = 2e-6
     factors = Panels().factorize(jnp.asarray(basis @ triangle))
-    assert strain(Panels(), frame, factors, 0.0).factorization > 1
+    assert budget_used(Panels(), frame, factors, 0.0).factorization > 1

@@ -1,9 +1,9 @@
 """Keep `cond` and `while_loop` scalar under `vmap`.
 
 `jax.lax.cond` on a predicate that differs between batch members becomes a `select`, which computes both
-branches. `batch_all(x)` is the identity on a single boolean, `batch_min(x)` on a single number; their
-batching rules reduce over the batch and return an unbatched scalar, through nested `vmap`, `jit` and
-differentiation, as `equinox.internal.unvmap_all` does. `map_members` and `call_in_cache` run the members of a
+branches. `batch_max(x)` is the identity on a single number, `batch_all(x)` on a single boolean; the
+batching rule reduces over the batch and returns an unbatched scalar, through nested `vmap`, `jit` and
+differentiation, as `equinox.internal.unvmap_max` does. `map_members` and `call_in_cache` run the members of a
 batch one after another on a CPU, so that each takes its own branches and stays in the cache.
 """
 
@@ -14,30 +14,24 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 
-def _make_reduction(name: str, reduce: Callable[[Array], Array]) -> Primitive:
-    primitive = Primitive(name)
-    primitive.def_impl(reduce)
-    primitive.def_abstract_eval(lambda x: x.update(shape=()))
-    batching.primitive_batchers[primitive] = lambda args, axes: (primitive.bind(*args), None)
-    mlir.register_lowering(primitive, mlir.lower_fun(reduce, multiple_results=False))
-    return primitive
+_batch_max_p = Primitive("batch_max")
+_batch_max_p.def_impl(jnp.max)
+_batch_max_p.def_abstract_eval(lambda x: x.update(shape=()))
+batching.primitive_batchers[_batch_max_p] = lambda args, axes: (_batch_max_p.bind(*args), None)
+mlir.register_lowering(_batch_max_p, mlir.lower_fun(jnp.max, multiple_results=False))
 
 
-_batch_all_p = _make_reduction("batch_all", jnp.all)
-_batch_min_p = _make_reduction("batch_min", jnp.min)
+def batch_max(x: Shaped[Array, ""]) -> Shaped[Array, ""]:
+    """`x`; under `vmap` the largest `x` over every batch axis, unbatched."""
+    return _batch_max_p.bind(x)
 
 
 def batch_all(x: Bool[Array, ""]) -> Bool[Array, ""]:
     """`x`; under `vmap` the conjunction of `x` over every batch axis, unbatched."""
-    return _batch_all_p.bind(x)
-
-
-def batch_min(x: Int[Array, ""]) -> Int[Array, ""]:
-    """`x`, and under `vmap` the smallest `x` over every batch axis, unbatched."""
-    return _batch_min_p.bind(x)
+    return ~batch_max(~x)
 
 
 def is_on_cpu() -> bool:

@@ -1,4 +1,4 @@
-"""How a run is differentiated: an adjoint is handed the body of the loop and scans it."""
+"""Adjoints: how a run is differentiated. An adjoint is given the body of the loop and scans it."""
 
 import abc
 import math
@@ -21,11 +21,22 @@ Body = Callable[[Carry, PyTree], tuple[Carry, PyTree]]
 
 
 class Adjoint(eqx.Module):
-    """A way to scan `carry, out = body(carry, input)` over all steps, and to differentiate that.
+    """A way to scan `carry, out = body(carry, input)` over a run, and to differentiate that.
 
-    **Fields:**
+    A subclass of your own must define `scan(body, carry, inputs, length) -> (carry, outs)`, with the arguments and the
+    result of `jax.lax.scan`:
 
-    - `cuts`: Whether derivatives end somewhere on the way: what a frame has grown must be divided out before.
+    - `body`: `body(carry, input) -> (carry, out)`, one interval of the run, a pure function of pytrees of arrays.
+    - `carry`: the carry before the first interval: state, frames and two counters.
+    - `inputs`: a pytree of arrays with intervals as first axis.
+    - `length`: the number of intervals, a Python int.
+
+    It returns the last carry, and the `out` of all intervals stacked along a new first axis. It may define
+
+    - `trajectory(step, state, inputs, length, starts)`: the same for the state alone, where `ParallelQR` computes it
+        before the frames; `starts` are the steps at which its chunks begin. One `jax.lax.scan` by default.
+    - `truncates`: class attribute, whether derivatives end somewhere on the way. The run is then orthonormalized
+        after each step, so that no growth crosses such an end. `False` by default.
 
     !!! example
 
@@ -40,25 +51,36 @@ class Adjoint(eqx.Module):
         2.000
     """
 
-    cuts: ClassVar[bool] = False
+    truncates: ClassVar[bool] = False
 
     @abc.abstractmethod
     def scan(self, body: Body, carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, PyTree]:
-        """The last carry, and what `body` gave out at each step."""
+        """The last carry, and the outputs of `body`, stacked."""
         raise NotImplementedError
 
     def trajectory(
         self, step: Body, state: Carry, inputs: PyTree, length: int, starts: np.ndarray
     ) -> tuple[Carry, PyTree]:
-        """`scan` of the state alone. Loops along it begin at the steps `starts`."""
+        """`scan` of the state alone, along which chunks of the run begin at the steps `starts`."""
         return jax.lax.scan(step, state, inputs, length=length)
 
 
 class DirectAdjoint(Adjoint):
-    """One `jax.lax.scan`: exact, forward and reverse mode, and in reverse mode memory O(T).
+    """One `jax.lax.scan`: exact derivatives in forward and reverse mode.
 
-    Each step keeps about six frames, twice what a short run keeps with `CheckpointedAdjoint`. Exact is the gradient of
-    the run; of chaotic and of piecewise-linear cells `WindowedAdjoint` says what that lacks.
+    **Numerics:** memory O(T) in reverse mode, about six frames a step, twice what a short run keeps with
+    `CheckpointedAdjoint`. The gradient is exactly that of the run; `WindowedAdjoint` says what such gradients lack for
+    chaotic and for piecewise-linear cells.
+
+    !!! example
+
+        >>> import jax, jax.numpy as jnp, lejax
+        >>> def leading(a):
+        ...     logistic, options = lejax.systems.Logistic(a), {"num_steps": 100, "transient": 100}
+        ...     options["adjoint"] = lejax.DirectAdjoint()
+        ...     return lejax.lyapunov_spectrum(logistic, jnp.array(0.3), **options).exponents[0]
+        >>> print(f"{jax.grad(leading)(2.5):.3f}")  # a fixed point of slope 2 - a
+        2.000
     """
 
     def scan(self, body, carry, inputs, length):
@@ -68,17 +90,23 @@ class DirectAdjoint(Adjoint):
 class CheckpointedAdjoint(Adjoint):
     r"""Exact gradients in little memory: $O(\sqrt T)$ by default.
 
-    A long run is cut into segments of equal length. Reverse mode keeps the state and the frame where each segment
-    starts, goes back from segment to segment, and runs each again. Forward mode keeps nothing, as ever.
+    A long run is divided into segments of equal length. Reverse mode keeps the state and the frame at the start of each
+    segment, goes back from segment to segment, and runs each again. Forward mode keeps nothing.
 
-    **Arguments:** `segments`, how many at most; about $2 \sqrt T$ if `None`: a step of a segment that runs again keeps
-    two or three frames. A short run, whose states and frames fill no more than 2 MiB, is not cut then: it keeps up to 6 MiB,
-    orthonormalizes nothing twice, and its program is smaller. Under `vmap` each member may; a number of `segments` cuts
-    every run.
+    **Arguments:**
 
-    **Numerics:** the same gradient as `DirectAdjoint` up to rounding. It takes each step twice, but its memory stays in
-    the cache. Exact gradients of a chaotic run grow as $e^{\lambda_1 T}$ and say nothing of the mean over long times:
-    there use `WindowedAdjoint`, which also says what derivatives of piecewise-linear cells lack.
+    - `segments`: the most segments, at least 1; about $2 \sqrt T$ if `None`. With `None` a run whose states and frames
+        fill at most 2 MiB has no segments: it keeps up to 6 MiB, orthonormalizes nothing twice, and its program is
+        smaller; under `vmap` that holds for each member.
+
+    **Raises:**
+
+    - `ValueError`: if `segments` is below 1.
+
+    **Numerics:** the gradient of `DirectAdjoint` up to rounding. Each step is computed twice, but the memory stays in
+    the cache; a step of a segment that runs again keeps two or three frames. Exact gradients of a chaotic run grow as
+    $e^{\lambda_1 T}$ and say nothing of the mean over long times: there use `WindowedAdjoint`, which also says what
+    derivatives of piecewise-linear cells lack.
 
     !!! example
 
@@ -103,7 +131,7 @@ class CheckpointedAdjoint(Adjoint):
         if self.segments is not None:
             steps = -(-length // min(self.segments, length))
         elif length * sum(x.nbytes for x in jax.tree.leaves(carry)) <= _KEPT_BYTES:
-            return jax.lax.scan(_push_again(body), carry, inputs, length=length)
+            return jax.lax.scan(_recompute_push(body), carry, inputs, length=length)
         else:
             steps = _segment_steps(length)
         return _scan_segments(body, carry, inputs, length, steps)
@@ -113,29 +141,37 @@ class CheckpointedAdjoint(Adjoint):
 
 
 class WindowedAdjoint(Adjoint):
-    r"""Gradients of long chaotic runs: exact inside windows of `window` steps, cut between them.
+    r"""Gradients of long chaotic runs: exact inside windows of `window` steps, truncated between them.
 
-    Each window takes state and frame from the one before as given. What a change of a weight does to the exponents
-    within a window counts, what it does to them later does not: the gradient does not grow with the length of the
-    run, and it is biased.
+    Each window treats the state and the frame at its start as constants. The gradient contains the effect of a weight
+    on the exponents within the same window and lacks its later effects: it does not grow with the length of the run,
+    and it is biased.
 
-    **Arguments:** `window`, in steps; `suggest_window` derives one from a spectrum.
+    **Arguments:**
 
-    **Numerics:** the bias falls with the window as correlations do, the variance grows as $e^{2 \lambda_1 W}$: the
-    best windows last one to two Lyapunov times $1 / \lambda_1$. Measured over 30 random tanh networks of 64 units and
-    runs of 500 steps, relative to the derivative of $\lambda_1$ by the gain: at 1.2 to 1.4 Lyapunov times a root mean
-    square bias of 6 to 7 % and a spread of 6 to 8 %; at half of that 12 % and 3 to 5 %; at twice up to 12 % and 14 to
-    37 %; from four times on the spread is a multiple of the derivative. The derivative of the sum of 8 exponents is off
-    by 11 to 47 % at best.
-    Of a piecewise-linear cell (ReLU networks, tents, Lozi's map) no derivative of a run, in windows or not, sees how a weight
-    moves the time spent in each region: the slopes are constant there, and most of the gradient may be missing at any
-    window. Take the difference of exponents of long runs at two values of the weight instead, from many starts, whose
-    spread is its error (second example). With 6 million steps at each value it was .24 % for a tent, steps of a sixth of
-    the parameter, whose width biased it by 1 %; and .13 % for Lozi's map with steps of 3 %, where narrower ones gave 1 to
-    4 % more: exponents are rough functions of a parameter. Compare two widths.
-    Where $\lambda_1 \le 0$ there is nothing to cut: use an exact adjoint. The gradient by the starting state is that of
-    the first window; with `ParallelQR`, of which every chunk begins with a window, it is zero. Memory: one window,
-    and state and frame for each.
+    - `window`: W, steps, at least 1; `suggest_window` derives one from a spectrum.
+
+    **Raises:**
+
+    - `ValueError`: if `window` is below 1.
+
+    **Numerics:** memory for one window, and for the state and the frame at the start of each. The bias falls with the
+    window as correlations do, the variance grows as $e^{2 \lambda_1 W}$: the best windows last one to two Lyapunov
+    times $1 / \lambda_1$. Measured over 30 random tanh networks of 64 units and runs of 500 steps, relative to the
+    derivative of $\lambda_1$ by the gain: at 1.2 to 1.4 Lyapunov times a root mean square bias of 6 to 7 % and a
+    spread of 6 to 8 %; at half of that 12 % and 3 to 5 %; at twice up to 12 % and 14 to 37 %; from four times on the
+    spread is a multiple of the derivative. The derivative of the sum of 8 exponents is off by 11 to 47 % at best.
+
+    For a piecewise-linear cell (ReLU networks, tents, Lozi's map) no derivative of a run, in windows or not, contains
+    how a weight moves the time spent in each region: the slopes are constant there, and most of the gradient may be
+    missing at any window. Take the difference of exponents of long runs at two values of the weight instead, from
+    many starts, whose spread is its error (second example). With 6 million steps at each value the error was .24 %
+    for a tent and steps of a sixth of the parameter, whose width biased the result by 1 %; and .13 % for Lozi's map
+    and steps of 3 %, where smaller steps gave 1 to 4 % more: exponents are rough functions of a parameter. Compare
+    two widths.
+
+    Where $\lambda_1 \le 0$ there is nothing to truncate: use an exact adjoint. The gradient by the starting state is
+    that of the first window; with `ParallelQR`, whose chunks all begin with a window, it is zero.
 
     !!! example
 
@@ -160,64 +196,73 @@ class WindowedAdjoint(Adjoint):
     """
 
     window: int = eqx.field(static=True, converter=lambda window: check_count("window", window, 1))
-    cuts: ClassVar[bool] = True
+    truncates: ClassVar[bool] = True
 
     def scan(self, body, carry, inputs, length):
-        return _scan_segments(body, carry, inputs, length, min(self.window, length), cut=True)
+        steps = min(self.window, length)
+        return _scan_segments(body, carry, inputs, length, steps, truncates=True)
 
     def trajectory(self, step, state, inputs, length, starts):
         steps = np.arange(length)
         chunk = np.searchsorted(starts, steps, side="right") - 1
-        is_cut = (chunk >= 0) & ((steps - starts[chunk]) % self.window == 0)
+        begins_window = (chunk >= 0) & ((steps - starts[chunk]) % self.window == 0)
 
-        def cut(state, numbered):
-            is_cut, input = numbered
-            return step(jnp.where(is_cut, jax.lax.stop_gradient(state), state), input)
+        def truncated_step(state, along):
+            begins_window, input = along
+            state = jnp.where(begins_window, jax.lax.stop_gradient(state), state)
+            return step(state, input)
 
-        return jax.lax.scan(jax.checkpoint(cut, prevent_cse=False), state, (is_cut, inputs))
+        body = jax.checkpoint(truncated_step, prevent_cse=False)
+        return jax.lax.scan(body, state, (begins_window, inputs))
 
 
 _KEPT_BYTES = 2**21
-"""States and frames of a run that are kept whole, and with them no step is orthonormalized again."""
+"""The most bytes of states and frames of a run that is kept without segments; then no step is orthonormalized again."""
 
 
-def _push_again(body: Body) -> Body:
-    """The body, of which a derivative keeps where a step starts and the factors of its orthonormalization, and does the
-    rest again: less to move through memory, and half the program."""
+def _recompute_push(body: Body) -> Body:
+    """The body, recomputed by a derivative from the carry before it and the factors of its orthonormalization.
+
+    That moves less through memory than to keep everything, and halves the program.
+    """
     policy = jax.checkpoint_policies.save_only_these_names(FACTORS)
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
 def _segment_steps(length: int) -> int:
-    """About sqrt(length) / 2, and a divisor of the length if there is one nearby: the last segment then needs no
-    program of its own."""
+    """About sqrt(length) / 2, and a divisor of the length if one is near.
+
+    Then there is no shorter last segment, which would need a program of its own.
+    """
     ideal = max(1, math.isqrt(length) // 2)
     nearby = range(-(-ideal // 2), min(2 * ideal, length) + 1)
     return min(nearby, key=lambda steps: (length % steps > 0, abs(math.log(steps / ideal))))
 
 
 def _scan_segments(
-    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, cut: bool = False
+    body: Body, carry: Carry, inputs: PyTree, length: int, steps: int, truncates: bool = False
 ) -> tuple[Carry, PyTree]:
-    """A scan over segments of `steps` steps, each of which is run again where it is differentiated; what is left
-    over is one more, shorter segment. `cut` ends all derivatives between segments."""
+    """A scan over segments of `steps` steps, each of which a derivative runs again.
+
+    The remaining steps are one more, shorter segment. `truncates` ends all derivatives between segments.
+    """
 
     def segment(steps):
-        def run(carry, given):
-            is_first, inputs = given
-            if cut:
-                fixed = without_gradient(carry)
-                carry = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), carry, fixed)
-            return jax.lax.scan(_push_again(body), carry, inputs, length=steps)
+        def run(carry, along):
+            is_first, inputs = along
+            if truncates:
+                constant = without_gradient(carry)
+                carry = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), carry, constant)
+            return jax.lax.scan(_recompute_push(body), carry, inputs, length=steps)
 
         return jax.checkpoint(run, prevent_cse=False)
 
     count, rest = divmod(length, steps)
-    whole = jax.tree.map(lambda x: x[: count * steps].reshape(count, steps, *x.shape[1:]), inputs)
-    carry, out = jax.lax.scan(segment(steps), carry, (np.arange(count) == 0, whole), length=count)
+    full = jax.tree.map(lambda x: x[: count * steps].reshape(count, steps, *x.shape[1:]), inputs)
+    carry, out = jax.lax.scan(segment(steps), carry, (np.arange(count) == 0, full), length=count)
     out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
     if rest:
-        left = jax.tree.map(lambda x: x[count * steps :], inputs)
-        carry, last = segment(rest)(carry, (np.asarray(count == 0), left))
+        remaining = jax.tree.map(lambda x: x[count * steps :], inputs)
+        carry, last = segment(rest)(carry, (np.asarray(count == 0), remaining))
         out = jax.tree.map(lambda *x: jnp.concatenate(x), out, last)
     return carry, out

@@ -1,4 +1,4 @@
-r"""Ways to factorize a frame: $Z = QR$ with $R_{ii} \ge 0$."""
+r"""Factorizations of a frame: $Z = QR$ with $R_{ii} \ge 0$."""
 
 import abc
 from typing import ClassVar, NamedTuple
@@ -12,32 +12,46 @@ from .._core.check_values import check_count
 
 
 class Factors(NamedTuple):
-    """Z / scale = QR."""
+    r"""The factors of a frame $Z$ (d, k): Z / scale = QR.
 
-    columns: Float[Array, "d k"]  # Q
-    triangle: Float[Array, "k k"]  # R, with R_ii >= 0
-    norms: Float[Array, " k"]  # |z_i| / scale
-    cleared: Float[
-        Array, " k"
-    ]  # norms after what was subtracted first, or more if that hides digits
+    An `Orthonormalizer` returns them.
+
+    **Fields:**
+
+    - `columns` (d, k): Q, orthonormal, unless the frame is too ill-conditioned for the factorization.
+    - `triangle` (k, k): R, upper triangular, with $R_{ii} \ge 0$.
+    - `norms` (k,): the norms $|z_i|$ / scale of the columns of the frame.
+    - `residual_norms` (k,): the norms of what was factorized: the columns without their parts along earlier panels, or
+        more where the error of that subtraction hides digits. Equal to `norms` where the frame is factorized at once.
+    - `scale`: a positive power of two, 1 unless the numbers of the frame are scaled before they are squared.
+    """
+
+    columns: Float[Array, "d k"]
+    triangle: Float[Array, "k k"]
+    norms: Float[Array, " k"]
+    residual_norms: Float[Array, " k"]
     scale: Float[Array, ""]
 
 
 class Orthonormalizer(eqx.Module):
     r"""A way to factorize frames (d, k) as $Z = QR$ with $R_{ii} \ge 0$, in one pass.
 
-    The ratio $R_{ii} / |z_i|$ is what the earlier columns left of column i, where those are not counted that were
-    subtracted from it before it was factorized. A pass that is fast may need ratios above some `least_ratio`; what has
-    less is left to `Householder`, which is exact for every frame.
+    The ratio $R_{ii} / |z_i|$ is the part of column i that the earlier columns leave. A fast pass may need ratios above
+    a `least_ratio`; a frame with a smaller one is factorized again by `Householder`, which is exact for every frame.
 
-    **Fields:**
+    A subclass of your own must define `factorize(frame) -> Factors`: it receives a frame (d, k) in float32 or float64,
+    k <= d, and works under `jit` and `vmap`. It must satisfy Z / scale = QR to rounding even where Q is not quite
+    orthonormal, and need not be differentiable. It may define
 
-    - `is_exact`: Whether every frame comes out orthonormal to rounding, so that none needs another way.
+    - `is_exact`: class attribute, whether every frame comes out orthonormal to rounding, so that `Householder` is
+        never needed; `False` by default.
+    - `least_ratio(frame)`: a Python float, the smallest ratio $R_{ii}$ / `residual_norms`[i] at which one pass is
+        right; $10^4 \epsilon$ by default.
 
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> class Reversed(lejax.Orthonormalizer):  # write your own: of the rows in the opposite order
+        >>> class Reversed(lejax.Orthonormalizer):  # write your own: the rows in the opposite order
         ...     def factorize(self, frame):
         ...         columns, triangle = jnp.linalg.qr(frame[::-1])
         ...         sign = jnp.sign(jnp.diagonal(triangle))
@@ -55,25 +69,36 @@ class Orthonormalizer(eqx.Module):
 
     @abc.abstractmethod
     def factorize(self, frame: Float[Array, "d k"]) -> Factors:
+        """The factors of a frame (d, k)."""
         raise NotImplementedError
 
     def least_ratio(self, frame: Float[Array, "d k"]) -> float:
-        """The smallest ratio that a pass keeps right."""
+        r"""The smallest ratio $R_{ii}$ / `residual_norms`[i] at which one pass is right."""
         return 1e4 * float(jnp.finfo(frame.dtype).eps)
 
 
 def diagonal(matrix: Float[Array, "k k"]) -> Float[Array, " k"]:
-    """A slice: `jnp.diagonal` is a gather, and a program more."""
+    """The diagonal, by a slice: `jnp.diagonal` is a gather, which makes the program larger."""
     return matrix.ravel()[:: matrix.shape[0] + 1]
 
 
 def transposed(matrix: Float[Array, "n m"]) -> Float[Array, "m n"]:
-    """A copy: with a transposed left operand XLA's products on a CPU take three times as long."""
+    """A transposed copy: with a transposed view as left operand XLA's products on a CPU take three times as long."""
     return jax.lax.optimization_barrier(matrix.T)
 
 
 class Householder(Orthonormalizer):
-    """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest."""
+    """Householder reflections (LAPACK geqrf, orgqr): exact for every frame, the slowest factorization.
+
+    **Numerics:** O(d k^2).
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.Householder().factorize(jnp.array([[3.0, 1.0], [4.0, 2.0]])).triangle.round(3)
+        Array([[5. , 2.2],
+               [0. , 0.4]], dtype=...)
+    """
 
     is_exact: ClassVar[bool] = True
 
@@ -84,7 +109,7 @@ class Householder(Orthonormalizer):
         q, r = jnp.linalg.qr(scaled)
         sign = jnp.where(diagonal(r) < 0, -1.0, 1.0).astype(frame.dtype)
         norms = jnp.sqrt(jnp.sum(scaled**2, axis=0))
-        # Of the first column only the length changes. A reflection would round its small numbers away, and with them
+        # The first column only changes its length. A reflection would round its small numbers away, and with them
         # directions that have fallen far behind and may take the lead again.
         is_long = norms[0] > float(finfo.tiny) ** 0.5 / float(finfo.eps)
         first = scaled[:, 0] / jnp.where(is_long, norms[0], 1)
@@ -94,26 +119,39 @@ class Householder(Orthonormalizer):
 
 
 def _scale_of(frame: Float[Array, "d k"]) -> Float[Array, ""]:
-    """Squares of what is far from 1 would leave the floats. A power of two divides without rounding, and here its
-    reciprocal, which XLA may take instead, is a number too."""
+    """A power of two near the largest number of a frame.
+
+    Squares of numbers far from 1 would overflow or underflow. A power of two divides without rounding, and within the
+    limits here its reciprocal, by which XLA may multiply instead, is a finite number.
+    """
     tiny = jnp.finfo(frame.dtype).tiny
     largest = jnp.max(jnp.abs(frame))
-    sound = (largest > 0) & jnp.isfinite(largest)
-    return _power_of_two(jnp.clip(jnp.where(sound, largest, 1), 4 * tiny, 0.25 / tiny))
+    is_usable = (largest > 0) & jnp.isfinite(largest)
+    return _floor_power_of_two(jnp.clip(jnp.where(is_usable, largest, 1), 4 * tiny, 0.25 / tiny))
 
 
-def _power_of_two(x: Float[Array, ""]) -> Float[Array, ""]:
-    """The largest one that x > 0 is not below: x without its mantissa."""
+def _floor_power_of_two(x: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest power of two that is at most x > 0: x without its mantissa."""
     finfo = jnp.finfo(x.dtype)
     bits = jax.lax.bitcast_convert_type(x, f"int{finfo.bits}")
     return jax.lax.bitcast_convert_type(bits >> finfo.nmant << finfo.nmant, x.dtype)
 
 
 class Cholesky(Orthonormalizer):
-    r"""One pass through the Cholesky factor of the column-scaled Gram matrix (Yamamoto et al., ETNA 44, 2015).
+    r"""One pass through the Cholesky factor of the column-scaled Gram matrix.
 
-    Rounding in the Gram matrix hides ratios up to a few $\sqrt{d \epsilon}$, and a ratio so small may come out
-    larger: frames with one below $20 \sqrt{d \epsilon}$ go to `Householder`.
+    **Numerics:** O(d k^2), in matrix products. Rounding in the Gram matrix hides ratios up to a few $\sqrt{d
+    \epsilon}$, and so small a ratio may come out larger: frames with a ratio below $20 \sqrt{d \epsilon}$ go to
+    `Householder`.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.Cholesky().factorize(jnp.array([[3.0, 1.0], [4.0, 2.0]])).triangle.round(3)
+        Array([[5. , 2.2],
+               [0. , 0.4]], dtype=...)
+
+    Yamamoto, Nakatsukasa, Yanagisawa & Fukaya, ETNA 44 (2015).
     """
 
     def factorize(self, frame):
@@ -137,11 +175,12 @@ class Cholesky(Orthonormalizer):
 
 
 class ShiftedCholesky(Orthonormalizer):
-    r"""Three Cholesky passes with a shift of the Gram matrix that makes them succeed: for every frame, without a branch,
-    and on a GPU in a fifth to a half of the time of `Householder`.
+    r"""Three Cholesky passes with shifted Gram matrices: every frame, no branch, on a GPU in a fifth to a half of the
+    time of `Householder`.
 
-    A pass with shift s divides the condition by up to $1 / \sqrt s$; the last one needs no more than rounding. A frame whose
-    condition is beyond $1 / \epsilon$ may come out a little oblique in the columns that it hides; Z = QR holds all the same.
+    A pass with shift s divides the condition number by up to $1 / \sqrt s$; the last pass needs no more shift than
+    rounding. A frame with a condition number beyond $1 / \epsilon$ may come out a little oblique in the columns that
+    rounding hides; Z = QR holds all the same.
 
     Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa, SIAM J. Sci. Comput. 42 (2020).
     """
@@ -151,44 +190,57 @@ class ShiftedCholesky(Orthonormalizer):
     def factorize(self, frame):
         size, count = frame.shape
         scale = _scale_of(frame)
-        unit, norms = _normalized(frame * (1 / scale))
+        unit, norms = _normalize(frame * (1 / scale))
         lengths, triangle = norms, None
         for shift in (4, 4, 0.05):
             gram = transposed(unit) @ unit
             shifts = shift * size * float(jnp.finfo(frame.dtype).eps)
             gram = gram + shifts * jnp.eye(count, dtype=frame.dtype)
             lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-            # Where rounding is all that is left of several columns a last pass may fail: they stay what they are.
+            # The last pass may fail where rounding is all that is left of several columns: they stay as they are.
             lower = jnp.where(
                 jnp.all(jnp.isfinite(lower)), lower, jnp.eye(count, dtype=frame.dtype)
             )
             columns = jax.lax.linalg.triangular_solve(
                 lower, unit, left_side=False, lower=True, transpose_a=True
             )
-            own = lower.T * lengths[None]
-            triangle = own if triangle is None else own @ triangle
-            unit, lengths = _normalized(columns)
+            factor = lower.T * lengths[None]
+            triangle = factor if triangle is None else factor @ triangle
+            unit, lengths = _normalize(columns)
         return Factors(unit, triangle * lengths[:, None], norms, norms, scale)
 
 
-def _normalized(
+def _normalize(
     columns: Float[Array, "d k"],
 ) -> tuple[Float[Array, "d k"], Float[Array, " k"]]:
-    """Columns of length one, and what their lengths were. Where a column is zero any direction may stand."""
-    # By the largest number of each column: squares of small ones would underflow.
+    """Columns of length one, and their lengths before. A column of zeros is replaced by some direction."""
+    # Each column is scaled by its largest number first: squares of small numbers would underflow.
     largest = jnp.max(jnp.abs(columns), axis=0)
     is_zero = jnp.all(columns == 0, axis=0)
     scaled = columns / jnp.where(is_zero, 1, largest)[None]
     lengths = jnp.sqrt(jnp.sum(scaled**2, axis=0))
     unit = scaled / jnp.where(is_zero, 1, lengths)[None]
-    places = [jnp.arange(1, count + 1, dtype=columns.dtype) for count in columns.shape]
-    any_columns = jnp.sin(places[0][:, None] * places[1][None])
-    any_columns = any_columns / jnp.sqrt(jnp.sum(any_columns**2, axis=0))[None]
-    return jnp.where(is_zero[None], any_columns, unit), largest * lengths
+    rows, numbers = (jnp.arange(1, n + 1, dtype=columns.dtype) for n in columns.shape)
+    replacements = jnp.sin(rows[:, None] * numbers[None])
+    replacements = replacements / jnp.sqrt(jnp.sum(replacements**2, axis=0))[None]
+    return jnp.where(is_zero[None], replacements, unit), largest * lengths
 
 
 class GramSchmidt(Orthonormalizer):
-    """Modified Gram-Schmidt, unrolled over the columns: the fastest for k <= 4, slow beyond."""
+    r"""Modified Gram-Schmidt, unrolled over the columns: the fastest factorization for k <= 4, slow beyond.
+
+    **Numerics:** O(d k^2), k^2 / 2 operations on vectors. Frames with a ratio below $10^4 \epsilon$ go to
+    `Householder`.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.GramSchmidt().factorize(jnp.array([[3.0, 1.0], [4.0, 2.0]])).triangle.round(3)
+        Array([[5. , 2.2],
+               [0. , 0.4]], dtype=...)
+
+    Bjorck, BIT 7 (1967).
+    """
 
     def factorize(self, frame):
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
@@ -197,7 +249,7 @@ class GramSchmidt(Orthonormalizer):
 
 
 class RepeatedGramSchmidt(Orthonormalizer):
-    """What `GramSchmidt` loses in a first pass two more find: orthonormal to rounding for every frame, without a branch.
+    """Three passes of modified Gram-Schmidt: orthonormal to rounding for every frame, without a branch.
 
     Giraud, Langou & Rozloznik, Comput. Math. Appl. 50 (2005).
     """
@@ -206,13 +258,13 @@ class RepeatedGramSchmidt(Orthonormalizer):
 
     def factorize(self, frame):
         scale = _scale_of(frame)
-        columns, norms = _normalized(frame * (1 / scale))
+        columns, norms = _normalize(frame * (1 / scale))
         triangle = jnp.diag(norms)
         for _ in range(3):
             columns, rows = _gram_schmidt(columns)
-            # What is left of a column of length one is rounding: it may be parallel to the others.
+            # A remainder this small of a column of length one is rounding, which may be parallel to the other columns.
             least = 8 * len(frame) * float(jnp.finfo(frame.dtype).eps)
-            columns, _ = _normalized(jnp.where((diagonal(rows) <= least)[None], 0, columns))
+            columns, _ = _normalize(jnp.where((diagonal(rows) <= least)[None], 0, columns))
             triangle = rows @ triangle
         return Factors(columns, triangle, norms, norms, scale)
 
@@ -220,7 +272,7 @@ class RepeatedGramSchmidt(Orthonormalizer):
 def _gram_schmidt(
     frame: Float[Array, "d k"],
 ) -> tuple[Float[Array, "d k"], Float[Array, "k k"]]:
-    """Columns of length one, or zero, and what they were multiplied by."""
+    """Q, with columns of length one or zero, and R."""
     columns, rows = [], jnp.zeros_like(frame, shape=(frame.shape[1],) * 2)
     for j in range(frame.shape[1]):
         column = frame[:, j]
@@ -237,9 +289,26 @@ def _gram_schmidt(
 class Panels(Orthonormalizer):
     r"""Block Gram-Schmidt on panels of `width` columns, each factorized as by `Cholesky`.
 
-    Most of the work is matrix products, and the condition of one panel, cleared of the earlier ones, is all that
-    its Gram matrix squares: faster than one `Cholesky` pass from about 64 columns on, more accurate, and good for
-    frames of a higher condition. Those with a ratio within a panel below $20 \sqrt{d \epsilon}$ go to `Householder`.
+    **Arguments:**
+
+    - `width`: columns of a panel, at least 1; 32 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `width` is below 1.
+
+    **Numerics:** O(d k^2), most of it in matrix products. A Gram matrix squares the condition number of one panel only,
+    after the earlier panels are subtracted from it: from about 64 columns on `Panels` is faster and more accurate than
+    one `Cholesky` pass, and right for frames of a higher condition number. Frames with a ratio within a panel below
+    $20 \sqrt{d \epsilon}$ go to `Householder`.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> frame = jnp.eye(100, 80) + 0.1
+        >>> factors = lejax.Panels(width=16).factorize(frame)
+        >>> bool(jnp.allclose(factors.columns @ factors.triangle, frame))
+        True
 
     Stewart, SIAM J. Sci. Comput. 31 (2008).
     """
@@ -250,7 +319,7 @@ class Panels(Orthonormalizer):
 
     def factorize(self, frame):
         count = frame.shape[1]
-        rest, columns, rows, cleared = frame, [], [], []
+        rest, columns, rows, residual_norms = frame, [], [], []
         norms = jnp.sqrt(jnp.sum(frame**2, axis=0))
         hidden = jnp.zeros_like(norms[0])
         for start in range(0, count, self.width):
@@ -261,23 +330,23 @@ class Panels(Orthonormalizer):
             transpose = transposed(columns[-1])
             products = transpose @ rest
             before = jnp.zeros_like(frame, shape=(width, start))
-            cleared.append(jnp.maximum(panel.norms, hidden * norms[start : start + width]))
+            residual_norms.append(jnp.maximum(panel.norms, hidden * norms[start : start + width]))
             if rest.shape[1]:
-                # One pass leaves the panel oblique, G = Q^T Q with a defect |G - I|. To first order G^-1 = 2 I - G: with it the
-                # rest keeps no more than the square of the defect, which must not hide what is left of a column.
+                # One pass leaves the panel oblique: G = Q^T Q with an error |G - I|. To first order G^-1 = 2 I - G:
+                # with it the rest keeps no more than the square of that error, which must not hide the remainder of a
+                # column.
                 error = transpose @ columns[-1] - jnp.eye(width, dtype=frame.dtype)
                 products = products - error @ products
-                defect = jnp.max(jnp.abs(error))
-                hidden = jnp.maximum(hidden, 100 * defect**2 / self.least_ratio(frame))
+                largest = jnp.max(jnp.abs(error))
+                hidden = jnp.maximum(hidden, 100 * largest**2 / self.least_ratio(frame))
             rest = rest - columns[-1] @ products
             rows.append(jnp.concatenate([before, panel.triangle, products], axis=1))
-        one = jnp.ones_like(frame, shape=())
         return Factors(
             jnp.concatenate(columns, axis=1),
             jnp.concatenate(rows),
             norms,
-            jnp.concatenate(cleared),
-            one,
+            jnp.concatenate(residual_norms),
+            jnp.ones_like(frame, shape=()),
         )
 
     def least_ratio(self, frame):

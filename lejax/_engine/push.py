@@ -1,7 +1,7 @@
-"""The tangent map: linearize the step once, push k columns through it.
+"""The tangent map: linearize one step, push k columns through it.
 
-The Jacobian acts on the whole state (h and c of an LSTM, every layer of a stack) and products go
-forward in time, never through the transpose. It is materialized only by `jacobian`.
+The Jacobian is that of the full state (h and c of an LSTM, every layer of a stack). Products go forward in time, never
+through the transpose. Only `jacobian` materializes it.
 """
 
 import contextlib
@@ -19,11 +19,13 @@ from .._core.closures import compiled, holds_functions
 
 
 def tangent_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype of frames: that of the state, but at least float32 (QR knows nothing smaller)."""
+    """The dtype of frames: that of the state, but at least float32, below which there is no QR."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def _raise_precision(tree: PyTree) -> PyTree:
+def _promote(tree: PyTree) -> PyTree:
+    """Real floating-point arrays below float32 in float32."""
+
     def cast(x):
         if eqx.is_inexact_array(x) and jnp.issubdtype(x.dtype, jnp.floating):
             return jnp.asarray(x, tangent_dtype(x.dtype))
@@ -40,50 +42,54 @@ Unravel = Callable[[Float[Array, " d"]], PyTree]
 
 
 class CellPush(eqx.Module):
-    """`push(input, vector, frame) -> (vector, J frame)`, the step and its tangent map on raveled states.
+    """`push(input, vector, frame) -> (vector, J frame)`: a step and its tangent map on raveled states.
 
-    Below float32 the state moves in its own precision and the tangent map is that of the cell
-    with weights, input and state raised to float32, at the same point.
+    Below float32 the state moves in its own precision; the tangent map is that of the cell with weights, input and
+    state promoted to float32, at the same point.
 
     **Fields:**
 
-    - `unravel_high`: In the precision of the tangent, where that is not the state's.
+    - `cell`: the cell.
+    - `unravel`: the way from a vector to the state.
+    - `unravel_promoted`: the way from a vector to the promoted state; `None` where all of the state has the tangent's
+        precision.
     """
 
     cell: Cell
     unravel: Unravel
-    unravel_high: Unravel | None
+    unravel_promoted: Unravel | None
 
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frame: Float[Array, "d k"]
     ) -> tuple[Float[Array, " d"], Float[Array, "d k"]]:
-        cell, high_input, point, unravel = self.raised(input, vector)
-        following, tangent = tangent_map(cell, high_input, point, unravel)
+        cell, promoted_input, point, unravel = self.promoted(input, vector)
+        new_point, tangent = tangent_map(cell, promoted_input, point, unravel)
         with jax.default_matmul_precision("highest"):
             frame = tangent(frame)
-        return self.own_precision(input, vector, following), frame
+        return self.new_vector(input, vector, new_point), frame
 
-    def raised(
+    def promoted(
         self, input: PyTree, vector: Float[Array, " d"]
     ) -> tuple[Cell, PyTree, Float[Array, " d"], Unravel]:
         """Cell, input, state and the way back from a vector, in the tangent's precision."""
-        if self.unravel_high is None:
+        if self.unravel_promoted is None:
             return self.cell, input, vector, self.unravel
-        point, input = vector.astype(tangent_dtype(vector.dtype)), _raise_precision(input)
-        cell = self._raise_cell(input, jax.eval_shape(self.unravel_high, point))
-        return cell, input, point, self.unravel_high
+        point, input = vector.astype(tangent_dtype(vector.dtype)), _promote(input)
+        cell = self._promote_cell(input, jax.eval_shape(self.unravel_promoted, point))
+        return cell, input, point, self.unravel_promoted
 
-    def own_precision(
-        self, input: PyTree, vector: Float[Array, " d"], following: Float[Array, " d"]
+    def new_vector(
+        self, input: PyTree, vector: Float[Array, " d"], new_point: Float[Array, " d"]
     ) -> Float[Array, " d"]:
-        """The new state: `following`, that of the raised cell, unless a leaf is less precise than the tangent."""
-        return following if self.unravel_high is None else self.step(input, vector)
+        """The new state in its own precision: `new_point`, that of the promoted cell, or a step of the cell itself."""
+        return new_point if self.unravel_promoted is None else self.step(input, vector)
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
-        return _flat_step(self.cell, input, self.unravel)(vector)
+        """One step of the state alone."""
+        return _raveled_step(self.cell, input, self.unravel)(vector)
 
-    def _raise_cell(self, input: PyTree, state: PyTree) -> Cell:
-        cell = _raise_precision(self.cell)
+    def _promote_cell(self, input: PyTree, state: PyTree) -> Cell:
+        cell = _promote(self.cell)
         out = eqx.filter_eval_shape(cell, input, state)
         for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(state), strict=True):
             if new.dtype != old.dtype:
@@ -94,13 +100,13 @@ class CellPush(eqx.Module):
                     else f"leave the cast out or start from a {old.dtype} state"
                 )
                 raise TypeError(
-                    f"{name_of(self.cell)} makes {new.dtype} of its state, so its tangent cannot be computed in {old.dtype}; "
-                    f"{remedy}."
+                    f"{name_of(self.cell)} turns its state into {new.dtype}, so its tangent cannot be computed in "
+                    f"{old.dtype}; {remedy}."
                 )
         return cell
 
 
-def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array], Array]:
+def _raveled_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array], Array]:
     """The cell as a map of the raveled state."""
 
     def step(vector):
@@ -113,60 +119,75 @@ def _flat_step(cell: Cell, input: PyTree, unravel: Unravel) -> Callable[[Array],
 def tangent_map(
     cell: Cell, input: PyTree, vector: Float[Array, " d"], unravel: Unravel
 ) -> tuple[Float[Array, " d"], Callable[[Float[Array, "d k"]], Float[Array, "d k"]]]:
-    """The new state and the Jacobian as a map of k columns: the cell's own if it offers one."""
-    step = _flat_step(cell, input, unravel)
-    if not isinstance(cell, TangentCell):
-        with _forward_mode(name_of(cell)):
-            following, tangent = jax.linearize(step, vector)
+    """The new state, and the Jacobian as a map of k columns: the cell's own map if it is a `TangentCell`."""
+    step = _raveled_step(cell, input, unravel)
+    if isinstance(cell, TangentCell):
 
-        def pushed(frame):
-            with _forward_mode(name_of(cell)):
-                return jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
+        def push(frame):
+            columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
+            _, columns = cell.push_forward(input, unravel(vector), columns)
+            return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
 
-        return following, pushed
+        return step(vector), push
 
-    def push(frame):
-        columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
-        _, columns = cell.push_forward(input, unravel(vector), columns)
-        return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
+    with _explain_missing_forward_mode(name_of(cell)):
+        new_vector, tangent = jax.linearize(step, vector)
 
-    return step(vector), push
+    def push_linearized(frame):
+        with _explain_missing_forward_mode(name_of(cell)):
+            return jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
+
+    return new_vector, push_linearized
 
 
 @contextlib.contextmanager
-def _forward_mode(name: str):
-    """Derivatives in forward mode, or a sentence on what a cell without them can do."""
+def _explain_missing_forward_mode(name: str):
+    """Turn JAX's error for a function without a forward-mode derivative into a sentence with the remedy."""
     try:
         yield
     except TypeError as error:
         if "custom_vjp" not in str(error) and "forward-mode" not in str(error):
             raise
         raise TypeError(
-            f"{name} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. Of "
-            "diffrax choose adjoint=diffrax.DirectAdjoint() or ForwardMode(); of your own function make a jax.custom_jvp."
+            f"{name} has a derivative in reverse mode only (jax.custom_vjp), but tangent vectors go forward. With "
+            "diffrax choose adjoint=diffrax.DirectAdjoint() or ForwardMode(); make your own function a jax.custom_jvp."
         ) from error
 
 
 def make_push(cell: Cell, state: PyTree) -> CellPush:
-    """The push of a cell for states shaped like `state`."""
-    low = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
-    if low and holds_functions(cell):
+    """The push of a cell for states like `state`."""
+    is_promoted = any(leaf.dtype != tangent_dtype(leaf.dtype) for leaf in jax.tree.leaves(state))
+    if is_promoted and holds_functions(cell):
         raise TypeError(
             f"{name_of(cell)} is or holds a plain function with a {describe(state)} state; below float32 it must "
-            "be an eqx.Module, so that its weights can be raised to float32 for the tangent."
+            "be an eqx.Module, so that its weights can be promoted to float32 for the tangent."
         )
-    return CellPush(cell, ravel(state)[1], ravel(_raise_precision(state))[1] if low else None)
+    unravel_promoted = ravel(_promote(state))[1] if is_promoted else None
+    return CellPush(cell, ravel(state)[1], unravel_promoted)
 
 
 @checked
 def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d d"]:
-    r"""The Jacobian of one step on the whole state, $J = \partial F(u, h) / \partial h$.
+    r"""The Jacobian of one step on the full state.
 
-    **Arguments:** `cell`, the `state` (d numbers when raveled) and the `input` of this one step.
+    $$J = \partial F(u, h) / \partial h$$
 
-    **Returns:** the matrix (d, d), rows and columns in the order of `jax.flatten_util.ravel_pytree`;
-    `J[i, j]` is the derivative of component i of the new state by component j of the old.
-    Cost: d tangent products. No spectrum needs it; use `push_forward` for a few columns.
+    **Arguments:**
+
+    - `cell`: `cell(input, state) -> state`.
+    - `state`: h, a pytree of real floating-point arrays, d numbers in all.
+    - `input`: u, the input of this step; `None`, the default, for an autonomous cell.
+
+    **Returns:** the matrix (d, d), at least float32, with rows and columns in the order of
+    `jax.flatten_util.ravel_pytree`; `J[i, j]` is the derivative of number i of the new state by number j of the old
+    one.
+
+    **Raises:**
+
+    - `TypeError`: if the cell does not accept the state and the input, changes its state's structure, shapes or dtypes,
+        or has no derivative in forward mode.
+
+    **Numerics:** d tangent products. No spectrum needs the Jacobian; use `push_forward` for a few columns.
 
     !!! example
 
@@ -184,12 +205,25 @@ def jacobian(cell: Cell, state: PyTree, input: PyTree = None) -> Float[Array, "d
 def push_forward(
     cell: Cell, state: PyTree, input: PyTree, frame: Float[Array, "d k"]
 ) -> tuple[PyTree, Float[Array, "d k"]]:
-    r"""One step of the state and of k tangent vectors: $h' = F(u, h)$, $Z = J(u, h)\, Q$.
+    r"""One step of the state and of k tangent vectors.
 
-    **Arguments:** `cell`, `state`, the `input` of this step (or `None`), and `frame` (d, k), any k columns.
+    $$h' = F(u, h), \qquad Z = \frac{\partial F(u, h)}{\partial h}\, Q$$
 
-    **Returns:** the new state and the pushed columns (d, k), not orthonormalized.
-    Cost: one linearized step and k products with it, about one matrix product (d, d) (d, k).
+    **Arguments:**
+
+    - `cell`: `cell(input, state) -> state`.
+    - `state`: h, a pytree of real floating-point arrays, d numbers in all.
+    - `input`: u, the input of this step, or `None`.
+    - `frame`: Q (d, k), any k >= 1 columns.
+
+    **Returns:** the new state, and Z (d, k), at least float32, not orthonormalized.
+
+    **Raises:**
+
+    - `ValueError`: if `frame` is no matrix with d rows.
+    - `TypeError`: if `frame` is complex; for a cell as `jacobian`.
+
+    **Numerics:** one linearized step and k products with it, about one matrix product (d, d) (d, k).
 
     !!! example
 

@@ -1,4 +1,4 @@
-"""The run of a cell: its states, one after another."""
+"""The trajectory of a cell."""
 
 import jax
 from jaxtyping import PyTree
@@ -13,19 +13,27 @@ from .._core.closures import compiled
 def unroll(
     cell: Cell, state: PyTree, inputs: PyTree = None, *, num_steps: int | None = None
 ) -> PyTree:
-    r"""The trajectory of a cell: $h_{t+1} = F(u_t, h_t)$.
+    r"""The trajectory of a cell.
+
+    $$h_{t+1} = F(u_t, h_t)$$
 
     **Arguments:**
 
     - `cell`: `cell(input, state) -> state`.
     - `state`: the starting state $h_0$, a pytree of real floating-point arrays.
-    - `inputs`: a pytree of arrays with time as first axis, or `None` for an autonomous cell.
-    - `num_steps`: how many steps; required when `inputs` is `None`, else all of them by default.
+    - `inputs`: a pytree of arrays with time as first axis, or `None`, the default, for an autonomous cell.
+    - `num_steps`: T, how many steps; required when `inputs` is `None`, else the length of the inputs by default.
 
-    **Returns:** the states $h_1 .. h_T$, the same pytree as `state` with a leading axis `T`.
-    $h_0$ is not part of it. A diverging trajectory holds inf or NaN from the step at which it left the floats.
+    **Returns:** the states $h_1 .. h_T$, a pytree like `state` with a leading axis T; $h_0$ is not part of it. A
+    diverging trajectory holds inf or NaN from the step on at which it leaves the floating-point numbers.
 
-    Cost: T calls of the cell and memory for all T states.
+    **Raises:**
+
+    - `ValueError`: if neither `inputs` nor `num_steps` is given, or the inputs are shorter than `num_steps`.
+    - `TypeError`: if the cell does not accept the state and an input, or changes its state's structure, shapes or
+        dtypes.
+
+    **Numerics:** T calls of the cell, and memory for all T states.
 
     !!! example
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._engine.orthonormalize import lost, orthonormalize
+from .._engine.orthonormalize import lost_columns, orthonormalize
 from .._engine.push import Push
 
 
@@ -103,7 +103,7 @@ def forward_and_back(
             step, carry, steps, unroll=qr_interval <= 4
         )
         out = orthonormalize(None, pushed, False)
-        record = Record(vectors, frames, out.triangle, out.scale, lost(out))
+        record = Record(vectors, frames, out.triangle, out.scale, lost_columns(out))
         return (vector, out.columns), record
 
     def out(carry, segment):

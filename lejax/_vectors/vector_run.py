@@ -14,7 +14,7 @@ from .._core.status import RESULTS, raise_failure
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
 from .._engine.push import CellPush, tangent_dtype
-from .._engine.tangent_dynamics import open_whole, random_frame
+from .._engine.tangent_dynamics import open_dense, random_frame
 
 
 class Steps(NamedTuple):
@@ -71,7 +71,7 @@ def open_run(
     dtype = tangent_dtype(dtype_of(run.state))
     key = jr.key(0) if key is None else key
     random = random_frame(key, size_of(run.state), run.num_vectors, dtype)
-    push, vector, frame = open_whole(run.cell, run.state, run.inputs, random)
+    push, vector, frame = open_dense(run.cell, run.state, run.inputs, random)
     return push, vector, orthonormalize(Householder(), frame).columns, key
 
 

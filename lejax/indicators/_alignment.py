@@ -12,7 +12,7 @@ from .._core.closures import compiled
 from .._engine.factorization import Householder
 from .._engine.orthonormalize import orthonormalize
 from .._engine.push import tangent_dtype
-from .._engine.tangent_dynamics import open_whole, random_frame
+from .._engine.tangent_dynamics import open_dense, random_frame
 
 
 @checked
@@ -68,7 +68,7 @@ def log_alignment_index(
 @compiled
 def _log_volume(cell, state, inputs, order, num_steps, key):
     random = random_frame(key, size_of(state), order, tangent_dtype(dtype_of(state)))
-    push, vector, frame = open_whole(cell, state, inputs, random)
+    push, vector, frame = open_dense(cell, state, inputs, random)
     frame = orthonormalize(Householder(), frame).columns
 
     def step(carry, input):

@@ -10,7 +10,7 @@ from .._core.check_cell import check_inputs, check_state
 from .._core.check_values import check_count, check_directions, check_positive
 from .._core.closures import compiled
 from .._engine.push import tangent_dtype
-from .._engine.tangent_dynamics import open_whole
+from .._engine.tangent_dynamics import open_dense
 
 
 @checked
@@ -76,7 +76,7 @@ def _field(cell, states, inputs, num_steps, count, dt, batch_size):
 
     def one(state):
         eye = jnp.eye(size_of(state), dtype=tangent_dtype(dtype_of(state)))
-        push, vector, frame = open_whole(cell, state, inputs, eye)
+        push, vector, frame = open_dense(cell, state, inputs, eye)
 
         def step(carry, input):
             vector, frame, log_scale = carry
