@@ -1,4 +1,4 @@
-"""The command line. JAX is imported only once there is work for it, so `--help` answers at once."""
+"""The command line. JAX is imported when a command runs, so that `--help` does not wait for it."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from . import __version__
 
@@ -23,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
         try:
             print(message or "", end="", file=cast(TextIO, file or sys.stderr), flush=True)
         except OSError:
-            if file is sys.stdout:  # the help is lost; the exit status says what an error is
+            if file is sys.stdout:  # the help cannot be printed; errors have their exit status
                 raise
             _drop_unwritten(sys.stderr)
 
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 _LARGEST = 2**31 - 1  # steps are counted in 32 bits
 
 
-def _whole(minimum: int) -> Callable[[str], int]:
+def _integer(minimum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -47,7 +47,7 @@ def _whole(minimum: int) -> Callable[[str], int]:
 
 
 def _interval(text: str) -> int | str:
-    return text if text == "auto" else _whole(1)(text)
+    return text if text == "auto" else _integer(1)(text)
 
 
 def _path(text: str) -> Path:
@@ -66,11 +66,38 @@ def _duration(text: str) -> float:
     return value
 
 
+# fmt: off
+_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("model", {"metavar": "MODEL", "nargs": "?", "type": _path},
+     "nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz"),
+    ("--inputs", {"metavar": "FILE", "type": _path},
+     "(T, I) array, .npy, .npz or .csv; a MODEL without it is driven by zeros"),
+    ("-k", {"metavar": "K", "type": _integer(1)}, "leading exponents to compute (default: all)"),
+    ("--steps", {"metavar": "N", "type": _integer(1)}, "counted steps (default: all inputs after the transient)"),
+    ("--transient", {"metavar": "N", "type": _integer(0)},
+     "leading steps that are not counted (default: 0, of the shipped digits 80)"),
+    ("--qr-every", {"metavar": "N|auto", "type": _interval, "default": "auto"},
+     "steps between orthonormalizations; auto takes as many as rounding allows on the way (default: auto)"),
+    ("--dt", {"metavar": "X", "type": _duration},
+     "duration of a step: exponents in nats per unit time (default: nats per step)"),
+    ("--blocks", {"metavar": "N", "type": _integer(1), "default": 20},
+     "blocks behind the standard errors (default: 20)"),
+    ("--seed", {"metavar": "N", "type": _integer(0), "default": 0}, "seed of the starting frame (default: 0)"),
+    ("--activation", {"choices": ("tanh", "relu")},
+     "nonlinearity of an nn.RNN, which its weights do not tell (default: tanh)"),
+    ("--prefix", {"metavar": "P"}, "which network of several in MODEL, e.g. encoder.rnn."),
+    ("--dtype", {"choices": ("float64", "float32"), "default": "float64"}, "precision of the run (default: float64)"),
+    ("--out", {"metavar": "DIR", "type": _path, "default": Path("lejax-spectrum")},
+     "folder for the results (default: lejax-spectrum)"),
+    ("--no-plot", {"action": "store_true"}, "do not draw spectrum.png"),
+)
+# fmt: on
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lejax", description="The dynamics of recurrent models.")
     parser.add_argument("--version", action="version", version=f"lejax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
     spectrum = commands.add_parser(
         "spectrum",
         help="the Lyapunov spectrum of a network, with standard errors",
@@ -80,81 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "null there, and 'nonfinite' says which it was. Exit status: 0, 1 if the table could not be printed (the "
         "files are there), 2 for unusable input or a run that diverged, 130 after Ctrl-C.",
     )
-    add = spectrum.add_argument
-    add(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        type=_path,
-        help="nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz",
-    )
-    add(
-        "--inputs",
-        metavar="FILE",
-        type=_path,
-        help="(T, I) array, .npy, .npz or .csv; a MODEL without it is driven by zeros",
-    )
-    add("-k", metavar="K", type=_whole(1), help="leading exponents to compute (default: all)")
-    add(
-        "--steps",
-        metavar="N",
-        type=_whole(1),
-        help="counted steps (default: all inputs after the transient)",
-    )
-    add(
-        "--transient",
-        metavar="N",
-        type=_whole(0),
-        help="leading steps that are not counted (default: 0, of the shipped digits 80)",
-    )
-    add(
-        "--qr-every",
-        metavar="N|auto",
-        type=_interval,
-        default="auto",
-        help="steps between orthonormalizations; auto takes as many as rounding allows on the way (default: auto)",
-    )
-    add(
-        "--dt",
-        metavar="X",
-        type=_duration,
-        help="duration of a step: exponents in nats per unit time (default: nats per step)",
-    )
-    add(
-        "--blocks",
-        metavar="N",
-        type=_whole(1),
-        default=20,
-        help="blocks behind the standard errors (default: 20)",
-    )
-    add(
-        "--seed",
-        metavar="N",
-        type=_whole(0),
-        default=0,
-        help="seed of the starting frame (default: 0)",
-    )
-    add(
-        "--activation",
-        choices=("tanh", "relu"),
-        help="nonlinearity of an nn.RNN, which its weights do not tell (default: tanh)",
-    )
-    add("--prefix", metavar="P", help="which network of several in MODEL, e.g. encoder.rnn.")
-    add(
-        "--dtype",
-        choices=("float64", "float32"),
-        default="float64",
-        help="precision of the run (default: float64)",
-    )
-    add(
-        "--out",
-        metavar="DIR",
-        type=_path,
-        default=Path("lejax-spectrum"),
-        help="folder for the results (default: lejax-spectrum)",
-    )
-    add("--no-plot", action="store_true", help="do not draw spectrum.png")
-
+    for name, settings, text in _OPTIONS:
+        spectrum.add_argument(name, help=text, **settings)
     commands.add_parser(
         "info",
         help="versions and devices",
@@ -188,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(program: str, sentence: str, status: int) -> int:
-    """Say why, if anybody listens."""
+    """Print the sentence, if that is possible, and return the exit status."""
     with suppress(OSError):
         print(f"{program}: {sentence}", file=sys.stderr, flush=True)
     _drop_unwritten(sys.stdout)
@@ -197,15 +151,15 @@ def _fail(program: str, sentence: str, status: int) -> int:
 
 
 def _drop_unwritten(stream: TextIO | None) -> None:
-    """What a stream still holds but cannot write goes nowhere, or Python would try once more and complain."""
+    """Drop text that a stream cannot write: Python would try again at exit and report an error."""
     if stream is None:
         return
     try:
         stream.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
 
 
 if __name__ == "__main__":

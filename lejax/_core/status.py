@@ -57,8 +57,8 @@ def _advice_on_divergence(cell: Cell, state: PyTree, inputs: PyTree) -> str:
         problem = find_nonfinite(name, argument)
         if problem is not None:
             return f" {problem}."
-    substeps = getattr(cell, "substeps", None)
-    if isinstance(cell, TimedCell) and substeps is not None:  # a Flow
+    substeps, is_timed = getattr(cell, "substeps", None), isinstance(cell, TimedCell)
+    if is_timed and substeps is not None:  # a Flow
         return (
             f" The step of Runge-Kutta may be too long for {name_of(getattr(cell, 'vector_field', cell))}: here "
             f"dt={time_step(cell)} and substeps={substeps}; take a smaller dt or more substeps."
