@@ -34,18 +34,18 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
-def hear(loop, points):
+def read_points(loop, points):
     """States of a loop that reads points (T, n) in place of its own output. The output at t forecasts point t + 1."""
     return lejax.unroll(loop.cell, loop.cell.initial_state(), points)
 
 
-def run_on(model, state, num_steps):
+def free_run(model, state, num_steps):
     """Forecasts (num_steps, n) of a cell without inputs. The first is the output at `state`."""
     later = lejax.unroll(model, state, num_steps=num_steps - 1)
     return jnp.concatenate([model.output(state)[None], jax.vmap(model.output)(later)])
 
 
-def steps_that_hold(forecast, truth):
+def count_valid_steps(forecast, truth):
     """Number of points of a forecast (T, n) before its error reaches `WITHIN` or is NaN."""
     wrong = ~(jnp.sqrt(jnp.mean((forecast - truth) ** 2, axis=1)) < WITHIN)
     return jnp.where(jnp.any(wrong), jnp.argmax(wrong), truth.shape[0])
@@ -64,7 +64,7 @@ def train(make_loop, key, series, num_updates, batch, length):
 
     def loss(arrays, points, noise):
         loop = eqx.combine(arrays, rest)
-        states = jax.vmap(lambda heard: hear(loop, heard))(points[:, :-1] + noise)
+        states = jax.vmap(lambda points: read_points(loop, points))(points[:, :-1] + noise)
         predicted = jax.vmap(jax.vmap(loop.output))(states)
         return jnp.mean((predicted - points[:, 1:])[:, 10:] ** 2)
 

@@ -68,10 +68,10 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.03), optax.adam(1e-3))
 
 
 @eqx.filter_jit
-def train(networks, memories, keys, task: Task, epochs: int, batch: int):
+def train(networks, optimizer_states, keys, task: Task, epochs: int, batch: int):
     """Update every network `epochs` times, each on a fresh batch. Also returns the losses (networks, epochs)."""
 
-    def one(network, memory, key):
+    def one(network, optimizer_state, key):
         trained, rest = eqx.partition(network, eqx.is_inexact_array)
 
         def loss(trained, key):
@@ -80,15 +80,17 @@ def train(networks, memories, keys, task: Task, epochs: int, batch: int):
             return jnp.mean(optax.sigmoid_binary_cross_entropy(out, answers))
 
         def update(carry, key):
-            trained, memory = carry
+            trained, optimizer_state = carry
             value, gradient = jax.value_and_grad(loss)(trained, key)
-            change, memory = OPTIMIZER.update(gradient, memory, trained)
-            return (optax.apply_updates(trained, change), memory), value
+            change, optimizer_state = OPTIMIZER.update(gradient, optimizer_state, trained)
+            return (optax.apply_updates(trained, change), optimizer_state), value
 
-        (trained, memory), losses = jax.lax.scan(update, (trained, memory), jr.split(key, epochs))
-        return eqx.combine(trained, rest), memory, losses
+        (trained, optimizer_state), losses = jax.lax.scan(
+            update, (trained, optimizer_state), jr.split(key, epochs)
+        )
+        return eqx.combine(trained, rest), optimizer_state, losses
 
-    return eqx.filter_vmap(one)(networks, memories, keys)
+    return eqx.filter_vmap(one)(networks, optimizer_states, keys)
 
 
 @eqx.filter_jit

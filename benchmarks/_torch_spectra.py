@@ -73,6 +73,6 @@ def _lstm(torch, driven, state, q, weight):
     squashed = torch.tanh(memory)
     of_hidden, of_memory = q[:, :size], q[:, size:]
     pushed = weighted @ of_hidden + f[..., None] * of_memory
-    shown = (squashed * o * (1 - o))[..., None] * (weight[:, 3 * size :] @ of_hidden)
-    shown = shown + (o * (1 - squashed**2))[..., None] * pushed
-    return torch.cat([o * squashed, memory], dim=1), torch.cat([shown, pushed], dim=1)
+    pushed_output = (squashed * o * (1 - o))[..., None] * (weight[:, 3 * size :] @ of_hidden)
+    pushed_output = pushed_output + (o * (1 - squashed**2))[..., None] * pushed
+    return torch.cat([o * squashed, memory], dim=1), torch.cat([pushed_output, pushed], dim=1)

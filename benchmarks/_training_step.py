@@ -54,10 +54,10 @@ def make_step(size: int, sequences: int, steps: int, penalty: Penalty | None, pe
         return total
 
     @eqx.filter_jit
-    def step(model, memory, inputs, labels):
+    def step(model, optimizer_state, inputs, labels):
         value, gradient = eqx.filter_value_and_grad(loss)(model, inputs, labels)
-        updates, memory = optimizer.update(gradient, memory)
-        return eqx.apply_updates(model, updates), memory, value
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state)
+        return eqx.apply_updates(model, updates), optimizer_state, value
 
-    memory = jax.jit(optimizer.init)(eqx.filter(model, eqx.is_array))
-    return step, (model, memory, inputs, labels)
+    optimizer_state = jax.jit(optimizer.init)(eqx.filter(model, eqx.is_array))
+    return step, (model, optimizer_state, inputs, labels)

@@ -432,7 +432,7 @@ def main():
     if arguments.seconds:
         share = float(arguments.seconds) / sum(seconds.values())
         seconds = {part: share * count for part, count in seconds.items()}
-    whole = Clock(sum(seconds.values()))
+    total = Clock(sum(seconds.values()))
     device = jax.devices()[0]
     print(f"{device.device_kind} ({device.platform}), jax {jax.__version__}", flush=True)
     results: dict[str, list[Row]] = {part: [] for part in [*PARTS, "host"]}
@@ -465,9 +465,9 @@ def main():
             write()
 
     for part, rows in PARTS.items():
-        clock = Clock(min(seconds[part], whole.left))
+        clock = Clock(min(seconds[part], total.left))
         collect(part, rows(*SIZES[toy][part], clock))
-    host = on_the_host(toy, min(seconds["host"], whole.left))
+    host = on_the_host(toy, min(seconds["host"], total.left))
     collect("host", (beside_the_host(row, results) for row in host))
     print(f"{time.perf_counter() - start:.0f} s in all", flush=True)
     if failures:

@@ -170,22 +170,22 @@ def compare(name, toy):
         num_steps=100 if toy else 10_000,
         num_exponents=1,
     )
-    known, switches = sample_extended(network, start, times)
+    exact, switches = sample_extended(network, start, times)
     ours, *theirs = _harness.time_round_robin(
         contenders(field, start, times, jnp.asarray(switches)), 2 if toy else 15
     )
     row = {
-        "largest_component": float(np.abs(known).max()),
+        "largest_component": float(np.abs(exact).max()),
         "switches": len(switches),
         "largest_exponent": float(run.exponents[0]),
         "largest_exponent_error": float(run.standard_error[0]),
         "seconds": ours.seconds_per_step * len(times),
         "compile_seconds": ours.compile_time,
-        "error": float(np.abs(ours.result - known).max()),
+        "error": float(np.abs(ours.result - exact).max()),
         "diffrax": {
             other.contender.name: {
                 "seconds": other.seconds_per_step * len(times),
-                "error": float(np.abs(other.result - known).max()),
+                "error": float(np.abs(other.result - exact).max()),
                 "from_lejax": float(np.abs(ours.result - other.result).max()),
                 "time_over_lejax": _harness.paired_ratio(other, ours),
             }

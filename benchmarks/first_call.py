@@ -224,7 +224,7 @@ def main():
         }
         for (case, contender), processes in found.items()
     ]
-    shown = [
+    columns = [
         "first_call",
         "first_call_cpu",
         "tracing",
@@ -233,16 +233,16 @@ def main():
         "rest",
         "second_call",
     ]
-    shown += ["import_jax", "import_lejax"]
+    columns += ["import_jax", "import_lejax"]
     table = [
         [
             f"{row['case']}: {row['contender']}",
-            *(f"{row['median'][part]:.2f}" for part in shown),
+            *(f"{row['median'][part]:.2f}" for part in columns),
             f"{row['median']['programs']:.0f}",
         ]
         for row in rows
     ]
-    header = ["seconds", *(part.replace("_", " ") for part in shown), "programs"]
+    header = ["seconds", *(part.replace("_", " ") for part in columns), "programs"]
     print(_harness.format_table(header, table))
     sizes = program_sizes(4 if toy else 16, 200 if toy else 1000)
     print("StableHLO of a spectrum:", ", ".join(f"{n} {s / 1e3:.0f} kB" for n, s in sizes.items()))

@@ -58,7 +58,7 @@ def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, ba
     start = time.perf_counter()
     key = jr.key(0)
     networks = eqx.filter_vmap(lambda key: tasks.make_network(kind, key))(jr.split(key, count))
-    memories = tasks.start_training(networks)
+    optimizer_states = tasks.start_training(networks)
     before = tasks.long_jacobian(networks, jr.key(3), task.first)
     after, penalties, curve, seconds = before, None, [], 0.0
     chunk = min(flossing.schedule.every or 100, epochs)
@@ -73,7 +73,9 @@ def learn(kind: str, task: Task, flossing: Flossing, count: int, epochs: int, ba
         if step == 0:
             after = tasks.long_jacobian(networks, jr.key(3), task.first)
         keys = jr.split(jr.fold_in(jr.key(2), step), count)
-        networks, memories, _ = tasks.train(networks, memories, keys, task, chunk, batch)
+        networks, optimizer_states, _ = tasks.train(
+            networks, optimizer_states, keys, task, chunk, batch
+        )
         curve.append(tasks.accuracy(networks, jr.fold_in(jr.key(4), step), task))
     final = np.asarray(curve[-1])
     return {

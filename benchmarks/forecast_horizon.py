@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from _forecasts import Encoded, cast, hear, run_on, steps_that_hold, train
+from _forecasts import Encoded, cast, count_valid_steps, free_run, read_points, train
 
 import lejax
 from lejax import reconstruction
@@ -57,7 +57,7 @@ def make_series(name, toy):
 def end_of_hearing(model, points):
     """The state after reading points, whose output is the forecast of the next."""
     if isinstance(model, ClosedLoop):
-        return jax.tree.map(lambda x: x[-1], hear(model, points))
+        return jax.tree.map(lambda x: x[-1], read_points(model, points))
     # Force at intervals, as in training: units that are not observed have not learned to be forced at every step.
     points = points[-1 - (len(points) - 1) // FORCED_EVERY * FORCED_EVERY :]
     estimates = jax.vmap(model.observation.estimate)(points[1:])
@@ -76,7 +76,7 @@ def horizons(model, series, num_steps, num_starts):
     def of_start(start):
         window = jax.lax.dynamic_slice_in_dim(series, start, HEARD + num_steps)
         state = end_of_hearing(model, window[:HEARD])
-        return steps_that_hold(run_on(model, state, num_steps), window[HEARD:])
+        return count_valid_steps(free_run(model, state, num_steps), window[HEARD:])
 
     return jax.vmap(of_start)(starts)
 
@@ -186,10 +186,10 @@ FITS = {
 
 def study(name, toy):
     series, valid, test, dt = make_series(name, toy)
-    known = lejax.systems.gallery()[name]
-    largest = known.exponents[0]
+    system = lejax.systems.gallery()[name]
+    largest = system.exponents[0]
     num_steps = 50 if toy else int(np.ceil(12 / (largest * dt)))
-    results = {"largest_exponent": largest, "standard_error": known.standard_error[0]}
+    results = {"largest_exponent": largest, "standard_error": system.standard_error[0]}
     results["longest"] = num_steps * dt * largest
     for kind, fit in FITS.items():
         begin, used = time.perf_counter(), time.process_time()

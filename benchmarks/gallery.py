@@ -94,12 +94,12 @@ class Measured(lejax.BlockTriangularCell):
 
     def blocks(self, input, state):
         point, total = state
-        following, tangent = jax.linearize(functools.partial(self.cell, input), point)
+        new_point, tangent = jax.linearize(functools.partial(self.cell, input), point)
         blocks = (
             lejax.DenseBlock(lambda columns: jax.vmap(tangent, -1, -1)(columns), point.size),
             lejax.DiagonalBlock(jnp.zeros_like(total)),
         )
-        return (following, total + self.rate(point)), blocks
+        return (new_point, total + self.rate(point)), blocks
 
 
 class Run:
@@ -171,7 +171,7 @@ def is_of_one_kind(blocks):
     return not abs(halves[0].mean() - halves[1].mean()) > 4 * error
 
 
-def judged(run, needs_no_zero, period=None):
+def evaluate(run, needs_no_zero, period=None):
     """The results of a run and of its checks."""
     run.chunks(2)  # a transient, in which the frame aligns and the point settles
     blocks, rate = run.chunks(NUM_BLOCKS)
@@ -184,7 +184,7 @@ def judged(run, needs_no_zero, period=None):
     row |= {"runs_left_out": left_out, "transient": row["duration"] * (left_out + 0.1)}
     row["is_of_one_kind"] = is_of_one_kind(blocks)
     row["needs_zero"] = not needs_no_zero(run.point)
-    return {**row, "status": judge(row, period)}
+    return {**row, "status": status_of(row, period)}
 
 
 def measure(equations, toy):
@@ -198,7 +198,7 @@ def measure(equations, toy):
         return {**row, "status": reason}
     steps = 2 ** (10 if toy else 16 if point.size <= 4 else 15 if point.size <= 6 else 13)
     if not is_flow:
-        return row | {"method": ""} | judged(Run(cell, point, steps), lambda point: True)
+        return row | {"method": ""} | evaluate(Run(cell, point, steps), lambda point: True)
     start, halvings = Run(Flow(cell, jnp.ones(())), point, steps), -1
     row |= {"method": "RK4", "status": "no step keeps the sum of the exponents."}
     while row["status"] != "passed":
@@ -207,7 +207,7 @@ def measure(equations, toy):
             break
         for longer in (1, 4, 4):
             run = run.with_step(run.dt, longer)
-            row |= judged(run, functools.partial(is_settled, cell), cell.period)
+            row |= evaluate(run, functools.partial(is_settled, cell), cell.period)
             row["halvings"] = halvings
             if not row["status"].startswith(UNRESOLVED):
                 break
@@ -235,8 +235,8 @@ def measure_second(equations, row):
     for halvings in range(MOST_OFFSETS):
         other = start + OFFSET / 2**halvings * spread * direction
         if equations.__name__ in SECOND:
-            known, dt = SECOND[equations.__name__]
-            other, stepper = jnp.asarray(known), Flow(cell, jnp.asarray(dt))
+            published, dt = SECOND[equations.__name__]
+            other, stepper = jnp.asarray(published), Flow(cell, jnp.asarray(dt))
         run = Run(stepper, other, run.chunk_steps)
         run.chunks(NUM_BLOCKS)
         blocks, _ = run.chunks(NUM_BLOCKS)
@@ -286,7 +286,7 @@ def summarize(blocks, rate):
     }
 
 
-def judge(row, period):
+def status_of(row, period):
     """`passed`, or the check that failed."""
     exponents, errors = row["exponents"], row["standard_error"]
     if not np.isfinite(exponents).all():

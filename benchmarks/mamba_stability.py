@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _forecasts import Encoded, cast, hear, run_on, steps_that_hold, train
+from _forecasts import Encoded, cast, count_valid_steps, free_run, read_points, train
 from _plain_cells import MemoryOnly
 
 import lejax
@@ -48,7 +48,7 @@ def compare_with_qr(lengths):
 def deviation(cell, output, inputs):
     """|y_low - y| / rms(y) at TIMES, root mean square over the outputs and eight series of inputs."""
     low = cast(cell, jnp.bfloat16)
-    shown = []
+    outputs = []
     for dtype in (jnp.bfloat16, jnp.float32):
         network = cast(low, dtype)
 
@@ -56,9 +56,9 @@ def deviation(cell, output, inputs):
             series = cast(cast(series, jnp.bfloat16), dtype)
             return output(lejax.unroll(network, network.initial_state(), series))
 
-        shown.append(cast(jax.vmap(of_series)(inputs), jnp.float32))
-    size = jnp.sqrt(jnp.mean(shown[1] ** 2))
-    apart = jnp.sqrt(jnp.mean((shown[0] - shown[1]) ** 2, axis=(0, 2))) / size
+        outputs.append(cast(jax.vmap(of_series)(inputs), jnp.float32))
+    size = jnp.sqrt(jnp.mean(outputs[1] ** 2))
+    apart = jnp.sqrt(jnp.mean((outputs[0] - outputs[1]) ** 2, axis=(0, 2))) / size
     return {t: float(apart[t - 1]) for t in TIMES if t <= len(apart)}
 
 
@@ -92,14 +92,14 @@ def make_loop(key, size, num_layers):
 
 @eqx.filter_jit
 def examine(loop, series, warm, num_steps, num_forecasts):
-    states = hear(loop, series[:-1])
+    states = read_points(loop, series[:-1])
     predicted = jax.vmap(loop.output)(states)
     error = jnp.sqrt(jnp.mean((predicted[warm:] - series[1 + warm :]) ** 2))
     starts = jnp.linspace(warm, len(series) - 202, num_forecasts).astype(int)
 
     def horizon(start):
-        forecast = run_on(loop, jax.tree.map(lambda x: x[start], states), 200)
-        return steps_that_hold(forecast, jax.lax.dynamic_slice_in_dim(series, start + 1, 200))
+        forecast = free_run(loop, jax.tree.map(lambda x: x[start], states), 200)
+        return count_valid_steps(forecast, jax.lax.dynamic_slice_in_dim(series, start + 1, 200))
 
     spectrum = lejax.lyapunov_spectrum(
         loop,

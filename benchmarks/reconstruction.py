@@ -88,7 +88,7 @@ def generate(model, start, num_steps, transient):
     return jax.vmap(model.output)(states)[transient:]
 
 
-def judge(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
+def evaluate(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
     """All measures of every trained model, in float64."""
     rows = []
     test = jnp.asarray(test, jnp.float64)
@@ -218,7 +218,7 @@ def spectrum_term(run, train, valid, test, toy, *, function, forcing, num_expone
         spent = clock.read()
         # The last weights: those of the best score may come from before the term.
         trained = eqx.tree_at(lambda r: r.models, trained, trained.last)
-        results[str(weight)] = {**spent, "models": judge(trained, test, dt=DT)}
+        results[str(weight)] = {**spent, "models": evaluate(trained, test, dt=DT)}
     return results
 
 
@@ -266,7 +266,7 @@ def eeg(toy):
             reconstruction.power_spectrum_distance(test, train[: len(test)], smoothing=5.0)
         ),
     }
-    rows = judge(run, test, dt=1 / 160, smoothing=5.0, ahead=5)
+    rows = evaluate(run, test, dt=1 / 160, smoothing=5.0, ahead=5)
     return {**spent, "first_seconds_against_test": reference, "models": rows}
 
 
@@ -316,7 +316,7 @@ def main():
         runs[name] = train_models(train, valid, toy)
         jax.block_until_ready(runs[name].training_loss)
         spent = clock.read()
-        rows = judge(runs[name], test, dt=DT)
+        rows = evaluate(runs[name], test, dt=DT)
         results[name] = {**spent, "models": rows}
         table(name, rows)
         # After each part, so that a run that is interrupted leaves its results.

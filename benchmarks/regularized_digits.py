@@ -43,10 +43,10 @@ def make_network(key, input_size: int) -> Network:
 
 
 @eqx.filter_jit
-def train_epoch(networks, memories, keys, images, labels, weight):
+def train_epoch(networks, optimizer_states, keys, images, labels, weight):
     """Train every network for one epoch, each in a different order."""
 
-    def one(network, memory, key):
+    def one(network, optimizer_state, key):
         trained, rest = eqx.partition(network, eqx.is_inexact_array)
 
         def loss(trained, batch):
@@ -59,17 +59,17 @@ def train_epoch(networks, memories, keys, images, labels, weight):
             return task + weight * jnp.where(weight > 0, penalty, 0)
 
         def update(carry, batch):
-            trained, memory = carry
+            trained, optimizer_state = carry
             gradient = jax.grad(loss)(trained, batch)
-            change, memory = OPTIMIZER.update(gradient, memory, trained)
-            return (optax.apply_updates(trained, change), memory), None
+            change, optimizer_state = OPTIMIZER.update(gradient, optimizer_state, trained)
+            return (optax.apply_updates(trained, change), optimizer_state), None
 
         count = len(images) // 64
         batches = jr.permutation(key, len(images))[: 64 * count].reshape(count, 64)
-        (trained, memory), _ = jax.lax.scan(update, (trained, memory), batches)
-        return eqx.combine(trained, rest), memory
+        (trained, optimizer_state), _ = jax.lax.scan(update, (trained, optimizer_state), batches)
+        return eqx.combine(trained, rest), optimizer_state
 
-    return eqx.filter_vmap(one)(networks, memories, keys)
+    return eqx.filter_vmap(one)(networks, optimizer_states, keys)
 
 
 @eqx.filter_jit
@@ -95,15 +95,20 @@ def run(rows: int, weight: float, seeds: int, epochs: int, data) -> dict:
     start = time.perf_counter()
     keys = jr.split(jr.key(0), seeds)
     networks = eqx.filter_vmap(lambda key: make_network(key, 64 // rows))(keys)
-    memories = eqx.filter_vmap(lambda network: OPTIMIZER.init(eqx.filter(network, eqx.is_array)))(
-        networks
-    )
+    optimizer_states = eqx.filter_vmap(
+        lambda network: OPTIMIZER.init(eqx.filter(network, eqx.is_array))
+    )(networks)
     held_out = images[TRAINING:], labels[TRAINING:]
     curve = [validate(networks, *held_out)]
     for epoch in range(epochs):
         keys = jr.split(jr.fold_in(jr.key(1), epoch), seeds)
-        networks, memories = train_epoch(
-            networks, memories, keys, images[:TRAINING], labels[:TRAINING], jnp.asarray(weight)
+        networks, optimizer_states = train_epoch(
+            networks,
+            optimizer_states,
+            keys,
+            images[:TRAINING],
+            labels[:TRAINING],
+            jnp.asarray(weight),
         )
         curve.append(validate(networks, *held_out))
     accuracy, loss, exponents = (np.stack(x) for x in zip(*curve, strict=True))

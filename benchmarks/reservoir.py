@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _forecasts import hear, run_on, steps_that_hold
+from _forecasts import count_valid_steps, free_run, read_points
 
 import lejax
 from lejax.cells import ClosedLoop, EchoStateCell, fit_readout
@@ -56,8 +56,8 @@ def study(key, radius, strength, series, sizes):
     def forecast(start):
         past = jax.lax.dynamic_slice_in_dim(series, start, WARM_UP)
         future = jax.lax.dynamic_slice_in_dim(series, start + WARM_UP, horizon)
-        state = jax.tree.map(lambda x: x[-1], hear(loop, past))
-        return steps_that_hold(run_on(loop, state, horizon), future)
+        state = jax.tree.map(lambda x: x[-1], read_points(loop, past))
+        return count_valid_steps(free_run(loop, state, horizon), future)
 
     first, last = training + WARM_UP + 1, series.shape[0] - WARM_UP - horizon - 1
     valid = jax.vmap(forecast)(jnp.linspace(first, last, num_forecasts).astype(int))

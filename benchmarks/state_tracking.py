@@ -67,8 +67,8 @@ class Tracker(eqx.Module):
             state = self.cell(input, state)
             return state, self.cell.output(state)
 
-        _, shown = jax.lax.scan(step, self.cell.initial_state(), letters)
-        return jax.vmap(self.readout)(shown)
+        _, outputs = jax.lax.scan(step, self.cell.initial_state(), letters)
+        return jax.vmap(self.readout)(outputs)
 
 
 def draw(key, table, batch, length):
