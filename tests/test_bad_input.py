@@ -85,7 +85,7 @@ CASES = {
     "frame wider than high": (
         lambda: spectrum(frame=jnp.ones((4, 5))),
         ValueError,
-        r"frame has 5 columns, but a state of 4 numbers has room for 4",
+        r"frame has 5 columns, but a state of 4 numbers has only 4 directions",
     ),
     "complex frame": (
         lambda: spectrum(frame=1j * jnp.eye(4)),
@@ -267,7 +267,7 @@ CASES = {
     "cast inside a low precision cell": (
         lambda: spectrum(Casts(), jnp.ones(2, jnp.bfloat16), None, num_steps=3),
         TypeError,
-        r"Casts makes bfloat16 of its state, so its tangent cannot be computed in float32",
+        r"Casts turns its state into bfloat16, so its tangent cannot be computed in float32",
     ),
     "empty stack": (lambda: Stack([]), ValueError, r"at least one layer"),
     "mixed stack": (
@@ -297,14 +297,14 @@ CASES = {
             ClosedLoop(CELL, eqx.nn.Linear(5, 3, key=jr.key(0))), STATE, num_steps=3
         ),
         TypeError,
-        r"ClosedLoop failed: the readout failed on what \w+ shows, float64\[4\]",
+        r"ClosedLoop failed: the readout failed on the output of \w+, float64\[4\]",
     ),
     "noise inside a loop": (
         lambda: lejax.lyapunov_spectrum(
             ClosedLoop(NoisyCell(CELL, 0.1), eqx.nn.Linear(4, 3, key=jr.key(0))), STATE, num_steps=3
         ),
         TypeError,
-        r"got float64\[3\]; .* A loop is closed inside: NoisyCell\(ClosedLoop",
+        r"got float64\[3\]; .* Close a loop inside: NoisyCell\(ClosedLoop",
     ),
     "readout of a pytree": (
         lambda: lejax.cells.fit_readout((STATE, STATE), STATE),

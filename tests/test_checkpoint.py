@@ -1,4 +1,4 @@
-"""A run that is killed and called again is the run that was not."""
+"""Checkpoints: a run that is killed and called again equals an uninterrupted one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import pytest
 
 import lejax
 from lejax._core import checkpoint
-from lejax.run import long_run
+from lejax.run import Checkpoint, long_run
 
 
 CELL = lejax.cells.RNNCell(2, 3, key=jr.key(0))
@@ -27,7 +27,7 @@ RUN = {"transient": 60, "num_blocks": 4, "chunk_steps": 160, "key": jr.key(2)}
 
 
 def assert_equal(a, b):
-    """Bit for bit, NaN included."""
+    """Assert equal bits, including NaN."""
     one, other = jax.tree.flatten(a), jax.tree.flatten(b)
     assert one[1] == other[1]
     for x, y in zip(one[0], other[0], strict=True):
@@ -36,7 +36,7 @@ def assert_equal(a, b):
 
 
 def run_and_stop(saves, *args, **kwargs):
-    """A long run that dies, as far as Python can see, right after so many checkpoints."""
+    """A long run that is interrupted right after this number of checkpoints."""
     save, count = checkpoint.save, []
 
     def dying(*args):
@@ -52,14 +52,14 @@ def run_and_stop(saves, *args, **kwargs):
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-9])
-@pytest.mark.parametrize("saves", [1, 3])  # in the transient, and later
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, saves, tolerance):
+@pytest.mark.parametrize("saves", [1, 3])  # in the transient and after it
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, saves, tolerance):
     run = RUN | {"tolerance": tolerance}
-    whole = long_run(CELL, jnp.zeros(3), INPUTS, **run)
+    uninterrupted = long_run(CELL, jnp.zeros(3), INPUTS, **run)
     path = tmp_path / "run.npz"
     run_and_stop(saves, CELL, jnp.zeros(3), INPUTS, checkpoint=path, **run)
     resumed = long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **run)
-    assert_equal(resumed, whole)
+    assert_equal(resumed, uninterrupted)
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
 
 
@@ -72,7 +72,7 @@ import lejax
 from lejax._core import checkpoint
 
 save = checkpoint.save
-def slowly(*args):  # so that there is time to kill this process before it is done
+def slowly(*args):  # leaves time to kill this process before it ends
     save(*args)
     time.sleep(0.05)
 
@@ -91,20 +91,20 @@ def test_kill_9_loses_at_most_one_chunk(tmp_path, monkeypatch):
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    # What it wrote is whole, wherever it was hit.
+    # The file is complete, wherever the process was killed.
     step = int(checkpoint.read(path).arrays["step"])
     assert 600 <= step < 6_000
 
     henon, run = lejax.systems.Henon(), {"num_steps": 6_000, "chunk_steps": 150}
-    whole = long_run(henon, jnp.zeros(2), **run)
+    uninterrupted = long_run(henon, jnp.zeros(2), **run)
     verb, steps = lejax.lyapunov_spectrum, []
 
     def spy(*args, **kwargs):
         steps.append(kwargs["num_steps"])
         return verb(*args, **kwargs)
 
-    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", spy)
-    assert_equal(long_run(henon, jnp.zeros(2), checkpoint=path, **run), whole)
+    monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", spy)
+    assert_equal(long_run(henon, jnp.zeros(2), checkpoint=path, **run), uninterrupted)
     assert sum(steps) == 6_000 - step
 
 
@@ -115,7 +115,7 @@ def test_a_complete_checkpoint_is_returned_at_once(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError
 
-    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", refuse)
+    monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", refuse)
     monkeypatch.setattr(checkpoint, "save", refuse)
     assert_equal(long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN), first)
 
@@ -144,7 +144,7 @@ def test_seconds_between_writes(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(checkpoint, "save", lambda *args: saved.append(int(args[2]["step"])))
     path = tmp_path / "run.npz"
-    long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, checkpoint_seconds=1e3, **RUN)
+    long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=Checkpoint(path, seconds=1e3), **RUN)
     assert saved == [60, 700]  # the first and the last
 
 
@@ -174,7 +174,8 @@ OTHERS = {
     ),
     "structure": (
         {"cell": lejax.cells.RNNCell(2, 3, activation=jnp.sin, key=jr.key(0))},
-        r"its cell is RNNCell with fingerprint \w+, but here it is RNNCell with fingerprint \w+\. Delete it or name another\.$",
+        r"its cell is RNNCell with fingerprint \w+, but here it is RNNCell with fingerprint \w+\. "
+        r"Delete it or name another\.$",
     ),
 }  # fmt: skip
 
@@ -201,7 +202,7 @@ def test_counts_may_be_those_of_numpy(finished):
     assert int(long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=finished, **run).num_steps) == 640
 
 
-def test_the_fingerprint_of_a_function_is_that_of_its_program_and_arrays(tmp_path):
+def test_the_fingerprint_of_a_function_covers_its_program_and_arrays(tmp_path):
     path = tmp_path / "run.npz"
 
     def run(scale, power):
@@ -278,7 +279,7 @@ def test_every_dtype_survives(tmp_path, dtype):
 
 @pytest.fixture(scope="module")
 def halfway(tmp_path_factory):
-    """A run that was stopped after 60 skipped and 320 counted steps."""
+    """The checkpoint of a run that was stopped after a transient of 60 steps and 320 counted steps."""
     path = tmp_path_factory.mktemp("halfway") / "run.npz"
     run_and_stop(3, CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
     content = checkpoint.read(path)
@@ -295,7 +296,7 @@ NONSENSE = {
     "half a step": {"step": np.asarray(380.0)},
     "two steps": {"step": np.asarray([380, 380])},
     "a state of another size": {"state.0": np.zeros(4)},
-    "a whole state": {"state.0": np.zeros(3, int)},
+    "a state of integers": {"state.0": np.zeros(3, int)},
     "a state that left the numbers": {"state.0": np.array([0.0, np.nan, 0.0])},
     "no state": {"state.0": None},
     "two states": {"state.1": np.zeros(3)},
@@ -317,14 +318,14 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_contents_that_make_no_sense_are_refused(halfway, tmp_path, name):
+def test_impossible_contents_are_refused(halfway, tmp_path, name):
     path = tmp_path / "run.npz"
     arrays = halfway.arrays | NONSENSE[name]
     arrays = {name: array for name, array in arrays.items() if array is not None}
     checkpoint.save(path, halfway.identity, arrays)
     before = path.read_bytes()
     (key,) = NONSENSE[name]
-    # Where lengths do not add up, the step may be what is wrong.
+    # If lengths do not add up to the step, the error may name the step.
     named = key if name != "another chunk" else r"tally\.lengths"
     with pytest.raises(ValueError, match=rf"run\.npz' is damaged: i.*{named}.*\.$") as caught:
         long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
@@ -332,7 +333,7 @@ def test_contents_that_make_no_sense_are_refused(halfway, tmp_path, name):
     assert path.read_bytes() == before
 
 
-def test_contents_as_they_were_go_on(halfway, tmp_path):
+def test_unchanged_contents_resume(halfway, tmp_path):
     path = tmp_path / "run.npz"
     checkpoint.save(path, halfway.identity, halfway.arrays)
     resumed = long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
@@ -340,7 +341,7 @@ def test_contents_as_they_were_go_on(halfway, tmp_path):
 
 
 @pytest.mark.parametrize("ends", [[500, 1000, 1500, 2000], [1200, 2400, 3600, 4800]])
-def test_blocks_that_joined_are_powers_of_two_of_the_first(tmp_path, ends):
+def test_joined_blocks_are_powers_of_two_of_the_first(tmp_path, ends):
     henon = lejax.systems.Henon()
     run = {"tolerance": 1e-9, "num_blocks": 2, "chunk_steps": 200}
     path = tmp_path / "run.npz"
@@ -379,7 +380,7 @@ def test_a_header_of_another_kind_is_refused(tmp_path, name):
         long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
 
 
-def test_corrupted_files_never_escape_as_another_error(halfway, tmp_path):
+def test_corrupted_files_raise_no_other_error(halfway, tmp_path):
     path = tmp_path / "run.npz"
     checkpoint.save(path, halfway.identity, halfway.arrays)
     original, rng = path.read_bytes(), np.random.default_rng(0)
@@ -421,11 +422,9 @@ def test_a_link_is_not_written_through(tmp_path):
         (7, TypeError, "checkpoint must be a path, got 7"),
     ],
 )
-def test_a_path_that_cannot_be_is_refused_before_the_run(
-    monkeypatch, tmp_path, path, kind, message
-):
+def test_an_impossible_path_is_refused_before_the_run(monkeypatch, tmp_path, path, kind, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lejax.run._long_run, "lyapunov_spectrum", None)
+    monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", None)
     with pytest.raises(kind, match=message):
         long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=path, **RUN)
 
@@ -436,7 +435,7 @@ def test_the_longest_name_is_written(tmp_path):
     np.testing.assert_array_equal(checkpoint.load(path, {"a": 1})["x"], np.arange(3))
 
 
-def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_path):
+def test_abandoned_files_are_removed_and_files_being_written_are_not(tmp_path):
     old, young = tmp_path / ".lejax-1.tmp", tmp_path / ".lejax-2.tmp"
     for path in (old, young):
         path.write_bytes(b"half")
@@ -448,12 +447,12 @@ def test_what_a_killed_run_left_is_cleared_and_what_is_being_written_is_not(tmp_
 def test_a_checkpoint_knows_its_version(finished, monkeypatch):
     with np.load(finished) as file:
         assert json.loads(file["header"].tobytes())["lejax"] == lejax.__version__
-    monkeypatch.setattr(lejax.run._long_run, "__version__", "0.0.7")
+    monkeypatch.setattr(lejax.run._identity, "__version__", "0.0.7")
     with pytest.raises(ValueError, match=r"its version of lejax is .*, but here it is 0\.0\.7"):
         long_run(CELL, jnp.zeros(3), INPUTS, checkpoint=finished, **RUN)
 
 
-def test_a_derivative_of_its_own_is_part_of_the_program(tmp_path):
+def test_a_custom_derivative_is_part_of_the_program(tmp_path):
     def cell(slope):
         @jax.custom_jvp
         def step(x):
@@ -505,7 +504,7 @@ def test_two_writers_and_a_reader(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
 
 
-def test_threads_of_one_process_do_not_meet(tmp_path):
+def test_threads_of_one_process_do_not_interfere(tmp_path):
     path = tmp_path / "run.npz"
 
     def write(number):
@@ -527,7 +526,7 @@ def test_no_pickle_and_a_readable_header(finished):
     assert header["identity"]["kind"] == "a long run"
 
 
-def test_a_large_array_has_one_fingerprint_however_it_is_stored():
+def test_the_fingerprint_of_a_large_array_does_not_depend_on_its_storage():
     rows = np.arange(3_000_000.0).reshape(-1, 3)
     assert checkpoint.identify("x", rows) == checkpoint.identify("x", jnp.asarray(rows))
     fortran = np.asfortranarray(rows)
@@ -542,16 +541,16 @@ def test_low_precision_states_resume(tmp_path):
     cell = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_array(x) else x, CELL)
     inputs = INPUTS.astype(jnp.bfloat16)
     run = RUN | {"num_steps": 320}
-    whole = long_run(cell, jnp.zeros(3, jnp.bfloat16), inputs, **run)
+    uninterrupted = long_run(cell, jnp.zeros(3, jnp.bfloat16), inputs, **run)
     run_and_stop(2, cell, jnp.zeros(3, jnp.bfloat16), inputs, checkpoint=path, **run)
     resumed = long_run(cell, jnp.zeros(3, jnp.bfloat16), inputs, checkpoint=path, **run)
     assert resumed.state.dtype == jnp.bfloat16
-    assert_equal(resumed, whole)
+    assert_equal(resumed, uninterrupted)
 
 
 @pytest.fixture(scope="module")
 def population(tmp_path_factory):
-    """Two networks that remember four epochs and two spectra, and their file."""
+    """Two networks with the history of four epochs and two spectra, and their file."""
     fresh = lejax.populations.initialize_population(
         lambda key: lejax.cells.RNNCell(1, 3, key=key),
         lejax.populations.Hyperparameters(scale=jnp.ones(2)),
@@ -585,7 +584,7 @@ def test_a_population_comes_back_with_its_history(population, tmp_path):
         assert_equal(jr.key_data(loaded.key), jr.key_data(trained.key))
         assert (loaded.epoch, loaded.exponents.shape) == (4, (2, 2, 3))
         assert loaded.spectrum_epochs.tolist() == [0, 4]
-    (tmp_path / "link.npz").symlink_to(path)  # to read through a link does no harm
+    (tmp_path / "link.npz").symlink_to(path)  # reading through a link is allowed
     assert lejax.populations.load_population(tmp_path / "link.npz", fresh).epoch == 4
     with pytest.raises(ValueError, match="is a symbolic link"):
         lejax.populations.save_population(tmp_path / "link.npz", fresh)
@@ -610,7 +609,7 @@ POPULATIONS = {
 
 
 @pytest.mark.parametrize("name", POPULATIONS)
-def test_a_population_that_makes_no_sense_is_refused(population, tmp_path, name):
+def test_an_impossible_population_is_refused(population, tmp_path, name):
     fresh, _, (identity, arrays) = population
     path = tmp_path / "population.npz"
     arrays = {n: a for n, a in (arrays | POPULATIONS[name]).items() if a is not None}

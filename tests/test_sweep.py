@@ -1,4 +1,4 @@
-"""A sweep is the loop over its members, in batches, on all devices, whatever happens to it."""
+"""Sweeps: they equal a loop over their members, in any batches, on any devices, after any interruption."""
 
 import os
 import signal
@@ -45,13 +45,13 @@ def swept():
     return sweep(henon, GRID, batch_size=4)
 
 
-def test_is_the_loop_over_members(swept):
+def test_a_sweep_equals_the_loop_over_members(swept):
     assert swept.exponents.shape == (5, 3, 2)
     assert swept.frame.shape == (5, 3, 2, 2)
     assert isinstance(swept.exponents, np.ndarray)
     for i, j in [(0, 0), (2, 1), (4, 2)]:
         one = henon({"a": GRID.axes["a"][i], "start": GRID.axes["start"][j]})
-        if one.exponents[0] < 0:  # chaos forgets its digits
+        if one.exponents[0] < 0:  # in chaos the digits differ
             np.testing.assert_allclose(swept.exponents[i, j], one.exponents, atol=1e-8)
         np.testing.assert_allclose(swept.exponents[i, j].sum(), np.log(0.3), atol=1e-9)
 
@@ -67,7 +67,7 @@ def count_compiled():
     return compiled
 
 
-def test_one_program_whatever_the_number_of_members():
+def test_one_program_serves_any_number_of_members():
     members = np.linspace(0.1, 0.9, 23)
     traces = []
 
@@ -76,7 +76,7 @@ def test_one_program_whatever_the_number_of_members():
         return jnp.sin(x) ** 2
 
     compiled = count_compiled()
-    for size in (4, 5, 23):  # one batch; a batch and one member; five and three
+    for size in (4, 5, 23):  # one batch; one batch and one member; five batches and three members
         compiled.clear()
         out = sweep(function, members[:size], batch_size=4)
         assert len(compiled) == 1
@@ -86,7 +86,7 @@ def test_one_program_whatever_the_number_of_members():
     assert len(compiled) == 1
 
 
-def test_a_mesh_as_make_mesh_makes_it():
+def test_a_mesh_from_make_mesh():
     members = np.linspace(0.1, 0.9, 5)
     mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Explicit,))
     np.testing.assert_allclose(sweep(jnp.sin, members, mesh=mesh), np.sin(members), rtol=1e-14)
@@ -105,7 +105,7 @@ def test_no_collectives_on_two_devices():
     mesh = jax.make_mesh((2,), ("member",), axis_types=(AxisType.Auto,))
     hlo = _program.lower(run, gains, mesh, 4).compile().as_text()
     assert not [name for name in COLLECTIVES if name in hlo]
-    # These words do appear where devices talk to each other.
+    # These words appear in programs with communication between devices.
     both = jax.shard_map(
         lambda x: jax.lax.psum(x, "member"),
         mesh=mesh,
@@ -115,7 +115,7 @@ def test_no_collectives_on_two_devices():
     assert "all-reduce" in jax.jit(both).lower(jnp.ones(2)).compile().as_text()
 
 
-def test_each_device_takes_its_part():
+def test_each_device_computes_its_part():
     sharding = _program.placement(
         jax.make_mesh((2,), ("member",), axis_types=(AxisType.Auto,))
     ).batch
@@ -123,7 +123,7 @@ def test_each_device_takes_its_part():
     assert [shard.data.tolist() for shard in x.addressable_shards] == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_a_grid_counts_its_last_axis_first_and_never_exists():
+def test_a_grid_varies_its_last_axis_fastest_and_is_never_in_memory():
     grid = Grid(
         network={"w": np.arange(6.0).reshape(3, 2)}, gain=np.array([1.0, 10.0]), seed=np.arange(4)
     )
@@ -178,10 +178,10 @@ STARTS = np.concatenate([0.1 * np.asarray(jr.normal(jr.key(3), (7, 2))), [[3.0, 
     ("method", "tolerance"),
     [
         (lejax.SequentialQR(every=4, orthonormalizer=lejax.Householder()), 0),
-        # The guards have one answer for the batch, and the other branch rounds differently.
+        # A guard takes one branch for the complete batch, and the branches round differently.
         (lejax.SequentialQR(every=1), 1e-13),
         (lejax.SequentialQR(every=1, orthonormalizer=lejax.Cholesky()), 1e-13),
-        (lejax.SequentialQR(), 1e-8),  # and so has the interval
+        (lejax.SequentialQR(), 1e-8),  # the interval is one for the batch too
     ],
 )
 def test_a_diverged_member_leaves_the_others_as_they_are(method, tolerance):
@@ -219,7 +219,7 @@ SLOWLY = """
 import time
 from lejax._core import checkpoint
 save = checkpoint.save
-def slowly(*args):  # so that there is time to kill this process before it is done
+def slowly(*args):  # leaves time to kill this process before it ends
     save(*args)
     time.sleep(0.05)
 
@@ -242,13 +242,13 @@ def test_kill_9_loses_at_most_one_batch(tmp_path):
     scope = {}
     exec(SCRIPT, scope)
     run, members = scope["run"], scope["members"]
-    whole = sweep(run, members, batch_size=2)
-    assert_equal(sweep(run, members, batch_size=2, checkpoint=tmp_path), whole)
+    uninterrupted = sweep(run, members, batch_size=2)
+    assert_equal(sweep(run, members, batch_size=2, checkpoint=tmp_path), uninterrupted)
     assert {path: path.stat().st_mtime_ns for path in done} == before
     assert len(list(tmp_path.glob("batch-*.npz"))) == 20
-    # Complete: nothing is compiled any more, and the size of batches need not be said again.
+    # The sweep is complete: nothing is compiled, and the batch size need not be given again.
     compiled = count_compiled()
-    assert_equal(sweep(run, members, checkpoint=tmp_path), whole)
+    assert_equal(sweep(run, members, checkpoint=tmp_path), uninterrupted)
     assert len(compiled) == 0
 
 
@@ -289,7 +289,7 @@ def finished(tmp_path):
     return tmp_path
 
 
-def test_batches_that_changed_places_are_refused(finished):
+def test_exchanged_batches_are_refused(finished):
     first, second = finished / "batch-000000.npz", finished / "batch-000001.npz"
     first.rename(finished / "aside")
     second.rename(first)
@@ -316,20 +316,20 @@ def test_a_batch_of_other_contents_is_refused(finished, arrays, message):
 
 
 @pytest.mark.parametrize("batch_size", [0, -2, 2.0, "2", True, None, [2]])
-def test_a_head_without_a_size_of_batches_is_refused(finished, batch_size):
+def test_a_head_without_a_batch_size_is_refused(finished, batch_size):
     path = finished / "sweep.npz"
     checkpoint.save(path, checkpoint.read(path).identity | {"batch_size": batch_size}, {})
     with pytest.raises(ValueError, match=r"sweep\.npz' is damaged: its batch_size is "):
         sweep(square, np.arange(6.0), checkpoint=finished)
 
 
-def test_a_link_or_what_is_no_path_is_refused(tmp_path):
+def test_a_link_or_a_value_that_is_no_path_is_refused(tmp_path):
     with pytest.raises(TypeError, match="checkpoint must be a path, got 3"):
         sweep(square, np.arange(6.0), checkpoint=3)
     with pytest.raises(ValueError, match="holds a NUL"):
         sweep(square, np.arange(6.0), checkpoint="a\0b")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "link").symlink_to("folder")  # a folder may be one
+    (tmp_path / "link").symlink_to("folder")  # a folder may be a link
     sweep(square, np.arange(6.0), batch_size=2, checkpoint=tmp_path / "link")
     path = tmp_path / "folder" / "batch-000001.npz"
     path.unlink()
@@ -359,22 +359,22 @@ def test_batches_fit_memory(monkeypatch):
     members, mesh = np.arange(64.0), one_device()
     size, _, compiled = _program.lower_what_fits(greedy, members, mesh, 64)
     assert size == 64
-    whole = _program._bytes_needed(compiled)
-    monkeypatch.setattr(_program, "_ROOM", whole // 4)
+    needed = _program._bytes_needed(compiled)
+    monkeypatch.setattr(_program, "_DEFAULT_CAPACITY", needed // 4)
     size, _, compiled = _program.lower_what_fits(greedy, members, mesh, 64)
     assert 1 <= size <= 16
-    assert _program._bytes_needed(compiled) <= whole // 4
-    monkeypatch.setattr(_program, "_ROOM", 1)
+    assert _program._bytes_needed(compiled) <= needed // 4
+    monkeypatch.setattr(_program, "_DEFAULT_CAPACITY", 1)
     assert _program.lower_what_fits(greedy, members, mesh, 64)[0] == 1
 
 
-def test_room_is_half_of_the_smallest_device_or_a_gibibyte():
-    def room(*stats):
+def test_capacity_is_half_of_the_smallest_device_or_a_gibibyte():
+    def capacity(*stats):
         devices = np.array([SimpleNamespace(memory_stats=lambda s=s: s) for s in stats])
-        return _program._room(SimpleNamespace(devices=devices))
+        return _program._capacity(SimpleNamespace(devices=devices))
 
-    assert room({"bytes_limit": 800}, {"bytes_limit": 600}) == 300
-    assert room({"bytes_limit": 2**40}, None) == room({}, None) == 2**30
+    assert capacity({"bytes_limit": 800}, {"bytes_limit": 600}) == 300
+    assert capacity({"bytes_limit": 2**40}, None) == capacity({}, None) == 2**30
 
 
 @pytest.mark.parametrize(
@@ -469,11 +469,11 @@ def test_two_processes_share_a_sweep(tmp_path):
             child.kill()
     scope = {}
     exec(SCRIPT, scope)
-    whole = jax.tree.leaves(sweep(scope["run"], scope["members"], batch_size=4))
+    uninterrupted = jax.tree.leaves(sweep(scope["run"], scope["members"], batch_size=4))
     for name in ("0-True", "1-True", "0-False", "1-False"):
         with np.load(tmp_path / f"{name}.npz") as file:
-            assert_equal([file[f"arr_{i}"] for i in range(len(whole))], whole)
-    # One process can go on where two were.
+            assert_equal([file[f"arr_{i}"] for i in range(len(uninterrupted))], uninterrupted)
+    # One process can continue a sweep of two.
     assert len(list((tmp_path / "shared").glob("batch-*.npz"))) == 10
     alone = sweep(scope["run"], scope["members"], checkpoint=tmp_path / "shared")
-    assert_equal(jax.tree.leaves(alone), whole)
+    assert_equal(jax.tree.leaves(alone), uninterrupted)

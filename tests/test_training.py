@@ -1,4 +1,4 @@
-"""Penalties and flossing: values, masks, optax loops, batches of networks, schedules."""
+"""Penalties and flossing: values, masked leaves, optax loops, batches of networks, schedules."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ ADAM = optax.adam(1e-2)
 GRU, REST, INPUTS = driven_gru(size=4, num_steps=20)
 
 
-def test_the_penalty_of_a_linear_map_is_that_of_its_eigenvalues():
+def test_the_penalty_of_a_linear_map_follows_from_its_eigenvalues():
     cell = Linear(jnp.diag(jnp.array([1.5, 0.8, 0.3])))
     options = {"num_steps": 60, "transient": 60}
     logs = jnp.log(jnp.array([1.5, 0.8, 0.3]))
@@ -43,10 +43,10 @@ def test_lost_directions_do_not_count():
         function=lejax.kaplan_yorke_dimension,
         **options,
     )
-    assert 1 < dimension < 1.01  # a lost direction is all but infinitely contracting
+    assert 1 < dimension < 1.01  # a lost direction contracts almost infinitely
 
 
-def test_a_run_that_leaves_the_floats_gives_nan():
+def test_a_run_with_non_finite_numbers_gives_nan():
     for entry in (jnp.nan, 1e300):
         cell = Linear(jnp.full((2, 2), entry))
         value, gradient = eqx.filter_value_and_grad(flossing_penalty)(
@@ -73,7 +73,7 @@ def test_a_target_of_the_wrong_shape_is_refused():
         flossing_penalty(GRU, REST, INPUTS, target=jnp.ones(3))
 
 
-def test_flossing_moves_the_exponents_to_their_target_in_a_batch_as_alone():
+def test_flossing_reaches_its_target_in_a_batch_as_alone():
     cells = [random_tanh(key, 8, 1.0) for key in jr.split(jr.key(0), 2)]
     options = {"num_exponents": 3, "target": -0.2, "num_steps": 20, "transient": 10}
 
@@ -88,14 +88,14 @@ def test_flossing_moves_the_exponents_to_their_target_in_a_batch_as_alone():
     np.testing.assert_allclose(penalty[0], flossing_penalty(cells[1], jnp.ones(8), **options))
 
 
-def test_numpy_counts_are_counts():
+def test_numpy_integers_are_counts():
     inputs = jr.normal(jr.key(0), (2, 8, 3))
     counts = {"num_exponents": np.int64(2), "num_steps": np.int64(5), "transient": np.int64(1)}
     _, penalties = floss(GRU, REST, inputs, optimizer=optax.adam(1e-3), **counts)
     assert penalties.shape == (2,)
 
 
-def test_flossing_takes_one_sequence_an_update():
+def test_each_flossing_update_uses_one_sequence():
     sequences = jr.normal(jr.key(1), (3, 20, 3))
     _, penalties = floss(GRU, REST, sequences, optimizer=optax.sgd(0.0), transient=2)
     expected = [flossing_penalty(GRU, REST, inputs, transient=2) for inputs in sequences]
@@ -187,34 +187,34 @@ def test_the_window_follows_the_largest_exponent():
 
 
 @pytest.mark.parametrize("adjoint", [None, "direct", lejax.DirectAdjoint])
-def test_an_adjoint_must_be_one(adjoint):
+def test_an_adjoint_must_be_an_adjoint(adjoint):
     cell = lejax.cells.RNNCell(0, 3, key=jax.random.key(0))
     calls = (
         lambda: lejax.training.flossing_penalty(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
         lambda: lejax.lyapunov_spectrum(cell, jnp.ones(3), num_steps=5, adjoint=adjoint),
-        lambda: lejax.reconstruction.SpectrumTerm(jnp.sum, adjoint=adjoint),
+        lambda: lejax.reconstruction.SpectrumPenalty(jnp.sum, adjoint=adjoint),
     )
     for call in calls:
         with pytest.raises(TypeError, match="adjoint must be an Adjoint"):
             call()
 
 
-def test_a_spectrum_term_must_make_sense():
+def test_bad_arguments_of_a_spectrum_penalty_are_refused():
     for weight in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="weight holds 1 non-finite value"):
-            lejax.reconstruction.SpectrumTerm(jnp.sum, weight=weight)
+            lejax.reconstruction.SpectrumPenalty(jnp.sum, weight=weight)
     with pytest.raises(TypeError, match="function must be a function"):
-        lejax.reconstruction.SpectrumTerm(3.0)
+        lejax.reconstruction.SpectrumPenalty(3.0)
     with pytest.raises(ValueError, match="num_exponents must be an integer of at least 1"):
-        lejax.reconstruction.SpectrumTerm(jnp.sum, num_exponents=0)
+        lejax.reconstruction.SpectrumPenalty(jnp.sum, num_exponents=0)
 
 
 @pytest.mark.parametrize("dt", [None, 0.05])
-def test_a_spectrum_term_counts_in_the_time_of_the_penalty(dt):
+def test_both_spectrum_penalties_have_the_same_unit_of_time(dt):
     cell = lejax.cells.LeakyRNNCell(0, 3, dt=0.2, gain=1.5, key=jax.random.key(0))
     model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(3, 3))
     start = jnp.array([0.3, -0.2, 0.7])
-    term = lejax.reconstruction.SpectrumTerm(
+    term = lejax.reconstruction.SpectrumPenalty(
         jnp.sum, num_starts=1, num_steps=30, transient=5, dt=dt
     )
     penalty = lejax.training.spectrum_penalty(
@@ -223,4 +223,4 @@ def test_a_spectrum_term_counts_in_the_time_of_the_penalty(dt):
     scale = 1 if dt is None else 0.2 / dt
     np.testing.assert_allclose(term(model, start[None]), scale * penalty, rtol=1e-12)
     rates = jnp.linalg.slogdet(lejax.jacobian(cell, start))[1] / 0.2
-    assert abs(penalty - rates) < 5  # in units of time, where it is of order -15
+    assert abs(penalty - rates) < 5  # per unit of time, where the sum is about -15

@@ -17,6 +17,8 @@ from lejax import (
     cells,
     orbits,
     plrnn,
+    populations,
+    reconstruction,
     systems,
 )
 
@@ -55,7 +57,22 @@ def public() -> dict[str, Any]:
             for name, value in vars(package).items():
                 if name[0] != "_" and callable(value) and value.__module__.startswith("lejax."):
                     found[f"{module.name}.{name}"] = value
+    for name, value in list(found.items()):
+        if name.startswith("cells.") and hasattr(value, "from_weights"):
+            found[f"{name}.from_weights"] = value.from_weights
     return {name: value for name, value in found.items() if not inspect.ismodule(value)}
+
+
+def from_weights_calls(calls) -> dict[str, tuple[tuple, dict[str, Any]]]:
+    """Each cell that is drawn, made once more from its fields."""
+    found = {}
+    for name, make in public().items():
+        if name.endswith(".from_weights"):
+            args, options = calls[name.removesuffix(".from_weights")]
+            cell = make.__self__(*args, **options)
+            fields = inspect.signature(make).parameters
+            found[name] = (), {field: getattr(cell, field) for field in fields}
+    return found
 
 
 @functools.cache
@@ -111,10 +128,9 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
     run_options = {"num_exponents": 2, "num_steps": 20, "transient": 2}
     covariant = run_options | {"backward_transient": 2, "key": key}
     whole = run_options | {"dt": 0.5, "frame": jnp.eye(4)[:, :2], "key": key}
-    diagonal, square, vector = jnp.array([0.5, 0.4, 0.3]), 0.1 * jnp.ones((3, 3)), jnp.ones(3)
-    wide, high = 0.1 * jnp.ones((3, 5)), 0.1 * jnp.ones((5, 3))
+    square = 0.1 * jnp.ones((3, 3))
     drawn = {"key": key, "dtype": jnp.float32}
-    return {
+    calls = {
         "lejax.AngleHistogram": ((1, 10), {}),
         "lejax.CheckpointedAdjoint": ((4,), {}),
         "lejax.Panels": ((8,), {}),
@@ -143,15 +159,16 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.suggest_window": ((spectrum, 1.5), {}),
         "lejax.unroll": (driven, {"num_steps": 5}),
         "lejax.vector_angles": ((vectors,), {}),
-        "cells.ALRNN": ((diagonal, square, vector, 2, wide), {}),
-        "cells.ClippedShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
+        "cells.ALRNN": ((3, 2, 5), drawn),
+        "cells.ClippedShallowPLRNN": ((3, 5, 2), drawn),
         "cells.ClosedLoop": ((cell, eqx.nn.Linear(4, 3, key=key)), {}),
         "cells.DeltaProductCell": ((3, 2, 2), {"num_factors": 2, "beta_range": 1.0, "use_gate": True} | drawn),
-        "cells.DendriticPLRNN": ((diagonal, square, jnp.ones(4), jnp.ones((3, 4)), vector, wide), {}),
+        "cells.DendriticPLRNN": ((3, 4, 2), drawn),
         "cells.EchoStateCell": (
             (2, 3),
             {"leak": 0.5, "spectral_radius": 0.9, "density": 1.0, "input_scale": 1.0, "bias_scale": 0.1} | drawn,
         ),
+        "cells.FeedThrough": ((cell, 3), {}),
         "cells.GRUCell": ((2, 3), {"use_bias": True, "reset_after": True} | drawn),
         "cells.GatedLinearAttentionCell": ((3, 2, 2), drawn),
         "cells.HippoCell": ((3, cells.Euler()), {"dt": 0.1, "dtype": jnp.float32}),
@@ -159,15 +176,15 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.LSTMCell": ((2, 3), {"use_bias": True} | drawn),
         "cells.LeakyRNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
         "cells.LowRankRNNCell": ((2, 3, 1), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
-        "cells.LowRankReLURNN": ((0.5, wide, wide.T, jnp.ones(5), high.T), {}),
+        "cells.LowRankReLURNN": ((3, 5, 2), {"q": 0.5} | drawn),
         "cells.MambaCell": ((3, 2), {"expansion": 2, "width": 3, "discretization": cells.ZeroOrderHold()} | drawn),
-        "cells.MeanCenteredPLRNN": ((diagonal, square, vector, wide), {}),
+        "cells.MeanCenteredPLRNN": ((3, 2), drawn),
         "cells.NoisyCell": ((cell, 0.1), {}),
-        "cells.PLRNN": ((diagonal, square, vector, wide), {}),
+        "cells.PLRNN": ((3, 2), drawn),
         "cells.RNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh} | drawn),
         "cells.S4DCell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
         "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
-        "cells.ShallowPLRNN": ((diagonal, wide, high, vector, jnp.ones(5), wide), {}),
+        "cells.ShallowPLRNN": ((3, 5, 2), drawn),
         "systems.SkewRNN": ((3,), {"gain": 1.0} | drawn),
         "cells.Stack": (([cell, cells.RNNCell(4, 2, key=key)],), {}),
         "cells.diagonal_legs": ((2,), {"dtype": jnp.float32}),
@@ -331,3 +348,4 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             {"num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,), "stream": jnp.ones((20, 1)), "transient": 2},
         ),
     }  # fmt: skip
+    return calls | from_weights_calls(calls)

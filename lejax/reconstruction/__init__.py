@@ -22,7 +22,7 @@ from ._selection import (
     PredictionScore as PredictionScore,
 )
 from ._settings import TrainingSettings as TrainingSettings
-from ._spectrum_term import SpectrumTerm as SpectrumTerm
+from ._spectrum_penalty import SpectrumPenalty as SpectrumPenalty
 from ._state_space import state_space_divergence as state_space_divergence
 from ._teacher_forcing import (
     AdaptiveTeacherForcing as AdaptiveTeacherForcing,

@@ -162,7 +162,7 @@ class ObservedCell(RecurrentCell, TimedCell):
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> cell = lejax.cells.ALRNN.draw(20, 2, key=jax.random.key(0))
+        >>> cell = lejax.cells.ALRNN(20, 2, key=jax.random.key(0))
         >>> model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(3, 20))
         >>> states = lejax.unroll(model, model.start(jnp.ones(3)), num_steps=100)
         >>> jax.vmap(model.output)(states).shape

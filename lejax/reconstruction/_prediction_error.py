@@ -59,7 +59,7 @@ def prediction_error(
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> cell = lejax.cells.ALRNN.draw(5, 2, key=jax.random.key(0))
+        >>> cell = lejax.cells.ALRNN(5, 2, key=jax.random.key(0))
         >>> model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(2, 5))
         >>> lejax.reconstruction.prediction_error(model, jnp.ones((100, 2)), 10).shape
         ()

@@ -115,7 +115,7 @@ def reconstruct(
 
         >>> import equinox as eqx, jax, jax.numpy as jnp, lejax
         >>> def draw(key):
-        ...     cell = lejax.cells.ALRNN.draw(8, 2, key=key)
+        ...     cell = lejax.cells.ALRNN(8, 2, key=key)
         ...     return lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(2, 8))
         >>> keys = jax.random.split(jax.random.key(0), 3)
         >>> t = jnp.arange(500.0)[:, None]

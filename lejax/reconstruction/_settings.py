@@ -30,7 +30,7 @@ class TrainingSettings(eqx.Module):
     - `optimizer`: a transformation from optax. Default: RAdam, whose learning rate decays exponentially from 1e-3 to
         1e-5 at the last epoch. To train in several calls, give your own, the same in each call.
     - `penalty`: P, an additional term of the loss, `penalty(model, starts, inputs)`, with the initial states (b, m)
-        and the inputs (b, t, ...) of a batch, e.g. a `SpectrumTerm`. Default: none.
+        and the inputs (b, t, ...) of a batch, e.g. a `SpectrumPenalty`. Default: none.
 
     **Raises:**
 

@@ -221,7 +221,7 @@ def forced_states(
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> cell = lejax.cells.ALRNN.draw(5, 2, key=jax.random.key(0))
+        >>> cell = lejax.cells.ALRNN(5, 2, key=jax.random.key(0))
         >>> model = lejax.reconstruction.ObservedCell(cell, lejax.reconstruction.IdentityObservation(5, 5))
         >>> data = jnp.ones((10, 5))
         >>> states = lejax.reconstruction.forced_states(model, data[0], data, jnp.ones(10))

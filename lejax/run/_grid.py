@@ -1,4 +1,4 @@
-"""The members of a sweep: a stack of them, or the outer product of named axes."""
+"""The members of a sweep: a stack of members, or the outer product of named axes."""
 
 import math
 from typing import Any
@@ -14,13 +14,25 @@ from .._core.check_annotations import checked
 
 
 class Grid(eqx.Module):
-    r"""The outer product of named axes, for `sweep`: networks x starting states x parameters.
+    r"""The outer product of named axes, for `sweep`: networks x initial states x parameters.
 
-    **Arguments:** one keyword for each axis, a pytree whose array leaves share a leading axis. The first axis varies
-    slowest. A member is a dictionary with one element of each axis under its name.
+    A member is a dictionary with one element of each axis under its name. The first axis varies slowest. `sweep`
+    combines the elements batch by batch, so the complete product, with a copy of the weights for each parameter, is
+    never in memory.
 
-    Elements are put together batch by batch: the product itself, with a copy of the weights for each
-    parameter, never exists.
+    **Arguments:**
+
+    - `axes`: one keyword argument for each axis, a pytree whose array leaves share a leading axis.
+
+    **Fields:**
+
+    - `names`: the names of the axes.
+    - `stacks`: the pytrees of the axes, in the same order.
+
+    **Raises:**
+
+    - `TypeError`: if an axis holds no array.
+    - `ValueError`: if there is no axis, or the arrays of an axis are scalars, empty, or of different lengths.
 
     !!! example
 
@@ -32,7 +44,7 @@ class Grid(eqx.Module):
         array([1. , 1.1, 1.2, 1.3, 1.4])
     """
 
-    names: tuple[str, ...] = eqx.field(static=True)  # a dictionary as a pytree would be sorted
+    names: tuple[str, ...] = eqx.field(static=True)  # JAX would sort the keys of a dictionary
     stacks: tuple[PyTree, ...]
 
     @checked
@@ -45,7 +57,7 @@ class Grid(eqx.Module):
 
     @property
     def axes(self) -> dict[str, PyTree]:
-        """What the grid was made of."""
+        """The axes, by name."""
         return dict(zip(self.names, self.stacks, strict=True))
 
     @property
@@ -55,7 +67,7 @@ class Grid(eqx.Module):
 
     @property
     def coordinates(self) -> dict[str, np.ndarray]:
-        """The values along each axis that is one array of numbers, and 0, 1, 2, ... along the others."""
+        """The values of each axis that is one vector of numbers, and 0, 1, 2, ... for the others."""
         return {name: _coordinate(name, axis) for name, axis in self.axes.items()}
 
 
@@ -70,7 +82,7 @@ def length_of(name: str, axis: PyTree) -> int:
                 )
             lengths[name + jtu.keystr(path)] = len(leaf)
     if not lengths:
-        raise TypeError(f"{name} holds no array, so nothing tells its members apart.")
+        raise TypeError(f"{name} holds no array, so it has no members.")
     (first, length), *rest = lengths.items()
     for other, other_length in rest:
         if other_length != length:
@@ -78,31 +90,33 @@ def length_of(name: str, axis: PyTree) -> int:
                 f"{name} differ in length: {first} has {length}, {other} has {other_length}."
             )
     if length == 0:
-        raise ValueError(f"{name} are none: the leading axis of {first} has length 0.")
+        raise ValueError(f"{name} holds no members: the leading axis of {first} has length 0.")
     return length
 
 
 def shape_of(members: PyTree | Grid) -> tuple[int, ...]:
+    """The leading axes of the members."""
     return members.shape if isinstance(members, Grid) else (length_of("members", members),)
 
 
 def to_host(members: PyTree | Grid) -> PyTree | Grid:
-    """The same members as NumPy arrays; keys stay what they are."""
-    return jax.tree.map(lambda x: np.asarray(x) if _is_plain(x) else x, members)
+    """The members as NumPy arrays. Random keys stay as they are."""
+    return jax.tree.map(lambda x: np.asarray(x) if _is_numeric(x) else x, members)
 
 
 def take(members: PyTree | Grid, indices: Int[np.ndarray, " n"]) -> PyTree:
-    """The members with these numbers, the last axis of a grid counted first, as one stack."""
+    """The members with these indices as one stack. In a grid the last axis varies fastest."""
     if not isinstance(members, Grid):
         return _take(members, indices)
-    along = np.unravel_index(indices, members.shape)
+    axis_indices = np.unravel_index(indices, members.shape)
     return {
-        name: _take(axis, i) for (name, axis), i in zip(members.axes.items(), along, strict=True)
+        name: _take(axis, i)
+        for (name, axis), i in zip(members.axes.items(), axis_indices, strict=True)
     }
 
 
 def shapes_of(members: PyTree | Grid, leading: tuple[int, ...]) -> PyTree:
-    """Shapes and dtypes of a stack of members, or of one if there are no `leading` axes; what is no array is left."""
+    """Shapes and dtypes of a stack of members, or of one if `leading` is empty. Other leaves stay as they are."""
     one = take(members, np.zeros(1, int))
 
     def shape(leaf: Any) -> Any:
@@ -114,6 +128,7 @@ def shapes_of(members: PyTree | Grid, leading: tuple[int, ...]) -> PyTree:
 
 
 def coordinates_of(members: PyTree | Grid) -> dict[str, np.ndarray]:
+    """The coordinates of the leading axes, by name."""
     if isinstance(members, Grid):
         return members.coordinates
     return {"member": np.arange(math.prod(shape_of(members)))}
@@ -124,14 +139,14 @@ def _take(tree: PyTree, indices: np.ndarray) -> PyTree:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether an array, or the shape of one, is of random keys."""
+    """Whether an array, or its shape and dtype, is one of random keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _is_plain(leaf: Any) -> bool:
+def _is_numeric(leaf: Any) -> bool:
     return eqx.is_array(leaf) and not is_key(leaf)
 
 
 def _coordinate(name: str, axis: PyTree | Array) -> np.ndarray:
-    is_numbers = eqx.is_array(axis) and _is_plain(axis) and axis.ndim == 1
+    is_numbers = eqx.is_array(axis) and _is_numeric(axis) and axis.ndim == 1
     return np.asarray(axis) if is_numbers else np.arange(length_of(name, axis))

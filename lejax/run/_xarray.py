@@ -1,4 +1,4 @@
-"""Results of a sweep with the names of its axes."""
+"""Results of a sweep as an xarray data set with named axes."""
 
 from typing import TYPE_CHECKING
 
@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 
 @checked
 def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None) -> "Dataset":
-    """The results of a sweep as an `xarray.Dataset`: one variable for each array, the axes named and with coordinates.
+    """Convert the results of a sweep to an `xarray.Dataset`, with named axes and coordinates.
 
-    **Arguments:** `results` of `sweep`, and the `members` it was given, which name and measure the axes; without them
-    the arrays of the results must share a leading axis, which is then that of the members.
+    Each array becomes one variable.
 
-    **Returns:** a `Dataset`. The leading dimensions are those of the `Grid`, with its coordinates, or `member`;
-    the others of a variable `x` are `x_0`, `x_1`, ... A variable is named by its place in the pytree:
-    `exponents`, `standard_error`, ... of a `LyapunovSpectrum`. A status is a number, as in `RESULTS`. A function of the
-    host: it cannot be traced.
+    **Arguments:**
 
-    **Raises:** `ModuleNotFoundError` without xarray; `ValueError` if the results are not those of the members or
-    share a name with an axis.
+    - `results`: the results of `sweep`.
+    - `members`: the members that `sweep` was called with, which give the axes names and coordinates. Default: none;
+        then the arrays of the results must share a leading axis, which is named `member`.
+
+    **Returns:** a `Dataset`. The leading dimensions are those of the `Grid`, with its coordinates, or `member`. The
+    other dimensions of a variable `x` are `x_0`, `x_1`, ... The name of a variable is its path in the pytree, such as
+    `exponents` and `standard_error` for a `LyapunovSpectrum`. A status is a number, as in `RESULTS`. This function
+    runs on the host and cannot be traced.
+
+    **Raises:**
+
+    - `ModuleNotFoundError`: if xarray is not installed.
+    - `TypeError`: if the results hold no array.
+    - `ValueError`: if the results do not have the leading axes of the members, or share a name with an axis.
 
     !!! example
 
@@ -67,6 +75,6 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None)
 
 
 def _name(path: tuple) -> str:
-    """`spectrum.exponents` of `.spectrum.exponents` or `['spectrum'].exponents`."""
+    """The path as a name: `spectrum.exponents` for `.spectrum.exponents` and for `['spectrum'].exponents`."""
     name = ".".join(jtu.keystr((entry,), simple=True) for entry in path)
-    return name.removesuffix("._value") or "value"  # an equinox.Enumeration holds its number there
+    return name.removesuffix("._value") or "value"  # the number of an equinox.Enumeration

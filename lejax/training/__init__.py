@@ -1,4 +1,8 @@
-"""Train on exponents: penalties and flossing."""
+"""Training on Lyapunov exponents.
+
+`spectrum_penalty` and `flossing_penalty` are terms of a loss. `floss` moves exponents to a target by gradient
+descent, before training or between training steps, when a `FlossingSchedule` says so.
+"""
 
 from ._floss import floss as floss
 from ._penalty import flossing_penalty as flossing_penalty, spectrum_penalty as spectrum_penalty

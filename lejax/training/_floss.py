@@ -1,4 +1,4 @@
-"""Gradient flossing: move Lyapunov exponents to a target by gradient descent, before or between training."""
+"""Gradient flossing: gradient descent on Lyapunov exponents, before training or between training steps."""
 
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ def floss(
     adjoint: Adjoint = CheckpointedAdjoint(),
     throw: bool = True,
 ) -> tuple[C, Float[Array, " n"]]:
-    r"""Descend the flossing penalty: a network whose leading exponents are near their target.
+    r"""Move the leading Lyapunov exponents of a network to a target by gradient descent: gradient flossing.
 
     $$\theta \leftarrow \theta - \mathrm{optimizer}\left(\nabla_\theta\,
       \frac{1}{k} \sum_{i \le k} (\lambda_i(\theta, u_n) - \lambda^*_i)^2\right),
@@ -43,29 +43,33 @@ def floss(
 
     **Arguments:**
 
-    - `cell`: an `eqx.Module`; all its floating-point arrays are trained. To leave some as they are, give them
+    - `cell`: an `eqx.Module`, all of whose floating-point arrays are trained. To keep some of them fixed, give them
         `optax.set_to_zero()` in an `optax.multi_transform`; `optax.masked` alone would add their raw gradients.
-    - `state`: where each run starts.
-    - `inputs`: N sequences, one an update: a pytree of arrays (N, T, ...). `None` for an autonomous cell.
-    - `optimizer`: from optax, e.g. `optax.adam(1e-3)`.
-    - `num_updates`: N; required when `inputs` is `None`, else all sequences by default.
-    - `num_exponents`, `target`, `num_steps`, `transient`, `adjoint`: as for `flossing_penalty`; `num_steps` are the counted
-        steps of one run.
-    - `throw`: whether a call outside `jit` and `vmap` raises when a penalty is not finite.
+    - `state`: the initial state of each run.
+    - `inputs`: N sequences, one for each update: a pytree of arrays (N, T, ...). `None` for an autonomous cell.
+    - `optimizer`: a transformation from optax, e.g. `optax.adam(1e-3)`.
+    - `num_updates`: N, e.g. from a `FlossingSchedule`. Default: the number of sequences; required if `inputs` is
+        `None`.
+    - `num_exponents`, `target`, `transient`, `adjoint`: as for `flossing_penalty`.
+    - `num_steps`: as for `flossing_penalty`, the counted steps of one run.
+    - `throw`: whether to raise, outside `jit` and `vmap`, if a penalty is not finite. Default: `True`.
 
-    **Returns:** the new cell, and the penalty before each update, (N,).
+    **Returns:** the trained cell, and the penalty before each update, (N,).
 
-    **Numerics:** one compiled scan over updates. The optimizer starts anew at each call: nothing of its memory goes
-    from one flossing to the next, nor to the training between them. Leave out a short transient that lets the frame align, and count
-    few steps: what has to be reached is the horizon of the task. Networks in parallel by `eqx.filter_vmap`.
+    **Raises:**
 
-    **Raises:** `RuntimeError` for a penalty that is not finite: a run diverged.
+    - `ValueError`: if sequences are missing or differ in number, or the cell has no floating-point array.
+    - `RuntimeError`: if a penalty is not finite, because a run diverged.
+
+    **Numerics:** one compiled scan over the updates. Each call initializes the optimizer again, so no optimizer state
+    passes from one flossing to the next, or to the training between them. Use a short transient, in which the frame
+    aligns, and about as many counted steps as the delays of the task. `eqx.filter_vmap` flosses networks in parallel.
 
     !!! example
 
         >>> import jax, lejax, optax
         >>> cell = lejax.cells.RNNCell(1, 16, key=jax.random.key(0))
-        >>> inputs = jax.random.normal(jax.random.key(1), (40, 30, 1))  # 40 updates on 30 steps each
+        >>> inputs = jax.random.normal(jax.random.key(1), (40, 30, 1))  # 40 updates, each on 30 steps
         >>> flossed, penalties = lejax.training.floss(
         ...     cell, cell.initial_state(), inputs, optimizer=optax.adam(1e-2), num_exponents=4, transient=5
         ... )
@@ -75,6 +79,32 @@ def floss(
     Engelken, Advances in Neural Information Processing Systems 36 (2023).
     """
     state = check_state(state)
+    num_updates = _count_updates(inputs, num_updates)
+    if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(cell)):
+        raise ValueError(f"{name_of(cell)} holds no floating-point array that could be trained.")
+    counts = {
+        name: None if value is None else check_count(name, value, least)
+        for name, value, least in (
+            ("num_exponents", num_exponents, 1),
+            ("num_steps", num_steps, 1),
+            ("transient", transient, 0),
+        )
+    }
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_updates], inputs)
+    options = counts | {"target": target, "adjoint": adjoint}
+    cell, penalties = _floss(cell, state, inputs, optimizer, num_updates, options)
+    if throw and not is_traced(penalties):
+        bad = ~jnp.isfinite(penalties)
+        if bool(jnp.any(bad)):
+            raise RuntimeError(
+                f"the penalty is {penalties[jnp.argmax(bad)]} at update {int(jnp.argmax(bad))}: the run left the "
+                "floats. Pass throw=False to receive the result all the same."
+            )
+    return cell, penalties
+
+
+def _count_updates(inputs: PyTree, num_updates: int | None) -> int:
+    """The number of updates, one sequence each."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     if len(lengths) > 1 or () in lengths:
         raise ValueError(
@@ -87,44 +117,15 @@ def floss(
     num_updates = check_count("num_updates", num_updates, 1)
     if available is not None and num_updates > available:
         raise ValueError(f"num_updates is {num_updates}, but inputs hold {available} sequences.")
-    if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(cell)):
-        raise ValueError(f"{name_of(cell)} holds no floating-point array that could be trained.")
-    options = tuple(
-        None if value is None else check_count(name, value, least)
-        for name, value, least in (
-            ("num_exponents", num_exponents, 1),
-            ("num_steps", num_steps, 1),
-            ("transient", transient, 0),
-        )
-    )
-    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_updates], inputs)
-    cell, penalties = _floss(cell, state, inputs, optimizer, num_updates, target, adjoint, options)
-    if throw and not is_traced(penalties):
-        bad = ~jnp.isfinite(penalties)
-        if bool(jnp.any(bad)):
-            raise RuntimeError(
-                f"the penalty is {penalties[jnp.argmax(bad)]} at update {int(jnp.argmax(bad))}: the run left the "
-                "floats. Pass throw=False to receive the result all the same."
-            )
-    return cell, penalties
+    return num_updates
 
 
 @compiled
-def _floss(cell, state, inputs, optimizer, num_updates, target, adjoint, options):
-    num_exponents, num_steps, transient = options
+def _floss(cell, state, inputs, optimizer, num_updates, options):
     trained, rest = eqx.partition(cell, eqx.is_inexact_array)
 
     def penalty(trained, inputs):
-        return flossing_penalty(
-            eqx.combine(trained, rest),
-            state,
-            inputs,
-            num_exponents=num_exponents,
-            target=target,
-            num_steps=num_steps,
-            transient=transient,
-            adjoint=adjoint,
-        )
+        return flossing_penalty(eqx.combine(trained, rest), state, inputs, **options)
 
     def update(carry, inputs):
         trained, memory = carry

@@ -1,4 +1,4 @@
-"""Penalties on the Lyapunov exponents of a run: terms of a training loss."""
+"""Penalties on the Lyapunov exponents of a run, for a training loss."""
 
 from collections.abc import Callable
 
@@ -26,27 +26,32 @@ def spectrum_penalty(
     transient: int = 0,
     adjoint: Adjoint = CheckpointedAdjoint(),
 ) -> Float[Array, ""]:
-    r"""Any function of the Lyapunov exponents of a run, as a term of a training loss.
+    r"""Evaluate a function of the Lyapunov exponents of a run, for a training loss.
 
     $$P = \frac{1}{|K|} \sum_{i \in K} f_i(\lambda_1, \dots, \lambda_k)$$
 
-    over the exponents K that floating point resolved.
+    over the exponents K that floating point resolves.
 
     **Arguments:**
 
     - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`: as for `lyapunov_spectrum`.
-    - `function`: f, from the exponents (k,) to a term for each of them, (k,), or to one number, which is then P itself.
-    - `adjoint`: `CheckpointedAdjoint()`; on runs of several Lyapunov times in chaos a `WindowedAdjoint`. Of a
-        piecewise-linear cell in chaos the gradient lacks how weights move the time spent in each region: `lejax.WindowedAdjoint`
-        shows a difference of long runs that has it.
+    - `function`: f, from the exponents (k,) to a value for each of them, (k,), or to one number, which is then P.
+    - `adjoint`: how gradients are computed, `CheckpointedAdjoint()` by default; use a `WindowedAdjoint` for chaotic
+        runs of several Lyapunov times. For a chaotic piecewise-linear cell the gradient lacks the effect of the
+        weights on the time spent in each region; the documentation of `lejax.WindowedAdjoint` shows a finite
+        difference of long runs that includes it.
 
-    **Returns:** a scalar.
+    **Returns:** a scalar; NaN for a run with non-finite numbers, and 0 if no exponent is resolved.
 
-    **Numerics:** a direction that was lost has no gradient: mapped to zero its exponent is -inf, and below the
-    resolution of floating point it is an upper bound made of rounding. From the first such exponent on, f receives
-    the logarithm of the smallest number that the dtype resolves (-708 or -87 nats per step) as a constant, and its
-    terms do not count. With no direction left P = 0. A run that leaves the floats gives NaN. Under `jit`, `vmap`,
-    `grad` and forward mode as every verb; `num_steps` orthonormalizations.
+    **Raises:**
+
+    - `ValueError`: if `function` returns neither one number nor a value for each exponent.
+
+    **Numerics:** a lost direction has no gradient: its exponent is -inf if the direction is mapped to zero, and a
+    bound that consists of rounding errors if it is below the resolution of floating point. In place of the first such
+    exponent and all after it, f receives the logarithm of the smallest normal number of the dtype (-708 or -87 nats
+    per step) as a constant, and these values do not count. Works under `jit`, `vmap`, `grad` and forward mode, with
+    `num_steps` orthonormalizations.
 
     !!! example
 
@@ -71,13 +76,13 @@ def spectrum_penalty(
         num_steps=num_steps,
         transient=transient,
         adjoint=adjoint,
-        num_blocks=2,  # of one the error would be NaN
+        num_blocks=2,  # with one block the standard error would be NaN
         throw=False,
     )
-    resolved = _resolved(spectrum)
-    least = float(np.log(jnp.finfo(spectrum.exponents.dtype).tiny)) / spectrum.dt
-    terms = jnp.asarray(function(jnp.where(resolved, spectrum.exponents, least)))
-    # A factor, so that the gradients of a diverged run are NaN too and not zero.
+    resolved = _are_resolved(spectrum)
+    smallest = float(np.log(jnp.finfo(spectrum.exponents.dtype).tiny)) / spectrum.dt
+    terms = jnp.asarray(function(jnp.where(resolved, spectrum.exponents, smallest)))
+    # As a factor, NaN also reaches the gradients of a diverged run.
     terms = terms * jnp.where(spectrum.diagnostics.first_bad_step < 0, 1.0, jnp.nan).astype(
         terms.dtype
     )
@@ -106,20 +111,27 @@ def flossing_penalty(
     transient: int = 0,
     adjoint: Adjoint = CheckpointedAdjoint(),
 ) -> Float[Array, ""]:
-    r"""The mean squared distance of the leading Lyapunov exponents from a target: gradient flossing.
+    r"""Compute the mean squared distance between the leading Lyapunov exponents and a target: gradient flossing.
 
     $$P = \frac{1}{k} \sum_{i=1}^{k} (\lambda_i - \lambda^*_i)^2$$
 
-    With a target of 0 the long Jacobian of the network neither shrinks nor stretches k directions, so that the
-    gradients of a loss reach back as far as the run of the penalty is long.
+    At a target of 0 the Jacobian of the complete run neither contracts nor stretches the k leading directions, so
+    that gradients of a loss reach back over as many steps as the run has.
 
     **Arguments:**
 
     - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`: as for `lyapunov_spectrum`.
-    - `target`: $\lambda^*$ in nats per step, or per unit time of a `TimedCell`; one number or k.
+    - `target`: $\lambda^*$, one number or k numbers, in nats per step, or per unit of time for a `TimedCell`; 0 by
+        default.
     - `adjoint`: as for `spectrum_penalty`.
 
-    **Returns:** a scalar. Lost directions are left out of the mean, see `spectrum_penalty`.
+    **Returns:** a scalar. The mean does not include lost directions, see `spectrum_penalty`.
+
+    **Raises:**
+
+    - `ValueError`: if `target` is neither one number nor one for each exponent.
+
+    **Numerics:** as for `spectrum_penalty`.
 
     !!! example
 
@@ -156,7 +168,7 @@ def flossing_penalty(
     )
 
 
-def _resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
-    """The exponents before the first lost direction."""
+def _are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
+    """Which exponents precede the first lost direction."""
     lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
     return jax.lax.cummax(lost.astype(jnp.int32)) == 0

@@ -1,4 +1,4 @@
-"""When to floss: before training, and again and again during it."""
+"""The schedule of gradient flossing: updates before training, and in regular intervals during training."""
 
 import equinox as eqx
 
@@ -6,20 +6,25 @@ from .._core.check_values import check_count
 
 
 class FlossingSchedule(eqx.Module):
-    """How many flossing updates are due before a training step.
+    """The number of flossing updates before each training step.
+
+    Called with the index of a training step, a Python integer, it returns the number of updates for `floss`.
 
     **Arguments:**
 
-    - `before`: updates before the first step.
-    - `every`: the steps between two flossings during training; `None` for flossing before training only.
-    - `updates`: updates at each of these.
-    - `until`: the step from which on there is none; `None` for never.
+    - `before`: the updates before the first step, 300 by default.
+    - `every`: the training steps between two flossings during training, 100 by default; `None` for flossing only before
+        training.
+    - `updates`: the updates of each flossing during training, 30 by default.
+    - `until`: the training step from which on there is no flossing, 1100 by default; `None` for no end.
 
-    The defaults did best of eleven ways to spend the same compute on the delayed XOR at a delay of 15 (`benchmarks/
-    flossing.py`: median accuracy .87 of 8 networks; flossed before training only .70, not at all .51), with runs of 28
-    steps of which 20 count, and 30 of 32 exponents.
+    **Raises:**
 
-    Called with the number of a training step, a Python integer, it returns the number of updates, for `floss`.
+    - `ValueError`: if a number is negative or `every` is below 1.
+
+    **Numerics:** the defaults were the best of eleven schedules with the same compute on the delayed XOR with a delay
+    of 15, for runs of 28 steps of which 20 count, and 30 of 32 exponents. The median accuracy of 8 networks is 0.87,
+    with flossing only before training 0.70, without flossing 0.51 (`benchmarks/flossing.py`).
 
     !!! example
 
@@ -47,10 +52,6 @@ class FlossingSchedule(eqx.Module):
         converter=lambda count: None if count is None else check_count("until", count, 0),
         default=1100,
     )
-
-    def __check_init__(self):
-        if self.until is not None:
-            check_count("until", self.until, 0)
 
     def __call__(self, step: int) -> int:
         if step == 0:

@@ -14,7 +14,7 @@ from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 from ._observation import ObservedCell
 
 
-class SpectrumTerm(eqx.Module):
+class SpectrumPenalty(eqx.Module):
     r"""A function of the Lyapunov exponents, averaged over short free runs from initial states of the batch.
 
     $$P = w\, f\left(\frac{1}{B} \sum_{b \le B} \lambda(z_b)\right)$$
@@ -47,7 +47,7 @@ class SpectrumTerm(eqx.Module):
         >>> target = jnp.array([0.9056, 0.0, -14.57])
         >>> def squared_distance(exponents):
         ...     return jnp.mean((exponents - target) ** 2)
-        >>> lejax.reconstruction.SpectrumTerm(squared_distance, dt=0.01, num_exponents=3).num_steps
+        >>> lejax.reconstruction.SpectrumPenalty(squared_distance, dt=0.01, num_exponents=3).num_steps
         100
     """
 
