@@ -173,11 +173,11 @@ def _solve_extended(kind, orbit, y, parameter, vector, angle):
     return found[: y.size], found[y.size], angle, q
 
 
-# Each of the following returns the equations in x = (y, parameter, further unknowns), and where the latter start.
+# Each of these functions returns the equations in x = (y, parameter, further unknowns), and the start of the latter.
 
 
 def _fold(orbit, y, parameter):
-    """G = 0, G_y v = 0, |v| = 1 along its first guess; for a fixed point this is J v = v."""
+    """G = 0, G_y v = 0, v . v_0 = 1 with the first guess v_0; for a fixed point this is J v = v."""
     null = jnp.linalg.svd(_jacobian(orbit, y, parameter))[2][-1]
 
     def equations(x):
@@ -211,7 +211,7 @@ def _branch_point(orbit, y, parameter):
 
 
 def _flip(orbit, y, vector):
-    """G = 0, M v = -v for the monodromy matrix M, |v| = 1 along its first guess."""
+    """G = 0, M v = -v for the monodromy matrix M, v . v_0 = 1 with the first guess v_0."""
 
     def equations(x):
         at, value, v = x[: y.size], x[y.size], x[y.size + 1 :]
@@ -223,7 +223,7 @@ def _flip(orbit, y, vector):
 
 
 def _pair(orbit, y, vector, angle):
-    """G = 0, M (a + i b) = exp(i phi) (a + i b), |a + i b| = 1 along its first guess."""
+    """G = 0, M v = exp(i phi) v, v_0* v = 1 with v = a + i b and the first guess v_0."""
     size, real, imaginary = vector.size, jnp.real(vector), jnp.imag(vector)
 
     def equations(x):

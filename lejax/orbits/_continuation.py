@@ -95,8 +95,8 @@ def continue_orbit(
 
     $$G(y, p) = 0, \qquad \dot y \cdot (y' - y) + \dot p\, (p' - p) = s$$
 
-    by pseudo-arclength continuation, which follows the branch around folds. The step s shrinks where Newton's method
-    fails and grows where it does not.
+    by pseudo-arclength continuation, which follows the branch around folds. The step s is halved where
+    Newton's method fails or the branch turns by a large angle, and grows by half where neither happens.
 
     **Arguments:**
 
@@ -109,7 +109,7 @@ def continue_orbit(
     - `step`: the first s; negative to start toward smaller parameters; 0.01 by default.
     - `bounds`: the smallest and the largest parameter; without bounds by default.
     - `wrap`: as for `find_fixed_points`.
-    - `method`: a `PseudoArclength`, with the number of steps and the largest one.
+    - `method`: a `PseudoArclength`, with the number of steps and the largest step.
 
     **Returns:** a `Branch`. The `kind` of its bifurcations is
 
@@ -120,7 +120,7 @@ def continue_orbit(
         `torus` for a cycle of a `Flow` (the Neimark-Sacker bifurcation of its return map).
 
     Bifurcations are found by changes between neighbors on the branch, so that two within one step can be missed, and
-    then located by Newton's method on an extended system. A branch of cycles of a flow ends, with a warning,
+    are then located by Newton's method on an extended system. A branch of cycles of a flow ends, with a warning,
     where the period has grown to four times that at its start, as on the way to a homoclinic orbit: the steps of the
     flow are stretched by the same factor. A warning also says if the branch does not leave its start. This function
     runs on the host and cannot be traced.
@@ -312,16 +312,16 @@ def _trace(orbit: Orbit, numbers, num_steps) -> tuple[_Trace, _Progress]:
         q = jnp.sum(equations(found) ** 2) / 2
         is_inside = (found[-1] >= low) & (found[-1] <= high)
         # After a large turn the step may have jumped to another branch.
-        is_sound = (q < tol_q) & (new_tangent @ now.tangent > 0.9)
-        is_longer = is_sound & ~now.is_done & (orbit.shooting.period(found[:-1]) > max_period)
+        is_on_branch = (q < tol_q) & (new_tangent @ now.tangent > 0.9)
+        is_longer = is_on_branch & ~now.is_done & (orbit.shooting.period(found[:-1]) > max_period)
         is_long = now.is_long | is_longer
-        is_accepted = is_sound & is_inside & ~now.is_done & ~is_long
+        is_accepted = is_on_branch & is_inside & ~now.is_done & ~is_long
         # The first step beyond a bound is cut so that it ends there; it is the last one.
         bound = jnp.where(found[-1] > high, high, low)
         fraction = (bound - now.position[-1]) / (found[-1] - now.position[-1])
-        cut = jnp.where(is_sound & ~is_inside, fraction * (1 - 1e-6), 0.5)
+        cut = jnp.where(is_on_branch & ~is_inside, fraction * (1 - 1e-6), 0.5)
         factor = jnp.where(is_accepted, 1.5, cut)
-        is_closing = now.is_closing | (is_sound & ~is_inside)
+        is_closing = now.is_closing | (is_on_branch & ~is_inside)
         has_arrived = is_closing & (is_accepted | (jnp.abs(fraction) < 1e-3))
         new = _Progress(
             position=jnp.where(is_accepted, found, now.position),

@@ -102,8 +102,8 @@ def find_fixed_points(
 
     $$F(u, x) = x$$
 
-    Newton's method from each guess finds stable points, saddles and repellers alike. Arguments that mean the same as in
-    the fixed-point-finder of Golub & Sussillo have its names.
+    Newton's method from each guess finds stable points, saddles and repellers alike. The names of the
+    tolerances are those of the fixed-point-finder of Golub & Sussillo.
 
     **Arguments:**
 

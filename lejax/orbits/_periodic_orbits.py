@@ -277,7 +277,7 @@ def floquet_multipliers(
     - `state`: a point on the orbit.
     - `input`: the constant input of one step, `None` for an autonomous cell.
     - `period`: p, in steps, or the time T of a flow.
-    - `num_steps`: for a flow, which takes so many steps of T / num_steps; by default as many as last about a `dt` each.
+    - `num_steps`: for a flow, the number of steps in T; by default such that each lasts about the `dt` of the flow.
 
     **Returns:** (d,) complex, the largest modulus first. One multiplier of a flow is 1.
 
