@@ -95,7 +95,8 @@ class Householder(Orthonormalizer):
     !!! example
 
         >>> import jax.numpy as jnp, lejax
-        >>> lejax.Householder().factorize(jnp.array([[3.0, 1.0], [4.0, 2.0]])).triangle.round(3)
+        >>> factors = lejax.Householder().factorize(jnp.array([[3.0, 1.0], [4.0, 2.0]]))
+        >>> (factors.triangle * factors.scale).round(3)
         Array([[5. , 2.2],
                [0. , 0.4]], dtype=...)
     """
