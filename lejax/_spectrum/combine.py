@@ -1,4 +1,4 @@
-"""Two consecutive runs as one."""
+"""`combine`: two consecutive runs as one."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,20 +15,29 @@ from .sums import share_rows, summarize
 
 @checked
 def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectrum:
-    """Two consecutive runs as one: blocks side by side, exponents and errors of all of them.
+    r"""Two consecutive runs as one, with the blocks of both.
 
-    **Arguments:** `first`, and `second`, which was started from `first.state` and `first.frame` without
-    a transient. Both need the same number of exponents and the same `dt`.
+    $$\lambda_i = \frac{T_1 \lambda_i^{(1)} + T_2 \lambda_i^{(2)}}{T_1 + T_2}$$
 
-    **Returns:** the `LyapunovSpectrum` of both, with the state and frame of `second`. Equal to one long run
-    up to rounding. Its blocks are those of both runs, its result is judged anew from both, and a
-    `first_bad_step` of `second` is counted from the start of its own run plus the counted steps of `first`.
+    for runs of $T_1$ and $T_2$ counted steps, with standard errors from all blocks.
 
-    **Numerics:** counts are 64-bit integers with `jax_enable_x64`. Without it they end at 2**31 - 1, where a trace keeps
-    that number; exponents and errors are right all the same.
+    **Arguments:**
 
-    **Raises:** `ValueError` for runs that do not belong together, and outside a trace for counts beyond 2**31 - 1 without
-    `jax_enable_x64`.
+    - `first`: the report of the first run.
+    - `second`: the report of the second run, which was started from `first.state` and `first.frame` without a
+        transient. It needs the same number of exponents and the same `dt`.
+
+    **Returns:** a `LyapunovSpectrum` with the state and frame of `second`, equal to that of one long run up to
+    rounding. Its blocks are those of both runs, its `result` is computed from both, and a `first_bad_step` of `second`
+    is increased by the counted steps of `first`.
+
+    **Raises:**
+
+    - `ValueError`: if the runs differ in the number of exponents or in `dt`, or are batches.
+    - `ValueError`: outside a trace, if a count exceeds 2**31 - 1 without `jax_enable_x64`.
+
+    **Numerics:** counts are 64-bit integers with `jax_enable_x64`. Without it they are limited to 2**31 - 1, and a
+    trace keeps that number for larger ones; exponents and errors stay correct.
 
     !!! example
 
@@ -50,13 +59,13 @@ def combine(first: LyapunovSpectrum, second: LyapunovSpectrum) -> LyapunovSpectr
         np.asarray(first.dt) != np.asarray(second.dt)
     ):
         raise ValueError(f"the runs have different dt: {first.dt} and {second.dt}.")
-    for name, ours, theirs in _counts(first, second):
-        _check_sum(name, ours, theirs)
+    for name, count, other in _counts(first, second):
+        _check_sum(name, count, other)
     return _combine(first, second)
 
 
 def _counts(first: LyapunovSpectrum, second: LyapunovSpectrum):
-    """What is added: its name, and that of each run."""
+    """The counts that are added: name, count of the first run, count of the second run."""
     yield "num_steps", first.num_steps, second.num_steps
     for name in ("unresolved", "num_orthonormalizations"):
         yield name, getattr(first.diagnostics, name), getattr(second.diagnostics, name)
@@ -74,8 +83,9 @@ def _combine(first, second):
 
     sums = {name: _add(*pair) for name, *pair in _counts(first, second)}
     late = jnp.where(theirs.first_bad_step < 0, -1, sums["first_bad_step"])
-    # Columns at right angles by their zeros may be of different blocks, which stand in any order, unless it is known better.
-    is_known = [run.result == RESULTS.exponents_ascend for run in (first, second)]
+    # Columns without a common non-zero row may belong to different blocks, whose exponents may ascend. If the
+    # exponents of one run ascend, its columns belonged together.
+    do_ascend = [run.result == RESULTS.exponents_ascend for run in (first, second)]
     return summarize(
         jnp.concatenate([first.block_exponents, second.block_exponents]),
         jnp.concatenate([first.block_steps, second.block_steps]),
@@ -94,23 +104,23 @@ def _combine(first, second):
         frame=second.frame,
         num_steps=sums["num_steps"],
         dt=first.dt,
-        are_together=share_rows(second.frame) | is_known[0] | is_known[1],
+        are_together=share_rows(second.frame) | do_ascend[0] | do_ascend[1],
     )
 
 
 def _add(first: Int[Array, "..."], second: Int[Array, "..."]) -> Int[Array, "..."]:
-    """The sum of two counts, 64 bits wide where JAX has them, or the largest number there is."""
+    """The sum of two counts, in 64 bits where JAX has them, at most the largest integer of the dtype."""
     widest = jnp.result_type(int)
     first, second = first.astype(widest), second.astype(widest)
-    most = jnp.iinfo(widest).max
-    return jnp.where(first <= most - jnp.maximum(second, 0), first + second, most)
+    largest = jnp.iinfo(widest).max
+    return jnp.where(first <= largest - jnp.maximum(second, 0), first + second, largest)
 
 
 def _check_sum(name: str, first: Int[Array, "..."], second: Int[Array, "..."]) -> None:
     if is_traced((first, second)):
         return
-    most = jnp.iinfo(jnp.result_type(int)).max
-    if np.any(np.asarray(first, np.int64) > most - np.maximum(np.asarray(second, np.int64), 0)):
+    largest = jnp.iinfo(jnp.result_type(int)).max
+    if np.any(np.asarray(first, np.int64) > largest - np.maximum(np.asarray(second, np.int64), 0)):
         raise ValueError(
             f"the sum of {name} of both runs, {first} + {second}, is beyond 2**31 - 1: turn on jax_enable_x64."
         )

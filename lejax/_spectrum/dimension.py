@@ -1,4 +1,4 @@
-"""Dimension and entropy from the exponents."""
+"""Kaplan-Yorke dimension and Kolmogorov-Sinai entropy from the exponents."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,18 +22,23 @@ def kaplan_yorke_dimension(
 
     **Arguments:**
 
-    - `exponents`: (k,), any order; finite or -inf.
-    - `state_size`: d, the size of the state. With k = d a sum that stays >= 0 means D = d; with k < d, or if
-        `state_size` is not given, only a lower bound is known then and the result is NaN, unless the sum of all k is 0: then
-        D = k.
-    - `tolerance`: exponents within it of zero count as zero, since D jumps from 0 to 1 when lambda_1
-        changes sign, and so does the sum of all within the least of them. One number or one an exponent, e.g. twice the
-        standard errors.
+    - `exponents`: (k,), in any order, finite or -inf.
+    - `state_size`: d, the size of the state; default: unknown. If no cumulative sum is negative, D = d for k = d. For
+        k < d, and if `state_size` is not given, D is then only known to be at least k and the result is NaN, unless the
+        sum of all k is 0: then D = k.
+    - `tolerance`: () or (k,), default 0. Exponents smaller than it in absolute value count as zero, since D jumps from
+        0 to 1 when lambda_1 changes sign. So does the sum of all exponents if it is smaller than the smallest
+        tolerance. Twice the standard errors is a reasonable value.
 
-    A sum of all within rounding of 0, $\sqrt{\epsilon}$ of that of the absolute values, is 0: it is that of a map
-    or flow that preserves volumes. D differs by no more than twice as much; its derivatives there are 0.
+    **Returns:** (), 0 if all exponents are negative.
 
-    **Returns:** a scalar, 0 if all exponents are negative.
+    **Raises:**
+
+    - `ValueError`: if `tolerance` has another shape than () or (k,), or there are more exponents than `state_size`.
+    - `ValueError`: if an exponent is NaN or `exponents` is a batch.
+
+    **Numerics:** a sum of all exponents below $\sqrt{\epsilon}$ times the sum of their absolute values counts as 0, as
+    in a map or flow that preserves volumes. This changes D by at most twice as much; its derivatives are 0 there.
 
     !!! example
 
@@ -48,7 +53,7 @@ def kaplan_yorke_dimension(
     num_exponents = exponents.shape[-1]
     if jnp.shape(tolerance) not in ((), exponents.shape):
         raise ValueError(
-            f"tolerance must be one number or one an exponent, {exponents.shape}, got shape {jnp.shape(tolerance)}."
+            f"tolerance must be one number or one per exponent, {exponents.shape}, got shape {jnp.shape(tolerance)}."
         )
     if state_size is not None:
         state_size = check_count("state_size", state_size, 1)
@@ -67,17 +72,20 @@ def _kaplan_yorke_dimension(exponents, state_size, tolerance):
     sums = jnp.cumsum(exponents)
     rounding = float(jnp.finfo(exponents.dtype).eps) ** 0.5 * jnp.sum(jnp.abs(exponents))
     total = jnp.abs(sums[-1])
-    closes = jnp.isfinite(total) & ((total <= rounding) | (total < jnp.min(jnp.asarray(tolerance))))
+    is_small = (total <= rounding) | (total < jnp.min(jnp.asarray(tolerance)))
+    sum_is_zero = jnp.isfinite(total) & is_small
     index = jnp.sum(jnp.cumprod(sums >= 0))
-    beyond = index == num_exponents
-    total = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
-    following = jnp.where(beyond, -1, exponents[jnp.minimum(index, num_exponents - 1)])
-    dimension = jnp.where(index == 0, 0, index.astype(exponents.dtype) + total / jnp.abs(following))
-    largest = jnp.nan if state_size != num_exponents else float(num_exponents)
-    dimension = jnp.where(beyond, largest, dimension)
-    # The next exponent is below 0 then, if there is one, unless all of these are 0.
-    whole = state_size == num_exponents
-    dimension = jnp.where(closes & (whole | (exponents[-1] < 0)), num_exponents, dimension)
+    not_reached = index == num_exponents
+    partial_sum = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
+    next_exponent = jnp.where(not_reached, -1, exponents[jnp.minimum(index, num_exponents - 1)])
+    fraction = partial_sum / jnp.abs(next_exponent)
+    dimension = jnp.where(index == 0, 0, index.astype(exponents.dtype) + fraction)
+    is_complete = state_size == num_exponents
+    dimension = jnp.where(not_reached, float(num_exponents) if is_complete else jnp.nan, dimension)
+    # If all exponents sum to 0 and the last is negative, so is the next one, and D = k.
+    dimension = jnp.where(
+        sum_is_zero & (is_complete | (exponents[-1] < 0)), num_exponents, dimension
+    )
     return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
 
 
@@ -87,11 +95,18 @@ def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
     $$H \le \sum_{\lambda_i > 0} \lambda_i$$
 
-    (Ruelle's inequality; equality by Pesin's theorem for Sinai-Ruelle-Bowen measures). For a driven network it
-    is the entropy of the fibres, given the input.
+    This is Ruelle's inequality; by Pesin's theorem equality holds for Sinai-Ruelle-Bowen measures. For a driven network
+    H is the entropy of the fibres, given the input.
 
-    **Arguments:** `exponents` (k,); all positive ones must be among them.
-    **Returns:** a scalar in nats per step, or per unit time if the exponents are.
+    **Arguments:**
+
+    - `exponents`: (k,), in any order, with all positive exponents among them.
+
+    **Returns:** (), in nats per step, or per unit time if the exponents are.
+
+    **Raises:**
+
+    - `ValueError`: if an exponent is NaN or `exponents` is a batch.
 
     !!! example
 

@@ -89,19 +89,19 @@ class LyapunovSpectrum(eqx.Module):
     result: RESULTS
 
     def __str__(self) -> str:
-        """The table, or Equinox's text where there are no values."""
-        return self._shown_by(spectrum_text) or repr(self)
+        """The table, or Equinox's `repr` if the fields hold no values."""
+        return self._described_by(spectrum_text) or repr(self)
 
     def _repr_html_(self) -> str | None:
-        """The table and a picture, for notebooks; `None` where there are no values: they show `repr` then."""
-        return self._shown_by(spectrum_html)
+        """The table and a picture; `None`, for which notebooks show `repr`, if the fields hold no values."""
+        return self._described_by(spectrum_html)
 
-    def _shown_by(self, describe: Callable[["LyapunovSpectrum"], str]) -> str | None:
+    def _described_by(self, describe: Callable[["LyapunovSpectrum"], str]) -> str | None:
         if is_traced(self):
             return None
         try:
             return describe(self)
-        except Exception:  # printing never raises, whatever the fields hold
+        except Exception:  # printing must not raise, whatever the fields hold
             return None
 
 

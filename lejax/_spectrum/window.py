@@ -1,4 +1,4 @@
-"""How long the windows of a `WindowedAdjoint` may be."""
+"""`suggest_window`: the window of a `WindowedAdjoint` from a spectrum."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .._core.check_values import check_positive
 from .report import LyapunovSpectrum
 
 
-_ANY_RUN = 2**31 - 1
+_LONGEST_RUN = 2**31 - 1
 
 
 @checked
@@ -17,14 +17,20 @@ def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> i
 
     $$W = \tau / (\lambda_1\, dt)$$
 
-    **Arguments:** `spectrum`, of a run of the network to be trained, and `lyapunov_times`, $\tau$.
+    **Arguments:**
 
-    **Returns:** steps, at least 1. If $\lambda_1$ is not above zero by two standard errors nothing grows and exact
-    gradients are right: then 2**31 - 1, one window for any run.
+    - `spectrum`: one run of the network to be trained.
+    - `lyapunov_times`: $\tau$, default 1.5.
 
-    **Numerics:** a function of the host: a window decides shapes.
+    **Returns:** W in steps, at least 1. If $\lambda_1$ does not exceed zero by two standard errors, exact gradients do
+    not explode: then 2**31 - 1, one window for any run.
 
-    **Raises:** `ValueError` for a batch of spectra and for a spectrum that is not finite.
+    **Raises:**
+
+    - `ValueError`: if `spectrum` is a batch, its largest exponent is NaN or inf, or `lyapunov_times` is not positive.
+    - `TypeError`: if `spectrum` is traced, since a window decides shapes.
+
+    **Numerics:** runs on the host.
 
     !!! example
 
@@ -46,5 +52,5 @@ def suggest_window(spectrum: LyapunovSpectrum, lyapunov_times: float = 1.5) -> i
         raise ValueError(f"the largest exponent must be a number, got {largest}: the run diverged.")
     error = float(spectrum.standard_error[int(np.argmax(exponents))])
     if not largest > 2 * np.nan_to_num(error):
-        return _ANY_RUN
-    return int(np.clip(round(lyapunov_times / (largest * float(spectrum.dt))), 1, _ANY_RUN))
+        return _LONGEST_RUN
+    return int(np.clip(round(lyapunov_times / (largest * float(spectrum.dt))), 1, _LONGEST_RUN))
