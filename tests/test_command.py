@@ -352,7 +352,7 @@ def test_names_that_are_not_utf8(run, linear, tmp_path, monkeypatch):
 def test_what_the_terminal_cannot_show_is_escaped(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    command._say("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    command._print("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
     assert written.getvalue() == b"caf\\xe9\n"
 
 

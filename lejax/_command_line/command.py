@@ -1,4 +1,4 @@
-"""What the subcommands do. Imported when there is work: JAX starts here."""
+"""The subcommands `spectrum` and `info`. Importing this file starts JAX."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ _DIGITS_TRANSIENT = 80  # ten digits
 
 
 class BadInput(Exception):
-    """What the user gave cannot be used; the message is one sentence for them."""
+    """An argument or a file of the user is unusable; the message is one sentence for them."""
 
 
 class NotPrinted(Exception):
@@ -44,7 +44,7 @@ class NotPrinted(Exception):
 
 
 class _Problem(NamedTuple):
-    """What to run, checked and in the precision of the run."""
+    """The arguments of a run, checked and in the precision of the run."""
 
     cell: _Network
     inputs: Float[np.ndarray, "t i"]
@@ -62,7 +62,7 @@ def info() -> None:
         "devices": ", ".join(map(str, jax.devices())),
         "x64": f"{'on' if jnp.result_type(float) == jnp.float64 else 'off'} (lejax spectrum turns it on for float64)",
     }
-    _say("\n".join(f"{name:9} {line}" for name, line in lines.items()))
+    _print("\n".join(f"{name:9} {line}" for name, line in lines.items()))
 
 
 def spectrum(args: Namespace, started: float) -> None:
@@ -94,36 +94,38 @@ def spectrum(args: Namespace, started: float) -> None:
     )
     with _writing_to(args.out):
         paths = output.write(report, args.out, plot=not args.no_plot)
-    # The files come first: a pipe that is closed loses nothing.
+    # Write the files before printing, so that a closed pipe loses no results.
     wrote = f"Wrote {', '.join(_printable(path) for path in paths)}."
-    _say(f"{output.text(report)}\n{wrote}", f", but the results are in {_printable(args.out)}")
+    _print(f"{output.text(report)}\n{wrote}", f", but the results are in {_printable(args.out)}")
 
 
-def _say(text: str, besides: str = "") -> None:
-    """Print, with escapes for what the terminal's encoding lacks."""
+def _print(text: str, addition: str = "") -> None:
+    """Print with escapes for characters that the terminal's encoding lacks.
+
+    `addition` ends the message if printing fails.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError as error:
-        raise NotPrinted(f"cannot print: {error.strerror}{besides}.") from error
+        raise NotPrinted(f"cannot print: {error.strerror}{addition}.") from error
 
 
 def _printable(name: str | Path) -> str:
-    """A file name as text: bytes that are not UTF-8 as escapes."""
+    """A file name as text, with escapes for bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _check_devices() -> None:
     try:
         jax.devices()
-    except (
-        AssertionError,
-        RuntimeError,
-    ) as error:  # the former for one that is known but not installed
+    except (AssertionError, RuntimeError) as error:  # AssertionError: known, but not installed
         asked = os.environ.get("JAX_PLATFORMS")
-        of = f" of JAX_PLATFORMS={asked!r}, which is unknown or not installed" if asked else ""
+        platform = (
+            f" of JAX_PLATFORMS={asked!r}, which is unknown or not installed" if asked else ""
+        )
         reason = str(error).partition(". ")[0].partition("\n")[0].rstrip(".")
-        raise BadInput(f"JAX finds no device{of}{reason and ': '}{reason}.") from error
+        raise BadInput(f"JAX finds no device{where}{reason and ': '}{reason}.") from error
 
 
 @contextmanager
@@ -178,7 +180,7 @@ def _load_problem(args: Namespace) -> _Problem:
             f"--transient and --steps ask for {transient} + {args.steps} steps, but fewer than 2147483648 can be run."
         )
     else:
-        # One zero seen from everywhere: a long run must not fill the memory with them.
+        # A view of a single zero, so that the inputs of a long run take no memory.
         inputs = np.broadcast_to(np.zeros((), args.dtype), (transient + args.steps, input_size))
         inputs_name = "zeros (no --inputs given)"
 
@@ -217,7 +219,7 @@ def _input_size(cell: _Network) -> int:
 
 
 def _architecture(cell: _Network) -> str:
-    """Kind, input size and units of each layer, e.g. `LSTM(8, 32) + LSTM(32, 32)`."""
+    """Type, input size and units of each layer, e.g. `LSTM(8, 32) + LSTM(32, 32)`."""
     return " + ".join(
         f"{type(layer).__name__.removesuffix('Cell')}({layer.weight_ih.shape[1]}, {layer.weight_hh.shape[1]})"
         for layer in _layers(cell)
@@ -226,8 +228,8 @@ def _architecture(cell: _Network) -> str:
 
 def _load_cell(args: Namespace) -> tuple[_Network, str]:
     if args.model is None:
-        given = {"--prefix": args.prefix, "--activation": args.activation}
-        for option, value in given.items():
+        options = {"--prefix": args.prefix, "--activation": args.activation}
+        for option, value in options.items():
             if value is not None:
                 raise BadInput(f"{option} {value} describes a MODEL, but none is given.")
         return data.digits_gru(args.dtype), "the shipped network"
@@ -240,7 +242,7 @@ def _load_cell(args: Namespace) -> tuple[_Network, str]:
 
 
 def _load_inputs(path: Path, dtype: str) -> Float[np.ndarray, "t i"]:
-    """The array of a file, finite in the precision of the run."""
+    """The array in a file, checked and in the precision of the run."""
     if path.suffix.lower() == ".csv":
         array = _load_csv(path)
     else:
@@ -255,7 +257,7 @@ def _load_inputs(path: Path, dtype: str) -> Float[np.ndarray, "t i"]:
         raise BadInput(f"--inputs {path} has dtype {array.dtype}, but inputs are real numbers.")
     if array.ndim != 2:
         raise BadInput(f"--inputs {path} has shape {array.shape}, but (steps, inputs) is needed.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is reported
+    with np.errstate(over="ignore"):  # numbers beyond float32 become inf, which is reported below
         inputs = array.astype(dtype)
     bad = np.argwhere(~np.isfinite(inputs))
     if len(bad):
@@ -272,9 +274,11 @@ def _load_csv(path: Path) -> np.ndarray:
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")
             array = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = str(error).partition(";")[0].rstrip(".")  # what follows is advice on loadtxt
-        wanted = "numbers and commas" + ", without a header" * isinstance(error, ValueError)
-        raise BadInput(f"--inputs {path} cannot be read as {wanted}: {reason}.") from error
+        reason = str(error).partition(";")[0].rstrip(".")  # the rest is advice on loadtxt
+        header = ", without a header" * isinstance(error, ValueError)
+        raise BadInput(
+            f"--inputs {path} cannot be read as numbers and commas{header}: {reason}."
+        ) from error
     if array.size == 0:
         raise BadInput(f"--inputs {path} holds no numbers.")
     return array

@@ -1,4 +1,4 @@
-"""The report of `lejax spectrum`: a table, three files and a figure."""
+"""The output of `lejax spectrum`: a table, two data files and a figure."""
 
 import json
 import os
