@@ -233,7 +233,7 @@ def eeg(toy):
     def draw(key):
         key_cell, key_observation = jr.split(key)
         cell = lejax.cells.ShallowPLRNN(width, hidden, dtype=jnp.float32, key=key_cell)
-        observation = reconstruction.LinearObservation.draw(
+        observation = reconstruction.LinearObservation(
             width, width, dtype=jnp.float32, key=key_observation
         )
         return reconstruction.ObservedCell(cell, observation)

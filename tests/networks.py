@@ -12,8 +12,7 @@ from lejax.cells import Bilinear, Euler, GRUCell, RNNCell
 
 def random_tanh(key, size, gain):
     """h' = tanh(J h), J ~ N(0, gain^2 / size)."""
-    cell = RNNCell(0, size, use_bias=False, key=key)
-    return eqx.tree_at(lambda c: c.weight_hh, cell, gain * jr.normal(key, (size, size)) / size**0.5)
+    return RNNCell.from_weights(weight_hh=gain * jr.normal(key, (size, size)) / size**0.5)
 
 
 class Linear(eqx.Module):

@@ -89,10 +89,9 @@ def test_forward_mode_and_second_derivatives_of_a_batch():
 @pytest.mark.parametrize("columns", [8, 40])
 def test_gradients_of_chunks_are_those_of_one_after_the_other(columns):
     # The start of every chunk but the first is warmed on a network that forgets it.
-    cell = eqx.tree_at(
-        lambda c: c.weight_hh,
-        lejax.cells.RNNCell(0, 40, key=jr.key(0)),
-        jr.normal(jr.key(4), (40, 40)) / 20,
+    cell = lejax.cells.RNNCell.from_weights(
+        weight_hh=jr.normal(jr.key(4), (40, 40)) / 20,
+        bias=jr.uniform(jr.key(0), (40,), minval=-0.15, maxval=0.15),
     )
     options = {"transient": 8, "num_exponents": columns, "num_steps": 8}
 

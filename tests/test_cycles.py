@@ -381,3 +381,24 @@ def test_a_search_that_finds_nothing_says_so():
     assert find_cycles(onward, 1, key=KEY).is_complete
     with pytest.warns(UserWarning, match="none of 5 starts led to a cycle of period 2. Raise num_"):
         assert not find_cycles(onward, 2, key=KEY, num_starts=5, max_words=0).is_complete
+
+
+def test_cycles_of_a_network_of_low_rank_are_those_of_the_dense_one():
+    random = np.random.default_rng(4)
+    M, N, bias = (random.normal(size=size) for size in ((3, 2), (3, 2), 3))
+    options = {"bias": bias, "activation": jax.nn.relu, "dt": 0.9}
+    low = lejax.cells.LowRankRNNCell.from_weights(M=M, N=N, **options)
+    dense = lejax.cells.LeakyRNNCell.from_weights(weight_hh=M @ N.T, **options)
+    state = jnp.asarray(random.normal(size=3))
+    np.testing.assert_allclose(lejax.piecewise_linear(low)(None, state), low(None, state), rtol=1e-13)
+    for period, count in ((1, 1), (2, 2)):
+        found, expected = (find_cycles(cell, period, key=KEY) for cell in (low, dense))
+        assert len(found.points) == count
+        assert found.is_complete
+        np.testing.assert_allclose(found.points, expected.points, rtol=1e-9)
+        np.testing.assert_array_equal(found.words, expected.words)
+        for points in found.points:
+            np.testing.assert_allclose(low(None, points[-1]), points[0], rtol=1e-9)
+    smooth = lejax.cells.LowRankRNNCell.from_weights(M=M, N=N, dt=0.9)
+    with pytest.raises(TypeError, match=r"piecewise linear with activation=jax\.nn\.relu"):
+        find_cycles(smooth, 1, key=KEY)

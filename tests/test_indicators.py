@@ -121,9 +121,8 @@ def test_field_is_the_singular_values_of_the_product():
 
 def bistable(size):
     """h' = tanh(1.5 h + u): two responses to a weak input, one to a strong one."""
-    cell = lejax.cells.RNNCell(1, size, use_bias=False, key=jr.key(0))
-    weights = (1.5 * jnp.eye(size), jnp.ones((size, 1)))
-    return eqx.tree_at(lambda c: (c.weight_hh, c.weight_ih), cell, weights)
+    weights = {"weight_hh": 1.5 * jnp.eye(size), "weight_ih": jnp.ones((size, 1))}
+    return lejax.cells.RNNCell.from_weights(**weights)
 
 
 def test_echo_index_counts_the_responses():

@@ -142,9 +142,14 @@ def test_beta_of_one_loses_a_direction():
 
 def test_parity_is_one_reflection():
     # Input 1 reflects the only direction, input 0 leaves it: beta in [0, 2] counts modulo 2 with exponents of 0.
-    cell = with_beta(DeltaProductCell(1, 1, 1, 1, 2, key=jr.key(8)), 1e3)
-    cell = eqx.tree_at(lambda c: (c.weight_k, c.weight_v), cell, (jnp.ones((1, 1, 1)),) * 2)
-    cell = eqx.tree_at(lambda c: c.weight_v, cell, jnp.zeros((1, 1, 1)))
+    cell = DeltaProductCell.from_weights(
+        weight_q=jnp.ones((1, 1)),
+        weight_k=jnp.ones((1, 1, 1)),
+        weight_v=jnp.zeros((1, 1, 1)),
+        weight_beta=jnp.zeros((1, 1)),
+        bias_beta=jnp.array([1e3]),
+        beta_range=2,
+    )
     bits = jr.bernoulli(jr.key(9), shape=(40, 1)).astype(float)
     start = (jnp.ones((1, 1)), jnp.zeros(1))
     memory, _ = lejax.unroll(cell, start, bits)

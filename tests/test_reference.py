@@ -55,14 +55,12 @@ def driven_cells(name):
     rng = np.random.RandomState(0)
     w = jnp.asarray(rng.uniform(-0.9, 0.9, (gates * 8, 2)))
     u = jnp.asarray(rng.uniform(-0.9, 0.9, (gates * 8, 8)))
-    key = jr.key(0)
-    if name == "tanh":
-        cells = [RNNCell(2, 8, use_bias=False, key=key)]
-    elif name == "gru":
-        cells = [GRUCell(2, 8, use_bias=False, key=key), eqx.nn.GRUCell(2, 8, False, key=key)]
-    else:
-        cells = [LSTMCell(2, 8, use_bias=False, key=key), eqx.nn.LSTMCell(2, 8, False, key=key)]
-    return [eqx.tree_at(lambda c: (c.weight_ih, c.weight_hh), cell, (w, u)) for cell in cells]
+    kind = {"tanh": RNNCell, "gru": GRUCell, "lstm": LSTMCell}[name]
+    cells = [kind.from_weights(weight_ih=w, weight_hh=u)]
+    if name != "tanh":
+        peer = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[name](2, 8, False, key=jr.key(0))
+        cells.append(eqx.tree_at(lambda c: (c.weight_ih, c.weight_hh), peer, (w, u)))
+    return cells
 
 
 def driving_input():
@@ -105,8 +103,7 @@ def test_short_rate_network():
     rng = np.random.RandomState(0)
     weights = 2.0 * rng.randn(10, 10) / np.sqrt(10)
     state = jnp.asarray(rng.randn(10))
-    cell = LeakyRNNCell(0, 10, dt=0.1, key=jr.key(0))
-    cell = eqx.tree_at(lambda c: c.weight_hh, cell, jnp.asarray(weights))
+    cell = LeakyRNNCell.from_weights(weight_hh=weights, dt=0.1)
     spectrum = lejax.lyapunov_spectrum(cell, state, num_steps=100, frame=jnp.eye(10))
     expected = numbers(
         ".2301603689 -.5558112955 -.8128906078 -.8878648486 -1.0947434562 -1.0372424567 "
@@ -284,9 +281,8 @@ def test_random_network_against_theory(gain):
     @eqx.filter_vmap
     def spectra(key):
         key_weights, key_state = jr.split(key)
-        cell = RNNCell(0, size, use_bias=False, key=key)
         weights = gain * jr.normal(key_weights, (size, size)) / size**0.5
-        cell = eqx.tree_at(lambda c: c.weight_hh, cell, weights)
+        cell = RNNCell.from_weights(weight_hh=weights)
         return lejax.lyapunov_spectrum(
             cell, jr.normal(key_state, (size,)), num_steps=300, transient=100
         )

@@ -13,7 +13,9 @@ from lejax import RESULTS, SequentialQR
 from lejax.cells import (
     ClosedLoop,
     EchoStateCell,
+    FeedThrough,
     LeakyRNNCell,
+    LSTMCell,
     NoisyCell,
     RNNCell,
     Stack,
@@ -178,8 +180,7 @@ def test_noise_does_not_move_the_exponents_of_a_linear_cell():
 
 
 def test_exponents_of_a_noise_driven_cell_are_those_along_its_run():
-    cell = RNNCell(0, 1, use_bias=False, key=jr.key(0))
-    cell = eqx.tree_at(lambda c: c.weight_hh, cell, jnp.array([[1.5]]))
+    cell = RNNCell.from_weights(weight_hh=jnp.array([[1.5]]))
     noisy, keys = NoisyCell(cell, 0.4), jr.split(jr.key(1), 300)
     states = lejax.unroll(noisy, jnp.array([0.2]), (None, keys))[:, 0]
     before = np.concatenate([[0.2], states[:-1]])
@@ -190,8 +191,7 @@ def test_exponents_of_a_noise_driven_cell_are_those_along_its_run():
 
 @pytest.mark.slow
 def test_common_noise_makes_the_two_states_of_a_bistable_cell_one():
-    cell = RNNCell(0, 1, use_bias=False, key=jr.key(0))
-    cell = eqx.tree_at(lambda c: c.weight_hh, cell, jnp.array([[1.5]]))
+    cell = RNNCell.from_weights(weight_hh=jnp.array([[1.5]]))
     keys, starts = jr.split(jr.key(2), 600), jnp.array([[-1.0], [1.0]])
     for scale, index in ((0.01, 2), (0.5, 1)):
         echo = lejax.indicators.echo_state_index(
@@ -266,3 +266,93 @@ def test_noise_of_scale_zero_is_none():
     np.testing.assert_allclose(still, lejax.unroll(cell, jnp.ones(4), num_steps=5), atol=1e-15)
     with pytest.raises(ValueError, match=r"scale must not be negative and must be finite, got -1"):
         NoisyCell(cell, -1.0)
+
+
+@pytest.mark.parametrize("kind", ["vector", "matrix"])
+def test_noise_has_the_covariance_of_its_factor(kind):
+    cell = LeakyRNNCell(1, 2, dt=0.25, key=jr.key(0))
+    stack = Stack([cell, LeakyRNNCell(2, 1, dt=0.25, key=jr.key(1))])
+    factor = jnp.array([[1.0, 0.0, 0.0], [-0.8, 0.5, 0.0], [0.3, 2.0, 0.1]])
+    if kind == "vector":
+        factor = jnp.diag(jnp.array([1.0, 0.0, 3.0]))
+    noisy = NoisyCell(stack, jnp.diag(factor) if kind == "vector" else factor)
+    state, input, count = stack.initial_state(), jnp.ones(1), 4000
+    draws = jax.jit(jax.vmap(lambda key: noisy((input, key), state)))(jr.split(jr.key(2), count))
+    noise = np.concatenate([a - b for a, b in zip(draws, stack(input, state), strict=True)], axis=1)
+    exact = 0.25 * np.asarray(factor @ factor.T)
+    variances = np.diag(exact)
+    error = np.sqrt((np.outer(variances, variances) + exact**2) / count)
+    assert np.all(np.abs(noise.T @ noise / count - exact) <= 4 * error + 1e-12)
+
+
+def test_a_number_a_vector_and_a_matrix_are_the_same_noise():
+    cell, keys = EchoStateCell(0, 3, bias_scale=0.2, key=jr.key(0)), jr.split(jr.key(1), 20)
+
+    def run(scale):
+        return lejax.unroll(NoisyCell(cell, scale), jnp.zeros(3), (None, keys))
+
+    for scale in (0.3 * jnp.ones(3), 0.3 * jnp.eye(3), [0.3, 0.3, 0.3]):
+        np.testing.assert_allclose(run(scale), run(0.3), rtol=1e-12)
+    scales = jnp.stack([0.1 * jnp.eye(3), 0.3 * jnp.eye(3)])
+    np.testing.assert_allclose(jax.jit(jax.vmap(run))(scales)[1], run(0.3), rtol=1e-12)
+    direction = jr.normal(jr.key(2), (3, 3))
+    step = 1e-6 * direction
+    difference = (run(scales[1] + step).sum() - run(scales[1] - step).sum()) / 2e-6
+    gradient = jax.grad(lambda scale: run(scale).sum())(scales[1])
+    np.testing.assert_allclose(jnp.sum(gradient * direction), difference, rtol=1e-6)
+
+
+def test_noise_of_the_wrong_shape_is_refused():
+    cell, input = EchoStateCell(0, 3, key=jr.key(0)), (None, jr.key(1))
+    with pytest.raises(ValueError, match=r"or a square matrix \(d, d\), got shape \(3, 2\)"):
+        NoisyCell(cell, jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"scale must not be negative, got \[ 1. -1.\]"):
+        NoisyCell(cell, jnp.array([1.0, -1.0]))
+    with pytest.raises(ValueError, match=r"scale holds 1 non-finite value out of 4"):
+        NoisyCell(cell, jnp.array([[1.0, 0.0], [jnp.nan, 1.0]]))
+    for shape, wanted in (((2,), r"\(3,\)"), ((4, 4), r"\(3, 3\)")):
+        with pytest.raises(TypeError, match=rf"a state of 3 components needs a number or shape {wanted}"):
+            NoisyCell(cell, jnp.ones(shape))(input, cell.initial_state())
+
+
+def test_a_loop_through_states_and_inputs_is_the_plain_loop():
+    """u' = W [y(h), u] + b, h' = F(u', h)."""
+    inner = LSTMCell(2, 3, key=jr.key(0))
+    loop = ClosedLoop(FeedThrough(inner, 2), eqx.nn.Linear(5, 2, key=jr.key(1)))
+    cell_state, input = (jnp.array([0.1, -0.2, 0.3]), jnp.array([0.5, 0.0, -0.5])), jnp.array([1.0, -1.0])
+    state = cell_state, input
+    states = lejax.unroll(loop, state, num_steps=8)
+    for step in range(8):
+        input = loop.readout(jnp.concatenate([cell_state[0], input]))
+        cell_state = inner(input, cell_state)
+        jax.tree.map(
+            lambda a, b, step=step: np.testing.assert_allclose(a[step], b, rtol=1e-12),
+            states,
+            (cell_state, input),
+        )
+    np.testing.assert_array_equal(
+        loop.output(state), loop.readout(jnp.concatenate([state[0][0], state[1]]))
+    )
+    vector, unravel = jax.flatten_util.ravel_pytree(state)
+    exact = jax.jacfwd(lambda v: jax.flatten_util.ravel_pytree(loop(None, unravel(v)))[0])(vector)
+    np.testing.assert_allclose(lejax.jacobian(loop, state), exact, atol=1e-14)
+    assert np.abs(exact[:, -2:]).min() > 0  # the last input acts on all
+
+
+def test_a_driven_feed_through_has_the_exponents_of_its_cell():
+    cell, inputs = RNNCell(2, 3, key=jr.key(0)), jr.normal(jr.key(1), (60, 2))
+    wrapped = FeedThrough(cell, 2)
+    spectrum, alone = (
+        lejax.lyapunov_spectrum(c, c.initial_state(), inputs, frame=jnp.eye(n), **EVERY)
+        for c, n in ((wrapped, 5), (cell, 3))
+    )
+    np.testing.assert_allclose(spectrum.exponents[:3], alone.exponents, rtol=1e-10)
+    assert np.all(np.isneginf(spectrum.exponents[3:]))
+    np.testing.assert_array_equal(wrapped.output(spectrum.state)[3:], inputs[-1])
+    timed = FeedThrough(LeakyRNNCell(2, 3, dt=0.1, key=jr.key(2)), 2)
+    assert timed.time_step() == 0.1
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(2,\), got \(3,\)"):
+        wrapped(jnp.ones(3), wrapped.initial_state())
+    nested = FeedThrough(eqx.nn.Identity(), 2)
+    with pytest.raises(TypeError, match=r"the output of Identity must be one vector for a FeedThrough"):
+        nested.output(((jnp.ones(2), jnp.ones(2)), jnp.ones(2)))

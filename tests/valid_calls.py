@@ -58,7 +58,7 @@ def public() -> dict[str, Any]:
                 if name[0] != "_" and callable(value) and value.__module__.startswith("lejax."):
                     found[f"{module.name}.{name}"] = value
     for name, value in list(found.items()):
-        if name.startswith("cells.") and hasattr(value, "from_weights"):
+        if name.startswith(("cells.", "reconstruction.")) and hasattr(value, "from_weights"):
             found[f"{name}.from_weights"] = value.from_weights
     return {name: value for name, value in found.items() if not inspect.ismodule(value)}
 
@@ -300,7 +300,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "reconstruction.GeneralizedTeacherForcing": ((0.5,), {}),
         "populations.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
         "reconstruction.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
-        "reconstruction.LinearObservation": ((jnp.ones((2, 5)),), {}),
+        "reconstruction.LinearObservation": ((2, 5), {"dtype": jnp.float32, "key": key}),
         "populations.Network": ((make_cell(key), 2), {"key": key}),
         "reconstruction.ModelSelection": ((reconstruction.PredictionScore(2), 1), {}),
         "reconstruction.ObservedCell": ((model.cell, model.observation), {}),

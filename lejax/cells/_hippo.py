@@ -155,7 +155,7 @@ class HippoCell(RecurrentCell, TimedCell, BlockTriangularCell):
             high = tangent_dtype(dtype)  # LAPACK supports no smaller dtype
             matrix, B = hippo_legs(size, high)
             transition, gain = discretization.dense(matrix, B, jnp.asarray(self.dt, high))
-            # A function of a triangular matrix acts on its diagonal by entries; `expm` errs there by eps times the norm.
+            # A function of a triangular matrix acts on its diagonal by entries; `expm` errs by eps times the norm.
             diagonal, _ = discretization.diagonal(jnp.diagonal(matrix), jnp.asarray(self.dt, high))
             transition = (jnp.tril(transition, -1) + jnp.diag(diagonal)).astype(dtype)
             logs = np.asarray(

@@ -9,7 +9,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
@@ -229,11 +228,9 @@ def _make_cell(
         if gates == 3:
             weights["bias"] = weights["bias"].at[2 * size :].set(bias_ih[2 * size :])
             weights["bias_n"] = bias_hh[2 * size :]
-    make = {1: partial(RNNCell, activation=activation), 3: GRUCell, 4: LSTMCell}[gates]
-    # Shapes only: nothing is drawn for weights that are replaced at once.
-    blank = eqx.filter_eval_shape(
-        make, weight_ih.shape[1], size, use_bias="bias" in weights, key=jr.key(0)
-    )
-    return eqx.tree_at(
-        lambda cell: [getattr(cell, name) for name in weights], blank, list(weights.values())
-    )
+    make = {
+        1: partial(RNNCell.from_weights, activation=activation),
+        3: GRUCell.from_weights,
+        4: LSTMCell.from_weights,
+    }[gates]
+    return make(**weights)
