@@ -27,7 +27,7 @@ class Adjoint(eqx.Module):
     result of `jax.lax.scan`:
 
     - `body`: `body(carry, input) -> (carry, out)`, one interval of the run, a pure function of pytrees of arrays.
-    - `carry`: the carry before the first interval: state, frames and two counters.
+    - `carry`: the carry before the first interval: state, frames and counters.
     - `inputs`: a pytree of arrays with intervals as first axis.
     - `length`: the number of intervals, a Python int.
 

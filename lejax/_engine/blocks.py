@@ -56,11 +56,13 @@ class DiagonalBlock(NamedTuple):
         return cls(log_modulus(entries))
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
+        """The frame of the block, whose first number has the index `start`."""
         return DiagonalFrame(
             log_growth=jnp.zeros_like(random, shape=self.log_moduli.size), start=start
         )
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
+        """The frame after this step."""
         return frame.plus(self.log_moduli)
 
 
@@ -88,9 +90,11 @@ class ForgottenBlock(NamedTuple):
     size: int
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
+        """The frame of the block, whose first number has the index `start`."""
         return DiagonalFrame(log_growth=jnp.zeros_like(random, shape=self.size), start=start)
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
+        """The frame after this step."""
         return frame.plus(-jnp.inf)
 
 
@@ -126,12 +130,14 @@ class DenseBlock(NamedTuple):
     multiplicity: int = 1
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DenseFrame:
+        """The frame of the block, whose first number has the index `start`, with columns from a random frame."""
         rows = slice(start, start + self.size * self.multiplicity, self.multiplicity)
         return DenseFrame(
             columns=random[rows, : self.size], start=start, multiplicity=self.multiplicity
         )
 
     def push(self, frame: DenseFrame) -> DenseFrame:
+        """The frame after this step."""
         return frame.with_columns(self.tangent(frame.columns).astype(frame.columns.dtype))
 
 

@@ -43,7 +43,7 @@ def split_frame(frames: Frames, frame: Float[Array, "d k"]) -> Frames:
         return (frames[0].with_columns(frame),)
     owners = find_owners(frames, frame)
     return tuple(
-        part.with_directions(frame[part.rows], owners.block == block, owners.index)
+        part.with_directions(frame[part.rows], owners.block == block, owners.direction)
         for block, part in enumerate(frames)
     )
 
@@ -54,18 +54,18 @@ class Owners(NamedTuple):
     **Fields:**
 
     - `block` (k,): the index of the block.
-    - `index` (k,): the index among the block's directions.
+    - `direction` (k,): the index among the block's directions.
     - `are_distinct`: whether the columns are different directions and each lies in one block, as in a report.
     """
 
     block: Int[Array, " k"]
-    index: Int[Array, " k"]
+    direction: Int[Array, " k"]
     are_distinct: Bool[Array, ""]
 
     def direction_indices(self, frames: Frames) -> Int[Array, " k"]:
         """The indices among the directions of all blocks."""
         starts = np.cumsum([0, *(len(frame.followed_indices) for frame in frames)])
-        return jnp.asarray(starts)[self.block] + self.index
+        return jnp.asarray(starts)[self.block] + self.direction
 
 
 def find_owners(frames: Frames, frame: Float[Array, "d k"]) -> Owners:
@@ -75,17 +75,19 @@ def find_owners(frames: Frames, frame: Float[Array, "d k"]) -> Owners:
         [part.overlaps(squared) for part, squared in zip(frames, squares, strict=True)]
     )
     owner = jnp.argmax(overlaps, axis=0)
-    index = jnp.zeros_like(owner)
+    direction = jnp.zeros_like(owner)
     for block, (part, squared) in enumerate(zip(frames, squares, strict=True)):
         is_own = owner == block
-        index = jnp.where(is_own, part.direction_indices(squared, is_own), index)
+        own = part.direction_indices(squared, is_own)
+        direction = jnp.where(is_own, own, direction)
     total = jnp.sum(frame**2, axis=0)
     outside = total - jnp.max(overlaps, axis=0)
     is_inside = outside <= float(jnp.finfo(frame.dtype).eps) ** 0.5 * total
     counts = jnp.asarray([len(part.followed_indices) for part in frames])
-    same = (owner == owner[:, None]) & (index == index[:, None])
+    same = (owner == owner[:, None]) & (direction == direction[:, None])
     is_unique = jnp.sum(same, axis=0) == 1
-    return Owners(owner, index, jnp.all(is_inside & is_unique & (index < counts[owner])))
+    are_distinct = jnp.all(is_inside & is_unique & (direction < counts[owner]))
+    return Owners(owner, direction, are_distinct)
 
 
 def choose_directions(

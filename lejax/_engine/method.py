@@ -40,7 +40,8 @@ class Method(eqx.Module):
     - `push`: the tangent dynamics, `push(input, vector, frames) -> (vector, frames)`, one step of the state and of the
         frames; `push.step(input, vector) -> vector` is a step of the state alone.
     - `vector`: (d,), the raveled starting state.
-    - `frames`: a tuple with a frame for each diagonal block of the Jacobian, k directions in all, not orthonormal yet.
+    - `frames`: a tuple with a frame for each diagonal block of the Jacobian, k followed directions in all, not
+        orthonormal yet.
     - `inputs`: a pytree of arrays with the steps of the run as first axis, transient included, or `None`.
     - `plan`: the integers `transient`, `num_steps` (counted), `num_blocks` (b, of the counted steps) and `num_chunks`;
         `plan.block_steps` (b,) are the steps of each block.
@@ -51,9 +52,9 @@ class Method(eqx.Module):
     - `vector`: (d,), the state after the last step.
     - `frames`: as received, orthonormal, after the last step.
     - `log_growth`: (b, k), the sums of log R_ii over each block of steps.
-    - `rounding_error`, `avoidable_error`, `unresolved`: (k,), errors in nats summed over the counted steps (the part of
-        them that shorter intervals would spare), and the number of orthonormalizations that did not resolve a
-        direction.
+    - `rounding_error`: (k,), an estimate of the error of the sums over all counted steps from floating point, in nats.
+    - `avoidable_error`: (k,), the part of it that shorter intervals would spare.
+    - `unresolved`: (k,), how many orthonormalizations found the direction below floating-point resolution.
     - `num_orthonormalizations`, `longest_interval`, `first_bad_step`: int32 numbers, as in `Diagnostics`.
     - `overlap_bias`: (k,), a bias in nats per step.
 
