@@ -121,9 +121,7 @@ def _check_devices() -> None:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # AssertionError: known, but not installed
         asked = os.environ.get("JAX_PLATFORMS")
-        platform = (
-            f" of JAX_PLATFORMS={asked!r}, which is unknown or not installed" if asked else ""
-        )
+        where = f" of JAX_PLATFORMS={asked!r}, which is unknown or not installed" if asked else ""
         reason = str(error).partition(". ")[0].partition("\n")[0].rstrip(".")
         raise BadInput(f"JAX finds no device{where}{reason and ': '}{reason}.") from error
 

@@ -188,8 +188,9 @@ def covariant_statistics(
 
     - `reducer`: a `CovariantReducer`, or a pytree of them (a tuple, a dict). `VectorStatistics()` gives growth, angles
         and participation, `AngleHistogram(split)` the angles between two groups of vectors.
-    - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`, `backward_transient`, `qr_interval`, `dt`,
-        `key`, `throw`: as for `covariant_lyapunov_vectors`.
+    - `cell`, `state`, `inputs`: as for `covariant_lyapunov_vectors`.
+    - `num_exponents`, `num_steps`, `transient`, `backward_transient`: as for `covariant_lyapunov_vectors`.
+    - `qr_interval`, `dt`, `key`, `throw`: as for `covariant_lyapunov_vectors`.
 
     **Returns:** the result of the reducer's `finish`; for a pytree of reducers the same pytree of results. With
     `throw=False` a run that is not finite gives NaN.
