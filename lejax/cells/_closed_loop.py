@@ -1,4 +1,4 @@
-"""A cell input with its own readout."""
+"""A cell fed back with its own readout."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from .._core.check_cell import StepError, describe
 
 
 class ClosedLoop(RecurrentCell, TimedCell):
-    r"""A driven cell input with its own readout: an autonomous system.
+    r"""A driven cell whose input is its own readout: an autonomous system.
 
     $$h' = F(g(y(h)), h)$$
 
