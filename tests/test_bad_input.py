@@ -633,7 +633,7 @@ MORE_CASES = {
     "field of a list": (
         lambda: flow(lambda input, x: [x[1], -x[0]], jnp.ones(2)),
         TypeError,
-        r"Flow failed: the vector field <lambda> returns a slope of structure .* make an array, jnp\.stack",
+        r"Flow failed: the vector field <lambda> returns a slope of structure .* make an array of a list, jnp\.stack",
     ),
     "state of a list": (
         lambda: flow(lambda input, x: jnp.stack([x[1], -x[0]]), [0.1, 0.2]),
@@ -754,7 +754,7 @@ CASES |= {
     "half precision in parameters of double": (
         lambda: spectrum(Henon(), jnp.zeros(2, jnp.float16), None, num_steps=5),
         TypeError,
-        r"Henon makes float64 of its state, .* or start from a float64 state",
+        r"Henon turns its state into float64, .* or start from a float64 state",
     ),
     "numbers of a member": (
         lambda: lejax.run.sweep(

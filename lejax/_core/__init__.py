@@ -7,6 +7,7 @@
 - `batching`: `cond` and `while_loop` that stay scalar under `vmap`.
 - `statistics`: means and standard errors of correlated blocks.
 - `status`: how a run ended, and the error of a run that failed.
+- `weights`: modules built from their arrays.
 - `piecewise_linear`: the canonical form of piecewise-linear networks.
 - `array_files`, `fingerprint`, `checkpoint`: files that are read safely and written completely or not at all.
 - `units`: nats per step, or per unit time.

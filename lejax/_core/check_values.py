@@ -60,14 +60,6 @@ def check_fraction(name: str, value: Any) -> Any:
     return value
 
 
-def check_probability(name: str, value: Any) -> Any:
-    """The number, which must lie strictly between 0 and 1."""
-    check_number(name, value)
-    if not is_traced(value) and not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
-    return value
-
-
 def check_count(name: str, value: Any, minimum: int) -> int:
     """`value` as a Python int of at least `minimum`. It determines shapes, so it cannot be traced."""
     count = check_integer(name, value)
