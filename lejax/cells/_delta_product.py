@@ -23,8 +23,8 @@ class DeltaProductCell(MemoryCell):
       A = H_J \cdots H_1, \quad H_j = 1 - \beta_j k_j k_j^T, \quad y = S'^T q$$
 
     with unit keys $k_j = W_{k_j} u / |W_{k_j} u|$, $v_j = W_{v_j} u$, $q = W_q u$,
-    $\beta_j = r\, \sigma(w_{\beta_j} u + b_j)$ and
-    $\alpha = \sigma(w_\alpha u + a)$ (1 without a gate). The state is (S (K, V), y (V,)).
+    $\beta_j = r\, \sigma(w_{\beta_j} u + b_j)$ and $\alpha = \sigma(w_\alpha u + a)$ (1 without a gate). The state is
+    (S (K, V), y (V,)).
 
     On the flattened memory the Jacobian is $\alpha A \otimes 1$: the exponents are those of the products of K x K
     matrices, each V times, and $-\infty$ for the V components of the output. Those of one column sum to the mean of

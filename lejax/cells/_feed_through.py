@@ -1,5 +1,6 @@
 """A cell whose output contains its input."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -59,7 +60,7 @@ class FeedThrough(RecurrentCell, TimedCell, BlockTriangularCell):
     """
 
     cell: Cell
-    input_size: int
+    input_size: int = eqx.field(static=True)
 
     @checked
     def __init__(self, cell: Cell, input_size: int):

@@ -134,7 +134,7 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
 def _check_scale(scale: float | Array) -> float | Array:
     """A number or a vector of at least 0, or a square matrix."""
     shape = jnp.shape(scale)
-    if shape == ():
+    if len(shape) < 1:
         return check_not_negative("scale", scale)
     if len(shape) > 2 or shape[0] != shape[-1]:
         raise ValueError(

@@ -20,6 +20,12 @@ class LinearReadout(eqx.Module):
 
     - `weight`: W (O, H).
     - `bias`: b (O,).
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> lejax.cells.LinearReadout(jnp.ones((1, 2)), jnp.ones(1))(jnp.array([1.0, 2.0]))
+        Array([4.], dtype=...)
     """
 
     weight: Float[Array, "o h"]

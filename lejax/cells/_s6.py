@@ -16,16 +16,16 @@ from ._memory import MemoryCell
 
 
 class S6Cell(MemoryCell):
-    r"""The selective state space model: the input sets the time step and both maps of D channels of N states.
+    r"""The selective state space model: the input sets the step, input map and output map of D channels of N states.
 
     $$\Delta = \mathrm{softplus}(W_\Delta u + b), \quad B = W_B u, \quad C = W_C u, \quad
       h'_{dn} = \bar A_{dn} h_{dn} + \bar B_{dn} u_d, \quad y_d = \sum_n C_n h'_{dn} + D_d u_d$$
 
     $\bar A = e^{\Delta_d A_{dn}}$ and $\bar B = A^{-1} (e^{\Delta A} - 1) B$ are those of the zero-order hold. The
     state is (h (D, N), y (D,)). If inputs do not depend on the state, the Jacobian is diagonal: the exponents are
-    exactly $A_{dn}$ times the mean of $\Delta_d$, all negative, and $-\infty$ for the D components of the output. The same
-    holds with `ExponentialEuler`; `Bilinear` and `Euler` have other exponents, which may be positive. None of this holds in a
-    `ClosedLoop`.
+    exactly $A_{dn}$ times the mean of $\Delta_d$, all negative, and $-\infty$ for the D components of the output. The
+    same holds with `ExponentialEuler`; `Bilinear` and `Euler` have other exponents, which may be positive. None of this
+    holds in a `ClosedLoop`.
 
     **Arguments:**
 
