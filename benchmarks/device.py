@@ -173,7 +173,7 @@ def single(cases: list[tuple[int, int]], chunk_counts: list[int], clock: Clock) 
                 spectrum, expected = run(), timing["seconds"]
                 yield row | {
                     "microseconds_a_step": 1e6 * expected / (steps + overlap),
-                    "every": spectrum.diagnostics.longest_interval,
+                    "qr_interval": spectrum.diagnostics.longest_interval,
                     "first_exponents": spectrum.exponents[:3],
                     **timing,
                 }

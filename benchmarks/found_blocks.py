@@ -110,7 +110,7 @@ def measure_pair(seed, steps):
         row[name] = {
             "exponents": run.exponents.tolist(),
             "error": float(np.abs(run.exponents - exact).max()),
-            "every": int(run.diagnostics.longest_interval),
+            "qr_interval": int(run.diagnostics.longest_interval),
             "successful": bool(run.result == lejax.RESULTS.successful),
         }
     return row

@@ -197,15 +197,15 @@ def covariant_cost(toy):
     return {
         "hidden_size": size,
         "num_steps": num_steps,
-        "default_every": int(
+        "default_qr_interval": int(
             lejax.lyapunov_spectrum(cell, state, **run).diagnostics.longest_interval
         ),
         "seconds_per_step": {t.contender.name: t.seconds_per_step for t in timings},
         "over_spectrum_at_every_step": _harness.paired_ratio(vectors, at_each),
         "over_default_spectrum": _harness.paired_ratio(vectors, default),
-        "every_2_over_spectrum_at_every_step": _harness.paired_ratio(sparse, at_each),
-        "every_2_over_default_spectrum": _harness.paired_ratio(sparse, default),
-        "largest_difference_every_2": float(np.max(np.abs(vectors.result - sparse.result))),
+        "qr_interval_2_over_spectrum_at_every_step": _harness.paired_ratio(sparse, at_each),
+        "qr_interval_2_over_default_spectrum": _harness.paired_ratio(sparse, default),
+        "largest_difference_qr_interval_2": float(np.max(np.abs(vectors.result - sparse.result))),
         "largest_difference_of_exponents": float(np.max(np.abs(vectors.result - at_each.result))),
     }
 
@@ -304,7 +304,7 @@ def main():
     sign = "at least " if points["adam_is_lower_bound"] else ""
     print(f"Best Adam over find_fixed_points: {sign}{points['adam_over_lejax']:.1f}")
     for name in ("over_spectrum_at_every_step", "over_default_spectrum"):
-        for prefix in ("", "every_2_"):
+        for prefix in ("", "qr_interval_2_"):
             ratio = "{median:.2f} [{quartile_1:.2f}, {quartile_3:.2f}]".format(
                 **cost[prefix + name]
             )

@@ -42,7 +42,7 @@ def study(p, intervals, rounds):
         points.append(
             {
                 "orthonormalizer": kind,
-                "every": int(spectrum.diagnostics.longest_interval),
+                "qr_interval": int(spectrum.diagnostics.longest_interval),
                 "automatic": every is None,
                 "seconds_per_step": timing.seconds_per_step,
                 "error": float(np.max(np.abs(timing.result - exact))),
@@ -75,7 +75,7 @@ def main():
         table = [
             [
                 point["orthonormalizer"] + (" *" if point["on_front"] else ""),
-                str(point["every"]) + (" auto" if point["automatic"] else ""),
+                str(point["qr_interval"]) + (" auto" if point["automatic"] else ""),
                 f"{1e6 * point['seconds_per_step']:.1f}",
                 f"{point['error']:.0e}",
                 f"{point['bound']:.0e}",
@@ -83,7 +83,7 @@ def main():
             ]
             for point in row["points"]
         ]
-        header = ["orthonormalizer", "every", "us a step", "error", "bound", "status"]
+        header = ["orthonormalizer", "QR interval", "us a step", "error", "bound", "status"]
         print(_harness.format_table(header, table))
     print("* on the front: no other is both faster and more accurate.")
     _harness.write_json(arguments.json, benchmark="pareto", toy=arguments.toy, rows=rows)

@@ -34,7 +34,7 @@ def row(size: int, num_exponents: int, steps: int, every: int | None, rounds: in
         "d": size,
         "k": num_exponents,
         "T": steps,
-        "every": every,
+        "qr_interval": every,
         "seconds": timing.seconds_per_step * steps,
         "microseconds_per_step": 1e6 * timing.seconds_per_step,
         "memory_bytes": compiled.memory_analysis().temp_size_in_bytes,

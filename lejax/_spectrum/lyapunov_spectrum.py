@@ -63,7 +63,7 @@ def lyapunov_spectrum(
     - `transient`: leading steps that move state and frame and are not counted, default 0.
     - `dt`: the duration of a step; the exponents are per unit of it. Default: that of a `TimedCell`, else 1.
     - `method`: `SequentialQR(every=...)`, or `ParallelQR(num_chunks, overlap)` for one long run on a GPU.
-    - `adjoint`: how reverse-mode gradients are computed. `CheckpointedAdjoint()` is exact in memory O(sqrt T),
+    - `adjoint`: how gradients are computed. `CheckpointedAdjoint()` is exact in memory O(sqrt T),
         `DirectAdjoint()` stores all steps, `WindowedAdjoint(window)` is for long chaotic runs, whose exact gradients
         explode. In chaos the gradient of a piecewise-linear cell lacks the effect of the weights on the time spent in
         each region: see `WindowedAdjoint`.
@@ -89,8 +89,8 @@ def lyapunov_spectrum(
 
     - Bias: alignment of the starting frame adds a bias of order 1/T that block errors do not show: use a `transient`.
         Near-zero exponents of flows and cycles telescope, so their block errors are not informative.
-    - Memory: where an orbit stays near islands, or in one region, for longer than a block, `error_grows` is set. No
-        error accounts for regions that the orbit has not visited.
+    - Long memory: where an orbit stays near islands, or in one region, for longer than a block, `error_grows` is set.
+        No error accounts for regions that the orbit has not visited.
     - Singular Jacobians: exponents are -inf or, where rounding hides the zero, finite upper bounds counted in
         `unresolved`; the leading exponents stay correct. Rounding also refills the directions that an exact zero has
         emptied. Where these grow faster than the slowest surviving directions, they replace them: the last exponents
@@ -120,9 +120,8 @@ def lyapunov_spectrum(
     plan = method.check(Plan(int(transient), num_steps, num_blocks))
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
     if not eqx.is_array(duration):
-        duration = np.asarray(
-            duration
-        )  # an array is traced; one of NumPy needs no transfer to the device
+        # An array is traced; one of NumPy needs no transfer to the device.
+        duration = np.asarray(duration)
     spectrum, is_successful = _lyapunov_spectrum(
         cell,
         state,
