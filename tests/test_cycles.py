@@ -390,7 +390,9 @@ def test_cycles_of_a_network_of_low_rank_are_those_of_the_dense_one():
     low = lejax.cells.LowRankRNNCell.from_weights(M=M, N=N, **options)
     dense = lejax.cells.LeakyRNNCell.from_weights(weight_hh=M @ N.T, **options)
     state = jnp.asarray(random.normal(size=3))
-    np.testing.assert_allclose(lejax.piecewise_linear(low)(None, state), low(None, state), rtol=1e-13)
+    np.testing.assert_allclose(
+        lejax.piecewise_linear(low)(None, state), low(None, state), rtol=1e-13
+    )
     for period, count in ((1, 1), (2, 2)):
         found, expected = (find_cycles(cell, period, key=KEY) for cell in (low, dense))
         assert len(found.points) == count

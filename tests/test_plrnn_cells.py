@@ -27,14 +27,10 @@ from lejax.systems import Lozi
 SIZE, INPUTS = 4, 2
 NETWORKS = {
     "PLRNN": lambda key, i=0, dtype=None: PLRNN(SIZE, i, dtype=dtype, key=key),
-    "mean-centered": lambda key, i=0, dtype=None: MeanCenteredPLRNN(
-        SIZE, i, dtype=dtype, key=key
-    ),
+    "mean-centered": lambda key, i=0, dtype=None: MeanCenteredPLRNN(SIZE, i, dtype=dtype, key=key),
     "AL": lambda key, i=0, dtype=None: ALRNN(SIZE, 2, i, dtype=dtype, key=key),
     "shallow": lambda key, i=0, dtype=None: ShallowPLRNN(SIZE, 7, i, dtype=dtype, key=key),
-    "clipped": lambda key, i=0, dtype=None: ClippedShallowPLRNN(
-        SIZE, 7, i, dtype=dtype, key=key
-    ),
+    "clipped": lambda key, i=0, dtype=None: ClippedShallowPLRNN(SIZE, 7, i, dtype=dtype, key=key),
     "dendritic": lambda key, i=0, dtype=None: DendriticPLRNN(SIZE, 3, i, dtype=dtype, key=key),
     "low-rank": lambda key, i=0, dtype=None: LowRankReLURNN(
         SIZE, 9, i, q=0.5, dtype=dtype, key=key
@@ -113,9 +109,7 @@ def test_arrays_of_low_precision_are_not_raised_by_what_is_left_out():
     cells = [
         PLRNN.from_weights(a=ones(3), W=ones(3, 3), h=ones(3)),
         ALRNN.from_weights(a=ones(3), W=ones(3, 3), h=ones(3), num_relu=1),
-        ShallowPLRNN.from_weights(
-            a=ones(3), W1=ones(3, 4), W2=ones(4, 3), h1=ones(3), h2=ones(4)
-        ),
+        ShallowPLRNN.from_weights(a=ones(3), W1=ones(3, 4), W2=ones(4, 3), h1=ones(3), h2=ones(4)),
         DendriticPLRNN.from_weights(
             a=ones(3), W=ones(3, 3), alpha=ones(2), theta=ones(3, 2), h=ones(3)
         ),

@@ -311,7 +311,9 @@ def test_noise_of_the_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"scale holds 1 non-finite value out of 4"):
         NoisyCell(cell, jnp.array([[1.0, 0.0], [jnp.nan, 1.0]]))
     for shape, wanted in (((2,), r"\(3,\)"), ((4, 4), r"\(3, 3\)")):
-        with pytest.raises(TypeError, match=rf"a state of 3 components needs a number or shape {wanted}"):
+        with pytest.raises(
+            TypeError, match=rf"a state of 3 components needs a number or shape {wanted}"
+        ):
             NoisyCell(cell, jnp.ones(shape))(input, cell.initial_state())
 
 
@@ -319,7 +321,10 @@ def test_a_loop_through_states_and_inputs_is_the_plain_loop():
     """u' = W [y(h), u] + b, h' = F(u', h)."""
     inner = LSTMCell(2, 3, key=jr.key(0))
     loop = ClosedLoop(FeedThrough(inner, 2), eqx.nn.Linear(5, 2, key=jr.key(1)))
-    cell_state, input = (jnp.array([0.1, -0.2, 0.3]), jnp.array([0.5, 0.0, -0.5])), jnp.array([1.0, -1.0])
+    cell_state, input = (
+        (jnp.array([0.1, -0.2, 0.3]), jnp.array([0.5, 0.0, -0.5])),
+        jnp.array([1.0, -1.0]),
+    )
     state = cell_state, input
     states = lejax.unroll(loop, state, num_steps=8)
     for step in range(8):
@@ -354,5 +359,7 @@ def test_a_driven_feed_through_has_the_exponents_of_its_cell():
     with pytest.raises(ValueError, match=r"takes inputs of shape \(2,\), got \(3,\)"):
         wrapped(jnp.ones(3), wrapped.initial_state())
     nested = FeedThrough(eqx.nn.Identity(), 2)
-    with pytest.raises(TypeError, match=r"the output of Identity must be one vector for a FeedThrough"):
+    with pytest.raises(
+        TypeError, match=r"the output of Identity must be one vector for a FeedThrough"
+    ):
         nested.output(((jnp.ones(2), jnp.ones(2)), jnp.ones(2)))
