@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from .._core.cell import Cell, RecurrentCell, TimedCell, initial_state, time_step
 from .._core.check_annotations import checked
 from .._core.check_values import check_count
+from .._core.weights import make_from_weights
 
 
 class Observation(eqx.Module):
@@ -69,7 +70,7 @@ class IdentityObservation(Observation):
     L: Float[Array, "hidden n"]
 
     @checked
-    def __init__(self, num_observed: int, state_size: int, dtype=None):
+    def __init__(self, num_observed: int, state_size: int, *, dtype=None):
         num_observed = check_count("num_observed", num_observed, 1)
         state_size = check_count("state_size", state_size, 1)
         if num_observed > state_size:
@@ -101,16 +102,23 @@ class LinearObservation(Observation):
 
     **Arguments:**
 
-    - `B` (N, M): the matrix. `LinearObservation.draw` draws a random one.
+    - `num_observed`: N, the measured variables.
+    - `state_size`: M, the units of the state.
+    - `dtype`: that of `B`. Default: JAX's default floating-point type.
+    - `key`: the random key of `B`, whose entries are normal with variance 1 / M.
+
+    **Fields:** (also the argument of `LinearObservation.from_weights`)
+
+    - `B` (N, M): the matrix.
 
     **Raises:**
 
-    - `ValueError`: if `B` is not a floating-point matrix.
+    - `ValueError`: if `num_observed` or `state_size` is below 1.
 
     !!! example
 
         >>> import jax, jax.numpy as jnp, lejax
-        >>> observation = lejax.reconstruction.LinearObservation.draw(64, 16, key=jax.random.key(0))
+        >>> observation = lejax.reconstruction.LinearObservation(64, 16, key=jax.random.key(0))
         >>> z = jnp.arange(16.0)
         >>> bool(jnp.allclose(observation.estimate(observation(z)), z))
         True
@@ -121,21 +129,23 @@ class LinearObservation(Observation):
     B: Float[Array, "n m"]
 
     @checked
-    def __init__(self, B: Array):
-        self.B = jnp.asarray(B)
-        if self.B.ndim != 2 or not jnp.issubdtype(self.B.dtype, jnp.floating):
-            raise ValueError(
-                f"B must be a floating-point matrix (N, M), got {self.B.dtype}{list(self.B.shape)}."
-            )
-
-    @classmethod
-    @checked
-    def draw(cls, num_observed: int, state_size: int, dtype=None, *, key: PRNGKeyArray):
-        """A random observation: the entries of `B` are normal with variance 1 / M."""
+    def __init__(self, num_observed: int, state_size: int, *, dtype=None, key: PRNGKeyArray):
         num_observed = check_count("num_observed", num_observed, 1)
         state_size = check_count("state_size", state_size, 1)
         dtype = dtype or jnp.result_type(float)
-        return cls(jr.normal(key, (num_observed, state_size), dtype) * state_size**-0.5)
+        self.B = jr.normal(key, (num_observed, state_size), dtype) * state_size**-0.5
+
+    @classmethod
+    @checked
+    def from_weights(cls, *, B: Array):
+        """An observation by this matrix (N, M).
+
+        **Raises:**
+
+        - `ValueError`: if `B` is not a matrix.
+        - `TypeError`: if `B` is not real.
+        """
+        return make_from_weights(cls, {"B": B})
 
     def __call__(self, state):
         return self.B @ state

@@ -213,5 +213,8 @@ def _count_steps(inputs: PyTree, num_steps: int | None, transient: int) -> int:
         num_steps = check_inputs(None, num_steps, transient)[1]
         check_count("transient + num_steps", transient + num_steps, 1)
         return num_steps
-    cut = jax.eval_shape(lambda x: check_inputs(x, num_steps, transient)[0], inputs)
-    return jax.tree.leaves(cut)[0].shape[0] - transient
+    try:
+        used = jax.eval_shape(lambda x: check_inputs(x, num_steps, transient)[0], inputs)
+    except TypeError as error:
+        raise TypeError(f"inputs must be arrays. JAX said: {error}") from error
+    return jax.tree.leaves(used)[0].shape[0] - transient

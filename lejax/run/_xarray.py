@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._core.check_annotations import checked
+from .._core.check_types import check_array
 from .._core.check_values import check_concrete
 from ._grid import Grid, coordinates_of, length_of, shape_of
 
@@ -35,7 +36,7 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None)
     **Raises:**
 
     - `ModuleNotFoundError`: if xarray is not installed.
-    - `TypeError`: if the results hold no array.
+    - `TypeError`: if the results hold no array, or anything but numbers.
     - `ValueError`: if the results do not have the leading axes of the members, or share a name with an axis.
 
     !!! example
@@ -61,16 +62,17 @@ def to_xarray(results: PyTree[np.ndarray], members: PyTree | Grid | None = None)
     variables = {}
     for path, leaf in jtu.tree_leaves_with_path(results):
         name = _name(path)
-        if np.shape(leaf)[: len(shape)] != shape:
+        values = np.asarray(check_array(f"{name} of the results", leaf, frozenset("bcfiu")))
+        if values.shape[: len(shape)] != shape:
             raise ValueError(
-                f"{name} of the results has shape {np.shape(leaf)}, but the members have {shape}."
+                f"{name} of the results has shape {values.shape}, but the members have {shape}."
             )
         if name in coordinates:
             raise ValueError(
                 f"{name} is both an axis of the members and a result; give to_xarray a Grid with another name for it."
             )
-        rest = tuple(f"{name}_{i}" for i in range(np.ndim(leaf) - len(shape)))
-        variables[name] = ((*coordinates, *rest), np.asarray(leaf))
+        rest = tuple(f"{name}_{i}" for i in range(values.ndim - len(shape)))
+        variables[name] = ((*coordinates, *rest), values)
     return xarray.Dataset(variables, coords=coordinates)
 
 

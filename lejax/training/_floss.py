@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core.cell import is_traced, name_of
 from .._core.check_annotations import checked
 from .._core.check_cell import check_state
+from .._core.check_types import check_array
 from .._core.check_values import check_count
 from .._core.closures import compiled
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
@@ -18,6 +19,7 @@ from ._penalty import flossing_penalty
 
 
 C = TypeVar("C")
+_NUMBERS = frozenset("bcfiu")
 
 
 @checked
@@ -79,6 +81,7 @@ def floss(
     Engelken, Advances in Neural Information Processing Systems 36 (2023).
     """
     state = check_state(state)
+    inputs = jax.tree.map(lambda x: jnp.asarray(check_array("inputs", x, _NUMBERS)), inputs)
     num_updates = _count_updates(inputs, num_updates)
     if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(cell)):
         raise ValueError(f"{name_of(cell)} holds no floating-point array that could be trained.")
@@ -90,7 +93,7 @@ def floss(
             ("transient", transient, 0),
         )
     }
-    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_updates], inputs)
+    inputs = jax.tree.map(lambda x: x[:num_updates], inputs)
     options = counts | {"target": target, "adjoint": adjoint}
     cell, penalties = _floss(cell, state, inputs, optimizer, num_updates, options)
     if throw and not is_traced(penalties):
