@@ -56,6 +56,12 @@ def test_imports_point_down(path):
         assert folder in (own, *below), f"{own} imports {folder}.{module}, which is not below it"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_files_of_other_packages_are_not_imported(path):
+    for folder, module in imported(path):
+        assert folder == path.parent.name or not module.startswith("_")
+
+
 @pytest.mark.parametrize("folder", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])
 def test_no_circles_inside_a_folder(folder):
     edges = {

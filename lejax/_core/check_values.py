@@ -28,6 +28,20 @@ def check_concrete(name: str, *arguments: Any) -> None:
         )
 
 
+def check_not_traced(name: str, found: PyTree) -> None:
+    """Refuse a trace where the number of rows is that of the points found.
+
+    **Raises:**
+
+    - `TypeError`: if `found` is traced.
+    """
+    if is_traced(found):
+        raise TypeError(
+            f"{name} without size returns as many rows as it finds and cannot be traced: "
+            "give size, the number of rows, under jit, vmap and grad."
+        )
+
+
 def check_positive(name: str, value: float | Array) -> float | Array:
     """The number, which must be positive and finite: a float stays static, an array stays traced."""
     check_number(name, value)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from .._core.cell import Cell, is_traced, ravel, vary_with, without_gradient
 from .._core.check_annotations import checked
 from .._core.check_cell import check_state, check_step
-from .._core.check_values import check_count, check_positive
+from .._core.check_values import check_count, check_not_traced, check_positive
 from .._core.closures import compiled
 from ..systems import Flow
 from ._roots import (
@@ -27,7 +27,6 @@ from ._roots import (
 from ._search import (
     NewtonSearch,
     check_guesses,
-    check_not_traced,
     check_num_rows,
     keep_found,
     name_nonfinite,

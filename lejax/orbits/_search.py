@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core.cell import is_traced
 from .._core.check_cell import check_state
 from .._core.check_values import check_count, check_positive, find_nonfinite
 
@@ -75,20 +74,6 @@ def check_num_rows(size: Any, max_num_unique: Any, num_guesses: int) -> int:
         return check_count("size", size, 1)
     most = _MAX_NUM_UNIQUE if max_num_unique is None else max_num_unique
     return min(check_count("max_num_unique", most, 1), num_guesses)
-
-
-def check_not_traced(name: str, found: PyTree) -> None:
-    """Refuse a trace where the number of rows is that of the points found.
-
-    **Raises:**
-
-    - `TypeError`: if `found` is traced.
-    """
-    if is_traced(found):
-        raise TypeError(
-            f"{name} without size returns as many rows as it finds and cannot be traced: "
-            "give size, the number of rows, under jit, vmap and grad."
-        )
 
 
 def name_nonfinite(guesses: PyTree) -> str:

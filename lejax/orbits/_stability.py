@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
 from .._core.check_values import check_not_negative
+from .._core.stability import name_kinds
 
 
 class Stability(eqx.Module):
@@ -69,25 +70,6 @@ class Stability(eqx.Module):
         """2 pi dt / |arg multiplier|: the time of one oscillation, infinite for positive real multipliers."""
         with np.errstate(divide="ignore"):
             return 2 * np.pi * self.dt[:, None] / np.abs(np.angle(self.multipliers))
-
-
-def name_kinds(
-    rates: Float[np.ndarray, "n d"],
-    is_complex: Bool[np.ndarray, "n d"],
-    tolerance: Float[np.ndarray, " n"],
-) -> list[str]:
-    """The kinds of n points from their rates, the largest first; `is_complex` says which directions rotate."""
-    kinds = []
-    for row, rotates, limit in zip(rates, is_complex, tolerance, strict=True):
-        num_unstable = int(np.sum(row > limit))
-        shape = "spiral" if rotates[-1 if num_unstable else 0] else "node"
-        if np.any(np.abs(row) <= limit):
-            kinds.append("non-hyperbolic")
-        elif 0 < num_unstable < len(row):
-            kinds.append("saddle")
-        else:
-            kinds.append(f"{'unstable' if num_unstable else 'stable'} {shape}")
-    return kinds
 
 
 def order_multipliers(

@@ -10,10 +10,9 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from .._core.cell import VectorField
 from .._core.check_annotations import checked
-from .._core.check_values import check_count
+from .._core.check_values import check_count, check_not_traced
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
-from ..orbits._search import check_not_traced
-from ..orbits._stability import name_kinds
+from .._core.stability import name_kinds
 from ._event_flow import check_field
 from ._regions import all_regions
 
