@@ -9,11 +9,11 @@ from .table import spectrum_text
 
 
 _WIDTH, _HEIGHT, _MARGIN = 280, 160, 14
-_MOST_POINTS = 200  # in the picture; of a longer spectrum it shows equally spaced ones
+_MOST_POINTS = 200  # of a longer spectrum the picture shows equally spaced exponents
 
 
 def spectrum_html(spectrum: Any) -> str:
-    """What a notebook shows: the text, and for one run the exponents with 2 standard errors against their index."""
+    """The text and, for one run, a picture: exponents with 2 standard errors against their index."""
     text = f"<pre>{escape(spectrum_text(spectrum))}</pre>"
     return f'<div style="display: flex; gap: 2em">{text}{_picture(spectrum)}</div>'
 

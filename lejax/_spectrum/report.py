@@ -106,7 +106,7 @@ class LyapunovSpectrum(eqx.Module):
 
 
 def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inputs: PyTree) -> None:
-    """Raise a `RuntimeError` that says what went wrong and where, if the result is known and failed."""
+    """Raise a `RuntimeError` that says where the run failed, if the result has a value and is a failure."""
     if is_traced(spectrum):
         return
     if bool(spectrum.result == RESULTS.successful):
@@ -127,7 +127,5 @@ def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inpu
     else:
         worst = float(jnp.max(diagnostics.rounding_error))
         steps = int(diagnostics.longest_interval)
-        detail = (
-            f" Here up to {steps} lie between two, and the estimated error is up to {worst:.1e}."
-        )
+        detail = f" Here up to {steps} steps are between two, and the estimated error is up to {worst:.1e}."
     raise_failure(spectrum.result, cell, state, inputs, detail)

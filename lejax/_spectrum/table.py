@@ -1,6 +1,6 @@
-"""A spectrum as text: the table of `print`, and the pieces of it that the command line prints too.
+"""A spectrum as text: the table of `print`, and the parts of it that the command line prints too.
 
-`LyapunovSpectrum` imports this file, so its annotations say `Any` where they mean a `LyapunovSpectrum`.
+The file of `LyapunovSpectrum` imports this one, so that annotations here say `Any` for a `LyapunovSpectrum`.
 """
 
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 def tabulate(spectrum: Any) -> Table:
-    """Index from 1, exponent and standard error of each exponent of one run."""
+    """The table of one run: index from 1, exponent and standard error."""
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
     grows = np.asarray(spectrum.error_grows)
     finite = np.isfinite(exponents)
@@ -61,7 +61,7 @@ def tabulate(spectrum: Any) -> Table:
 
 
 def dimension_and_entropy(spectrum: Any) -> tuple[Estimate, Estimate]:
-    """The Kaplan-Yorke dimension, NaN if it does not follow from the exponents, and the bound of the entropy."""
+    """The Kaplan-Yorke dimension, NaN if the exponents do not determine it, and the bound of the entropy."""
     values, errors = _dimension_and_entropy(
         spectrum.exponents,
         spectrum.block_exponents,
@@ -96,7 +96,7 @@ def align(lines: dict[str, str]) -> list[str]:
 
 
 def spectrum_text(spectrum: Any) -> str:
-    """What `print` shows: the table of one run, or a summary of a batch."""
+    """The text of `print`: the table of one run, or a summary of a batch."""
     return _batch_text(spectrum) if spectrum.exponents.ndim > 1 else _text(spectrum)
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -59,7 +60,7 @@ def check_run(
     count = size_of(state) if num_exponents is None else num_exponents
     count = check_directions("num_exponents", count, state)
     duration = check_positive("dt", time_step(cell) if dt is None else dt)
-    duration = duration if eqx.is_array(duration) else np.asarray(duration)
+    duration = jnp.asarray(duration) if eqx.is_array(duration) else np.asarray(duration)
     steps = Steps(int(transient), both - backward, backward)
     return VectorRun(cell, state, inputs, duration, count, steps)
 
