@@ -112,16 +112,18 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     found = sorted({match["prefix"] for match in matches})
     if not found:
         raise ValueError(
-            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {_some(arrays)}."
+            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {_list_names(arrays)}."
         )
     if prefix is None:
         if len(found) > 1:
             raise ValueError(
-                f"there are several recurrent networks, choose one by prefix=: {_some(found)}."
+                f"there are several recurrent networks, choose one by prefix=: {_list_names(found)}."
             )
         prefix = found[0]
     if prefix not in found:
-        raise ValueError(f"no recurrent network has the prefix {prefix!r}, only {_some(found)}.")
+        raise ValueError(
+            f"no recurrent network has the prefix {prefix!r}, only {_list_names(found)}."
+        )
     layers: dict[str, dict[str, str]] = {}
     for match in matches:
         if match["prefix"] != prefix:
@@ -139,22 +141,24 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     order = [""] if set(layers) == {""} else [f"_l{i}" for i in range(len(layers))]
     if set(order) != set(layers):
         raise ValueError(
-            f"layers must be numbered from _l0 without a gap, but {prefix!r} has {_some(sorted(layers))}."
+            f"layers must be numbered from _l0 without a gap, but {prefix!r} has {_list_names(sorted(layers))}."
         )
     use_bias = any("bias_ih" in layer or "bias_hh" in layer for layer in layers.values())
     needed = ("weight_ih", "weight_hh") + ("bias_ih", "bias_hh") * use_bias
     for suffix in order:
         missing = [f"{prefix}{role}{suffix}" for role in needed if role not in layers[suffix]]
         if missing:
-            raise ValueError(f"{_some(missing)} missing: there is only {_some(_all(layers))}.")
+            raise ValueError(
+                f"{_list_names(missing)} missing: there is only {_list_names(_all_names(layers))}."
+            )
     return [layers[suffix] for suffix in order]
 
 
-def _all(layers: dict[str, dict[str, str]]) -> list[str]:
+def _all_names(layers: dict[str, dict[str, str]]) -> list[str]:
     return [name for layer in layers.values() for name in layer.values()]
 
 
-def _some(names) -> str:
+def _list_names(names) -> str:
     """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
@@ -184,7 +188,7 @@ def _as_array(name: str, value: Any) -> Array:
 def _as_numpy(value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
         return np.asarray(value)
-    value = value.detach().cpu()  # a torch tensor, known by its methods
+    value = value.detach().cpu()  # a torch tensor, recognized by its methods
     if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16; the way over float32 is exact
         return value.float().numpy().astype(jnp.bfloat16)
     return value.numpy()

@@ -1,4 +1,4 @@
-"""Textbook systems with known spectra: maps, which are cells, and vector fields, which `Flow` makes cells."""
+"""Textbook systems with known spectra: maps, which are cells, and vector fields, which `Flow` turns into cells."""
 
 from ._flow import Flow as Flow
 from ._gallery import MeasuredSystem as MeasuredSystem, gallery as gallery

@@ -1,4 +1,4 @@
-"""Vector fields with known spectra; `Flow` makes cells of them."""
+"""Vector fields with known spectra; `Flow` turns them into cells."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
