@@ -155,18 +155,15 @@ def difference_over_repeats(truth, *predictions, axis=-1):
     return mean(truth, *predictions[:half], axis=axis) - mean(truth, *predictions[half:], axis=axis)
 
 
-def embedding(method, spectra, target):
-    """Fit the autoencoder to each fold, all in one program."""
-    spectra = spectra.astype(jnp.float32)  # enough for a fit, and faster
-    target = target.astype(spectra.dtype)
+@eqx.filter_jit
+def embed(method, spectra, target, splits, keys):
+    """Predictions (folds, n) and latent codes (folds, n, l) of an autoencoder fitted to each fold."""
 
-    @jax.jit
-    @jax.vmap
-    def fit_and_predict(split, key):
+    def one(split, key):
         model = method.fit(spectra, target, split.validation, is_training=split.training, key=key)
-        return jax.vmap(model)(spectra)
+        return jax.vmap(model)(spectra), jax.vmap(model.encode)(spectra)
 
-    return fit_and_predict
+    return jax.vmap(one)(splits, keys)
 
 
 def table(exponents, early_loss, hyperparameters, target, toy):
@@ -186,7 +183,8 @@ def table(exponents, early_loss, hyperparameters, target, toy):
         "hyperparameters": jnp.concatenate([plain, squares], axis=1),
         "ridge on spectrum and early loss": jnp.concatenate([exponents, early], axis=1),
     }
-    methods = {"embedding": embedding(method, exponents, target)}
+    inputs = method, exponents.astype(jnp.float32), target.astype(jnp.float32)  # enough, and faster
+    methods = {"embedding": lambda splits, keys: embed(*inputs, splits, keys)[0]}
     methods |= {name: _prediction.ridge(features, target) for name, features in baselines.items()}
     statistics = {
         "spearman": _prediction.spearman,
@@ -212,23 +210,15 @@ def table(exponents, early_loss, hyperparameters, target, toy):
     return {
         "scores": scores,
         "embedding_better_by": better_by,
-        "latent_classifier_accuracy": latent_classifier(method, exponents, target),
+        "latent_classifier_accuracy": latent_classifier(*inputs),
     }
 
 
 def latent_classifier(method, spectra, target):
     """The share of unseen networks that a hyperplane in the latent space puts on the right side of the median."""
-    spectra = spectra.astype(jnp.float32)
-    target = target.astype(spectra.dtype)
     splits = _prediction.draw_folds(jr.key(8), len(target))
-
-    @jax.jit
-    @jax.vmap
-    def latent_codes(split, key):
-        model = method.fit(spectra, target, split.validation, is_training=split.training, key=key)
-        return jax.vmap(model.encode)(spectra)
-
-    codes = latent_codes(splits, jr.split(jr.key(9), len(splits.test)))
+    keys = jr.split(jr.key(9), len(splits.test))
+    codes = embed(method, spectra, target, splits, keys)[1]
     target = np.asarray(target)
     right = np.zeros(len(target), bool)
     for i, (is_training, _, is_test) in enumerate(zip(*map(np.asarray, splits), strict=True)):
