@@ -1,4 +1,9 @@
-"""Recurrent cells that Equinox lacks, and wrappers that make cells of cells."""
+"""Recurrent cells, and cells made of other cells.
+
+A cell draws its weights, `RNNCell(3, 8, key=key)`, or takes them by name and checks their shapes,
+`RNNCell.from_weights(weight_hh=W, weight_ih=W_in)`. To build on a cell, write a cell that holds it as a field:
+those that compute their own tangent maps or blocks cannot be subclassed.
+"""
 
 from ._alrnn import ALRNN as ALRNN
 from ._clipped_shallow_plrnn import ClippedShallowPLRNN as ClippedShallowPLRNN
