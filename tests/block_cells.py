@@ -19,7 +19,7 @@ class Gate(lejax.BlockTriangularCell):
 
 
 class LowRank(lejax.BlockTriangularCell):
-    """h' = (1 - a) h + a M N^T tanh(h): M's columns span an invariant space, the rest decays by 1 - a."""
+    """h' = (1 - a) h + a M N^T tanh(h): the columns of M span an invariant space, the complement decays by 1 - a."""
 
     left: jax.Array
     right: jax.Array
@@ -36,8 +36,8 @@ class LowRank(lejax.BlockTriangularCell):
         def tangent(columns):
             return (1 - self.leak) * columns + self.leak * reduced @ columns
 
-        rest = jnp.full(size - rank, 1 - self.leak, state.dtype)
+        complement = jnp.full(size - rank, 1 - self.leak, state.dtype)
         return self(input, state), (
             lejax.DenseBlock(tangent, rank),
-            lejax.DiagonalBlock.of_entries(rest),
+            lejax.DiagonalBlock.of_entries(complement),
         )

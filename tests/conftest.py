@@ -1,14 +1,16 @@
+"""Settings of JAX and fixtures that all tests share."""
+
 import gc
 import importlib.metadata
 import os
 
 
-# Before JAX starts: contended BLAS threads slow tests fifty-fold, and batched LAPACK calls hang on
-# several host devices with a small thread pool.
+# Set these before JAX starts: contended BLAS threads slow the tests fifty-fold, and batched LAPACK calls hang on
+# several host devices if the thread pool is small.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("PJRT_NPROC", "4")
-# Small programs: most of the time goes into compiling them. Less of it at a lower level, and half of it with the older
-# emitters of loops, an option that later versions of XLA may refuse to know.
+# The programs are small, so most of the time goes into compilation. A lower optimization level shortens it, and the
+# older loop emitters halve it; later versions of XLA may not know that option.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
@@ -21,13 +23,19 @@ import pytest
 
 
 jax.config.update("jax_enable_x64", True)
-# Programs that are traced make many objects, and collecting them by thousands takes a sixth of the time.
+# Tracing makes many objects; with Python's default thresholds their collection takes a sixth of the time.
 gc.set_threshold(200_000, 20, 100)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Each compiled program holds pages of memory, of which a process may have 65 530: thousands of them end it."""
+    """Drop compiled programs after each file: they hold memory maps, and a process may have 65 530 of them."""
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch):
+    """Return a function after whose call JAX names "gpu" as its default backend, until the test ends."""
+    return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

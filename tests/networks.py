@@ -1,4 +1,4 @@
-"""Small networks that several test files share."""
+"""Small networks and vector fields that several test files share."""
 
 import equinox as eqx
 import jax
@@ -21,8 +21,8 @@ class Linear(eqx.Module):
     matrix: jnp.ndarray
 
     def __call__(self, input, state):
-        following = self.matrix @ state
-        return following if input is None else following + input
+        new_state = self.matrix @ state
+        return new_state if input is None else new_state + input
 
 
 def driven_gru(size=6, num_steps=120):
@@ -31,21 +31,21 @@ def driven_gru(size=6, num_steps=120):
 
 
 class Tokens(lejax.VectorField):
-    """Tokens of one dimension under a selective state space layer, depth as time."""
+    """One-dimensional tokens that pass through a selective state space layer; depth is time."""
 
     coupling: float
     decay: float
 
     def __call__(self, input, state):
         step = jax.nn.softplus(state)
-        passed = jnp.cumsum(step)
-        weight = jnp.exp(-self.decay * (passed[:, None] - passed)) * step
+        elapsed = jnp.cumsum(step)
+        weight = jnp.exp(-self.decay * (elapsed[:, None] - elapsed)) * step
         weight = jnp.tril(self.coupling * weight * state[:, None] * state)
         return weight @ state
 
 
 def per_step(discretization, rates, dt):
-    """The exponents of a step by the formulas of the textbook."""
+    """The exponents of one step, by the textbook formula of each discretization."""
     if isinstance(discretization, Bilinear):
         return np.log(np.abs((1 + dt * rates / 2) / (1 - dt * rates / 2)))
     if isinstance(discretization, Euler):

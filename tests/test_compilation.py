@@ -1,4 +1,4 @@
-"""One program serves every network, state, input and time step of the same shapes; fixed intervals have no branch."""
+"""Counts of traces, and the operations in compiled programs: no d x d Jacobian, no branch for fixed intervals."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from lejax import SequentialQR
 
 
 class Counting(eqx.Module):
-    """h' = tanh(W h + u), counting how often it is traced."""
+    """h' = tanh(W h + u), a cell that counts how often it is traced."""
 
     weight: jax.Array
     traces: list = eqx.field(static=True)
@@ -41,7 +41,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_second_call_and_second_network_trace_nothing(name):
+def test_second_call_and_second_network_are_not_traced_again(name):
     traces = Traces()
     key1, key2 = jr.split(jr.key(0))
     run = RUNS[name]
@@ -51,12 +51,12 @@ def test_second_call_and_second_network_trace_nothing(name):
     run(Counting(jr.normal(key1, (3, 3)), traces), jnp.zeros(3), jnp.ones((20, 3)), 2, 1.0)
     run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((20, 3)), 2, 0.5)
     assert len(traces) == count
-    # Another length is another program.
+    # A sequence of another length needs another program.
     run(Counting(jr.normal(key2, (3, 3)), traces), jnp.ones(3), jnp.zeros((25, 3)), 2, 0.5)
     assert len(traces) > count or name == "jacobian"
 
 
-def test_parameters_of_systems_and_keys_are_traced():
+def test_parameters_of_systems_and_keys_do_not_force_recompilation():
     compiled = []
 
     def listen(event, duration, **kwargs):
@@ -76,7 +76,7 @@ def test_parameters_of_systems_and_keys_are_traced():
     run(1.39, 1)
     assert compiled == []
     jax.jit(lambda x: x + 1.2345)(start).block_until_ready()
-    assert len(compiled) == 1  # the listener hears
+    assert len(compiled) == 1  # the listener does hear compilations
 
 
 def test_spectrum_never_materializes_the_jacobian():
@@ -104,14 +104,10 @@ def test_spectrum_never_materializes_the_jacobian():
     assert (size, size) not in shapes
 
 
-def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-
-
 @pytest.mark.parametrize("every", [1, 5, 7, None])
 @pytest.mark.parametrize(("count", "k"), [(None, 8), (3, 8), (3, 2)])
-def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, monkeypatch):
-    """Each would cost a wait of the host."""
+def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, pretend_gpu):
+    """The host waits for the GPU at each branch."""
 
     def run(weight, state):
         return lejax.lyapunov_spectrum(
@@ -123,7 +119,7 @@ def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, monkeypatch):
             method=SequentialQR(every=every),
         ).exponents
 
-    as_on_a_gpu(monkeypatch)
+    pretend_gpu()
     state = jnp.ones(8 if count is None else (count, 8))
     run = run if count is None else jax.vmap(run, (None, 0))
     text = jax.export.export(jax.jit(run), platforms=["cuda"])(jnp.eye(8), state).mlir_module()
@@ -132,7 +128,7 @@ def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, monkeypatch):
 
 @pytest.mark.parametrize("every", [1, 3, None])
 @pytest.mark.parametrize("k", [2, 12, 40])
-def test_the_ways_of_accelerators_give_the_same_numbers(every, k, monkeypatch):
+def test_the_code_for_accelerators_gives_the_same_numbers(every, k, pretend_gpu):
     weight = 1.5 * jr.normal(jr.key(0), (40, 40)) / 40**0.5
 
     def total(scale):
@@ -146,8 +142,8 @@ def test_the_ways_of_accelerators_give_the_same_numbers(every, k, monkeypatch):
         return jnp.sum(spectrum.exponents), spectrum.exponents
 
     (_, exponents), slope = jax.value_and_grad(total, has_aux=True)(1.0)
-    as_on_a_gpu(monkeypatch)
+    pretend_gpu()
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        (_, others), other = jax.value_and_grad(total, has_aux=True)(1.0)
-    np.testing.assert_allclose(others, exponents, atol=1e-8)
-    np.testing.assert_allclose(other, slope, rtol=1e-5)
+        (_, gpu_exponents), gpu_slope = jax.value_and_grad(total, has_aux=True)(1.0)
+    np.testing.assert_allclose(gpu_exponents, exponents, atol=1e-8)
+    np.testing.assert_allclose(gpu_slope, slope, rtol=1e-5)

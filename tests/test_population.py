@@ -233,8 +233,8 @@ def test_one_network_alone_trains_as_in_the_population(trained):
     np.testing.assert_allclose(alone.exponents[0], trained.exponents[1], rtol=1e-6)
 
 
-def test_vmap_trains_as_one_by_one(trained, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def test_vmap_trains_as_one_by_one(trained, pretend_gpu):
+    pretend_gpu()
     start = fresh()
     arguments = (start.networks, start.optimizer_state, start.hyperparameters)
     keys = jax.vmap(lambda key: jr.fold_in(key, 0))(start.key)

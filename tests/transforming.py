@@ -1,4 +1,4 @@
-"""The transformations of JAX, as a table: each makes of a function and its argument another one to trace or to run."""
+"""A table of the transformations of JAX: each takes a function and its argument, and traces or runs the result."""
 
 from functools import cache, partial
 
@@ -8,12 +8,13 @@ from jax.sharding import AxisType, PartitionSpec
 from verbs import numbers
 
 
-# JAX's check of how values vary over a mesh refuses the implicit root of varying and unvarying numbers in a branch; the values are right.
+# JAX's check of how values vary over a mesh (`check_vma`) refuses the implicit root where a branch mixes varying and
+# unvarying numbers; the values are right.
 UNCHECKED = ("orbits.find_fixed_points",)
 
 
 def pair(x):
-    """Two members of a batch."""
+    """A batch of two members."""
     return jnp.stack([x, 0.9 * x])
 
 
@@ -32,13 +33,13 @@ def _in_scan(function, x):
 
 
 def _in_cond(function, x):
-    def nothing(x):
+    def zeros(x):
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
 
-    return jax.lax.cond(jnp.sum(x) > 0, function, nothing, x)
+    return jax.lax.cond(jnp.sum(x) > 0, function, zeros, x)
 
 
-# name -> (function, x) -> what the transformed function makes of x, or of a batch of it
+# name -> (function, x) -> value of the transformed function at x, or at a batch that `pair` makes of x
 TRANSFORMATIONS = {
     "jit": lambda f, x: jax.jit(f)(x),
     "vmap": lambda f, x: jax.vmap(f)(pair(x)),
@@ -60,12 +61,12 @@ TRANSFORMATIONS = {
 
 @cache
 def compiled(function):
-    """The function under `jit`, one object for all transformations, so that it is traced once."""
+    """Return the jitted function; all transformations share this object, so it is traced once."""
     return jax.jit(function)
 
 
 def trace(transformation, name, table):
-    """The program that a transformation makes of an entry of a table, without compiling it."""
+    """Trace a transformed entry of a table into a jaxpr, without compilation."""
     function, x = table[name]
     options = {}
     if "shard_map" in transformation:

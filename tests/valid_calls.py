@@ -1,4 +1,4 @@
-"""One valid call of every public function, and of every class that is made by hand: what the fuzzer spoils."""
+"""One valid call of every public function and of every class that users construct; the fuzzer changes its arguments."""
 
 import functools
 import inspect
@@ -23,12 +23,14 @@ from lejax import (
 )
 
 
-# Reports, which functions return and nobody makes; strategies without settings; what is there to be inherited from.
+# Not called: reports (functions return them), strategies without settings, and abstract classes.
 NOT_CALLED = {
     "lejax": {
-        "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep", "CovariantVectors", "DeclaredBlocks", "DenseBlock", "Diagnostics", "DiagonalBlock", "DirectAdjoint", "Factors",
-        "ForgottenBlock", "FoundBlocks", "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "Method", "Orthonormalizer", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS",
-        "RecurrentCell", "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
+        "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep",
+        "CovariantVectors", "DeclaredBlocks", "DenseBlock", "Diagnostics", "DiagonalBlock", "DirectAdjoint", "Factors",
+        "ForgottenBlock", "FoundBlocks", "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "Method",
+        "Orthonormalizer", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS", "RecurrentCell",
+        "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
     },
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
     "data": set(),
@@ -49,7 +51,7 @@ NOT_CALLED = {
 
 
 def public() -> dict[str, Any]:
-    """Every public function and class, by its package and name."""
+    """Every public function and class, and every public `from_weights`, by package and name."""
     found = {f"lejax.{name}": getattr(lejax, name) for name in lejax.__all__}
     for module in pkgutil.iter_modules(lejax.__path__):
         if module.name[0] != "_" and module.ispkg:
@@ -58,26 +60,27 @@ def public() -> dict[str, Any]:
                 if name[0] != "_" and callable(value) and value.__module__.startswith("lejax."):
                     found[f"{module.name}.{name}"] = value
     for name, value in list(found.items()):
-        if name.startswith(("cells.", "reconstruction.")) and hasattr(value, "from_weights"):
+        if inspect.isclass(value) and hasattr(value, "from_weights"):
             found[f"{name}.from_weights"] = value.from_weights
     return {name: value for name, value in found.items() if not inspect.ismodule(value)}
 
 
 def from_weights_calls(calls) -> dict[str, tuple[tuple, dict[str, Any]]]:
-    """Each cell that is drawn, made once more from its fields."""
+    """A call of each `from_weights` with the fields of a module that the constructor drew."""
     found = {}
     for name, make in public().items():
         if name.endswith(".from_weights"):
             args, options = calls[name.removesuffix(".from_weights")]
-            cell = make.__self__(*args, **options)
+            module = make.__self__(*args, **options)
+            owner = getattr(module, "right_hand_side", module)  # of the weights of a vector field
             fields = inspect.signature(make).parameters
-            found[name] = (), {field: getattr(cell, field) for field in fields}
+            found[name] = (), {field: getattr(owner, field) for field in fields}
     return found
 
 
 @functools.cache
 def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
-    """The arguments of a call that succeeds, by position and by name."""
+    """name -> positional and named arguments of a call that succeeds."""
     key = jr.key(0)
     cell = cells.GRUCell(3, 4, key=key)
     state, inputs = jnp.full(4, 0.1), jr.normal(jr.key(2), (24, 3))
@@ -96,12 +99,9 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
     column = np.asarray(rows[:, 0])
     codes = jnp.array([0, 1, 1, 0, 2, 1, 0, 0, 1, 2])
     spectrum = lejax.lyapunov_spectrum(cell, state, inputs)
-    unstable = plrnn.unstable_manifold(
-        lozi, jnp.array([0.454545, 0.227273]), method=plrnn.Polyline(5.0)
-    )
-    stable = plrnn.stable_manifold(
-        lozi, jnp.array([0.454545, 0.227273]), method=plrnn.Polyline(5.0)
-    )
+    saddle = jnp.array([0.454545, 0.227273])
+    unstable = plrnn.unstable_manifold(lozi, saddle, method=plrnn.Polyline(5.0))
+    stable = plrnn.stable_manifold(lozi, saddle, method=plrnn.Polyline(5.0))
     diagram = orbits.orbit_diagram(
         systems.Logistic,
         jnp.array([2.9, 3.1]),
@@ -127,9 +127,17 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
     model, keys = draw(key), jr.split(key, 2)
     run_options = {"num_exponents": 2, "num_steps": 20, "transient": 2}
     covariant = run_options | {"backward_transient": 2, "key": key}
-    whole = run_options | {"dt": 0.5, "frame": jnp.eye(4)[:, :2], "key": key}
+    full = run_options | {"dt": 0.5, "frame": jnp.eye(4)[:, :2], "key": key}
+    penalty = {
+        "num_exponents": 2,
+        "target": 0.0,
+        "num_steps": 5,
+        "transient": 2,
+        "adjoint": lejax.DirectAdjoint(),
+    }
     square = 0.1 * jnp.ones((3, 3))
     drawn = {"key": key, "dtype": jnp.float32}
+    rates = {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0}
     calls = {
         "lejax.AngleHistogram": ((1, 10), {}),
         "lejax.CheckpointedAdjoint": ((4,), {}),
@@ -150,7 +158,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.kolmogorov_sinai_entropy": ((exponents,), {}),
         "lejax.lyapunov_spectrum": (
             driven,
-            whole | {"method": lejax.SequentialQR(), "adjoint": lejax.DirectAdjoint(), "num_blocks": 4, "throw": True},
+            full | {"method": lejax.SequentialQR(), "adjoint": lejax.DirectAdjoint(), "num_blocks": 4, "throw": True},
         ),
         "lejax.participation_ratio": ((vectors,), {}),
         "lejax.piecewise_linear": ((systems.Lozi(), None), {}),
@@ -174,8 +182,8 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.HippoCell": ((3, cells.Euler()), {"dt": 0.1, "dtype": jnp.float32}),
         "cells.LRUCell": ((3, 2), {"min_radius": 0.1, "max_radius": 0.9, "max_phase": 1.0} | drawn),
         "cells.LSTMCell": ((2, 3), {"use_bias": True} | drawn),
-        "cells.LeakyRNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
-        "cells.LowRankRNNCell": ((2, 3, 1), {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0} | drawn),
+        "cells.LeakyRNNCell": ((2, 3), rates | drawn),
+        "cells.LowRankRNNCell": ((2, 3, 1), rates | drawn),
         "cells.LowRankReLURNN": ((3, 5, 2), {"q": 0.5} | drawn),
         "cells.MambaCell": ((3, 2), {"expansion": 2, "width": 3, "discretization": cells.ZeroOrderHold()} | drawn),
         "cells.MeanCenteredPLRNN": ((3, 2), drawn),
@@ -204,10 +212,19 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "systems.SkewTent": ((0.2, -2.0, 1.0), {}),
         "systems.Tent": ((2.0,), {}),
         "systems.VanDerPol": ((1.0,), {}),
-        "populations.Autoencoder": ((), {"latent_size": 2, "width": 4, "depth": 1, "alphas": (0.0, 1.0), "num_updates": 5, "learning_rate": 1e-3}),
+        "populations.Autoencoder": (
+            (),
+            {
+                "latent_size": 2, "width": 4, "depth": 1, "alphas": (0.0, 1.0), "num_updates": 5,
+                "learning_rate": 1e-3,
+            },
+        ),
         "populations.bound_lost": ((exponents,), {}),
         "populations.resample_spectrum": ((exponents, 5), {}),
-        "indicators.echo_state_index": ((cell, jnp.stack([state, state + 1]), inputs), {"transient": 4, "tolerance": 1e-3, "key": key}),
+        "indicators.echo_state_index": (
+            (cell, jnp.stack([state, state + 1]), inputs),
+            {"transient": 4, "tolerance": 1e-3, "key": key},
+        ),
         "indicators.finite_time_exponent_field": (
             (henon, jnp.stack([point, point]), None),
             {"num_steps": 4, "num_exponents": 1, "dt": 0.5, "batch_size": 2},
@@ -236,11 +253,17 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "orbits.SpeedMinimization": ((20, 1e-6), {}),
         "orbits.continue_orbit": (
             (systems.Logistic, 2.5, jnp.array([0.6])[0]),
-            {"period": 1, "num_segments": None, "step": 0.01, "bounds": (2.0, 3.5), "method": orbits.PseudoArclength(3, 0.1)},
+            {
+                "period": 1, "num_segments": None, "step": 0.01, "bounds": (2.0, 3.5),
+                "method": orbits.PseudoArclength(3, 0.1),
+            },
         ),
         "orbits.find_fixed_points": (
             (cell, state[None], inputs[0]),
-            {"size": 5, "search": orbits.NewtonSearch(5, 1e-6, 1e-3), "fallback": orbits.SpeedMinimization(), "outlier_distance_scale": 10.0},
+            {
+                "size": 5, "search": orbits.NewtonSearch(5, 1e-6, 1e-3), "fallback": orbits.SpeedMinimization(),
+                "outlier_distance_scale": 10.0,
+            },
         ),
         "orbits.find_periodic_orbits": (
             (henon, point[None]),
@@ -286,12 +309,12 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plrnn.refine_cycle": ((lozi, point[None]), {}),
         "plrnn.region_codes": ((lozi, jnp.stack([point, point])), {}),
         "plrnn.sample_flow": ((switched, point, jnp.array([0.4, 1.7])), {"max_pieces": 8}),
-        "plrnn.stable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
+        "plrnn.stable_manifold": ((lozi, saddle), {"method": plrnn.Polyline(3.0), "box": box}),
         "plrnn.symbol_transitions": ((codes,), {}),
-        "plrnn.unstable_manifold": ((lozi, jnp.array([0.454545, 0.227273])), {"method": plrnn.Polyline(3.0), "box": box}),
+        "plrnn.unstable_manifold": ((lozi, saddle), {"method": plrnn.Polyline(3.0), "box": box}),
         "run.Checkpoint": (("run.npz", 60.0), {}),
         "run.Grid": ((), {"a": np.linspace(0.0, 1.0, 3), "start": np.zeros((2, 2))}),
-        "run.long_run": (driven, whole | {"method": lejax.SequentialQR()}),
+        "run.long_run": (driven, full | {"method": lejax.SequentialQR()}),
         "run.sweep": ((lambda member: jnp.zeros(()), np.linspace(0.0, 1.0, 4)), {"batch_size": 2, "progress": False}),
         "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
         "reconstruction.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
@@ -317,12 +340,15 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.encode_text": (("abba",), {}),
         "training.floss": (
             (cell, state, jnp.stack([inputs, inputs])),
-            {"optimizer": optax.adam(1e-2), "num_updates": 2, "num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint(), "throw": True},
+            {"optimizer": optax.adam(1e-2), "num_updates": 2} | penalty | {"throw": True},
         ),
-        "training.flossing_penalty": (driven, {"num_exponents": 2, "target": 0.0, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()}),
+        "training.flossing_penalty": (driven, penalty),
         "reconstruction.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
         "populations.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
-        "populations.initialize_population": ((make_cell, hyperparameters, 2), {"optimizer": optax.scale_by_adam(), "key": key}),
+        "populations.initialize_population": (
+            (make_cell, hyperparameters, 2),
+            {"optimizer": optax.scale_by_adam(), "key": key},
+        ),
         "populations.load_population": (("/nonexistent/population.npz", population), {}),
         "populations.mean_loss": ((network, examples), {"dropout": 0.1, "key": key}),
         "populations.modular_counting_task": ((key, 4), {"num_steps": 5, "modulus": 3, "dtype": jnp.float32}),
@@ -341,11 +367,17 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.save_population": (("/nonexistent/population.npz", population), {}),
         "training.spectrum_penalty": (
             driven,
-            {"function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2, "adjoint": lejax.DirectAdjoint()},
+            {
+                "function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2,
+                "adjoint": lejax.DirectAdjoint(),
+            },
         ),
         "populations.train_population": (
             (population, examples, examples),
-            {"num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,), "stream": jnp.ones((20, 1)), "transient": 2},
+            {
+                "num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,),
+                "stream": jnp.ones((20, 1)), "transient": 2,
+            },
         ),
     }  # fmt: skip
     return calls | from_weights_calls(calls)
