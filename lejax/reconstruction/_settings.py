@@ -52,7 +52,7 @@ class TrainingSettings(eqx.Module):
     num_steps: int = eqx.field(
         static=True, converter=lambda count: check_count("num_steps", count, 1), default=200
     )
-    noise: float = eqx.field(
+    noise: float | Array = eqx.field(
         converter=lambda noise: check_not_negative("noise", noise), default=0.05
     )
     optimizer: optax.GradientTransformation | None = None

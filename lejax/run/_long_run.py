@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -120,7 +121,7 @@ def long_run(
         num_exponents = check_directions("num_exponents", num_exponents, state)
     if frame is not None:
         frame = check_frame(frame, state)
-    checkpoint = None if checkpoint is None else _prepare(checkpoint)
+    path, seconds = (None, 0.0) if checkpoint is None else _destination(checkpoint)
     dt = time_step(cell) if dt is None else dt
     if num_exponents not in (None, size_of(state)):
         # Following all directions of blocks that are found automatically may cost far more than a few directions.
@@ -128,9 +129,9 @@ def long_run(
     follows_all = frame is None and method.blocks.are_many(cell, state, first_input(inputs))
     run = ChunkedRun(cell, inputs, num_exponents, dt, method, key, tolerance, follows_all, layout)
     position, file = Position(0, state, frame, None), None
-    if checkpoint is not None:
+    if path is not None:
         identity = identify_run(cell, state, inputs, dt, method, frame, key, num_exponents, layout)
-        file = CheckpointFile(checkpoint.path, checkpoint.seconds, identity)
+        file = CheckpointFile(path, seconds, identity)
         directions = (run.num_followed or size_of(state)) if frame is None else frame.shape[1]
         position = file.load(state, directions, layout) or position
     with keep(cell) as kept_cell:
@@ -171,11 +172,11 @@ def _run_chunks(
     return position
 
 
-def _prepare(checkpoint: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
-    """A checkpoint whose path is checked, and whose folder is free of unfinished files."""
-    if not isinstance(checkpoint, Checkpoint):
-        return Checkpoint(checkpoints.prepare_path(checkpoint))
-    return Checkpoint(checkpoints.prepare_path(checkpoint.path), checkpoint.seconds)
+def _destination(checkpoint: str | os.PathLike[str] | Checkpoint) -> tuple[Path, float]:
+    """The checked path of a checkpoint, in a folder without abandoned files, and the seconds between two writes."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoints.prepare_path(checkpoint.path), checkpoint.seconds
+    return checkpoints.prepare_path(checkpoint), 0.0
 
 
 def _plan_chunks(
