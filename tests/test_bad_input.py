@@ -1,4 +1,4 @@
-"""Every bad input gets one sentence of ours that names the offender and both values."""
+"""Bad input raises an error of one sentence, which names the argument, the value given and the value needed."""
 
 import warnings
 
@@ -280,7 +280,7 @@ CASES = {
         TypeError,
         r"the stack has 1 layers, the state 2",
     ),
-    "readout that is no function": (
+    "readout that is not a function": (
         lambda: ClosedLoop(CELL, jnp.ones((3, 4))),
         TypeError,
         r"readout must be a function or an eqx\.Module that can be called, got ArrayImpl",
@@ -431,7 +431,7 @@ CASES = {
         ValueError,
         r"tolerance must be positive and finite, got 0.0",
     ),
-    "interval of nothing": (
+    "interval of no steps": (
         lambda: lejax.SequentialQR(max_interval=0),
         ValueError,
         r"max_interval must be an integer of at least 1, got 0",
@@ -470,7 +470,7 @@ def flow(field, state, **options):
     return lejax.lyapunov_spectrum(Flow(field, **{"dt": 0.02} | options), state, num_steps=40)
 
 
-# Kinds of arguments, and what goes wrong with systems of others.
+# Wrong kinds of arguments, and errors inside cells, fields and functions of the user.
 MORE_CASES = {
     "masked": (
         lambda: lejax.kolmogorov_sinai_entropy(np.ma.masked_array([1.0, 9.0], [False, True])),
@@ -648,7 +648,8 @@ MORE_CASES = {
     "field without an input": (
         lambda: flow(eqx.nn.MLP(2, 2, 4, 1, key=jr.key(0)), jnp.ones(2)),
         TypeError,
-        r"vector field MLP cannot be called as field\(input, state\): too many positional arguments.*lambda input, state",
+        r"vector field MLP cannot be called as field\(input, state\): too many positional arguments"
+        r".*lambda input, state",
     ),
     "cell without an input": (
         lambda: lejax.unroll(eqx.nn.MLP(2, 2, 4, 1, key=jr.key(0)), jnp.ones(2), num_steps=3),
@@ -675,7 +676,8 @@ MORE_CASES = {
             jax.tree.map(lambda x: x.astype(jnp.float32), CELL), STATE.astype(jnp.float32)
         ),
         TypeError,
-        r"Precisions are mixed: weights float32, input float64, state float32\. Cast the inputs by inputs\.astype\('float32'\)\.",
+        r"Precisions are mixed: weights float32, input float64, state float32\. "
+        r"Cast the inputs by inputs\.astype\('float32'\)\.",
     ),
     "mixed precision of the weights": (
         lambda: spectrum(CELL, STATE.astype(jnp.float32), INPUTS.astype(jnp.float32)),
@@ -687,7 +689,7 @@ MORE_CASES = {
         ValueError,
         r"the state has 7 numbers, but the dynamics were made for 4",
     ),
-    "state beside an output": (
+    "state and an output": (
         lambda: lejax.unroll(lambda input, x: (x, 2 * x[:1]), jnp.ones(2), num_steps=3),
         TypeError,
         r"return its state as item 0 of 2, beside an output.*cell\(input, state\)\[0\]",
@@ -697,7 +699,7 @@ MORE_CASES = {
         TypeError,
         r"return its state as item 1 of 2",
     ),
-    "one array for two": (
+    "one array for two arrays": (
         lambda: lejax.unroll(eqx.nn.LSTMCell(3, 4, key=jr.key(0)), STATE, INPUTS),
         TypeError,
         r"Its state must be like \(float64\[4\], float64\[4\]\), got float64\[4\]",
@@ -726,7 +728,7 @@ CASES |= {
         TypeError,
         r"and functions of jax.numpy instead of NumPy's",
     ),
-    "a guess for many": (
+    "one guess without a guess axis": (
         lambda: orbits.find_fixed_points(henon, jnp.zeros(2)),
         TypeError,
         r"a list of states \(guesses\) has one more axis in front",
@@ -756,7 +758,7 @@ CASES |= {
         TypeError,
         r"Henon turns its state into float64, .* or start from a float64 state",
     ),
-    "numbers of a member": (
+    "value of a traced member": (
         lambda: lejax.run.sweep(
             lambda m: Henon(float(m["a"]), 0.3)(None, jnp.ones(2)), lejax.run.Grid(a=np.ones(2))
         ),
@@ -774,7 +776,7 @@ CASES |= {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_sentence(name):
+def test_bad_input_raises_one_sentence(name):
     call, kind, sentence = CASES[name]
     with pytest.raises(kind, match=sentence) as caught:
         call()
@@ -789,27 +791,27 @@ def test_other_byte_orders_are_read():
     np.testing.assert_array_equal(states[1], exponents)
 
 
-def test_float16_is_raised_where_linear_algebra_needs_it():
+def test_float16_is_cast_to_float32_where_linear_algebra_needs_it():
     vectors = jr.normal(jr.key(0), (6, 4)).astype(jnp.float16)
     angles = lejax.principal_angles(vectors[:, :2], vectors[:, 2:])
     exact = vectors.astype(jnp.float32)
     np.testing.assert_allclose(angles, lejax.principal_angles(exact[:, :2], exact[:, 2:]))
 
 
-def test_checks_leave_traced_values_alone():
+def test_checks_do_not_read_traced_values():
     dimension = jax.jit(lejax.kaplan_yorke_dimension)(NOT_A_NUMBER)
     assert jnp.isnan(dimension)
     batch = jax.vmap(lejax.kolmogorov_sinai_entropy)(jnp.stack([NOT_A_NUMBER, jnp.ones(3)]))
     np.testing.assert_array_equal(batch, [jnp.nan, 3.0])
 
 
-def test_a_product_of_matrices_from_zeros_has_the_exponents_of_the_matrix():
+def test_a_linear_map_at_the_zero_state_has_the_exponents_of_its_matrix():
     run = spectrum(stretches, jnp.zeros(2), None, num_steps=900)
     np.testing.assert_allclose(run.exponents, jnp.log(3.0), rtol=1e-12)
 
 
 def _rise():
-    """x' = 1 + max(x, 0), which rests nowhere."""
+    """x' = 1 + max(x, 0), which has no fixed point."""
     return plrnn.ContinuousALRNN.from_weights(
         a=jnp.zeros(1), W=jnp.ones((1, 1)), h=jnp.ones(1), num_relu=1
     )
@@ -819,7 +821,7 @@ WARN = {
     "find_fixed_points": lambda: orbits.find_fixed_points(
         lambda _, x: x + 1.0, jnp.ones((1, 1)), search=orbits.NewtonSearch(max_iters=3)
     ),
-    "find_fixed_points beyond the most": lambda: orbits.find_fixed_points(
+    "find_fixed_points beyond max_num_unique": lambda: orbits.find_fixed_points(
         Logistic(2.5), jnp.array([0.59, 0.01]), max_num_unique=1
     ),
     "find_periodic_orbits": lambda: orbits.find_periodic_orbits(
@@ -843,7 +845,7 @@ WARN = {
 }
 
 
-def test_guesses_that_are_not_finite_are_named():
+def test_non_finite_guesses_are_counted_in_a_warning():
     for find, options in (
         (orbits.find_fixed_points, {}),
         (orbits.find_periodic_orbits, {"period": 2}),
@@ -855,7 +857,7 @@ def test_guesses_that_are_not_finite_are_named():
 
 
 @pytest.mark.parametrize("name", WARN)
-def test_a_warning_names_the_line_of_the_caller(name):
+def test_a_warning_points_to_the_line_of_the_caller(name):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         WARN[name]()

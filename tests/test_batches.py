@@ -1,4 +1,4 @@
-"""Batches of frames of 1024 numbers and more, which a CPU runs one after the other: derivatives in every order."""
+"""Derivatives of batches, among them frames of 1024 numbers and more, which a CPU processes one after another."""
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ def penalty(cell, inputs, num_exponents=8):
 
 @eqx.filter_jit
 def gradient_by_scan(cell, inputs, num_exponents):
-    """Jacobians and LAPACK's QR at every step."""
+    """The gradient of a plain scan: dense Jacobians, and LAPACK's QR at every step."""
 
     def penalty(cell):
         def step(carry, input):
@@ -87,8 +87,8 @@ def test_forward_mode_and_second_derivatives_of_a_batch():
 
 
 @pytest.mark.parametrize("columns", [8, 40])
-def test_gradients_of_chunks_are_those_of_one_after_the_other(columns):
-    # The start of every chunk but the first is warmed on a network that forgets it.
+def test_gradients_of_parallel_chunks_agree_with_differences(columns):
+    # A chunk after the first warms its frame up; this contracting network forgets where that frame started.
     cell = lejax.cells.RNNCell.from_weights(
         weight_hh=jr.normal(jr.key(4), (40, 40)) / 20,
         bias=jr.uniform(jr.key(0), (40,), minval=-0.15, maxval=0.15),
@@ -120,11 +120,11 @@ def test_gradients_on_a_mesh(cell, columns, inputs):
     def sharded(function):
         return jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=axis, out_specs=axis)
 
-    def one(u):
+    def penalty_of(u):
         return penalty(cell, u, columns)
 
-    inside = jax.jit(sharded(jax.grad(one)))(inputs)
-    around = jax.jit(jax.grad(lambda u: jnp.sum(sharded(one)(u))))(inputs)
-    plain = jnp.stack([jax.jit(jax.grad(one))(u) for u in inputs])
+    inside = jax.jit(sharded(jax.grad(penalty_of)))(inputs)
+    around = jax.jit(jax.grad(lambda u: jnp.sum(sharded(penalty_of)(u))))(inputs)
+    plain = jnp.stack([jax.jit(jax.grad(penalty_of))(u) for u in inputs])
     np.testing.assert_allclose(inside, plain, rtol=1e-8, atol=1e-14)
     np.testing.assert_allclose(around, plain, rtol=1e-8, atol=1e-14)

@@ -1,4 +1,4 @@
-"""Every benchmark runs at toy size as a user would start it, and writes JSON that any parser reads."""
+"""Every benchmark runs at toy size from the command line and writes standard JSON."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def refuse(constant):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
-def test_runs_at_toy_size(name, tmp_path):
+def test_benchmark_runs_at_toy_size(name, tmp_path):
     for module in PEERS.get(name, []):
         pytest.importorskip(module, reason=f"{module} is missing: pip install 'lejax[bench]'")
     report = tmp_path / "report.json"
@@ -41,8 +41,8 @@ def test_nested_spans_of_compilation_are_counted_once(monkeypatch):
 
     tracing, lowering, compiling = first_call.SPANS
     spans = first_call.Spans()
-    # Tracing from 0 to 10 with a trace from 1 to 3 and a compilation from 4 to 9 in it, then lowering, 10 to 11, and
-    # compiling, 11 to 15.
+    # Tracing lasts from 0 to 10 and contains a trace from 1 to 3 and a compilation from 4 to 9; lowering lasts from 10
+    # to 11, and compilation from 11 to 15.
     for event, start, end in [
         (tracing, 1, 3),
         (compiling, 4, 9),
@@ -60,7 +60,7 @@ def test_nested_spans_of_compilation_are_counted_once(monkeypatch):
 
 @pytest.mark.parametrize(("calibrated", "status"), [(True, 0), (False, 1)])
 @pytest.mark.parametrize("option", ["", "--toy"])
-def test_calibration_fails_where_the_errors_are_not_calibrated(calibrated, status, option):
+def test_calibration_exits_with_1_if_errors_are_not_calibrated(calibrated, status, option):
     script = f"""
 import sys
 sys.path.insert(0, {str(FOLDER)!r})
@@ -84,7 +84,7 @@ calibration.main()
     assert ("NOT in 90% to 99%" in done.stdout) == (not calibrated and not option)
 
 
-def test_a_part_that_fails_on_the_device_leaves_the_others(tmp_path):
+def test_the_other_parts_run_after_one_part_fails_on_the_device(tmp_path):
     report = tmp_path / "report.json"
     script = f"""
 import sys
@@ -94,7 +94,7 @@ import device
 
 def breaks(*arguments):
     yield {{"first": 1.0}}
-    raise IndexError("no room")
+    raise IndexError("out of memory")
 
 def lasts(*arguments):
     yield {{"system": "x", "dtype": "float32", "exponents": [0.3, -1.0], "standard_error": [0.1, 0.1]}}
@@ -115,7 +115,7 @@ device.main()
     assert done.stderr == "Parts that failed: a.\n"
     content = json.loads(report.read_text())
     assert content["a"] == [{"first": 1.0}]
-    assert content["failures"] == {"a": "IndexError: no room"}
+    assert content["failures"] == {"a": "IndexError: out of memory"}
     compared, alone = content["host"]
     assert abs(compared["largest_in_joint_errors"] - 3) < 1e-12
     assert abs(compared["largest_difference"] - 0.3) < 1e-12

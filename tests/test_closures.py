@@ -1,4 +1,4 @@
-"""Plain functions are read anew at each call: globals that are bound again, dictionaries and networks that change in place."""
+"""Each call reads plain functions again: rebound globals, and dictionaries and networks that change in place."""
 
 import gc
 import weakref
@@ -19,7 +19,7 @@ from lejax.systems import Flow, Henon
 
 
 class Trained:
-    """A network of another kind, trained in place."""
+    """A network of another library, which training changes in place."""
 
     b = 0.3
 
@@ -43,7 +43,7 @@ def family(c):
 
 
 class Now(eqx.Module):
-    """The same as `henon`, with the values as leaves."""
+    """The map of `henon`, with the values as leaves."""
 
     a: jax.Array
     b: jax.Array
@@ -114,7 +114,7 @@ def values():
     gain, settings["a"], trained.b = 1.0, 1.2, 0.3
 
 
-def test_a_program_that_is_kept_serves_no_other_settings():
+def test_a_cached_program_is_not_used_for_other_settings():
     def decay(input, state):
         return 0.5 * state
 
@@ -129,7 +129,7 @@ def test_a_program_that_is_kept_serves_no_other_settings():
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in OF_CELL]
 )
-def test_what_a_function_reads_is_read_at_each_call(name):
+def test_a_cell_function_reads_its_globals_at_each_call(name):
     global gain
     verb = OF_CELL[name]
     before = verb(henon)
@@ -148,13 +148,13 @@ def test_what_a_function_reads_is_read_at_each_call(name):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("values")
-def test_what_a_field_and_a_family_read_is_read_at_each_call():
+def test_a_field_and_a_family_read_their_globals_at_each_call():
     global gain
 
     def product():
         flow = Flow(field, dt=0.1)
         spectrum = lejax.lyapunov_spectrum(flow, START, num_steps=10)
-        return spectrum.exponents.sum()  # the divergence
+        return spectrum.exponents.sum()  # the sum of exponents is the divergence of the field
 
     def branch():
         method = orbits.PseudoArclength(num_steps=3)
@@ -246,17 +246,17 @@ def test_training_reads_functions_at_each_call_and_traces_them_once(train):
     global gain
     traced.clear()
     first = train(2)
-    once = len(traced)
+    num_traces = len(traced)
     assert np.array_equal(train(2), first)
     traced.clear()
     train(4)
-    assert len(traced) == once
+    assert len(traced) == num_traces
     gain = 0.5
     assert not np.allclose(train(2), first, rtol=1e-6)
 
 
 def test_functions_and_their_programs_are_freed():
-    class Weights:  # only what can be referred to weakly
+    class Weights:  # arrays allow no weak references; an object of a class does
         value = jnp.eye(3)
 
     def closure():
@@ -310,7 +310,7 @@ def test_derivatives_reach_what_a_function_closes_over():
         def __call__(self, input, state):
             return jnp.tanh(self.weights @ state + input)
 
-    def of_module(weights, method):
+    def leading_of_module(weights, method):
         run = lejax.lyapunov_spectrum(
             Cell(weights), jnp.ones(3), inputs, transient=4, method=method, throw=False
         )
@@ -322,13 +322,14 @@ def test_derivatives_reach_what_a_function_closes_over():
             lambda f: jax.vmap(jax.grad(f)),
             lambda f: jax.grad(lambda w: jnp.sum(jax.vmap(f)(w))),
         ):
-            one, other = (
-                transform(lambda w, f=f, m=method: f(w, m))(batch) for f in (leading, of_module)
+            of_closure, of_module = (
+                transform(lambda w, f=f, m=method: f(w, m))(batch)
+                for f in (leading, leading_of_module)
             )
-            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+            np.testing.assert_allclose(of_closure, of_module, rtol=1e-8, atol=1e-12)
 
 
-def test_a_cell_that_holds_a_function_keeps_what_it_offers():
+def test_a_cell_that_holds_a_function_keeps_its_attributes():
     flow = Flow(lambda u, x: -x + u, dt=0.2)
     inputs = jr.normal(jr.key(0), (60, 1))
     run = lejax.lyapunov_spectrum(flow, jnp.ones(1), inputs)
@@ -340,10 +341,10 @@ def test_a_cell_that_holds_a_function_keeps_what_it_offers():
     assert orbits.find_fixed_points(flow, jnp.ones((1, 1)), jnp.zeros(1)).dt == 0.2
 
 
-def test_a_mixed_state_moves_in_its_own_precision():
+def test_each_leaf_of_a_state_is_computed_in_its_own_precision():
     class Leak(eqx.Module):
         def __call__(self, input, state):
-            slow, fast = state  # the increment of the slow number is rounded away at 0.25
+            slow, fast = state  # in bfloat16 the increment of `slow` rounds to 0 once slow = 0.25
             slow = slow + (0.001 * (1 - slow)).astype(slow.dtype)
             return slow, 3.5 * fast * (1 - fast) * (0.8 + 0.25 * slow.astype(fast.dtype))
 

@@ -1,4 +1,4 @@
-"""The shipped network and digits: sound files, and a network that reads."""
+"""The data files: the digits, the network that classifies them, and the EEG."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import lejax
 FOLDER = Path(lejax.data.__file__).parent
 
 
-def test_the_network_names_the_digits_of_one_unbroken_stream():
+def test_the_network_classifies_the_digits_in_one_unbroken_stream():
     arrays = load_file(FOLDER / "digits_gru.safetensors")
     cell = lejax.data.digits_gru()
     states = lejax.unroll(cell, cell.initial_state(), lejax.data.digits_inputs())
@@ -25,13 +25,13 @@ def test_the_network_names_the_digits_of_one_unbroken_stream():
     assert jnp.mean(jnp.argmax(logits, axis=1) == labels) == pytest.approx(393 / 397)
 
 
-def test_the_network_forgets_its_past():
+def test_the_network_forgets_its_initial_state():
     cell, rows = lejax.data.digits_gru(), lejax.data.digits_inputs()
     spectrum = lejax.lyapunov_spectrum(
         cell, cell.initial_state(), rows, num_exponents=1, transient=80
     )
     assert spectrum.exponents[0] + 10 * spectrum.standard_error[0] < 0
-    # A negative exponent means that two states under the same input become one.
+    # The largest exponent is negative, so two states under the same input converge.
     far = lejax.unroll(cell, jnp.ones(32), rows[:400])[-1]
     near = lejax.unroll(cell, cell.initial_state(), rows[:400])[-1]
     np.testing.assert_allclose(far, near, atol=1e-12)
@@ -66,10 +66,10 @@ def test_the_eeg_is_standardized_and_slow():
     assert (eeg.shape, eeg.dtype) == ((9640, 16), jnp.float64)
     assert lejax.data.eeg(jnp.float32).dtype == jnp.float32
     with np.load(FOLDER / "eeg_excerpt.npz") as file:
-        np.testing.assert_array_equal(eeg, file["eeg"].astype(float))  # in the order of time
+        np.testing.assert_array_equal(eeg, file["eeg"].astype(float))  # rows are in temporal order
     np.testing.assert_allclose(eeg.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(eeg.std(axis=0), 1, atol=1e-3)
-    # Smoothed: nearly nothing is left above 30 Hz.
+    # The EEG is low-pass filtered: little power is left above 30 Hz.
     power = np.abs(np.fft.rfft(eeg, axis=0)) ** 2
     frequencies = np.fft.rfftfreq(len(eeg), 1 / 160)
     assert power[frequencies > 30].sum() < 1e-3 * power.sum()
@@ -78,10 +78,10 @@ def test_the_eeg_is_standardized_and_slow():
 def test_the_digits_are_those_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
-    known = {
+    label_of = {
         image.astype(np.uint8).tobytes(): label
         for image, label in zip(digits.images, digits.target, strict=True)
     }
     with np.load(FOLDER / "digits_test.npz") as ours:
         for image, label in zip(ours["images"], ours["labels"], strict=True):
-            assert known[image.tobytes()] == label
+            assert label_of[image.tobytes()] == label

@@ -1,6 +1,6 @@
-"""Bad input to every public function: it is taken, or refused by a sentence of ours; never by an exception from elsewhere.
+"""Random bad input to every public function: lejax accepts it or raises its own error, and no other code raises one.
 
-No program is compiled: where a call comes to one it is only traced, and counts as one that passed all checks.
+Nothing is compiled: a call that reaches a compiled function only traces it, and has then passed all checks.
 """
 
 import collections
@@ -30,16 +30,16 @@ from lejax._core.closures import compiled
 
 OURS = (ValueError, TypeError, RuntimeError, FileNotFoundError, ModuleNotFoundError)
 NEEDS_A_FILE = {"populations.load_population", "populations.save_population"}
-CALLS = 25  # of each function
+CALLS = 25  # per function
 PACKAGE = str(Path(lejax.__file__).parent)
 
 
 class Traced(BaseException):
-    """A call has passed all checks."""
+    """Raised when a call has passed all checks and reached a compiled function."""
 
 
 class Hangs(BaseException):
-    """A call takes longer than any check may."""
+    """Raised when a call takes longer than any check may."""
 
 
 def _trace_only(function):
@@ -52,7 +52,7 @@ def _trace_only(function):
 
 @contextlib.contextmanager
 def nothing_compiles():
-    """In the modules of lejax, compiled functions are replaced by their traces."""
+    """In the modules of lejax, replace each compiled function by one that traces it and raises `Traced`."""
     programs = type(eqx.filter_jit(lambda: None)), type(jax.jit(lambda: None))
     code = compiled(lambda: None).__code__
     replaced = []
@@ -84,7 +84,7 @@ class AnyClass:
     pass
 
 
-# What may stand where something else is expected.
+# Values that replace a whole argument.
 STRANGERS = {
     "None": None,
     "text": "x",
@@ -131,7 +131,7 @@ STRANGERS = {
     "type": float,
     "module": np,
 }
-# What may become of arrays.
+# Changes of the arrays in an argument.
 SPOILED = {
     "complex": lambda x: x.astype(np.complex128) + 1j,
     "integers": lambda x: x.astype(np.int64),
@@ -157,10 +157,10 @@ def _is_numbers(leaf):
 
 
 def spoiled(value: Any, how: str) -> Any:
-    """A valid argument whose arrays have become something else."""
+    """Change the arrays of a valid argument."""
 
     def spoils(leaf):
-        # Casting a module casts what is real in it.
+        # In a module, change real arrays only, as a cast of the module would.
         return _is_numbers(leaf) and (
             eqx.is_inexact_array(leaf) or not isinstance(value, eqx.Module)
         )
@@ -169,10 +169,10 @@ def spoiled(value: Any, how: str) -> Any:
 
 
 def ways(value: Any) -> list[str]:
-    """How an argument may be replaced or spoiled."""
+    """Names of all replacements (`= name`) and changes (`~ name`) of an argument."""
     if not any(map(_is_numbers, jtu.tree_leaves(value))):
         spoils = []
-    elif isinstance(value, eqx.Module):  # nobody takes its shapes apart
+    elif isinstance(value, eqx.Module):  # users cast modules, but do not change shapes in them
         spoils = ["half", "single", "masked", "big-endian", "nan", "objects"]
     else:
         spoils = list(SPOILED)
@@ -184,11 +184,11 @@ def replaced(value: Any, way: str) -> Any:
 
 
 def outcome(function, args, options) -> str:
-    """`taken`, `traced`, `refused`, or what else came of it."""
+    """How a call ends: `taken`, `traced`, `refused`, `hangs`, or `foreign` and the exception."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # An imaginary part or a mask that nobody looked at.
+            # NumPy warns if a cast drops the imaginary part of an array that no check has looked at.
             warnings.filterwarnings("error", category=np.exceptions.ComplexWarning)
             function(*args, **options)
         return "taken"
@@ -199,15 +199,15 @@ def outcome(function, args, options) -> str:
     except Exception as error:
         if isinstance(error, OURS) and _is_raised_here(error):
             return "refused"
-        place = traceback.extract_tb(error.__traceback__)
-        own = [f for f in place if f.filename.startswith(PACKAGE)]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if f.filename.startswith(PACKAGE)]
         where = f"{own[-1].filename[len(PACKAGE) + 1 :]}:{own[-1].lineno}" if own else "?"
-        said = str(error).partition("\n")[0][:150]
-        return f"foreign {type(error).__name__} in {where}: {said}"
+        message = str(error).partition("\n")[0][:150]
+        return f"foreign {type(error).__name__} in {where}: {message}"
 
 
 def _is_raised_here(error: BaseException) -> bool:
-    """Whether a `raise` of lejax raised it."""
+    """Whether a `raise` statement of lejax raised the error."""
     last = error.__traceback__
     while last.tb_next is not None:
         last = last.tb_next
@@ -235,7 +235,7 @@ def _alarm(*_):
 
 @pytest.fixture
 def watched():
-    """Nothing compiles, and no call takes more than half a minute."""
+    """Prevent compilation, and make SIGALRM raise `Hangs`."""
     filtering = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     previous = signal.signal(signal.SIGALRM, _alarm)
@@ -253,8 +253,8 @@ def test_every_public_function_has_a_valid_call():
 
 
 @pytest.mark.slow
-def test_no_call_ends_in_an_exception_of_others(watched):
-    """Of each function, one or two arguments that are drawn become something drawn."""
+def test_no_call_ends_in_an_exception_from_outside_lejax(watched):
+    """Change one or two random arguments of a valid call of each function."""
     ended: dict[str, list] = collections.defaultdict(list)
 
     def fuzz(name, given):

@@ -1,4 +1,4 @@
-"""The measured table that ships: what must hold of every spectrum, then numbers that others know."""
+"""The measured table of systems: properties that every spectrum has, and exponents from the literature."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def within(system, index, value, other_error=0.0):
     return abs(system.exponents[index] - value) <= 3 * error
 
 
-def test_most_flows_passed_and_the_others_say_why():
+def test_most_flows_passed_and_the_others_state_a_reason():
     flows = [s for s in TABLE.values() if s.kind == "flow" and "delay equation" not in s.status]
     assert len(flows) == 129
     assert sum(s.status == "passed" for s in flows) >= 115
@@ -55,12 +55,12 @@ def test_one_exponent_of_a_flow_is_zero_unless_it_settles(system):
     nearest = np.argmin(np.abs(system.exponents))
     settles = system.exponents[0] < -3 * system.standard_error[0]
     assert within(system, nearest, 0.0) or settles
-    # An error that would pass anything says nothing: beside chaos it is small.
+    # A large error would pass any value; in a chaotic flow the error must be small.
     if system.exponents[0] > 3 * system.standard_error[0] and not settles:
         assert system.standard_error[nearest] < system.exponents[0] / 2
 
 
-# Fields with the same divergence everywhere, by dysts' parameters.
+# Fields of constant divergence, at the parameters of dysts.
 DIVERGENCES = {
     "Lorenz": -(10 + 1 + 2.667),
     "Chen": -(35 + 3 - 28),
@@ -72,13 +72,13 @@ DIVERGENCES = {
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_sums_that_the_equations_tell(name):
-    # The orbit of Henon-Heiles is regular: exponents that all tend to 0 set no scale.
+def test_sums_equal_the_constant_divergence(name):
+    # The orbit of Henon-Heiles is regular: all exponents tend to 0, so they give no scale.
     scale = 1e-2 if name == "HenonHeiles" else np.abs(TABLE[name].exponents).sum()
     assert abs(TABLE[name].exponents.sum() - DIVERGENCES[name]) < 1e-4 * scale
 
 
-# Not the double pendulum, as dysts has written it: its field has a mean divergence of -.013.
+# The double pendulum of dysts is left out: its field has a mean divergence of -.013.
 @pytest.mark.parametrize("name", ["HenonHeiles", "NuclearQuadrupole"])
 def test_exponents_of_hamiltonian_flows_come_in_pairs(name):
     system = TABLE[name]
@@ -97,16 +97,18 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_numbers_that_others_know(name):
+def test_exponents_agree_with_the_literature(name):
     index, value = KNOWN[name]
-    rounding = 5e-7 / 3 if name in ("KaplanYorke", "Baker") else 5e-5 / 3  # the last digit
+    rounding = (
+        5e-7 / 3 if name in ("KaplanYorke", "Baker") else 5e-5 / 3
+    )  # a third of the last digit's rounding
     assert within(TABLE[name], index, value, rounding)
 
 
 AGREEING = [system for system in MEASURED if system.starts_agree is not None]
 
 
-def test_starts_are_those_of_the_systems():
+def test_starts_have_the_shapes_of_the_systems():
     for system in MEASURED:
         assert system.start.shape == (system.dimension,)
         has_second = system.starts_agree is not None
@@ -116,7 +118,7 @@ def test_starts_are_those_of_the_systems():
 
 
 @pytest.mark.parametrize("system", AGREEING, ids=lambda system: system.name)
-def test_a_second_start_agrees_or_says_so(system):
+def test_starts_agree_says_whether_the_second_spectrum_agrees(system):
     assert np.abs(system.second_start - system.start).max() > 0
     assert (np.diff(system.second_exponents) <= 0).all()
     error = np.hypot(system.standard_error, system.second_error)
@@ -126,8 +128,8 @@ def test_a_second_start_agrees_or_says_so(system):
     assert near.all() == system.starts_agree
 
 
-def test_the_chaos_of_a_conservative_flow_is_beside_its_tori():
-    # Case A of Sprott (1994), exponent .014 from (0, 5, 0); and Henon-Heiles.
+def test_a_conservative_flow_has_tori_and_chaos():
+    # Sprott (1994) gives the exponent .014 for case A from (0, 5, 0). In Henon-Heiles the starts disagree too.
     system = TABLE["SprottA"]
     assert not system.starts_agree
     assert within(system, 0, 0.0)
@@ -136,13 +138,13 @@ def test_the_chaos_of_a_conservative_flow_is_beside_its_tori():
     assert not TABLE["HenonHeiles"].starts_agree
 
 
-def test_a_flow_and_a_map_of_one_name_are_told_apart():
+def test_a_flow_and_a_map_with_the_same_name_have_two_entries():
     assert TABLE["Duffing"].kind == "flow"
     assert TABLE["DuffingMap"].kind == "map"
     assert TABLE["DuffingMap"].name == "DuffingMap"
 
 
-def test_the_table_needs_neither_dysts_nor_a_trace():
+def test_the_table_can_be_read_without_dysts():
     script = (
         "import sys; sys.modules['dysts'] = None; import lejax;"
         "print(sum(system.status == 'passed' for system in lejax.systems.gallery().values()))"

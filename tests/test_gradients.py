@@ -1,4 +1,4 @@
-"""Derivatives of every differentiable verb: against differences, in every strategy, with lost directions."""
+"""Derivatives of all differentiable verbs against finite differences, for all strategies and with lost directions."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ CHAOTIC = random_tanh(jr.key(0), 6, 2.5)
 START = jr.normal(jr.key(1), (6,))
 LSTM = lejax.cells.LSTMCell(2, 3, key=jr.key(4))
 DIRECT, CHECKPOINTED = lejax.DirectAdjoint(), lejax.CheckpointedAdjoint()
-# Fixed: transformations know strategies by identity of what they hold.
+# One object for all calls: JAX compares the arrays in a strategy by identity.
 QR = lejax.SequentialQR(every=1)
 TO_TARGET = eqx.Partial(lambda target, x: (x - target) ** 2, jnp.array([0.1, -0.4]))
 
@@ -40,7 +40,7 @@ OF_GRU, OF_CHAOTIC, OF_LSTM = (
 
 
 def strategies():
-    """name -> (function, arguments); every method, orthonormalizer and exact adjoint, several k."""
+    """Yield name, (function, arguments) for every method, orthonormalizer and exact adjoint, and for several k."""
     for k in (1, 3, 6):
         yield f"chaos k={k}", (lambda a, k=k: chaotic_spectrum(a, num_exponents=k), OF_CHAOTIC)
     for o in (lejax.Householder(), lejax.Cholesky(), lejax.GramSchmidt(), lejax.Panels(width=2)):
@@ -62,7 +62,7 @@ def strategies():
             (lambda a, x=adjoint: gru_spectrum(a, adjoint=x, transient=4, num_blocks=3), OF_GRU),
         )
         if name == "one window":
-            continue  # chunks begin with a window each: see test_windows_cut_state_and_frame_at_the_same_steps
+            continue  # each chunk begins with its own window: see test_windows_cut_state_and_frame_at_the_same_steps
         parallel = lejax.ParallelQR(num_chunks=2, overlap=4)
         options = {"adjoint": adjoint, "transient": 4, "method": parallel, "throw": False}
         yield (
@@ -145,7 +145,7 @@ PARAMS = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for 
 
 
 def along_a_line(name):
-    """The verb as a function of one number: arguments move along a random direction, all leaves at once."""
+    """The case as a function of one number: all leaves of its arguments move along one random direction."""
     function, arguments = CASES[name]
     arrays, rest = eqx.partition(arguments, eqx.is_inexact_array)
     leaves, tree = jax.tree.flatten(arrays)
@@ -162,7 +162,7 @@ def along_a_line(name):
 
 
 def difference(function, h=1e-4):
-    """Of sixth order: steps that rounding does not see."""
+    """Central difference of sixth order, whose steps are large against rounding."""
     steps = jnp.array([1.0, 2.0, 3.0]) * h
     weights = (1.5, -0.6, 0.1)
     return sum(
@@ -172,7 +172,7 @@ def difference(function, h=1e-4):
 
 
 @pytest.mark.parametrize("name", PARAMS)
-def test_derivatives_are_those_of_differences(name):
+def test_derivatives_agree_with_differences(name):
     scalar = jax.jit(along_a_line(name))
     expected = difference(scalar)
     gradient = jax.jit(jax.grad(scalar))
@@ -191,9 +191,9 @@ def test_second_derivatives_in_both_modes(name):
     gradient = jax.jit(jax.grad(scalar))
     expected = difference(gradient)
     reverse = jax.jit(jax.grad(jax.grad(scalar)))(0.0)
-    over = jax.jit(lambda s: jax.jvp(jax.grad(scalar), (s,), (1.0,))[1])(0.0)
+    forward = jax.jit(lambda s: jax.jvp(jax.grad(scalar), (s,), (1.0,))[1])(0.0)
     np.testing.assert_allclose(reverse, expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(over, reverse, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("adjoint", [DIRECT, CHECKPOINTED, lejax.WindowedAdjoint(6)])
@@ -207,10 +207,12 @@ def test_a_lost_direction_leaves_every_gradient_finite_and_the_leading_ones_righ
 
     assert exponents(matrix, 2) == -jnp.inf
     gradient = jax.grad(exponents)(matrix, 0)
-    # d log|eigenvalue| = v v^T / eigenvalue of a symmetric matrix.
+    # For a symmetric matrix, d log|eigenvalue| = v v^T / eigenvalue.
     value, vectors = jnp.linalg.eigh(matrix)
     expected = jnp.outer(vectors[:, -1], vectors[:, -1]) / value[-1]
-    if not isinstance(adjoint, lejax.WindowedAdjoint):  # which cuts what the frame remembers
+    if not isinstance(
+        adjoint, lejax.WindowedAdjoint
+    ):  # a window drops the dependence on earlier steps
         np.testing.assert_allclose(gradient, expected, atol=1e-6)
     assert jnp.all(jnp.isfinite(jax.jacrev(exponents)(matrix, 2)))
 
@@ -226,7 +228,7 @@ def test_a_lost_direction_leaves_every_gradient_finite_and_the_leading_ones_righ
 
 
 def test_a_saturated_network_has_finite_penalties_and_gradients():
-    cell = random_tanh(jr.key(2), 12, 60.0)  # most directions are rounding at once
+    cell = random_tanh(jr.key(2), 12, 60.0)  # after one step most directions are rounding errors
 
     def penalty(cell, dtype):
         cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
@@ -248,7 +250,7 @@ def test_segments_and_windows_do_not_change_the_value():
         np.testing.assert_array_equal(value, values[0])
 
 
-def test_a_window_cuts_what_came_before_it():
+def test_a_window_drops_derivatives_by_earlier_steps():
     def exponents(state, window):
         return lejax.lyapunov_spectrum(
             GRU, state, INPUTS, num_blocks=6, adjoint=lejax.WindowedAdjoint(window)
@@ -279,7 +281,7 @@ def test_windows_cut_the_trajectory_of_chunks_too():
     "method", [lejax.ParallelQR(num_chunks=2, overlap=5), lejax.SequentialQR(every=3)]
 )
 def test_windows_cut_state_and_frame_at_the_same_steps(method):
-    # One window a block: the growth of a block depends on the inputs of its own steps alone, and on those of an
+    # With one window per block, the growth of a block depends on the inputs of its own steps only, as it does with an
     # orthonormalization after every step.
     def growth(inputs, method):
         return lejax.lyapunov_spectrum(
@@ -313,7 +315,7 @@ def test_checkpoints_need_little_memory():
     assert memory(CHECKPOINTED) < 1e6 < 15e6 < memory(DIRECT)
 
 
-def test_what_is_kept_is_not_orthonormalized_again():
+def test_stored_frames_are_not_orthonormalized_again():
     cell, state = random_tanh(jr.key(0), 64, 1.0), jnp.ones(64)
 
     def factorizations(adjoint, num_steps=40):
@@ -322,16 +324,18 @@ def test_what_is_kept_is_not_orthonormalized_again():
             return training.flossing_penalty(cell, state, **options)
 
         program = str(jax.make_jaxpr(lambda cell: jax.jit(jax.grad(penalty))(cell))(cell))
-        assert "while[" not in program  # the loop that computes values alone
+        assert "while[" not in program  # only the loop for values without derivatives has a `while`
         return program.count("= cholesky")
 
     assert factorizations(CHECKPOINTED) == factorizations(DIRECT) == 1
     assert factorizations(lejax.CheckpointedAdjoint(5)) == 2
-    assert factorizations(CHECKPOINTED, num_steps=1000) == 2  # more than 2 MiB of frames
+    assert (
+        factorizations(CHECKPOINTED, num_steps=1000) == 2
+    )  # frames of more than 2 MiB are not stored
 
 
 class ApexTent(eqx.Module):
-    """A tent on [0, 1] with its top at `apex`: the density is uniform."""
+    """The tent map of [0, 1] with its top at `apex`; its invariant density is uniform."""
 
     apex: jax.Array
 
@@ -341,7 +345,7 @@ class ApexTent(eqx.Module):
 
 
 def central_difference(family, value, step, starts, num_steps):
-    """As the docstring of `WindowedAdjoint` has it: the difference and its standard error."""
+    """The difference of long runs and its standard error, as the docstring of `WindowedAdjoint` recommends."""
 
     def leading(value, start):
         options = {"num_exponents": 1, "num_steps": num_steps, "transient": 100}
@@ -357,7 +361,7 @@ def central_difference(family, value, step, starts, num_steps):
     "apex",
     [0.3, pytest.param(0.22, marks=pytest.mark.slow), pytest.param(0.41, marks=pytest.mark.slow)],
 )
-def test_a_difference_of_long_runs_has_what_gradients_of_a_tent_lack(apex):
+def test_a_difference_of_long_runs_is_the_derivative_that_gradients_of_a_tent_miss(apex):
     truth = np.log((1 - apex) / apex)
     starts = jr.uniform(jr.key(0), (2, 64))
     step = 0.05
@@ -374,7 +378,7 @@ def test_a_difference_of_long_runs_has_what_gradients_of_a_tent_lack(apex):
     ("family", "value", "start", "missing"),
     [(ApexTent, 0.3, 0.1234567, (0.9, 1.1)), (lejax.systems.Lozi, 1.7, [0.1, 0.0], (0.3, 0.45))],
 )
-def test_windowed_gradients_lack_what_the_docstring_says(family, value, start, missing):
+def test_windowed_gradients_miss_the_part_that_the_docstring_states(family, value, start, missing):
     truth = {ApexTent: np.log(7 / 3), lejax.systems.Lozi: 1.0675}[family]
 
     def leading(value):
@@ -386,7 +390,7 @@ def test_windowed_gradients_lack_what_the_docstring_says(family, value, start, m
 
 
 @pytest.mark.slow
-def test_a_difference_of_long_runs_of_lozis_map_is_that_of_a_plain_loop():
+def test_a_difference_of_long_runs_of_lozis_map_agrees_with_a_plain_loop():
     a, b, step = 1.7, 0.5, 0.05
     starts = jr.uniform(jr.key(1), (2, 64, 2), maxval=0.1)
     family = lambda a: lejax.systems.Lozi(a, b)

@@ -1,4 +1,4 @@
-"""Training at the sizes people train at, against plain loops of JAX."""
+"""Training at realistic sizes, against plain loops of JAX."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def plain_exponents(cell, state, inputs, count, num_steps):
-    """Columns pushed by jvp and factorized at each step, from the frame that the library draws."""
+    """Exponents by jvp of each column and a QR at each step, from the same frame that the library draws."""
     vector, unravel = jax.flatten_util.ravel_pytree(state)
     drawn = random_frame(None, vector.size, count, vector.dtype)
 
@@ -54,21 +54,22 @@ def test_an_lstm_of_256_units_in_a_batch_of_32():
         return jnp.mean(jax.vmap(lambda inputs: penalty(cell, inputs))(sequences))
 
     @eqx.filter_jit
-    def update(cell, memory):
+    def update(cell, optimizer_state):
         value, gradient = eqx.filter_value_and_grad(loss)(cell)
-        change, memory = optimizer.update(gradient, memory)
-        return eqx.apply_updates(cell, change), memory, value, gradient
+        change, optimizer_state = optimizer.update(gradient, optimizer_state)
+        return eqx.apply_updates(cell, change), optimizer_state, value, gradient
 
-    memory, values, start = optimizer.init(eqx.filter(cell, eqx.is_inexact_array)), [], cell
+    optimizer_state = optimizer.init(eqx.filter(cell, eqx.is_inexact_array))
+    values, start = [], cell
     for number in range(5):
-        cell, memory, value, gradient = update(cell, memory)
+        cell, optimizer_state, value, gradient = update(cell, optimizer_state)
         values.append(float(value))
         if number == 0:
             first = gradient
     assert values == sorted(values, reverse=True)
 
-    one = eqx.filter_jit(eqx.filter_value_and_grad(penalty))
-    singles = [one(start, inputs) for inputs in sequences]
+    single = eqx.filter_jit(eqx.filter_value_and_grad(penalty))
+    singles = [single(start, inputs) for inputs in sequences]
     np.testing.assert_allclose(values[0], np.mean([value for value, _ in singles]), rtol=1e-10)
     mean = np.mean([gradient.weight_hh for _, gradient in singles], axis=0)
     np.testing.assert_allclose(first.weight_hh, mean, rtol=1e-7, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Known spectra: textbook systems, small networks to ten digits, and the large-network theory."""
+"""Known spectra: textbook systems, small networks to ten digits, and the theory of large random networks."""
 
 import equinox as eqx
 import jax
@@ -50,7 +50,7 @@ def numbers(text):
 
 
 def driven_cells(name):
-    """The lejax cell and, where there is one, Equinox's with the same weights."""
+    """The lejax cell and, if Equinox has this kind, the Equinox cell with the same weights."""
     gates, _ = SPECTRA[name]
     rng = np.random.RandomState(0)
     w = jnp.asarray(rng.uniform(-0.9, 0.9, (gates * 8, 2)))
@@ -126,10 +126,10 @@ MAPS = [
 
 
 @pytest.mark.parametrize(("cell", "start", "expected", "accuracy"), MAPS)
-def test_maps(cell, start, expected, accuracy):
+def test_exponents_of_maps(cell, start, expected, accuracy):
     spectrum = lejax.lyapunov_spectrum(cell, jnp.array(start), num_steps=50_000, transient=1000)
     np.testing.assert_allclose(spectrum.exponents, expected, atol=accuracy)
-    # The literature's four digits, in units of the run's own error where it has one.
+    # The literature gives four digits; compare within three standard errors of the run.
     error = np.maximum(3 * np.asarray(spectrum.standard_error), accuracy / 10)
     assert np.all(np.abs(spectrum.exponents - np.array(expected)) < error + 1e-4)
 
@@ -147,13 +147,13 @@ FLOWS = [
 
 
 @pytest.mark.parametrize(("field", "start", "dt", "expected", "total", "accuracy"), FLOWS)
-def test_flows(field, start, dt, expected, total, accuracy):
+def test_exponents_of_flows(field, start, dt, expected, total, accuracy):
     spectrum = lejax.lyapunov_spectrum(
         Flow(field, dt=dt), jnp.array(start), num_steps=200_000, transient=10_000
     )
     np.testing.assert_allclose(spectrum.exponents, expected, atol=accuracy)
     assert np.abs(spectrum.exponents[0] - expected[0]) < 3 * spectrum.standard_error[0] + 1e-4
-    if total is not None:  # the divergence is constant; Runge-Kutta errs by O(dt^4)
+    if total is not None:  # the divergence is constant; the error of Runge-Kutta is O(dt^4)
         np.testing.assert_allclose(spectrum.exponents.sum(), total, rtol=1e-5)
         dimension = lejax.kaplan_yorke_dimension(spectrum.exponents, tolerance=5e-3)
         np.testing.assert_allclose(dimension, 2.062, atol=2e-3)
@@ -167,7 +167,7 @@ def test_lorenz96_sums_to_minus_its_size():
 
 
 def test_leaky_network_mean_and_symmetry():
-    # Without autapses the trace of the Jacobian is (1 - dt) N at every state.
+    # Without self-connections the trace of the Jacobian is (1 - dt) N at every state.
     size, dt = 24, 0.002
     cell = LeakyRNNCell(0, size, dt=dt, gain=3.0, key=jr.key(3))
     cell = eqx.tree_at(lambda c: c.weight_hh, cell, cell.weight_hh * (1 - jnp.eye(size)))
@@ -204,7 +204,7 @@ def test_reservoir_settled_at_the_origin(leak):
 
 
 class Scaled(eqx.Module):
-    """h' = exp(A Delta_t) h + u_t: the selective state-space recurrence with its input from outside."""
+    """h' = exp(A Delta_t) h + u_t: a selective state-space recurrence whose Delta_t is part of the input."""
 
     rates: jax.Array
 
@@ -214,15 +214,15 @@ class Scaled(eqx.Module):
 
 
 def test_selective_state_space_recurrence():
-    # lambda_n = A_n mean(Delta), here with the frame along the axes.
+    # If the frame starts along the axes, lambda_n = A_n mean(Delta).
     rates = -jnp.arange(1.0, 5.0)
     delta = jax.nn.softplus(jr.normal(jr.key(0), (500, 1)))
     inputs = (delta, jr.normal(jr.key(1), (500, 4)))
     spectrum = lejax.lyapunov_spectrum(Scaled(rates), jnp.zeros(4), inputs, frame=jnp.eye(4))
     np.testing.assert_allclose(spectrum.exponents, rates * delta.mean(), atol=1e-12)
-    # A random frame aligns: the error is of order 1/T.
-    free = lejax.lyapunov_spectrum(Scaled(rates), jnp.zeros(4), inputs)
-    np.testing.assert_allclose(free.exponents, rates * delta.mean(), atol=2e-2)
+    # A random frame has to align first: the error is of order 1/T.
+    random = lejax.lyapunov_spectrum(Scaled(rates), jnp.zeros(4), inputs)
+    np.testing.assert_allclose(random.exponents, rates * delta.mean(), atol=2e-2)
 
 
 def test_householder_products_with_beta_2_are_reflections():
@@ -237,7 +237,7 @@ def test_householder_products_with_beta_2_are_reflections():
 
 
 def theory(gain):
-    """Large-N theory of h' = g J tanh(h): sigma, lambda_1, D/N, H/N, lambda(.25), lambda(.5)."""
+    """Theory of h' = g J tanh(h) for large N: sigma, lambda_1, D/N, H/N, lambda(.25), lambda(.5)."""
     z = np.linspace(-9, 9, 2001)
     weight = np.exp(-(z**2) / 2)
     weight = weight / weight.sum()
@@ -267,14 +267,14 @@ TABLE = {
 
 
 @pytest.mark.parametrize("gain", TABLE)
-def test_random_network_table_is_the_theory(gain):
+def test_table_of_random_networks_agrees_with_the_theory(gain):
     np.testing.assert_allclose(theory(gain), TABLE[gain], rtol=5e-3, atol=2e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gain", TABLE)
 def test_random_network_against_theory(gain):
-    # At gain 10 networks of 128 units still differ from the limit: lambda_1 is .78 there, .83 at 256.
+    # At gain 10 small networks differ from the limit: lambda_1 is .78 for 128 units and .83 for 256.
     size, seeds = (256, 2) if gain == 10 else (128, 3)
     _, largest, dimension, entropy, _, middle = TABLE[gain]
 
@@ -298,7 +298,7 @@ def test_random_network_against_theory(gain):
     quarter = exponents[:, size // 4 - 1].mean()
     np.testing.assert_allclose(quarter, TABLE[gain][4], atol=0.05 * abs(middle))
     np.testing.assert_allclose(exponents[:, size // 2 - 1].mean(), middle, rtol=0.03)
-    if gain == 4:  # a run of the same size made independently
+    if gain == 4:  # values of an independent program at the same size
         assert abs(exponents[:, 0].mean() - 0.405) < 4 * 0.008
         assert abs(dimensions.mean() - 0.261) < 4 * 0.002
         assert abs(entropies.mean() - 0.0318) < 0.002
@@ -312,7 +312,9 @@ def test_chaotic_spectra_in_float32_and_float64_agree_within_their_errors():
         for network in (low, (cell, state))
     )
     assert single.exponents.dtype == jnp.float32
-    assert double.exponents[0] > 5 * double.standard_error[0]  # chaotic: rounding moves every path
+    assert (
+        double.exponents[0] > 5 * double.standard_error[0]
+    )  # in chaos, rounding changes every trajectory
     error = np.hypot(single.standard_error, double.standard_error)
     assert np.mean(((single.exponents - double.exponents) / error) ** 2) < 4
     assert np.max(np.abs(single.exponents - double.exponents) / error) < 5

@@ -1,4 +1,4 @@
-"""Blocks, compensated sums, standard errors, the jackknife, dimension and entropy."""
+"""Blocks, compensated sums, standard errors, the jackknife, the Kaplan-Yorke dimension and the entropy."""
 
 import equinox as eqx
 import jax
@@ -35,7 +35,7 @@ def test_compensated_sum_in_float32():
     exact = 1_000_000 * float(np.float32(0.1))
     np.testing.assert_allclose(total, exact, rtol=1e-7)
     plain = jax.lax.scan(lambda c, x: (c + x, None), zero, terms)[0]
-    assert abs(float(plain[0]) - exact) > 100  # what it is there for
+    assert abs(float(plain[0]) - exact) > 100  # a plain sum loses digits
 
 
 def test_infinite_terms_pass_through_the_sum():
@@ -45,7 +45,7 @@ def test_infinite_terms_pass_through_the_sum():
 
 
 def test_standard_error_of_independent_blocks():
-    # Unequal blocks whose variance falls as 1/length: the estimate is unbiased for the variance.
+    # If the variance of a block is 1/length, the squared error is an unbiased estimate for unequal blocks.
     lengths = np.array([10.0, 20.0, 40.0, 30.0])
     rng = np.random.default_rng(0)
     values = rng.normal(size=(100_000, 4)) / np.sqrt(lengths)
@@ -97,7 +97,8 @@ def test_jackknife_without_blocks_or_with_infinities(spectrum):
 
 
 DIMENSIONS = [
-    # Lorenz; only negative; zero leading; unsorted; all known and none negative; a lost direction
+    # In order: Lorenz; negative only (twice); leading zero; unsorted; sum of 0; all positive; a lost direction; a small
+    # exponent with and without tolerance.
     ([0.9056, 0.0, -14.572], 3, 0.0, 2 + 0.9056 / 14.572),
     ([-0.1, -0.2], 2, 0.0, 0.0),
     ([-0.1, -0.2], None, 0.0, 0.0),
@@ -112,13 +113,13 @@ DIMENSIONS = [
 
 
 @pytest.mark.parametrize(("exponents", "size", "tolerance", "expected"), DIMENSIONS)
-def test_kaplan_yorke(exponents, size, tolerance, expected):
+def test_kaplan_yorke_dimension(exponents, size, tolerance, expected):
     dimension = lejax.kaplan_yorke_dimension(jnp.array(exponents), size, tolerance)
     np.testing.assert_allclose(dimension, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", [None, 5])
-def test_kaplan_yorke_says_nan_when_only_a_bound_is_known(size):
+def test_kaplan_yorke_is_nan_if_exponents_are_missing_or_nan(size):
     assert np.isnan(lejax.kaplan_yorke_dimension(jnp.array([0.5, 0.1]), size))
     diverged = jnp.array([0.5, jnp.nan, -2.0])
     assert np.isnan(jax.jit(lejax.kaplan_yorke_dimension, static_argnums=1)(diverged, 3))
@@ -145,12 +146,12 @@ def test_a_sum_within_the_tolerance_is_zero():
         lejax.kaplan_yorke_dimension(-exponents, tolerance=jnp.array([0.2, 0.001])),
         1 + 0.695 / 0.7,
     )
-    # Zeros alone say nothing of a further exponent, nor do lost directions of the sum.
+    # Two zeros leave the next exponent open: NaN. After a lost direction the sum is -inf: the dimension is 1.
     assert np.isnan(lejax.kaplan_yorke_dimension(jnp.zeros(2)))
     assert lejax.kaplan_yorke_dimension(jnp.array([0.0, -jnp.inf]), tolerance=1.0) == 1
 
 
-def test_the_dimension_of_a_map_that_preserves_areas_through_the_jackknife():
+def test_the_jackknife_of_the_dimension_of_an_area_preserving_map():
     class Standard(eqx.Module):
         def __call__(self, input, state):
             angle, momentum = state
@@ -173,7 +174,7 @@ def test_kaplan_yorke_gradient():
     assert np.isfinite(jax.grad(lejax.kaplan_yorke_dimension)(jnp.array([0.5, -jnp.inf]), 2)).all()
 
 
-def test_entropy():
+def test_entropy_is_the_sum_of_positive_exponents():
     assert lejax.kolmogorov_sinai_entropy(jnp.array([0.5, 0.25, -1.0])) == 0.75
     assert lejax.kolmogorov_sinai_entropy(jnp.array([-1.0, -jnp.inf])) == 0
 
@@ -191,7 +192,7 @@ def test_combining_keeps_the_first_failure(spectrum):
 
 
 def long_spectrum(num_steps, bad=-1):
-    """A report of a run too long to make here."""
+    """The report of a run that would take too long here, from a short run with its counts replaced."""
     short = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.array([0.1, 0.2]), num_steps=60)
     where = lambda s: (
         s.num_steps,
@@ -216,7 +217,7 @@ def test_counts_beyond_32_bits():
     assert int(traced.num_steps) == 3_400_000_000
 
 
-def test_what_rounding_cost_two_runs_is_weighted_by_their_steps():
+def test_rounding_errors_of_two_runs_are_weighted_by_their_steps():
     henon = lejax.systems.Henon()
     first = lejax.lyapunov_spectrum(henon, jnp.zeros(2), num_steps=40)
     second = lejax.lyapunov_spectrum(henon, first.state, num_steps=160, frame=first.frame)
@@ -232,7 +233,7 @@ def test_what_rounding_cost_two_runs_is_weighted_by_their_steps():
     np.testing.assert_allclose(both.diagnostics.overlap_bias, [0.4, 1.2], rtol=1e-12)
 
 
-def test_counts_that_have_no_room_are_refused():
+def test_counts_beyond_32_bits_are_refused_without_x64():
     with jax.enable_x64(False):
         run = long_spectrum(1_700_000_000)
         assert int(lejax.combine(run, long_spectrum(300_000_000)).num_steps) == 2_000_000_000
@@ -253,8 +254,8 @@ def test_a_transient_counts_among_the_steps_of_a_run():
         )
 
 
-def test_errors_cover_the_truth_for_a_random_walk_of_rates():
-    # log|a_t| iid normal: the exponent's error is known exactly.
+def test_errors_cover_the_true_exponent_for_independent_rates():
+    # The rates log|a_t| are iid normal, so the error of the exponent is known exactly.
     inputs = 0.3 * jr.normal(jr.key(0), (400, 500))
 
     def run(inputs):
@@ -264,18 +265,18 @@ def test_errors_cover_the_truth_for_a_random_walk_of_rates():
     exponent, error = jax.vmap(run)(inputs)
     np.testing.assert_allclose(np.sqrt(np.mean(error**2)), 0.3 / np.sqrt(500), rtol=0.03)
     covered = np.mean(np.abs(exponent) < 2 * error)
-    assert 0.90 <= covered <= 0.97  # Student's t with 19 degrees of freedom: .94 +- .012
+    assert 0.90 <= covered <= 0.97  # Student's t with 19 degrees of freedom gives .94 +- .012
 
 
 class Scalar(eqx.Module):
-    """log|a_t| is the input: the error of the exponent is that of the mean of the inputs."""
+    """h' = exp(u) h: the rate log|a_t| is the input, so the exponent is the mean of the inputs."""
 
     def __call__(self, input, state):
         return jnp.exp(input) * state
 
 
-def remembered_noise(memory, num_runs, num_steps):
-    """Unit variance, forgotten by a factor a step; and the standard deviation of its mean."""
+def correlated_noise(memory, num_runs, num_steps):
+    """An AR(1) process of unit variance with coefficient `memory`, and the standard deviation of its mean."""
     noise = np.random.default_rng(3).normal(size=(num_runs, num_steps))
     noise[:, 1:] *= (1 - memory**2) ** 0.5
     for t in range(1, num_steps):
@@ -285,9 +286,9 @@ def remembered_noise(memory, num_runs, num_steps):
     return jnp.asarray(noise), variance**0.5
 
 
-def errors_of_remembered_rates(memory, num_steps, num_runs, num_blocks=20):
-    """Errors, whether they grow, those of the blocks alone, and what is right."""
-    inputs, truth = remembered_noise(memory, num_runs, num_steps)
+def errors_of_correlated_rates(memory, num_steps, num_runs, num_blocks=20):
+    """Standard errors, whether they grow, errors without joined blocks, and the true error."""
+    inputs, truth = correlated_noise(memory, num_runs, num_steps)
 
     def run(inputs):
         spectrum = lejax.lyapunov_spectrum(Scalar(), jnp.array(0.0), inputs, num_blocks=num_blocks)
@@ -297,30 +298,30 @@ def errors_of_remembered_rates(memory, num_steps, num_runs, num_blocks=20):
     return *map(np.asarray, jax.jit(jax.vmap(run))(inputs)), truth
 
 
-def test_errors_of_independent_blocks_hardly_ever_grow():
-    error, grows, plain, truth = errors_of_remembered_rates(0.0, 400, 600)
+def test_errors_of_independent_blocks_rarely_grow():
+    error, grows, plain, truth = errors_of_correlated_rates(0.0, 400, 600)
     assert np.mean(grows) < 0.05
     assert np.mean(error > 1.001 * plain) < 0.06
     np.testing.assert_allclose(np.sqrt(np.mean(error**2)), truth, rtol=0.04)
 
 
 @pytest.mark.parametrize("num_blocks", [20, 50])
-def test_errors_of_sticky_rates_grow_or_say_so(num_blocks):
-    # Remembered for a sixth of the run: errors from blocks alone are 3 times too small.
-    error, grows, plain, truth = errors_of_remembered_rates(0.99, 600, 300, num_blocks)
+def test_errors_of_correlated_rates_are_enlarged_or_marked_as_growing(num_blocks):
+    # The correlation time is a sixth of the run: errors without joined blocks are 3 times too small.
+    error, grows, plain, truth = errors_of_correlated_rates(0.99, 600, 300, num_blocks)
     assert np.median(plain) < truth / 2
     assert np.mean(grows | (error > truth / 1.3)) > 0.9
     assert np.median(error) > 1.3 * np.median(plain)
 
 
-def test_joined_blocks_see_what_short_ones_do_not():
-    # Remembered for longer than one of 60 blocks, but not for long beside the run.
-    error, _, plain, truth = errors_of_remembered_rates(0.9, 1200, 300, 60)
+def test_joined_blocks_find_correlations_longer_than_a_block():
+    # The correlation time is comparable to one of 60 blocks, and short against the run.
+    error, _, plain, truth = errors_of_correlated_rates(0.9, 1200, 300, 60)
     assert np.sqrt(np.mean(plain**2)) < truth / 1.3
     assert np.sqrt(np.mean(error**2)) > truth / 1.15
 
 
-def test_an_orbit_that_sticks_to_islands():
+def test_errors_of_an_orbit_that_sticks_to_islands():
     class Standard(eqx.Module):
         def __call__(self, input, state):
             angle, momentum = state
@@ -344,12 +345,12 @@ def test_an_orbit_that_sticks_to_islands():
 
 
 @pytest.fixture(scope="module")
-def sticky_inputs():
-    return remembered_noise(0.99, 8, 640)[0][3]
+def correlated_inputs():
+    return correlated_noise(0.99, 8, 640)[0][3]
 
 
-def test_the_jackknife_joins_blocks_too(sticky_inputs):
-    spectrum = lejax.lyapunov_spectrum(Scalar(), jnp.array(0.0), sticky_inputs)
+def test_the_jackknife_joins_blocks_too(correlated_inputs):
+    spectrum = lejax.lyapunov_spectrum(Scalar(), jnp.array(0.0), correlated_inputs)
     assert bool(spectrum.error_grows[0])
     plain = jnp.std(spectrum.block_exponents, ddof=1) / 20**0.5
     assert spectrum.standard_error[0] > 1.5 * plain
@@ -360,22 +361,22 @@ def test_the_jackknife_joins_blocks_too(sticky_inputs):
     np.testing.assert_allclose(curved["exp"], linear, rtol=0.1)
 
 
-def test_a_long_run_and_combined_runs_join_blocks(sticky_inputs):
-    state, inputs = jnp.array(0.0), sticky_inputs
-    whole = lejax.lyapunov_spectrum(Scalar(), state, inputs)
+def test_a_long_run_and_combined_runs_join_blocks(correlated_inputs):
+    state, inputs = jnp.array(0.0), correlated_inputs
+    single = lejax.lyapunov_spectrum(Scalar(), state, inputs)
     long = lejax.run.long_run(Scalar(), state, inputs, chunk_steps=128)
-    np.testing.assert_allclose(long.standard_error, whole.standard_error, rtol=1e-9)
+    np.testing.assert_allclose(long.standard_error, single.standard_error, rtol=1e-9)
     assert bool(long.error_grows[0])
     first = lejax.lyapunov_spectrum(Scalar(), state, inputs[:320], num_blocks=10)
-    rest = {"frame": first.frame, "num_blocks": 10}
-    second = lejax.lyapunov_spectrum(Scalar(), first.state, inputs[320:], **rest)
+    options = {"frame": first.frame, "num_blocks": 10}
+    second = lejax.lyapunov_spectrum(Scalar(), first.state, inputs[320:], **options)
     both = lejax.combine(first, second)
-    np.testing.assert_allclose(both.standard_error, whole.standard_error, rtol=1e-9)
+    np.testing.assert_allclose(both.standard_error, single.standard_error, rtol=1e-9)
     assert bool(both.error_grows[0])
 
 
 def plain_errors(values, lengths, sizes):
-    """A loop over lengths of blocks and the blocks of each."""
+    """Errors by plain loops: for each of `sizes`, that many neighboring blocks are joined."""
     errors = []
     for size in sizes:
         groups = [slice(i, i + size) for i in range(0, len(values), size)]
@@ -389,7 +390,7 @@ def plain_errors(values, lengths, sizes):
 
 @pytest.mark.parametrize("number", [23, 150])
 def test_joined_blocks_are_means_of_neighbors(number):
-    # For a number of blocks that halves unevenly; from 150 on the first joining goes to less than 64.
+    # 23 blocks do not halve evenly; 150 blocks are first joined by fours, to fewer than 64.
     rng = np.random.default_rng(4)
     values = np.cumsum(rng.normal(size=number))
     lengths = rng.integers(3, 9, number).astype(float)
@@ -399,7 +400,7 @@ def test_joined_blocks_are_means_of_neighbors(number):
     error, grows = estimate_error(jnp.asarray(values)[:, None], jnp.asarray(lengths))
     np.testing.assert_allclose(error, expected[-1], rtol=1e-12)
     assert bool(grows[0])
-    # Empty blocks at the end, of a run that may become longer, change nothing.
+    # A run that may become longer has empty blocks at the end, which do not change the error.
     values, lengths = (jnp.asarray(np.append(x, np.zeros(9))) for x in (values, lengths))
     padded = estimate_error(values[:, None], lengths)
     if number == 23:
@@ -415,8 +416,8 @@ def test_few_blocks_are_not_joined():
 
 
 def test_blocks_on_a_line_resemble_their_neighbors():
-    # Around their own mean neighbors of eight have a correlation of 26.25 / 42 = .625, which alone may be chance
-    # (2 / sqrt 8 = .707); around a mean that is known it would be larger by about 1 / 8.
+    # Around their own mean, neighbors among eight values on a line have a correlation of 26.25 / 42 = .625, which is
+    # below the bound for chance, 2 / sqrt 8 = .707; around a known mean it would be larger by about 1 / 8.
     error, grows = estimate_error(jnp.arange(8.0)[:, None], jnp.ones(8))
     assert bool(grows[0])
     np.testing.assert_allclose(error, plain_errors(np.arange(8.0), np.ones(8), [2])[0], rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Slopes that rounding hides: `unresolved` counts them where the state is one number."""
+"""Superstable cycles, whose slopes are below rounding: `unresolved` counts them if the state is one number."""
 
 import equinox as eqx
 import jax
@@ -11,14 +11,14 @@ from lejax import SequentialQR
 
 
 def is_bound(spectrum):
-    """The exponent is -inf, or said to be no more than a bound, or noise where an interval hides an exact zero."""
+    """Whether the exponent is -inf, is reported as an upper bound, or has a status because of a long interval."""
     if bool(spectrum.result != lejax.RESULTS.successful):
         return int(spectrum.diagnostics.longest_interval) > 1
     return np.isneginf(spectrum.exponents[0]) or int(spectrum.diagnostics.unresolved[0]) > 0
 
 
 class Cubic(eqx.Module):
-    """x -> a + (x - 1)^3 has the superstable fixed point 1 at a = 1, whose slope vanishes twice."""
+    """x -> a + (x - 1)^3; at a = 1 it has the superstable fixed point 1, where the slope has a double zero."""
 
     offset: float = 1.0
 
@@ -27,7 +27,7 @@ class Cubic(eqx.Module):
 
 
 class Diagonal(lejax.BlockTriangularCell):
-    """A logistic map that says that its Jacobian is diagonal."""
+    """A logistic map that declares its Jacobian as a diagonal block."""
 
     rate: float
 
@@ -39,22 +39,22 @@ class Diagonal(lejax.BlockTriangularCell):
         return self(input, state), (lejax.DiagonalBlock.of_entries(slope),)
 
 
-# Superstable cycles of the logistic map: periods 1, 2, and 3, whose r solves x_3 = 1/2.
+# Rates r of the superstable cycles of periods 1, 2 and 3 of the logistic map, which return to x = 1/2.
 RATES = [2.0, 1 + 5**0.5, 3.8318740552833155]
 METHODS = [SequentialQR(), SequentialQR(every=1), SequentialQR(every=7)]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=["automatic", "1", "7"])
 @pytest.mark.parametrize("rate", RATES)
-def test_superstable_cycles_are_said_to_be_bounds(rate, method):
+def test_exponents_of_superstable_cycles_are_reported_as_bounds(rate, method):
     cell, options = lejax.systems.Logistic(rate), {"method": method, "throw": False}
     run = lejax.lyapunov_spectrum(cell, jnp.array(0.37), num_steps=600, transient=400, **options)
     assert is_bound(run)
-    # A run that goes on from the cycle knows no better slope.
+    # A run that starts on the cycle does not resolve the slope either.
     assert is_bound(lejax.lyapunov_spectrum(cell, run.state, num_steps=300, **options))
 
 
-def test_other_dtypes_blocks_and_maps():
+def test_other_dtypes_blocks_and_maps_give_bounds_too():
     start = jnp.array(0.37, jnp.float32)
     run = lejax.lyapunov_spectrum(
         lejax.systems.Logistic(jnp.float32(2.0)), start, num_steps=200, transient=100
@@ -68,7 +68,7 @@ def test_other_dtypes_blocks_and_maps():
     assert is_bound(run)
 
 
-def test_penalties_leave_superstable_slopes_out():
+def test_penalties_ignore_superstable_slopes():
     def penalty(rate):
         return lejax.training.flossing_penalty(
             lejax.systems.Logistic(rate), jnp.array(0.5 + 1e-16), num_steps=20
@@ -88,7 +88,7 @@ def test_small_slopes_are_resolved(slope):
     assert run.diagnostics.unresolved[0] == 0
 
 
-def test_chaos_and_near_misses_are_resolved():
+def test_chaotic_and_nearly_superstable_orbits_are_resolved():
     rates = jnp.array([4.0, 3.9, 2.0 + 1e-9, 1.7])
 
     def run(rate):
@@ -97,12 +97,12 @@ def test_chaos_and_near_misses_are_resolved():
 
     spectra = jax.vmap(run)(rates)
     assert (spectra.diagnostics.unresolved == 0).all()
-    # The slope of the fixed point 1 - 1/r is 2 - r.
+    # At the fixed point 1 - 1/r the slope is 2 - r.
     np.testing.assert_allclose(spectra.exponents[2, 0], np.log(1e-9), rtol=1e-6)
 
 
 def test_columns_of_one_step_are_compared_with_each_other():
-    # A superstable map beside one that stretches; and Henon's cycle of trace 0, whose determinant is far from it.
+    # First a superstable map next to an expanding one, then a cycle of a Henon map with trace 0 and determinant 0.3.
     def pair(input, state):
         x, y = state
         return jnp.stack([2.0 * x * (1 - x), 1.5 * y])

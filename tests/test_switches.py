@@ -1,4 +1,4 @@
-"""JAX's switches for the careful: every verb under each of them."""
+"""Every verb under the debugging switches of JAX."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from transforming import scalar
 from verbs import VERBS, function_of, manifold, population, spectrum
 
 
-# A call each of the verbs at the heart; the others differ in what they do with a spectrum.
+# One call of each central verb; the other verbs only process spectra.
 RUN = (
     "lyapunov_spectrum",
     "lyapunov_spectrum.every",
@@ -23,12 +23,12 @@ RUN = (
 )
 
 
-# Complex modes of a cell meet real inputs and Adam of optax counts in integers: there dtypes are promoted in silence.
+# These promote dtypes implicitly: complex modes meet real inputs, and optax's Adam counts steps in integers.
 IMPLICIT = ("populations.Autoencoder", "unroll.modes")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _made_before():
+def _computed_before():
     return spectrum(), manifold(), population()
 
 
@@ -39,7 +39,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_promoted_in_silence(name):
+def test_no_implicit_promotion(name):
     function, x = VERBS[name]
     dtypes = "standard" if name in IMPLICIT else "strict"
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(dtypes):
@@ -55,7 +55,7 @@ def test_no_tracer_leaks(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
-def test_no_step_of_a_sound_run_is_nan(name):
+def test_no_intermediate_value_of_a_finite_run_is_nan(name):
     function, x = VERBS[name]
     with jax.debug_nans(True):
         jax.block_until_ready(jax.grad(scalar(function))(x))
@@ -63,8 +63,8 @@ def test_no_step_of_a_sound_run_is_nan(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lyapunov_spectrum", "unroll", "jacobian", "push_forward"])
-def test_step_by_step_it_is_the_same(name):
+def test_the_value_without_jit_is_the_same(name):
     function, x = VERBS[name]
     with jax.disable_jit():
-        one_by_one = function(x)
-    np.testing.assert_allclose(one_by_one, function(x), rtol=1e-9, atol=1e-12)
+        without_jit = function(x)
+    np.testing.assert_allclose(without_jit, function(x), rtol=1e-9, atol=1e-12)

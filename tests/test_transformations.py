@@ -1,4 +1,4 @@
-"""The values of verbs under jit, vmap, grad, float32, bfloat16 and a device mesh, against calls one by one."""
+"""Values of verbs under jit, vmap, grad, float32, bfloat16 and on a device mesh, against plain calls."""
 
 import chex
 import equinox as eqx
@@ -16,7 +16,7 @@ import lejax
 from lejax.systems import Henon
 
 
-# These compile many large programs between them: they run with the slow tests.
+# These compile many large programs, so they run with the slow tests.
 HEAVY = (
     *(name for name in VERBS if "." in name and name != "lyapunov_spectrum.inputs"),
     "covariant_lyapunov_vectors",
@@ -25,8 +25,7 @@ HEAVY = (
     "forward_lyapunov_vectors",
     "piecewise_linear",
 )
-# Keys, counts and tasks have no derivatives to compare; the small difference of two trajectories is no number to
-# differentiate by another one; what steps from bin to bin differs by more than its derivative says.
+# These depend on a key or on a tiny distance, or change in jumps, so difference quotients do not give their derivatives.
 JUMPS = (
     *(name for name in VERBS if name.endswith("_task")),
     "populations.Autoencoder",
@@ -108,7 +107,7 @@ def test_gradients_reach_the_weights():
 CELL_32, STATE_32, INPUTS_32 = jax.tree.map(
     lambda x: x.astype(jnp.float32), (CELL, STATE + 0.1, INPUTS)
 )
-# name -> the call with a cell, a state and inputs; each gives back arrays
+# name -> function of a cell, a state and inputs that returns arrays
 IN_FLOAT32 = {
     "lyapunov_spectrum": lambda cell, state, inputs: [
         getattr(lejax.lyapunov_spectrum(cell, state, inputs), name)
@@ -154,7 +153,7 @@ def test_float32(name):
     high = IN_FLOAT32[name](CELL, STATE + 0.1, INPUTS)
     for leaf in jax.tree.leaves(low):
         assert leaf.dtype == jnp.float32
-    # Where a frame lost a direction its sign is that of rounding; here none is lost.
+    # Frames can be compared: no direction is lost, whose sign would depend on rounding.
     chex.assert_trees_all_close(
         jax.tree.map(lambda x: x.astype(jnp.float64), low), high, rtol=1e-4, atol=2e-5
     )
@@ -191,7 +190,7 @@ def test_one_low_precision_leaf_is_enough_for_a_float32_tangent():
     )
 
 
-def test_every_strategy_of_orthonormalization_gives_the_same_gradient():
+def test_all_orthonormalizers_give_the_same_gradient():
     cell, state = random_tanh(jr.key(0), 6, 1.5), jr.normal(jr.key(1), (6,))
 
     def exponents(weights, orthonormalizer):
@@ -200,15 +199,15 @@ def test_every_strategy_of_orthonormalization_gives_the_same_gradient():
         run = lejax.lyapunov_spectrum(changed, state, num_steps=30, num_exponents=4, method=method)
         return run.exponents @ jnp.array([1.0, -2.0, 0.5, 3.0])
 
-    one, *others = (
+    first, *rest = (
         jax.grad(exponents)(cell.weight_hh, o)
         for o in (lejax.Householder(), lejax.Cholesky(), lejax.GramSchmidt(), lejax.Panels(width=3))
     )
-    for other in others:
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    for gradient in rest:
+        np.testing.assert_allclose(first, gradient, rtol=1e-6, atol=1e-9)
 
 
-def test_a_lost_direction_leaves_the_other_gradients_right():
+def test_gradients_of_the_other_exponents_are_right_if_a_direction_is_lost():
     matrix = jnp.diag(jnp.array([1.2, 0.8, 0.0]))
 
     def leading(scale):

@@ -1,4 +1,4 @@
-"""Every public function under every transformation of JAX, traced and not compiled; or it says why not."""
+"""Trace every public function under every transformation of JAX; functions of the host must refuse."""
 
 import inspect
 import re
@@ -12,8 +12,8 @@ from verbs import CONSTANT, HOST, LARGE, VERBS, function_of, public_functions
 import lejax
 
 
-# The rest runs with the slow tests: this one holds the most common ones in one.
-MOST = "grad under shard_map"
+# This transformation combines the most common ones; all others run with the slow tests.
+COMMON = "grad under shard_map"
 CORE = ("lyapunov_spectrum.columns", "lyapunov_spectrum.long", "training.spectrum_penalty.term")
 
 
@@ -27,28 +27,28 @@ def cells(table, is_fast):
     ]
 
 
-def test_every_public_function_is_here():
-    here = {function_of(name) for table in (VERBS, LARGE, HOST) for name in table} | CONSTANT
-    assert here == public_functions()
+def test_the_tables_hold_every_public_function():
+    listed = {function_of(name) for table in (VERBS, LARGE, HOST) for name in table} | CONSTANT
+    assert listed == public_functions()
 
 
 @pytest.mark.parametrize(
     ("name", "transformation"),
-    cells(VERBS, lambda name, what: what == MOST and name == function_of(name)),
+    cells(VERBS, lambda name, what: what == COMMON and name == function_of(name)),
 )
-def test_small(name, transformation):
+def test_small_sizes_can_be_traced(name, transformation):
     trace(transformation, name, VERBS)
 
 
 @pytest.mark.parametrize(
-    ("name", "transformation"), cells(LARGE, lambda name, what: what == MOST and name in CORE)
+    ("name", "transformation"), cells(LARGE, lambda name, what: what == COMMON and name in CORE)
 )
-def test_large(name, transformation):
+def test_large_sizes_can_be_traced(name, transformation):
     trace(transformation, name, LARGE)
 
 
 @pytest.mark.parametrize("name", HOST)
-def test_functions_of_the_host_say_so(name):
+def test_functions_of_the_host_refuse_traced_arrays(name):
     function, x = HOST[name]
     for transform, batch in ((jax.jit, x), (jax.vmap, x[None])):
         with pytest.raises(TypeError, match=r"cannot be (traced|called|drawn)") as caught:
@@ -58,7 +58,7 @@ def test_functions_of_the_host_say_so(name):
 
 
 @pytest.mark.parametrize("name", sorted({function_of(name) for name in HOST}))
-def test_docstrings_of_functions_of_the_host_say_so(name):
+def test_docstrings_state_that_a_function_runs_on_the_host(name):
     function = reduce(getattr, name.split("."), lejax)
     if not name.startswith("plot."):
         assert re.search(

@@ -1,8 +1,11 @@
-"""The table of verbs: every public function of every subpackage, as a function of one floating-point array.
+"""Tables of verbs: each public function of each subpackage, as a function of one floating-point array.
 
-`VERBS` are those that can be traced, at sizes of a few numbers; `LARGE` the same beyond the sizes and lengths from which
-the library goes another way; `HOST` those that say in a sentence that they cannot be traced; `CONSTANT` those that take no
-arrays. A name may carry a suffix after a second dot, for the ways one function can be asked.
+- `VERBS`: functions that JAX can trace, at sizes of a few numbers.
+- `LARGE`: the same functions at sizes and lengths for which the library takes other code paths.
+- `HOST`: functions that run on the host and refuse a traced array in one sentence.
+- `CONSTANT`: functions that take no arrays.
+
+A suffix after the last dot of a name tells apart several calls of one function.
 """
 
 import importlib
@@ -25,30 +28,30 @@ from lejax.systems import Flow, Henon, Logistic, Lorenz63, Lozi
 
 
 PACKAGES = (
-    "cells", "data", "indicators", "interop", "orbits", "plot", "plrnn", "populations", "reconstruction", "run", "systems",
-    "training",
+    "cells", "data", "indicators", "interop", "orbits", "plot", "plrnn", "populations", "reconstruction", "run",
+    "systems", "training",
 )  # fmt: skip
 
 
 def public_functions() -> set[str]:
-    """The functions that the packages export, `package.name`; those at the top by their name alone."""
+    """Names of all exported functions: `package.name`, or `name` for those of the top package."""
     names = {name for name in lejax.__all__ if inspect.isfunction(getattr(lejax, name))}
     for package in PACKAGES:
         module = importlib.import_module(f"lejax.{package}")
         for name, value in vars(module).items():
             if inspect.isfunction(value) and value.__module__.startswith(f"lejax.{package}"):
                 names.add(f"{package}.{name}")
-    return names | {"populations.Autoencoder"}  # by its method `fit`
+    return names | {"populations.Autoencoder"}  # its method `fit` is the verb
 
 
 def function_of(name: str) -> str:
-    """The function that an entry of the table is named for."""
+    """Name of the function that an entry of the table calls."""
     first, *rest = name.split(".")
     return f"{first}.{rest[0]}" if first in PACKAGES else first
 
 
 def numbers(tree) -> jax.Array:
-    """All real numbers of a report in one vector; integers and booleans of it have no derivative."""
+    """All numbers of a report as one real vector; a complex number gives its modulus."""
     leaves = [x for x in jax.tree.leaves(tree) if eqx.is_array(x) or isinstance(x, np.ndarray)]
     leaves = [x for x in leaves if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
     leaves = [jnp.abs(x) if jnp.iscomplexobj(x) else x for x in leaves]
@@ -87,7 +90,7 @@ NOISY, NOISE = lejax.cells.NoisyCell(CELL, 0.1), jr.split(jr.key(4), 24)
 
 
 def once(make):
-    """Made when first asked for, outside of any trace."""
+    """Cache the value of `make`, which is computed at the first call and outside of any trace."""
 
     @cache
     def made():
@@ -166,7 +169,7 @@ def reconstructed(model, series):
 
 # name -> (function of one array, that array)
 VERBS: dict[str, tuple[Callable, jax.Array]] = {
-    # --- the top
+    # --- the top package
     "lyapunov_spectrum": (run(), START),
     "lyapunov_spectrum.inputs": (
         lambda x: lejax.lyapunov_spectrum(CELL, STATE, x, num_exponents=2).exponents,
@@ -490,13 +493,15 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
 }  # fmt: skip
 
 
-# --- beyond the sizes from which the library goes another way
+# --- sizes and lengths for which the library takes other code paths
 
-WIDE = random_tanh(jr.key(0), 40, 1.5)  # 40 columns of 40: panels, and frames of 1600 numbers
+WIDE = random_tanh(
+    jr.key(0), 40, 1.5
+)  # 40 columns of 40 numbers: panels, and frames of 1600 numbers
 WIDE_STATE = jr.normal(jr.key(1), (40,))
 LSTM = LSTMCell(2, 128, key=jr.key(2))  # 4 columns of 256 numbers: frames of 1024
 LSTM_INPUTS = jr.normal(jr.key(3), (12, 2))
-LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # in intervals of many steps
+LONG_INPUTS = jr.normal(jr.key(2), (160, 3))  # long enough for intervals of many steps
 
 
 def wide(**options) -> Callable:
@@ -624,7 +629,7 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
 }  # fmt: skip
 
 
-# --- what runs on the host: called with a traced array, it says so
+# --- functions of the host, which refuse a traced array in one sentence
 
 HOST: dict[str, tuple[Callable, jax.Array]] = {
     "suggest_window": (
@@ -740,7 +745,7 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
 }  # fmt: skip
 
 
-# Numbers of Python, files and modules in: no array that could be traced.
+# These functions take numbers of Python, files and modules, but no array that could be traced.
 CONSTANT = {
     "cells.diagonal_legs", "cells.hippo_legs",
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
