@@ -154,10 +154,14 @@ def _check_lengths(path: Path, arrays: dict[str, np.ndarray]) -> None:
     epochs, evaluations = lengths[".training_loss"], lengths[".validation_loss"]
     spectra = arrays[".spectrum_epochs"]
     if evaluations not in (epochs, epochs + 1):
-        raise damage_error(path, f"it holds losses of {epochs} epochs, but {evaluations} evaluations")
+        raise damage_error(
+            path, f"it holds losses of {epochs} epochs, but {evaluations} evaluations"
+        )
     for name in (".exponents", ".standard_error", ".unresolved"):
         if lengths[name] != len(spectra):
-            raise damage_error(path, f"its {name} are of {lengths[name]} spectra, not {len(spectra)}")
+            raise damage_error(
+                path, f"its {name} are of {lengths[name]} spectra, not {len(spectra)}"
+            )
     if np.any(np.diff(spectra) <= 0) or np.any((spectra < 0) | (spectra > epochs)):
         raise damage_error(path, f"its spectra are of the epochs {spectra.tolist()} of {epochs}")
 
