@@ -1,4 +1,4 @@
-"""Angles between vectors and subspaces, participation, domination."""
+"""Angles between vectors and between subspaces, participation ratios, and violations of domination."""
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 import lejax
 
 
-def test_principal_angles_against_scipy_and_far_below_its_cosines():
+def test_principal_angles_agree_with_scipy_and_resolve_tiny_angles():
     a, b = jr.normal(jr.key(0), (7, 2)), jr.normal(jr.key(1), (7, 4))
     expected = np.sort(subspace_angles(a, b))
     np.testing.assert_allclose(lejax.principal_angles(a, b), expected, rtol=1e-12)
@@ -21,7 +21,7 @@ def test_principal_angles_against_scipy_and_far_below_its_cosines():
     np.testing.assert_allclose(lejax.principal_angles(a, a), 0, atol=1e-15)
 
 
-def test_angles_of_lines_have_no_sign_and_keep_leading_axes():
+def test_angles_ignore_the_sign_of_vectors_and_keep_leading_axes():
     vectors = jnp.array([[1.0, -2.0, 0.0], [0.0, 2.0, 3.0]])
     expected = np.pi * np.array([[0, 0.25, 0.5], [0.25, 0, 0.25], [0.5, 0.25, 0]])
     np.testing.assert_allclose(lejax.vector_angles(vectors), expected, atol=1e-15)
@@ -34,7 +34,7 @@ def test_participation_ratio_counts_components():
     np.testing.assert_allclose(lejax.participation_ratio(vectors), [1, 2, 4])
 
 
-def test_domination_by_brute_force():
+def test_domination_against_plain_loops():
     growth = np.exp(np.asarray(jr.normal(jr.key(0), (40, 3))) - 0.3 * np.arange(3))
     for window in (1, 5):
         found = lejax.domination_violations(jnp.asarray(growth), window)
@@ -45,7 +45,7 @@ def test_domination_by_brute_force():
                 assert found[i, j] == pytest.approx(expected)
 
 
-def test_a_lost_direction_violates_only_where_it_is_lost():
+def test_a_lost_direction_violates_domination_only_in_its_windows():
     growth = jnp.array([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
     assert lejax.domination_violations(growth, 2)[0, 1] == 0.5  # two of four windows
 

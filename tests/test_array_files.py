@@ -1,4 +1,4 @@
-"""Files of arrays: what NumPy and safetensors write comes back, and no damaged or hostile file does harm."""
+"""Files of arrays: files of NumPy and safetensors are read; damaged and hostile files raise one sentence."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def zipped(*members, method=zipfile.ZIP_STORED):
 
 
 def declaring(archive, size):
-    """The same archive of one member, both of whose headers claim another unpacked size."""
+    """Change the unpacked size that both headers of an archive of one member declare."""
     archive = bytearray(archive)
     struct.pack_into("<I", archive, archive.index(b"PK\x03\x04") + 22, size)
     struct.pack_into("<I", archive, archive.index(b"PK\x01\x02") + 24, size)
@@ -63,7 +63,11 @@ BAD_FILES = {
     "no suffix": ("model", b"x", r"has the suffix ''"),
     "empty": ("m.npz", b"", r"is empty"),
     "empty safetensors": ("m.safetensors", b"", r"is empty"),
-    "npz that is no zip": ("m.npz", b"hello" * 9, r"is damaged or truncated: File is not a zip"),
+    "npz that is not a zip archive": (
+        "m.npz",
+        b"hello" * 9,
+        r"is damaged or truncated: File is not a zip",
+    ),
     "truncated npz": ("m.npz", zipped(("a.npy", ONES))[:-30], r"is damaged or truncated"),
     "bad checksum": (
         "m.npz",
@@ -128,12 +132,12 @@ BAD_FILES = {
         npy(np.ones(2), version=(3, 0)),
         r"has a header that cannot be read",
     ),
-    "zip that unpacks too much": (
+    "zip with too large a member": (
         "m.npz",
         declaring(zipped(("a.npy", ONES)), 2**32 - 2),
         r"takes 4294967294 bytes, more than the 1000000 that lejax reads",
     ),
-    "sum of members": (
+    "zip with too large a sum of members": (
         "m.npz",
         zipped(
             *((f"{i}.npy", npy(np.zeros(50_000))) for i in range(3)), method=zipfile.ZIP_DEFLATED
@@ -189,7 +193,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_file_gets_one_sentence(tmp_path, monkeypatch, case):
+def test_bad_file_raises_one_sentence(tmp_path, monkeypatch, case):
     monkeypatch.setattr(array_files, "MAX_BYTES", 1_000_000)
     name, content, message = BAD_FILES[case]
     (tmp_path / name).write_bytes(content)
@@ -207,8 +211,8 @@ def test_missing_file_and_directory(tmp_path):
         load_arrays(tmp_path / "folder.npz")
 
 
-def test_bomb_takes_no_memory(tmp_path):
-    """64 MB of zeros in a member that claims 500 bytes: unpacked no further than claimed."""
+def test_a_zip_bomb_takes_no_memory(tmp_path):
+    """A member of 64 MB of zeros declares 500 bytes; no more than that is unpacked."""
     bomb = zipped(("a.npy", npy(np.zeros(8_000_000))), method=zipfile.ZIP_DEFLATED)
     (tmp_path / "m.npz").write_bytes(declaring(bomb, 500))
     tracemalloc.start()
@@ -220,8 +224,8 @@ def test_bomb_takes_no_memory(tmp_path):
         tracemalloc.stop()
 
 
-def test_an_honest_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    """64 MB of zeros in 64 kB that say so: fine in a small archive, refused in what counts as a large one."""
+def test_a_declared_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    """A member of 64 kB declares 64 MB of zeros: it is read below the limit `SMALL` and refused above."""
     path = tmp_path / "m.npz"
     zeros = npy(np.zeros(8_000_000))
     path.write_bytes(zipped(("a.npy", zeros), method=zipfile.ZIP_DEFLATED))
@@ -236,11 +240,13 @@ def test_an_honest_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
-    path.write_bytes(zipped(("a.npy", zeros)))  # stored: what it declares is there
+    path.write_bytes(
+        zipped(("a.npy", zeros))
+    )  # stored without compression, the file is as large as it declares
     assert load_arrays(path)["a"].shape == (8_000_000,)
 
 
-def test_names_are_only_keys(tmp_path):
+def test_names_in_archives_are_never_used_as_paths(tmp_path):
     names = ["../../escape", "/etc/escape", "C:\\escape", "a/../b"]
     (tmp_path / "m.npz").write_bytes(zipped(*((f"{name}.npy", ONES) for name in names)))
     save_file({name: np.ones(2) for name in names}, tmp_path / "m.safetensors")
@@ -272,7 +278,7 @@ def test_numpy_files_round_trip(tmp_path, save):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
-def test_flipped_and_cut_bytes_never_escape_as_another_error(tmp_path, suffix):
+def test_flipped_and_missing_bytes_raise_no_other_error(tmp_path, suffix):
     rng = np.random.default_rng(0)
     arrays = {"weight": rng.normal(size=(4, 4)), "bias": np.zeros(4)}
     path = tmp_path / f"m{suffix}"

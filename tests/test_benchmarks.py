@@ -116,11 +116,11 @@ device.main()
     content = json.loads(report.read_text())
     assert content["a"] == [{"first": 1.0}]
     assert content["failures"] == {"a": "IndexError: out of memory"}
-    compared, alone = content["host"]
+    compared, host_only = content["host"]
     assert abs(compared["largest_in_joint_errors"] - 3) < 1e-12
     assert abs(compared["largest_difference"] - 0.3) < 1e-12
     assert compared["agrees"]
-    assert alone["size"] == 3
+    assert host_only["size"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 

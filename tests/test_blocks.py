@@ -1,4 +1,4 @@
-"""Block triangular Jacobians: exact where theory gives the exponents, else equal to the general engine."""
+"""Block triangular Jacobians: exact exponents where theory gives them, otherwise agreement with the general engine."""
 
 import equinox as eqx
 import jax
@@ -48,7 +48,7 @@ def test_diagonal_recurrence_is_exact():
     )
 
 
-def test_a_closed_gate_is_minus_infinity_and_spoils_nothing():
+def test_a_closed_gate_gives_minus_infinity_and_leaves_the_rest_exact():
     cell = Gate(jnp.array([1.0, -jnp.inf, 0.0, 0.0]))
     spectrum = lejax.lyapunov_spectrum(cell, jnp.ones(4), INPUTS)
     assert np.isneginf(spectrum.exponents[3])
@@ -65,19 +65,19 @@ def test_a_closed_gate_is_minus_infinity_and_spoils_nothing():
 @pytest.mark.parametrize(
     "every", [1, *(pytest.param(x, marks=pytest.mark.slow) for x in (2, None))]
 )
-def test_low_rank_network_has_the_reduced_system_and_the_leak(every):
+def test_low_rank_network_has_the_exponents_of_the_reduced_system_and_the_leak(every):
     left, right = jr.normal(jr.key(1), (2, 8, 2))
     cell, state = LowRank(left, right, leak=0.25), 0.5 * left[:, 0]
     run = {"num_steps": 400, "transient": 50, "method": SequentialQR(every=every)}
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
-    whole = lejax.lyapunov_spectrum(Whole(cell), state, **run)
-    known = np.isclose(spectrum.exponents, np.log(0.75), rtol=0, atol=1e-12)
-    assert known.sum() == 6
-    np.testing.assert_allclose(np.sum(spectrum.exponents), np.sum(whole.exponents), rtol=1e-8)
-    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.02)
+    dense = lejax.lyapunov_spectrum(Whole(cell), state, **run)
+    is_leak = np.isclose(spectrum.exponents, np.log(0.75), rtol=0, atol=1e-12)
+    assert is_leak.sum() == 6
+    np.testing.assert_allclose(np.sum(spectrum.exponents), np.sum(dense.exponents), rtol=1e-8)
+    np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.02)
 
 
-def test_multiplicities():
+def test_a_kronecker_product_repeats_exponents():
     turn = jnp.linalg.qr(jr.normal(jr.key(2), (3, 3)))[0]
     matrix = turn @ jnp.diag(jnp.array([0.9, -0.5, 0.2])) @ turn.T
     state = jr.normal(jr.key(3), (3, 2))
@@ -85,7 +85,7 @@ def test_multiplicities():
     exact = np.repeat(np.log([0.9, 0.5, 0.2]), 2)
     np.testing.assert_allclose(spectrum.exponents, exact, atol=1e-12)
     np.testing.assert_allclose(spectrum.frame.T @ spectrum.frame, np.eye(6), atol=1e-13)
-    # Its columns are those of the whole Jacobian: the general engine may go on with them.
+    # The frame consists of directions of the full Jacobian, so the general engine can continue with it.
     more = lejax.lyapunov_spectrum(
         Whole(MatrixState(matrix)), spectrum.state, num_steps=50, frame=spectrum.frame
     )
@@ -100,16 +100,16 @@ STACK = Stack(
 SMALL = Stack([RNNCell(4, 2, key=jr.key(4)), RNNCell(2, 1, key=jr.key(5))])  # quick to compile
 
 
-def test_stack_is_its_layers_and_the_whole():
+def test_stack_has_the_exponents_of_its_layers_and_of_the_full_jacobian():
     state = STACK.initial_state()
     every_step = SequentialQR(every=1)
     run = {"transient": 100, "method": every_step}
     spectrum = lejax.lyapunov_spectrum(STACK, state, INPUTS, **run)
-    whole = lejax.lyapunov_spectrum(Whole(STACK), state, INPUTS, **run)
-    # The determinant of a block triangular matrix: equal at every step, not only in the limit.
-    sums = spectrum.block_exponents.sum(axis=1), whole.block_exponents.sum(axis=1)
+    dense = lejax.lyapunov_spectrum(Whole(STACK), state, INPUTS, **run)
+    # Sums are log determinants, which agree at every step and not only in the limit.
+    sums = spectrum.block_exponents.sum(axis=1), dense.block_exponents.sum(axis=1)
     np.testing.assert_allclose(*sums, rtol=1e-11)
-    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.02)
+    np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.02)
     first = lejax.lyapunov_spectrum(STACK.layers[0], state[0], INPUTS, **run)
     for exponent in first.exponents:
         assert np.min(np.abs(spectrum.exponents - exponent)) < 0.01
@@ -119,23 +119,23 @@ def test_stack_is_its_layers_and_the_whole():
 
 
 @pytest.mark.parametrize("num_exponents", [pytest.param(None, marks=pytest.mark.slow), 2])
-def test_consecutive_runs_are_one(num_exponents):
+def test_consecutive_runs_equal_one_run(num_exponents):
     run = {"num_exponents": num_exponents, "method": SequentialQR(every=1)}
     state = SMALL.initial_state()
-    one = lejax.lyapunov_spectrum(SMALL, state, INPUTS[:200], **run)
+    single = lejax.lyapunov_spectrum(SMALL, state, INPUTS[:200], **run)
     first = lejax.lyapunov_spectrum(SMALL, state, INPUTS[:100], **run)
     second = lejax.lyapunov_spectrum(SMALL, first.state, INPUTS[100:200], frame=first.frame, **run)
     both = lejax.combine(first, second)
-    # Of different layers nearly equal exponents stand in the order of the first run.
-    np.testing.assert_allclose(np.sort(both.exponents), np.sort(one.exponents), atol=1e-10)
+    # The first run fixes the order of nearly equal exponents of different layers, so compare sorted values.
+    np.testing.assert_allclose(np.sort(both.exponents), np.sort(single.exponents), atol=1e-10)
     np.testing.assert_allclose(
         second.frame.T @ second.frame, np.eye(second.frame.shape[1]), atol=1e-12
     )
 
 
 @pytest.mark.parametrize("num_exponents", [None, 3])
-def test_a_long_run_orders_the_directions_of_all_blocks_by_all_its_steps(num_exponents):
-    # The first chunk is one step: its order says nothing, and layers interleave.
+def test_a_long_run_orders_directions_of_blocks_by_all_its_steps(num_exponents):
+    # The exponents of the two layers interleave, and the order after the first chunk need not be the final one.
     keys = jr.split(jr.key(0), 2)
     run = {"dt": 1.0, "tau": 1.2}
     stack = Stack(
@@ -146,18 +146,20 @@ def test_a_long_run_orders_the_directions_of_all_blocks_by_all_its_steps(num_exp
     )
     state = jax.tree.map(lambda x: x + 0.3, stack.initial_state())
     run = {"num_steps": 900, "transient": 1}
-    one = lejax.lyapunov_spectrum(stack, state, **run)
+    single = lejax.lyapunov_spectrum(stack, state, **run)
     chunks = {"chunk_steps": 300, "progress": False, "num_exponents": num_exponents}
     long = lejax.run.long_run(stack, state, **run, **chunks)
     first = slice(num_exponents)
-    np.testing.assert_allclose(long.exponents, one.exponents[first], atol=1e-9)
-    np.testing.assert_allclose(long.standard_error, one.standard_error[first], rtol=1e-5, atol=1e-9)
-    np.testing.assert_allclose(np.abs(long.frame), np.abs(one.frame[:, first]), atol=1e-6)
+    np.testing.assert_allclose(long.exponents, single.exponents[first], atol=1e-9)
+    np.testing.assert_allclose(
+        long.standard_error, single.standard_error[first], rtol=1e-5, atol=1e-9
+    )
+    np.testing.assert_allclose(np.abs(long.frame), np.abs(single.frame[:, first]), atol=1e-6)
     assert np.all(np.diff(long.exponents) < 0.01)
 
 
 def test_any_frame_may_start_a_run():
-    # One that is not made of the frames of blocks says nothing of which exponents are meant: the largest are.
+    # A frame that is not assembled from the frames of blocks does not select exponents; the largest are reported.
     cell = Gate(jnp.array([1.0, -2.0, 3.0, 0.5]))
     exact = np.sort(np.mean(np.log(jax.nn.sigmoid(cell.bias + INPUTS)), axis=0))[::-1]
     frame = jnp.linalg.qr(jr.normal(jr.key(8), (4, 4)))[0]
@@ -175,15 +177,15 @@ def test_any_frame_may_start_a_run():
 
 
 @pytest.mark.slow
-def test_chunks_of_a_stack():
+def test_parallel_chunks_of_a_stack_agree_with_one_run():
     inputs = jr.normal(jr.key(7), (2100, 4))
     run = {"transient": 100, "throw": False}
     state = STACK.initial_state()
     chunks = lejax.lyapunov_spectrum(
         STACK, state, inputs, method=lejax.ParallelQR(num_chunks=4, overlap=100), **run
     )
-    one = lejax.lyapunov_spectrum(STACK, state, inputs, **run)
-    np.testing.assert_allclose(chunks.exponents, one.exponents, atol=2e-3)
+    single = lejax.lyapunov_spectrum(STACK, state, inputs, **run)
+    np.testing.assert_allclose(chunks.exponents, single.exponents, atol=2e-3)
     assert chunks.diagnostics.overlap_bias.shape == chunks.exponents.shape
 
 
@@ -193,8 +195,8 @@ def test_low_precision_stack_has_a_float32_tangent():
     spectrum = lejax.lyapunov_spectrum(*low, method=every_step)
     assert spectrum.exponents.dtype == jnp.float32
     assert spectrum.state[0].dtype == jnp.bfloat16
-    whole = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:], method=every_step)
-    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05)
+    dense = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:], method=every_step)
+    np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05)
 
 
 def test_layers_may_differ_in_precision():
@@ -204,7 +206,7 @@ def test_layers_may_differ_in_precision():
     spectrum = lejax.lyapunov_spectrum(stack, stack.initial_state(), inputs)
     assert spectrum.exponents.dtype == jnp.float64
     assert [leaf.dtype for leaf in spectrum.state] == [jnp.float32, jnp.float64]
-    # The determinant of the float32 layer, which owns the first two coordinates.
+    # The first two coordinates belong to the float32 layer, whose log determinant follows.
     weight_ih, weight_hh, bias = layers[0].weight_ih, layers[0].weight_hh, layers[0].bias
     state, growth = np.zeros(2), []
     for input in np.asarray(inputs):
@@ -214,7 +216,7 @@ def test_layers_may_differ_in_precision():
     np.testing.assert_allclose(np.sum(spectrum.exponents[is_first]), np.mean(growth), rtol=1e-5)
 
 
-def test_blocks_that_do_not_fill_the_state_are_refused():
+def test_blocks_smaller_than_the_state_are_refused():
     class Short(lejax.BlockTriangularCell):
         gate: Gate
 
@@ -229,7 +231,7 @@ def test_blocks_that_do_not_fill_the_state_are_refused():
 
 
 def test_a_concrete_block_triangular_cell_is_final():
-    """A subclass could keep the blocks of a step that it replaces; a cell that holds the other has none but its own."""
+    """A subclass would inherit the blocks of a step that it replaces; a cell that holds another cell inherits none."""
     with pytest.raises(
         TypeError, match=r"Heir inherits from Gate, which is final.* a field of type"
     ):
@@ -253,8 +255,8 @@ def test_a_concrete_block_triangular_cell_is_final():
 
 
 @pytest.mark.parametrize("multiplicity", [2, 3])
-def test_the_frame_of_a_report_opens_to_the_frames_it_was_made_of(multiplicity):
-    """A block that stands several times has one frame, whose copies lie in the report between the other columns."""
+def test_the_frames_of_blocks_are_recovered_from_a_reported_frame(multiplicity):
+    """A block that occurs several times has one frame, whose copies lie between other columns of the report."""
     blocks = lejax.DenseBlock(abs, 3, multiplicity), lejax.DenseBlock(abs, 2)
     random = jr.normal(jr.key(9), (3 * multiplicity + 2, 2 * multiplicity + 2))
     frames = tuple(
@@ -262,9 +264,10 @@ def test_the_frame_of_a_report_opens_to_the_frames_it_was_made_of(multiplicity):
         for i, frame in enumerate(open_frames(blocks, random))
     )
     copies = np.arange(2 * multiplicity)
-    whole = 2 * multiplicity + np.arange(2)
-    # A column of the second block, all copies of the first direction of the first, the other column, and the rest.
-    order = np.concatenate([whole[:1], copies[:multiplicity], whole[1:], copies[multiplicity:]])
+    second = 2 * multiplicity + np.arange(2)
+    # A column of the second block, the copies of direction 1 of the first block, the other column of the second block,
+    # and the copies of direction 2 of the first block.
+    order = np.concatenate([second[:1], copies[:multiplicity], second[1:], copies[multiplicity:]])
     frame = assemble_frame(frames, jnp.asarray(order))
     for opened, made in zip(open_frames(blocks, random, frame), frames, strict=True):
         np.testing.assert_array_equal(opened.columns[:, :2], made.columns)

@@ -256,7 +256,7 @@ def test_training_reads_functions_at_each_call_and_traces_them_once(train):
 
 
 def test_functions_and_their_programs_are_freed():
-    class Weights:  # arrays allow no weak references; an object of a class does
+    class Weights:  # an object that allows weak references
         value = jnp.eye(3)
 
     def closure():

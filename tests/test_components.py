@@ -1,4 +1,4 @@
-"""Blocks that a cell does not declare: what a step makes of what, and the exponents of its components."""
+"""Blocks that a cell does not declare: dependencies between the numbers of a state, and exponents of components."""
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ from lejax.cells import Stack
 WEIGHTS = jr.normal(jr.key(0), (6, 6))
 
 
-def read(function, size=6):
+def dependencies_of(function, size=6):
     labels = np.arange(size)
     return dependencies(lambda _, x: function(x), (), jnp.zeros(size), labels, size)
 
@@ -63,18 +63,18 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_dependencies(name):
+def test_dependencies_of_a_step(name):
     function, exact = STEPS[name]
-    found = read(function)
+    found = dependencies_of(function)
     if exact is not None:
         np.testing.assert_array_equal(found, np.asarray(exact) > 0)
-    for seed in range(3):  # never less than a Jacobian has
+    for seed in range(3):  # every nonzero entry of a Jacobian must be found
         jacobian = jax.jacfwd(function)(jr.normal(jr.key(seed), (6,)))
         assert np.all(found | (np.asarray(jacobian).reshape(found.shape) == 0))
 
 
 def permuted(x, times):
-    """Elements by indices that many equations in a row make, each of which reads the last one twice."""
+    """Index `x` by the result of a chain of equations, each of which uses the one before it twice."""
     indices = jnp.arange(x.size)
     for _ in range(times):
         indices = (2 * indices - indices) % x.size
@@ -87,7 +87,7 @@ def test_indices_are_computed_once(monkeypatch):
     monkeypatch.setattr(
         lejax._engine.dependencies, "_evaluate", lambda *args: counts.append(0) or evaluate(*args)
     )
-    assert np.array_equal(read(lambda x: permuted(x, 12)), np.eye(6))
+    assert np.array_equal(dependencies_of(lambda x: permuted(x, 12)), np.eye(6))
     assert len(counts) < 200
 
 
@@ -100,7 +100,7 @@ def test_indices_are_computed_once(monkeypatch):
         )[1],
     ],
 )
-def test_loops_that_carry_far_are_unknown_and_short_to_read(loop, monkeypatch):
+def test_loops_that_spread_dependencies_slowly_count_as_dense(loop, monkeypatch):
     rounds = []
 
     def body(_, x):
@@ -112,24 +112,24 @@ def test_loops_that_carry_far_are_unknown_and_short_to_read(loop, monkeypatch):
         "scatter-add",
         lambda *args: rounds.append(0) or follow(*args),
     )
-    assert np.all(read(lambda x: loop(0, 9, body, x), 90))
+    assert np.all(dependencies_of(lambda x: loop(0, 9, body, x), 90))
     assert len(rounds) < 40
 
 
-def test_indices_of_a_long_chain_are_unknown():
-    assert np.all(read(lambda x: permuted(x, 400)))
+def test_indices_from_a_long_chain_count_as_dense():
+    assert np.all(dependencies_of(lambda x: permuted(x, 400)))
 
 
-def test_rules_of_derivatives_count_and_not_the_values():
+def test_dependencies_follow_custom_derivatives_instead_of_values():
     @jax.custom_jvp
     def spike(x):
         return (x > 0).astype(x.dtype)
 
     spike.defjvp(lambda primals, tangents: (spike(*primals), tangents[0] / (1 + primals[0] ** 2)))
-    np.testing.assert_array_equal(read(lambda x: spike(x[::-1])), np.eye(6)[::-1] > 0)
+    np.testing.assert_array_equal(dependencies_of(lambda x: spike(x[::-1])), np.eye(6)[::-1] > 0)
 
 
-def test_components_come_after_what_they_read():
+def test_components_follow_the_components_that_they_read():
     reads = np.zeros((7, 7), bool)
     reads[[0, 1, 2, 3, 4, 5, 6, 0], [1, 0, 2, 4, 3, 0, 5, 3]] = True
     groups = [group.tolist() for group in strongly_connected(reads)]
@@ -141,7 +141,7 @@ def test_components_come_after_what_they_read():
 
 
 class Layers(eqx.Module):
-    """Two layers and what they show, which no step reads, in one array or several."""
+    """Two layers, with the state in one array, or in several arrays that also hold outputs which no step reads."""
 
     first: eqx.nn.GRUCell
     second: eqx.nn.GRUCell
@@ -162,47 +162,47 @@ INPUTS = 2 * jr.normal(jr.key(3), (300, 2))
 RUN = {"transient": 50, "method": SequentialQR(every=1)}
 
 
-def test_layers_of_one_module_are_a_stack():
+def test_layers_in_one_module_have_the_exponents_of_a_stack():
     exact = lejax.lyapunov_spectrum(STACK, (jnp.zeros(3), jnp.zeros(3)), INPUTS, **RUN)
     parts = jnp.zeros(3), jnp.zeros(3), jnp.zeros(1), jnp.zeros(2)
     found = lejax.lyapunov_spectrum(LAYERS, parts, INPUTS, **RUN)
     np.testing.assert_allclose(found.exponents[-1], -np.inf)
     rest = np.sort([*exact.exponents, *2 * [np.log(0.5)]])[::-1]
-    # Both have random frames of their own.
+    # The two runs start from different random frames.
     np.testing.assert_allclose(found.exponents[:-1], rest, atol=2e-3)
     assert np.isclose(found.exponents, np.log(0.5), atol=1e-12).sum() == 2
     assert found.result == lejax.RESULTS.successful
-    # Components that are no neighbors in the state; a run goes on with their frame, in the coordinates of the state.
-    whole = jnp.zeros(6)
-    mixed = lejax.lyapunov_spectrum(LAYERS, whole, INPUTS, **RUN)
+    # The components interleave in the state; a second run continues with their frame, in the coordinates of the state.
+    state = jnp.zeros(6)
+    mixed = lejax.lyapunov_spectrum(LAYERS, state, INPUTS, **RUN)
     np.testing.assert_allclose(mixed.exponents, exact.exponents, atol=2e-3)
     support = np.abs(mixed.frame) > 0
     assert np.all(support[::2].any(axis=0) != support[1::2].any(axis=0))
     more = {"method": RUN["method"]}
-    one = lejax.lyapunov_spectrum(LAYERS, whole, INPUTS[:200], **more)
-    first = lejax.lyapunov_spectrum(LAYERS, whole, INPUTS[:100], **more)
+    single = lejax.lyapunov_spectrum(LAYERS, state, INPUTS[:200], **more)
+    first = lejax.lyapunov_spectrum(LAYERS, state, INPUTS[:100], **more)
     second = lejax.lyapunov_spectrum(
         LAYERS, first.state, INPUTS[100:200], frame=first.frame, **more
     )
     both = lejax.combine(first, second)
-    np.testing.assert_allclose(np.sort(both.exponents), np.sort(one.exponents), atol=1e-10)
+    np.testing.assert_allclose(np.sort(both.exponents), np.sort(single.exponents), atol=1e-10)
 
 
-def test_gradients_are_those_of_one_block():
+def test_gradients_agree_with_those_of_one_block():
     def total(layers, blocks):
         method = SequentialQR(every=1, blocks=blocks)
         run = lejax.lyapunov_spectrum(layers, jnp.zeros(6), INPUTS[:40], method=method)
-        return jnp.sum(run.exponents)  # the determinant: no frame matters
+        return jnp.sum(run.exponents)  # the log determinant, which does not depend on the frame
 
-    found, whole = (
+    found, dense = (
         eqx.filter_grad(total)(LAYERS, blocks) for blocks in (FoundBlocks(), DeclaredBlocks())
     )
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(dense), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
 
 
 class Pair(eqx.Module):
-    """One number drives another: nearly equal exponents, which fluctuate."""
+    """One number drives another; their finite-time exponents are nearly equal and fluctuate."""
 
     def __call__(self, input, state):
         x, y = state
@@ -211,10 +211,10 @@ class Pair(eqx.Module):
 
 @pytest.mark.parametrize("blocks", [FoundBlocks(), DeclaredBlocks()])
 @pytest.mark.parametrize("seed", [1, 3])
-def test_a_number_that_falls_far_behind_may_take_the_lead_again(blocks, seed):
+def test_a_direction_far_below_the_leading_one_may_lead_again(blocks, seed):
     rates = 1.5 * jr.normal(jr.key(seed), (20_000, 2)) - jnp.array([0.03, 0.0])
     run = lejax.lyapunov_spectrum(Pair(), jnp.zeros(2), rates, method=SequentialQR(blocks=blocks))
-    # In one frame: the largest of all ways through the triangle, up to a logarithm.
+    # With one frame the growth is the largest over all paths through the triangle, up to a logarithm.
     first, second = np.cumsum(np.asarray(rates), axis=0).T
     best = max(first[-1], np.max(first - second) + second[-1])
     exact = (
@@ -226,7 +226,7 @@ def test_a_number_that_falls_far_behind_may_take_the_lead_again(blocks, seed):
     assert run.result == lejax.RESULTS.successful
 
 
-def test_one_component_changes_nothing():
+def test_no_blocks_are_found_if_there_is_one_component():
     for cell, state in (
         (eqx.nn.GRUCell(2, 4, key=jr.key(0)), jnp.zeros(4)),
         (eqx.nn.LSTMCell(2, 4, key=jr.key(0)), (jnp.zeros(4), jnp.zeros(4))),
@@ -242,25 +242,25 @@ def test_one_component_changes_nothing():
 
 def test_ascending_exponents_have_a_status():
     spectrum = lejax.lyapunov_spectrum(lejax.systems.Cat(), jnp.array([0.1, 0.2]), num_steps=200)
-    turned = eqx.tree_at(
+    ascending = eqx.tree_at(
         lambda x: (x.block_exponents, x.exponents),
         spectrum,
         (spectrum.block_exponents[:, ::-1], spectrum.exponents[::-1]),
     )
     assert lejax.combine(spectrum, spectrum).result == lejax.RESULTS.successful
-    assert lejax.combine(turned, turned).result == lejax.RESULTS.exponents_ascend
+    assert lejax.combine(ascending, ascending).result == lejax.RESULTS.exponents_ascend
 
 
-def test_a_lead_that_is_lost_has_a_status(monkeypatch):
-    # What reflections do to the first column if nobody watches: small numbers of it are gone, and so is their lead.
+def test_a_lost_leading_direction_has_a_status(monkeypatch):
+    # Plain Householder reflections round small numbers of the first column away, among them a later leading direction.
     factorize = lejax.Householder.factorize
 
-    def careless(self, frame):
+    def factorize_carelessly(self, frame):
         factors = factorize(self, frame)
         q, r = jnp.linalg.qr(frame / factors.scale)
         return factors._replace(columns=q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0))
 
-    monkeypatch.setattr(lejax.Householder, "factorize", careless)
+    monkeypatch.setattr(lejax.Householder, "factorize", factorize_carelessly)
     jax.clear_caches()
     rates = jr.normal(jr.key(3), (100_000, 2)) - jnp.array([0.0, 0.05])
     method = SequentialQR(every=20, orthonormalizer=lejax.Householder(), blocks=DeclaredBlocks())

@@ -1,4 +1,4 @@
-"""Fingerprints tell programs apart, and are the same ones in every process."""
+"""Fingerprints of programs differ between programs and agree between processes."""
 
 import os
 import subprocess
@@ -18,36 +18,37 @@ def network(activation=jnp.tanh, size=3, seed=0):
     return lejax.cells.RNNCell(2, size, activation=activation, key=jr.key(seed))
 
 
-def of(cell, size=3):
+def mark_of(cell, size=3):
     return fingerprint_program(cell, jnp.ones(2), jnp.zeros(size))
 
 
-def test_a_program_is_what_it_does_not_the_weights_it_does_it_with():
-    assert of(network()) == of(network(seed=1)) == of(network())
+def test_the_fingerprint_does_not_depend_on_the_weights():
+    assert mark_of(network()) == mark_of(network(seed=1)) == mark_of(network())
     shapes = jax.ShapeDtypeStruct((2,), float), jax.ShapeDtypeStruct((3,), float)
-    assert of(network()) == fingerprint_program(network(), *shapes)
-    others = [network(jax.nn.relu), network(jax.nn.gelu), network(jnp.sin)]
-    marks = {of(network()), *map(of, others), of(network(size=4), 4)}
+    assert mark_of(network()) == fingerprint_program(network(), *shapes)
+    peers = [network(jax.nn.relu), network(jax.nn.gelu), network(jnp.sin)]
+    marks = {mark_of(network()), *map(mark_of, peers), mark_of(network(size=4), 4)}
     assert len(marks) == 5
-    half = jax.tree.map(lambda x: x.astype(jnp.float32), network())
-    assert of(half) not in marks
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), network())
+    assert mark_of(single) not in marks
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_constants_count_wherever_they_are(large):
+def test_the_fingerprint_depends_on_constants_at_any_depth(large):
     def wrap(constant):
         inner = jax.jit(lambda x: x * constant)
         loop = lambda x: jax.lax.scan(lambda x, _: (inner(x), None), x, length=2)[0]
         return lambda x: jax.lax.cond(x[0] > 0, loop, jnp.sin, x)
 
-    one = np.linspace(0.0, 1.0, 3_000_000 if large else 5)
-    other = one.copy()
-    other[-2] += 1e-9
-    marks = [fingerprint_program(wrap(c), jnp.ones(one.shape)) for c in (one, one.copy(), other)]
+    values = np.linspace(0.0, 1.0, 3_000_000 if large else 5)
+    changed = values.copy()
+    changed[-2] += 1e-9
+    constants = (values, values.copy(), changed)
+    marks = [fingerprint_program(wrap(c), jnp.ones(values.shape)) for c in constants]
     assert marks[0] == marks[1] != marks[2]
 
 
-def test_numbers_and_tables_of_a_module_of_python_count():
+def test_the_fingerprint_depends_on_globals_of_the_function():
     scope = {"jnp": jnp, "table": np.arange(9.0), "number": 0.5}
     exec("def step(input, x):\n    return number * jnp.sin(x) + table", scope)
     marks = [fingerprint_program(scope["step"], None, jnp.ones(9))]
@@ -64,7 +65,8 @@ import lejax
 from lejax._core.fingerprint import fingerprint_program
 cell = lejax.cells.RNNCell(2, 3, activation=jax.nn.relu, key=jr.key(0))
 P = jax.sharding.PartitionSpec
-mesh = jax.make_mesh((1, 1, 1), ("x", "y", "zebra"), devices=jax.devices()[:1], axis_types=3 * (jax.sharding.AxisType.Auto,))
+kinds = 3 * (jax.sharding.AxisType.Auto,)
+mesh = jax.make_mesh((1, 1, 1), ("x", "y", "zebra"), devices=jax.devices()[:1], axis_types=kinds)
 specs = {"in_specs": P("x", "y"), "out_specs": P("x", "y")}
 shared = jax.shard_map(lambda x: jax.nn.gelu(x), mesh=mesh, **specs)
 step = lambda input, x: jax.jvp(lambda x: cell(input, x), (x,), (x,))
@@ -72,8 +74,8 @@ print(fingerprint_program(step, jnp.ones(2), jnp.ones(3)), fingerprint_program(s
 """
 
 
-def test_every_process_finds_the_same():
-    said = [
+def test_all_processes_give_the_same_fingerprint():
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", "pad = [0] * 9**" + seed + SCRIPT],
             env=os.environ | {"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
@@ -84,11 +86,11 @@ def test_every_process_finds_the_same():
         ).stdout
         for seed in ("1", "5")
     ]
-    assert said[0] == said[1]
-    assert len(said[0].split()) == 2
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].split()) == 2
 
 
-def test_arrays_and_texts():
+def test_fingerprints_of_arrays_and_text():
     rows = np.arange(3_000_000.0).reshape(-1, 3)
     assert fingerprint_array(rows) == fingerprint_array(jnp.asarray(rows))
     assert fingerprint_array(rows) == fingerprint_array(np.asfortranarray(rows))

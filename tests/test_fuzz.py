@@ -84,7 +84,7 @@ class AnyClass:
     pass
 
 
-# Values that replace a whole argument.
+# Values that replace an argument.
 STRANGERS = {
     "None": None,
     "text": "x",
@@ -258,7 +258,7 @@ def test_no_call_ends_in_an_exception_from_outside_lejax(watched):
     ended: dict[str, list] = collections.defaultdict(list)
 
     def fuzz(name, given):
-        one = st.sampled_from(list(given)).flatmap(
+        change = st.sampled_from(list(given)).flatmap(
             lambda key: st.tuples(st.just(key), st.sampled_from(ways(given[key])))
         )
 
@@ -270,7 +270,7 @@ def test_no_call_ends_in_an_exception_from_outside_lejax(watched):
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @hypothesis.given(st.lists(one, min_size=1, max_size=2, unique_by=lambda pair: pair[0]))
+        @hypothesis.given(st.lists(change, min_size=1, max_size=2, unique_by=lambda pair: pair[0]))
         def run(changes):
             signal.setitimer(signal.ITIMER_REAL, 30)
             try:

@@ -1,4 +1,4 @@
-"""HiPPO-LegS and the ways to discretize a linear equation."""
+"""HiPPO-LegS and the discretizations of a linear equation."""
 
 import jax
 import jax.numpy as jnp
@@ -26,28 +26,28 @@ NAMES = [type(d).__name__ for d in DISCRETIZATIONS]
 
 
 def test_discretizations_against_the_equation():
-    # Over a step the input is constant: x' = A x + u from 0, in closed form, by a fine Euler rule.
+    # The exact solution of x' = A x + u from x = 0, where the input is constant over the step.
     rates, dt = jnp.array([-1.0, -3.0, 0.0]), 0.2
     exact = np.array([(1 - np.exp(-0.2)), (1 - np.exp(-0.6)) / 3, 0.2])
     errors = {}
     for discretization in DISCRETIZATIONS:
         decay, gain = discretization.diagonal(rates, dt)
-        matrix, of_matrix = discretization.dense(jnp.diag(rates), jnp.ones(3), dt)
+        matrix, dense_gain = discretization.dense(jnp.diag(rates), jnp.ones(3), dt)
         np.testing.assert_allclose(np.diag(matrix), decay, rtol=1e-13)
-        np.testing.assert_allclose(of_matrix, gain * jnp.ones(3), rtol=1e-13)
+        np.testing.assert_allclose(dense_gain, gain * jnp.ones(3), rtol=1e-13)
         errors[type(discretization)] = np.abs(gain - exact).max()
     assert errors[ZeroOrderHold] < 1e-15
     assert errors[Bilinear] < errors[Euler]
     for rate in (0.0, 1e-9):
         gradient = jax.grad(lambda z: ZeroOrderHold().diagonal(z, dt)[1])(jnp.array(rate))
         np.testing.assert_allclose(gradient, dt**2 / 2, rtol=1e-6)
-    # Of stiff modes the bilinear rule forgets nothing; Euler's explodes.
+    # The bilinear rule keeps a stiff mode at modulus 1; with Euler's rule it diverges.
     stiff = jnp.array(-1e8)
     assert abs(np.log(abs(Bilinear().diagonal(stiff, 0.1)[0]))) < 1e-6
     assert np.log(abs(Euler().diagonal(stiff, 0.1)[0])) > 10
 
 
-def test_legs():
+def test_legs_matrices_and_their_eigenvalues():
     A, B = hippo_legs(6)
     for n in range(6):
         for k in range(6):
@@ -68,23 +68,23 @@ def test_legs():
 
 
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
-def test_hippo_memory(discretization):
+def test_exponents_of_the_hippo_cell(discretization):
     cell = HippoCell(5, discretization, dt=0.1)
     exact = per_step(discretization, -np.arange(1.0, 6), 0.1) / 0.1
     inputs = jnp.sin(0.1 * jnp.arange(300.0))[:, None]
     spectrum = lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs)
     assert float(spectrum.dt) == 0.1
     np.testing.assert_allclose(spectrum.exponents, exact, rtol=1e-12)
-    # Along the flag of the last coordinates, which a lower triangular matrix maps into itself, QR has nothing to find.
+    # A lower triangular matrix maps the spans of the last coordinates into themselves, so this frame is aligned.
     flag = jnp.eye(5)[:, ::-1]
-    whole = lejax.lyapunov_spectrum(
+    dense = lejax.lyapunov_spectrum(
         Whole(cell), cell.initial_state(), inputs, dt=0.1, frame=flag, method=SequentialQR(every=1)
     )
-    np.testing.assert_allclose(whole.exponents, exact[::-1], rtol=1e-10)
+    np.testing.assert_allclose(dense.exponents, exact[::-1], rtol=1e-10)
 
 
 def test_legs_contracts_more_slowly_than_its_exponents():
-    # The symmetric part is -1/2 - p p^T: no transient growth, but at first no faster than exp(-t / 2) in 15 directions.
+    # The symmetric part is -1/2 - p p^T: norms never grow, but in 15 directions they first decay only as exp(-t / 2).
     A, _ = hippo_legs(16)
     p = np.sqrt(np.arange(16) + 0.5)
     np.testing.assert_allclose((A + A.T) / 2, -0.5 * np.eye(16) - np.outer(p, p), atol=1e-12)
@@ -95,8 +95,8 @@ def test_legs_contracts_more_slowly_than_its_exponents():
     assert np.all(norms > np.exp(-times))
 
 
-def test_hippo_memory_holds_the_past():
-    # The coefficients of a constant signal in Legendre polynomials: all of it in the first.
+def test_hippo_state_holds_the_legendre_coefficients_of_the_past():
+    # Of all Legendre coefficients of a constant signal, only the first is not 0.
     cell = HippoCell(4, dt=0.05)
     state = lejax.unroll(cell, cell.initial_state(), jnp.ones((1000, 1)))[-1]
     np.testing.assert_allclose(state, [1, 0, 0, 0], atol=1e-12)
@@ -114,10 +114,10 @@ def test_matrices_against_scipy(discretization, method):
     cell = HippoCell(8, discretization, dt=0.1)
     np.testing.assert_allclose(cell.transition, transition, atol=1e-14)
     np.testing.assert_allclose(cell.gain, gain, atol=1e-14)
-    other = HippoCell(8, ExponentialEuler(), dt=0.1)
+    exponential = HippoCell(8, ExponentialEuler(), dt=0.1)
     exact = cont2discrete((A, B[:, None], eye, zeros), 0.1, "zoh")[0]
-    np.testing.assert_allclose(other.transition, exact, atol=1e-14)
-    np.testing.assert_allclose(other.gain[:, 0], 0.1 * B, rtol=1e-15)
+    np.testing.assert_allclose(exponential.transition, exact, atol=1e-14)
+    np.testing.assert_allclose(exponential.gain[:, 0], 0.1 * B, rtol=1e-15)
 
 
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
@@ -127,7 +127,7 @@ def test_logarithms_of_moduli(discretization):
     np.testing.assert_allclose(discretization.log_moduli(rates, 0.1), expected, rtol=1e-6)
     slow = discretization.log_moduli(jnp.array([-1e-9], jnp.float32), 1.0)
     np.testing.assert_allclose(slow, -1e-9, rtol=1e-6)  # the modulus itself is 1 in float32
-    # At a zero of the rule the logarithm is -inf, and its derivative no NaN.
+    # Where the modulus is 0, the logarithm is -inf and its derivative is finite.
     zero = {Bilinear: -2.0, Euler: -1.0}.get(type(discretization))
     if zero is not None:
         value, slope = jax.value_and_grad(discretization.log_moduli)(jnp.array(zero), 1.0)
@@ -136,7 +136,7 @@ def test_logarithms_of_moduli(discretization):
 
 
 @pytest.mark.parametrize(("size", "dt"), [(32, 2.0), (64, 1.0)])
-def test_fast_modes_are_not_lost_in_the_norm(size, dt):
+def test_fast_modes_are_resolved_next_to_slow_ones(size, dt):
     cell = HippoCell(size, dt=dt)
     spectrum = lejax.lyapunov_spectrum(cell, cell.initial_state(), jnp.ones((3, 1)))
     np.testing.assert_allclose(spectrum.exponents, -np.arange(1.0, size + 1), rtol=1e-13)
@@ -152,7 +152,7 @@ def test_low_precision_and_bad_types():
         TypeError, match=r"dtype must be a real floating-point dtype .* got <class 'int'>"
     ):
         HippoCell(3, dtype=int, dt=0.1)
-    made_inside = jax.jit(lambda state: HippoCell(6, dt=0.1)(jnp.ones(1), state))(jnp.ones(6))
-    np.testing.assert_allclose(made_inside, high(jnp.ones(1), jnp.ones(6)), rtol=1e-12)
+    traced = jax.jit(lambda state: HippoCell(6, dt=0.1)(jnp.ones(1), state))(jnp.ones(6))
+    np.testing.assert_allclose(traced, high(jnp.ones(1), jnp.ones(6)), rtol=1e-12)
     with pytest.raises(TypeError, match="dt must be a number, not a traced array"):
         jax.jit(lambda dt: HippoCell(3, dt=dt).transition)(0.1)

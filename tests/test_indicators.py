@@ -1,4 +1,4 @@
-"""Indicators against the rates they must show."""
+"""Indicators against known rates."""
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from lejax.systems import Cat, Flow, Henon, Logistic, Lorenz63
 
 
 class Rotation(eqx.Module):
-    """A rotation by an irrational angle, with a shear: the vectors of a torus."""
+    """A rotation whose angle is the radius: a shear, as on an invariant torus."""
 
     def __call__(self, input, state):
         angle, radius = state
@@ -35,7 +35,7 @@ def test_alignment_falls_at_the_gaps_between_exponents():
         index = log_alignment_index(cell, jnp.zeros(3), order=order, num_steps=200)
         expected = -(order - 1) * rates[0] + rates[1:order].sum()
         np.testing.assert_allclose((index[-1] - index[99]) / 100, expected, rtol=1e-9)
-    # Far below what normalized vectors resolve, and exact against their volume before that.
+    # The index falls far below the rounding of normalized vectors; early values agree with their volume.
     assert index[-1] < np.log(1e-100)
     frame = np.linalg.qr(np.asarray(random_frame(None, 3, 3, jnp.float64)))[0]
     for t in (1, 4):
@@ -44,14 +44,14 @@ def test_alignment_falls_at_the_gaps_between_exponents():
         np.testing.assert_allclose(np.exp(index[t - 1]), volume, rtol=1e-9)
 
 
-def test_alignment_where_a_step_takes_most_of_the_volume():
-    # A step leaves less than 1e-3 of the second vector: too little for a fast factorization.
+def test_alignment_if_a_step_removes_most_of_the_volume():
+    # A step leaves less than 1e-3 of the second vector, which is too little for a fast factorization.
     rates = np.array([3e4, 2.0, 0.5])
     index = log_alignment_index(Linear(jnp.diag(rates)), jnp.zeros(3), num_steps=20)
     frame = np.linalg.qr(np.asarray(random_frame(None, 3, 2, jnp.float64)))[0]
     pairs = [(0, 1), (0, 2), (1, 2)]
     for t in (1, 2, 20):
-        # By the formula of Cauchy and Binet, without a difference of large numbers.
+        # The Cauchy-Binet formula gives the volume without a difference of large numbers.
         minors = [
             (rates[i] / 3e4 * rates[j] / 3e4) ** t * np.linalg.det(frame[[i, j]]) for i, j in pairs
         ]
@@ -75,7 +75,7 @@ def test_alignment_has_a_gradient():
     np.testing.assert_allclose(jax.grad(last)(1.4), difference, rtol=1e-6)
 
 
-def test_zero_one_test():
+def test_zero_one_test_distinguishes_regular_from_chaotic_series():
     def series(r):
         return lejax.unroll(Logistic(r), jnp.array(0.3), num_steps=1500)[500:]
 
@@ -84,12 +84,12 @@ def test_zero_one_test():
     quasi = jnp.cos(2 * np.pi * 0.6180339887 * jnp.arange(1000.0))
     assert abs(zero_one_test(quasi)) < 0.1
     assert zero_one_test(jnp.ones(200)) == 0
-    # Neither offset nor unit matters.
+    # The result does not depend on the offset and the unit.
     shifted = zero_one_test(5 + 100 * series(3.97))
     assert shifted > 0.9
 
 
-def test_two_trajectories_agree_with_the_tangent():
+def test_two_trajectories_agree_with_the_tangent_vector():
     flow = Flow(Lorenz63(), dt=0.02)
     cases = [(Henon(), jnp.zeros(2), 20_000, 100), (flow, jnp.ones(3), 20_000, 1000)]
     for cell, state, num_steps, transient in cases:
@@ -107,7 +107,7 @@ def test_two_trajectories_agree_with_the_tangent():
     assert np.isfinite(exact.exponent)
 
 
-def test_field_is_the_singular_values_of_the_product():
+def test_field_holds_the_singular_values_of_the_product():
     states = jr.uniform(jr.key(0), (5, 2), minval=-0.3, maxval=0.3)
     field = finite_time_exponent_field(Henon(), states, num_steps=6, num_exponents=2, batch_size=2)
     for state, found in zip(states, field, strict=True):
@@ -120,7 +120,7 @@ def test_field_is_the_singular_values_of_the_product():
 
 
 def bistable(size):
-    """h' = tanh(1.5 h + u): two responses to a weak input, one to a strong one."""
+    """h' = tanh(1.5 h + u), which has two responses to a weak input and one to a strong input."""
     weights = {"weight_hh": 1.5 * jnp.eye(size), "weight_ih": jnp.ones((size, 1))}
     return lejax.cells.RNNCell.from_weights(**weights)
 
@@ -137,8 +137,8 @@ def test_echo_index_counts_the_responses():
     assert strong.exponents.max() < 0
 
 
-def test_diverged_runs_are_no_response():
-    def cell(input, x):  # -> 0 from |x| < 1, out of the floats from beyond
+def test_diverged_runs_do_not_count_as_responses():
+    def cell(input, x):  # tends to 0 if |x| < 1, and overflows if |x| > 1
         return x**3 + 0 * input
 
     states = jnp.array([0.5, 3.0, -0.2, 5.0])[:, None]
@@ -147,21 +147,21 @@ def test_diverged_runs_are_no_response():
     assert echo.response_index.tolist() == [0, -1, 0, -1]
 
 
-def test_responses_on_a_line_are_chained():
+def test_responses_in_a_chain_of_close_states_count_once():
     states = jnp.array([[0.0], [10.0], [0.0054], [0.0108]])
     echo = echo_state_index(lambda _, h: h, states, jnp.zeros((5, 1)), transient=2)
     assert echo.response_index.tolist() == [0, 1, 0, 0]
 
 
-def test_responses_are_told_apart_in_units_of_the_size_of_the_states():
-    # The root mean square is 50, so that 0.051 in 1 + 50 counts as the same.
+def test_responses_are_compared_relative_to_the_size_of_the_states():
+    # The root mean square is 50, so states closer than 1e-3 (1 + 50) = 0.051 count as the same.
     for gap, count in ((0.05, 1), (0.052, 2)):
         states = 50 + jnp.array([[-gap / 2], [gap / 2]])
         echo = echo_state_index(lambda _, h: h, states, jnp.zeros((5, 1)), transient=2)
         assert int(echo.num_responses) == count
 
 
-def test_two_trajectories_that_fall_together():
+def test_two_trajectories_that_coincide_give_minus_infinity():
     run = two_trajectory_exponent(lambda _, x: 0 * x, jnp.ones(2), num_steps=20)
     assert np.isneginf(run.exponent)
 
@@ -172,8 +172,8 @@ def test_under_vmap_and_float32():
     single = log_alignment_index(Henon(), starts[1], num_steps=5)
     np.testing.assert_allclose(batch[1], single, rtol=1e-10)
     two = jax.vmap(lambda x: two_trajectory_exponent(Henon(), x, num_steps=50).exponent)(starts)
-    one = two_trajectory_exponent(Henon(), starts[0], num_steps=50).exponent
-    np.testing.assert_allclose(two[0], one, rtol=1e-5)
+    single = two_trajectory_exponent(Henon(), starts[0], num_steps=50).exponent
+    np.testing.assert_allclose(two[0], single, rtol=1e-5)
     low = jax.tree.map(lambda x: x.astype(jnp.float32), Henon())
     run = two_trajectory_exponent(low, jnp.zeros(2, jnp.float32), num_steps=5000, transient=100)
     assert run.exponent.dtype == jnp.float32
@@ -198,29 +198,29 @@ def test_a_diverged_series_is_neither_regular_nor_chaotic():
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 2, 0], [2, 0, 3, 1]])
-def test_the_number_of_responses_knows_no_order_of_starts(order):
+def test_the_number_of_responses_does_not_depend_on_the_order_of_states(order):
     ends = 1e-3 * jnp.array([0.0, 0.8, 1.6, 2.4])[jnp.array(order)]
     echo = echo_state_index(lambda _, x: x, ends[:, None], jnp.zeros((6, 1)), transient=3)
     assert int(echo.num_responses) == 1
     np.testing.assert_array_equal(echo.response_index, 0)
 
 
-def test_exponents_of_an_echo_are_per_unit_of_time_and_leave_the_transient_out():
+def test_exponents_of_an_echo_are_per_unit_of_time_and_exclude_the_transient():
     flow = Flow(lambda u, x: -2 * x + u, dt=0.05)
     inputs = jr.normal(jr.key(0), (60, 1))
     echo = echo_state_index(flow, jnp.array([[1.0], [-1.0]]), inputs, transient=30)
     np.testing.assert_allclose(echo.exponents, -2, rtol=1e-4)
 
-    def slow_then_fast(u, x):  # the rate of a step is its input
+    def contract_by_input(u, x):
         return u * x
 
     rates = jnp.r_[jnp.full(20, 0.9), jnp.full(20, 0.5)][:, None]
-    echo = echo_state_index(slow_then_fast, jnp.ones((2, 1)), rates, transient=20)
+    echo = echo_state_index(contract_by_input, jnp.ones((2, 1)), rates, transient=20)
     np.testing.assert_allclose(echo.exponents, np.log(0.5), rtol=1e-12)
 
 
-def test_two_trajectories_start_from_where_rounding_puts_them():
-    # At 1 + 1e9 the nominal distance is a few units in the last place; a linear map stretches what there is by 2.
+def test_two_trajectories_start_from_their_rounded_distance():
+    # At this state the nominal distance is a few units in the last place; the rounded distance doubles at each step.
     cell = Linear(jnp.diag(jnp.array([2.0])))
     run = two_trajectory_exponent(cell, jnp.array([3e8]), num_steps=40, distance=3e-15)
     np.testing.assert_allclose(run.exponent, np.log(2), rtol=1e-12)
@@ -233,6 +233,6 @@ def test_two_trajectories_in_bfloat16():
     np.testing.assert_allclose(run.exponent, np.log(0.5), atol=0.02)
 
 
-def test_tolerance_of_an_echo():
+def test_a_negative_tolerance_of_an_echo_is_refused():
     with pytest.raises(ValueError, match="tolerance must not be negative"):
         echo_state_index(Henon(), jnp.zeros((2, 2)), jnp.zeros((5, 1)), transient=2, tolerance=-1.0)

@@ -1,4 +1,4 @@
-"""The systems of dysts, traced: against dysts' own numbers, derivatives and refusals."""
+"""Traced systems of dysts, against the values and derivatives of dysts; and refused input."""
 
 import sys
 
@@ -15,16 +15,17 @@ from lejax.systems import Flow
 
 
 pytest.importorskip("dysts", reason="dysts is missing: pip install 'lejax[dysts]'")
-from_dysts("Lorenz")  # it keeps what dysts warns of when it is imported to itself
+from_dysts("Lorenz")  # suppresses the warnings of dysts at its first import
 import dysts.base  # noqa: E402
 import dysts.flows  # noqa: E402
 import dysts.maps  # noqa: E402
 
 
-# Plain equations, methods that call others, arrays as parameters, a builtin of two numbers, an array that is filled, time.
+# They use: plain equations, methods that call methods, arrays as parameters, a builtin of two numbers, an array that is
+# filled in place, time.
 FLOWS = [
-    "Lorenz", "BlinkingRotlet", "MultiChua", "MacArthur", "InteriorSquirmer", "BelousovZhabotinsky", "Lorenz96", "BeerRNN",
-    "Colpitts", "Duffing",
+    "Lorenz", "BlinkingRotlet", "MultiChua", "MacArthur", "InteriorSquirmer", "BelousovZhabotinsky", "Lorenz96",
+    "BeerRNN", "Colpitts", "Duffing",
 ]  # fmt: skip
 MAPS = ["Logistic", "Henon", "Baker", "KaplanYorke", "Hopalong", "Ikeda"]
 
@@ -34,7 +35,7 @@ def points_near(start, number=5):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_fields_are_those_of_dysts(name):
+def test_fields_agree_with_dysts(name):
     system = getattr(dysts.flows, name)()
     field = from_dysts(system)
     assert isinstance(field, DystsField)
@@ -47,18 +48,20 @@ def test_fields_are_those_of_dysts(name):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_maps_are_those_of_dysts(name):
+def test_maps_agree_with_dysts(name):
     system = getattr(dysts.maps, name)()
     cell = from_dysts(system)
     assert isinstance(cell, DystsMap)
     points = points_near(np.atleast_1d(system.ic))
     ours = jax.vmap(lambda point: cell(None, point))(jnp.asarray(points))
-    theirs = system.rhs(points).reshape(points.shape)  # of one number they come as a row
+    theirs = system.rhs(points).reshape(
+        points.shape
+    )  # dysts returns a row if the state is one number
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["Lorenz", "Thomas", "RikitakeDynamo"])
-def test_derivatives_are_those_that_dysts_has_written_down(name):
+def test_derivatives_agree_with_the_jacobians_of_dysts(name):
     system = getattr(dysts.flows, name)()
     field, point = from_dysts(system), points_near(system.ic, 1)[0]
     jacobian = jax.jacfwd(lambda x: field(None, x))(jnp.asarray(point))
@@ -83,7 +86,7 @@ def test_parameters_are_leaves_with_gradients(name):
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-5)
 
 
-def test_other_parameters_compile_nothing_and_can_be_mapped_over():
+def test_fields_with_other_parameters_share_one_program_and_can_be_vmapped():
     field = from_dysts("Lorenz")
 
     @eqx.filter_jit
@@ -91,13 +94,13 @@ def test_other_parameters_compile_nothing_and_can_be_mapped_over():
     def call(field, point):
         return field(None, point)
 
-    other = from_dysts(dysts.flows.Lorenz(parameters={"beta": 2.0, "rho": 20.0, "sigma": 9.0}))
+    changed = from_dysts(dysts.flows.Lorenz(parameters={"beta": 2.0, "rho": 20.0, "sigma": 9.0}))
     point = field.initial_state()
-    alone = [call(f, point) for f in (field, other)]
-    assert float(other.parameters["rho"]) == 20.0
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), field, other)
+    singly = [call(f, point) for f in (field, changed)]
+    assert float(changed.parameters["rho"]) == 20.0
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), field, changed)
     together = eqx.filter_vmap(lambda f: f(None, point))(both)
-    np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-14)
+    np.testing.assert_allclose(together, jnp.stack(singly), rtol=1e-14)
 
 
 def test_spectrum_of_a_field_obeys_the_sum_rule():
@@ -106,10 +109,10 @@ def test_spectrum_of_a_field_obeys_the_sum_rule():
     spectrum = lejax.lyapunov_spectrum(flow, field.initial_state(), num_steps=4000)
     np.testing.assert_allclose(
         spectrum.exponents.sum(), -3 * field.parameters["a"], rtol=1e-4
-    )  # its divergence is the same everywhere
+    )  # the divergence of this field is constant
 
 
-def test_time_becomes_a_state_only_where_it_enters():
+def test_time_is_part_of_the_state_only_if_the_equations_use_it():
     system = dysts.flows.Torus()
     field = from_dysts(system)
     assert field.carries_time
@@ -121,7 +124,7 @@ def test_time_becomes_a_state_only_where_it_enters():
 
 
 class Switched(dysts.base.DynSys):
-    """A force that sets in at t = 5, which only a comparison knows."""
+    """A force that sets in at t = 5; time enters through a comparison only."""
 
     def __init__(self):
         self.ic, self.params, self.a = np.array([1.0, 0.0]), {"a": 0.5}, 0.5
@@ -131,7 +134,7 @@ class Switched(dysts.base.DynSys):
         return y, -x - a * y + np.where(t > 5, 1, 0)
 
 
-def test_a_time_that_is_only_compared_is_seen():
+def test_a_time_that_is_only_compared_is_part_of_the_state():
     field = from_dysts(Switched())
     assert field.carries_time
     for time, force in ((4.0, 0.0), (6.0, 1.0)):
@@ -149,7 +152,7 @@ def test_float32_stays_float32():
 
 
 class Compiled:
-    """What numba makes of a function."""
+    """A stand-in for a function that numba compiled."""
 
     def __init__(self, function):
         self.py_func = function
@@ -173,22 +176,24 @@ class Short(dysts.base.DynMap):
     _rhs = staticmethod(lambda x, y, r: (r * x,))
 
 
-def own(kind, start, **parameters):
+def make_system(kind, start, **parameters):
     metadata = {"initial_conditions": start, "parameters": parameters, "embedding_dimension": 2}
     return kind(metadata_path=None, metadata=metadata)
 
 
-def test_systems_of_your_own_even_if_numba_compiled_them():
-    field = from_dysts(own(Pendulum, [0.5, 0.0], g=9.81))
+def test_systems_of_the_user_may_be_compiled_by_numba():
+    field = from_dysts(make_system(Pendulum, [0.5, 0.0], g=9.81))
     assert field.period is None
     slope = field(None, field.initial_state())
     np.testing.assert_allclose(slope, [0.0, -9.81 * np.sin(0.5)])
-    assert dysts.flows.np is np  # nothing of theirs was changed
+    assert dysts.flows.np is np  # the modules of dysts were not changed
     assert np.sin is Pendulum._rhs.py_func.__globals__["np"].sin
 
 
 CASES = {
-    "unknown": (lambda: from_dysts("Lorentz"), ValueError, r"dysts [0-9.]+ has no system 'Lorentz'. Did you mean 'Lorenz"),
+    "unknown": (
+        lambda: from_dysts("Lorentz"), ValueError, r"dysts [0-9.]+ has no system 'Lorentz'. Did you mean 'Lorenz",
+    ),
     "base class": (lambda: from_dysts("DynSys"), ValueError, "has no system 'DynSys'"),
     "delay": (lambda: from_dysts("MackeyGlass"), ValueError, "MackeyGlass is a delay equation"),
     "a solver inside": (
@@ -197,17 +202,17 @@ CASES = {
         "cannot trace the equations of BlinkingVortexMap. It said: TracerArrayConversionError",
     ),
     "a number asked for": (
-        lambda: from_dysts(own(Lists, [0.5], r=2.0)),
+        lambda: from_dysts(make_system(Lists, [0.5], r=2.0)),
         ValueError,
         "cannot trace the equations of Lists. It said: ConcretizationTypeError",
     ),
     "too few numbers": (
-        lambda: from_dysts(own(Short, [0.5, 0.1], r=2.0)),
+        lambda: from_dysts(make_system(Short, [0.5, 0.1], r=2.0)),
         ValueError,
         "the equations of Short give 1 numbers for a state of 2",
     ),
     "several starts": (
-        lambda: from_dysts(own(Short, [[0.5, 0.1], [0.1, 0.2]], r=2.0)),
+        lambda: from_dysts(make_system(Short, [[0.5, 0.1], [0.1, 0.2]], r=2.0)),
         ValueError,
         r"Short must have one initial condition `ic` of shape \(d,\), got shape \(2, 2\)",
     ),
@@ -235,14 +240,14 @@ def test_without_dysts(monkeypatch):
         from_dysts("Lorenz")
 
 
-def test_what_the_collection_holds():
+def test_the_exponents_that_dysts_stores_are_rough():
     flows, maps = (
         [k for k in vars(m).values() if isinstance(k, type) and k.__module__ == m.__name__]
         for m in (dysts.flows, dysts.maps)
     )
     assert (len(flows), len(maps)) == (135, 23)
     assert sum(issubclass(kind, dysts.base.DynSysDelay) for kind in flows) == 6
-    # The exponents it stores are rough: of Lorenz' system 1.09, and many a largest one is off by half and more.
+    # dysts stores rough exponents: 1.09 for the Lorenz system, and many largest exponents are off by half or more.
     table = lejax.systems.gallery()
     stored = dysts.flows.Lorenz().lyapunov_spectrum_estimated
     assert abs(stored[0] - 1.09) < 0.005

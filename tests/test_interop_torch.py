@@ -1,4 +1,4 @@
-"""Imported PyTorch networks: against PyTorch's own numbers, stored, and against mappings that are not theirs."""
+"""Imported PyTorch networks, against stored values of PyTorch; and mappings that cannot be imported."""
 
 import itertools
 from pathlib import Path
@@ -30,12 +30,12 @@ def activation_of(name):
 
 
 def ravel_layers(states):
-    """A trajectory of states (T, ...) as (T, d)."""
+    """Flatten a trajectory of states (T, ...) to (T, d)."""
     return jax.vmap(lambda state: ravel_pytree(state)[0])(states)
 
 
 def network(kind="gru", num_layers=1, bias=True, prefix="", seed=0):
-    """A state dict as PyTorch would give it, I=3, H=4."""
+    """A state dict with the names and shapes of PyTorch, I=3, H=4."""
     rng = np.random.default_rng(seed)
     rows = {"rnn": 4, "gru": 12, "lstm": 16}[kind]
     arrays = {}
@@ -52,11 +52,11 @@ def same_cell(a, b):
     return bool(eqx.tree_equal(a, b))
 
 
-# --- PyTorch's numbers
+# --- values of PyTorch
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_states_and_jacobians_are_those_of_torch(name):
+def test_states_and_jacobians_agree_with_torch(name):
     data = np.load(FIXTURES)
     cell = from_torch(FIXTURES, prefix=f"{name}.", activation=activation_of(name))
     inputs, times, expected = data["inputs"], data["times"], data[f"{name}.states"]
@@ -86,7 +86,7 @@ def test_kinds_sizes_and_static_settings():
 
 
 @pytest.mark.parametrize(("kind", "last"), [("gru", "bias_n"), ("lstm", None)])
-def test_biases_merge_as_in_equinox(kind, last):
+def test_biases_are_merged_as_in_equinox(kind, last):
     arrays = network(kind)
     cell = from_torch(arrays)
     make = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[kind]
@@ -109,7 +109,7 @@ def test_cell_modules_without_layer_numbers_are_one_layer():
     assert same_cell(from_torch(renamed), from_torch(arrays))
 
 
-def test_prefix_selects_and_other_entries_are_ignored():
+def test_prefix_selects_entries_and_the_rest_is_ignored():
     encoder, decoder = network("gru", prefix="enc.rnn."), network("lstm", prefix="dec.", seed=1)
     readout = {"readout.weight": np.full((2, 4), np.nan), "step": np.array(7)}
     assert same_cell(from_torch(encoder | readout), from_torch(network("gru")))
@@ -124,7 +124,7 @@ def test_prefix_selects_and_other_entries_are_ignored():
 
 @pytest.mark.parametrize(
     ("dtype", "suffix"),
-    [("bfloat16", "mapping"), ("bfloat16", ".safetensors")]  # NumPy's files do not know bfloat16
+    [("bfloat16", "mapping"), ("bfloat16", ".safetensors")]  # NumPy's files cannot hold bfloat16
     + list(
         itertools.product(["float16", "float32", "float64"], ["mapping", ".safetensors", ".npz"])
     ),
@@ -162,7 +162,7 @@ def test_arrays_are_copied_and_foreign_byte_order_is_read():
     arrays["weight_hh_l0"] = memory[start : start + 16].reshape(4, 4)
     arrays["weight_hh_l0"][:] = expected
     cell = from_torch(arrays)
-    arrays["weight_hh_l0"][:] = 0.0  # as an optimizer would
+    arrays["weight_hh_l0"][:] = 0.0  # an optimizer may change arrays in place
     np.testing.assert_array_equal(cell.weight_hh, expected)
     swapped = {k: v.astype(">f8") for k, v in network("rnn", bias=False).items()}
     np.testing.assert_array_equal(from_torch(swapped).weight_hh, expected)
@@ -191,7 +191,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("gates", REFERENCE)
 def test_spectrum_of_weights_in_torch_order(gates):
-    rng = np.random.RandomState(0)  # the reference's generator
+    rng = np.random.RandomState(0)  # the generator of the reference values
     arrays = {"weight_ih_l0": rng.uniform(-0.9, 0.9, (gates * 8, 2))}
     arrays["weight_hh_l0"] = rng.uniform(-0.9, 0.9, (gates * 8, 8))
     cell = from_torch(arrays)
@@ -272,7 +272,7 @@ BAD_MAPPINGS = {
         ValueError,
         r"'weight_hh_l0' has shape \(0, 0\)",
     ),
-    "other rows": (
+    "number of rows of another kind": (
         lambda: changed(weight_ih_l0=np.ones((16, 3))),
         ValueError,
         r"'weight_ih_l0' has shape \(16, 3\), but 'weight_hh_l0' of shape \(12, 4\) asks for \(12, 3\)",
@@ -323,25 +323,25 @@ BAD_MAPPINGS = {
         r"'bias_ih_l0' is float32, but 'weight_hh_l0' is float64",
     ),
     "nan": (with_bad_values, ValueError, r"'bias_hh_l0' holds 3 non-finite values out of 16"),
-    "nothing recurrent": (
+    "no recurrent weights": (
         lambda: {"linear.weight": np.ones((2, 2))},
         ValueError,
         r"no weights of an nn\.RNN.*among 'linear\.weight'",
     ),
-    "nothing": (dict, ValueError, r"no weights of an nn\.RNN.*among nothing"),
+    "empty mapping": (dict, ValueError, r"no weights of an nn\.RNN.*among nothing"),
     "a list": (lambda: [np.ones(3)], TypeError, r"must be a mapping or a path, got list\."),
 }
 
 
 @pytest.mark.parametrize("case", BAD_MAPPINGS)
-def test_bad_mapping_gets_one_sentence(case):
+def test_bad_mapping_raises_one_sentence(case):
     make, error, message = BAD_MAPPINGS[case]
     with pytest.raises(error, match=message) as caught:
         from_torch(make())
     assert "\n" not in str(caught.value)
 
 
-def test_activation_is_for_plain_networks_only():
+def test_activation_is_accepted_for_plain_networks_only():
     with pytest.raises(ValueError, match=r"nn\.RNN only, but .*\(12, 4\) belongs to an nn\.GRU"):
         from_torch(network("gru"), activation=jax.nn.relu)
 

@@ -1,4 +1,4 @@
-"""Imported networks against PyTorch itself, where it is installed."""
+"""Imported networks against PyTorch itself, if it is installed."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ script = pytest.importorskip("fixtures.make_torch_fixtures")
 FIXTURES = Path(__file__).parent / "fixtures" / "torch_networks.npz"
 
 
-def test_fixtures_are_what_the_script_makes():
+def test_committed_fixtures_agree_with_the_script():
     made = script.make_arrays()
     committed = np.load(FIXTURES)
     assert set(made) == set(committed)
@@ -30,11 +30,11 @@ def test_fixtures_are_what_the_script_makes():
 @pytest.mark.parametrize("kind", ["rnn_tanh", "rnn_relu", "gru", "lstm"])
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_states_jacobians_and_spectrum(kind, num_layers):
-    """PyTorch's own initialization; its Jacobians and NumPy's QR give the spectrum a second time."""
+    """PyTorch initializes the network; its Jacobians and NumPy's QR give the expected spectrum."""
     torch.manual_seed(num_layers)
     activation = jax.nn.relu if kind == "rnn_relu" else jnp.tanh
     module = script.KINDS[kind](3, 5, num_layers, dtype=torch.float64)
-    if kind == "rnn_relu":  # weak weights and a strong drive: no unit falls silent, J stays regular
+    if kind == "rnn_relu":  # weak weights and a strong drive keep all units active, so J is regular
         for name, weight in module.named_parameters():
             torch.nn.init.constant_(weight, 4.0) if "bias_ih" in name else weight.data.mul_(0.3)
     inputs = torch.randn(200, 3, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_states_jacobians_and_spectrum(kind, num_layers):
         cell, cell.initial_state(), inputs[:60].numpy(), frame=jnp.eye(zeros.size)
     )
     np.testing.assert_allclose(spectrum.exponents, total / 60, atol=1e-10)
-    assert spectrum.exponents[0] < 0  # small weights: the state is forgotten
+    assert spectrum.exponents[0] < 0  # the weights are small, so the network contracts
 
 
 def test_files_and_models(tmp_path):
@@ -113,7 +113,7 @@ def test_cell_modules(kind):
     np.testing.assert_allclose(ravel_pytree(got)[0], expected, atol=1e-14)
 
 
-def test_refusals():
+def test_unsupported_networks_are_refused():
     with pytest.raises(ValueError, match="bidirectional"):
         from_torch(torch.nn.GRU(3, 4, bidirectional=True).state_dict())
     with pytest.raises(ValueError, match="proj_size"):

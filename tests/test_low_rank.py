@@ -1,4 +1,4 @@
-"""Networks of low rank: R exponents of the reduced system and the known rest."""
+"""Networks of low rank R: R exponents of the reduced system, and the decay rate as all other exponents."""
 
 import equinox as eqx
 import jax
@@ -35,35 +35,35 @@ def test_jacobian_is_block_triangular_in_the_basis_of_the_columns():
     state = jr.normal(jr.key(1), (7,))
     basis = np.linalg.qr(np.asarray(cell.M), mode="complete")[0]
     basis = np.concatenate([cell.M, basis[:, 3:]], axis=1)
-    inside = np.linalg.solve(basis, lejax.jacobian(cell, state) @ basis)
-    following, (dense, diagonal) = cell.blocks(None, state)
-    np.testing.assert_allclose(following, cell(None, state), atol=1e-15)
-    np.testing.assert_allclose(dense.tangent(jnp.eye(3)), inside[:3, :3], atol=1e-13)
-    np.testing.assert_allclose(inside[3:, :3], 0, atol=1e-13)
-    np.testing.assert_allclose(inside[3:, 3:], np.diag(np.exp(diagonal.log_moduli)), atol=1e-13)
+    jacobian = np.linalg.solve(basis, lejax.jacobian(cell, state) @ basis)
+    new_state, (dense, diagonal) = cell.blocks(None, state)
+    np.testing.assert_allclose(new_state, cell(None, state), atol=1e-15)
+    np.testing.assert_allclose(dense.tangent(jnp.eye(3)), jacobian[:3, :3], atol=1e-13)
+    np.testing.assert_allclose(jacobian[3:, :3], 0, atol=1e-13)
+    np.testing.assert_allclose(jacobian[3:, 3:], np.diag(np.exp(diagonal.log_moduli)), atol=1e-13)
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.5])
-def test_all_but_rank_exponents_are_known_exactly(tau):
+def test_all_but_rank_exponents_are_the_decay_rate(tau):
     cell = draw(dt=0.1 * tau, tau=tau)
     run = {"num_steps": 400, "transient": 200, **EVERY}
     state = jr.normal(jr.key(1), (12,))
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
     distance = np.abs(spectrum.exponents - np.log(0.9) / (0.1 * tau))
     assert np.sum(distance < 1e-10) == 10
-    # Determinants do not know the basis: sums are equal at every step, exponents in the limit.
-    whole = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, **run)
-    sums = spectrum.block_exponents.sum(axis=1), whole.block_exponents.sum(axis=1)
+    # A determinant does not depend on the basis: sums are equal at every step, exponents only in the limit.
+    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, **run)
+    sums = spectrum.block_exponents.sum(axis=1), dense.block_exponents.sum(axis=1)
     np.testing.assert_allclose(*sums, rtol=1e-11)
-    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05 / tau)
-    # With a frame that begins with the space of the columns the general engine has the known ones from the first step.
+    np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05 / tau)
+    # If the frame begins with the columns' space, the general engine gives the decay rates from the first step.
     frame = jnp.linalg.qr(cell.M, mode="complete")[0]
     run = {**run, "transient": 0}
-    whole = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, frame=frame, **run)
-    np.testing.assert_allclose(whole.exponents[2:], np.log(0.9) / (0.1 * tau), rtol=1e-11)
+    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, frame=frame, **run)
+    np.testing.assert_allclose(dense.exponents[2:], np.log(0.9) / (0.1 * tau), rtol=1e-11)
 
 
-def test_exponents_scale_as_the_rate():
+def test_exponents_scale_with_the_rate():
     state = jr.normal(jr.key(1), (12,))
     run = {"num_steps": 400, "transient": 200, **EVERY}
     slow, fast = (
@@ -73,7 +73,7 @@ def test_exponents_scale_as_the_rate():
     np.testing.assert_allclose(8 * slow, fast, rtol=1e-11)
 
 
-def test_the_flow_decays_at_the_rate():
+def test_the_flow_has_the_decay_rate_as_exponents():
     cell = draw()
     state = jr.normal(jr.key(1), (12,))
     flow = Flow(cell.derivative, dt=0.05)
@@ -84,7 +84,7 @@ def test_the_flow_decays_at_the_rate():
     assert np.sum(distance < 1e-6) >= 10
 
 
-def test_the_others_are_those_of_the_reduced_system():
+def test_leading_exponents_are_those_of_the_reduced_system():
     rank, size, rate = 2, 9, 0.3
     cell = LowRankRNNCell(
         0, size, rank, use_bias=True, activation=jax.nn.relu, dt=rate, gain=2.0, key=jr.key(3)
@@ -93,10 +93,10 @@ def test_the_others_are_those_of_the_reduced_system():
     kappa = jnp.array([0.5, -0.3])
     run = {"num_steps": 60, **EVERY}
     state = cell.M @ kappa + cell.bias
-    # From there on x is M kappa + b.
-    moved = lejax.unroll(cell, state, num_steps=20)[-1]
-    followed = lejax.unroll(reduced, kappa, num_steps=20)[-1]
-    np.testing.assert_allclose(moved, cell.M @ followed + cell.bias, atol=1e-12)
+    # States that start as M kappa + b keep this form.
+    last = lejax.unroll(cell, state, num_steps=20)[-1]
+    last_reduced = lejax.unroll(reduced, kappa, num_steps=20)[-1]
+    np.testing.assert_allclose(last, cell.M @ last_reduced + cell.bias, atol=1e-12)
     frame = jnp.concatenate([jnp.eye(rank), jnp.zeros((size - rank, rank))])
     low = lejax.lyapunov_spectrum(reduced, kappa, frame=jnp.eye(rank), dt=rate, **run)
     high = lejax.lyapunov_spectrum(cell, state, frame=frame, **run)
@@ -104,14 +104,14 @@ def test_the_others_are_those_of_the_reduced_system():
 
 
 @pytest.mark.slow
-def test_columns_that_depend_on_each_other_leave_the_count_right():
+def test_linearly_dependent_columns_keep_the_number_of_exponents():
     cell = draw(size=8, rank=3)
     cell = eqx.tree_at(lambda c: c.M, cell, cell.M.at[:, 2].set(2 * cell.M[:, 0]))
     run = {"num_steps": 300, "transient": 300, **EVERY}
     state = jr.normal(jr.key(1), (8,))
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
-    whole = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1, **run)
-    np.testing.assert_allclose(spectrum.exponents, whole.exponents, atol=0.05)
+    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1, **run)
+    np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05)
     assert np.sum(np.abs(spectrum.exponents - np.log(0.9) / 0.1) < 1e-6) >= 6
 
 
@@ -120,8 +120,8 @@ def test_full_rank_is_one_dense_block():
     cell = draw(size=3, rank=3)
     state = jnp.array([0.3, -0.2, 0.1])
     spectrum = lejax.lyapunov_spectrum(cell, state, num_steps=50, **EVERY)
-    whole = lejax.lyapunov_spectrum(Whole(cell), state, num_steps=50, dt=0.1, **EVERY)
-    np.testing.assert_allclose(spectrum.exponents.sum(), whole.exponents.sum(), rtol=1e-11)
+    dense = lejax.lyapunov_spectrum(Whole(cell), state, num_steps=50, dt=0.1, **EVERY)
+    np.testing.assert_allclose(spectrum.exponents.sum(), dense.exponents.sum(), rtol=1e-11)
 
 
 def test_float32():
@@ -152,7 +152,7 @@ def test_loadings_are_drawn_as_documented():
     overlap, *_ = np.linalg.lstsq(M, 2000 * N)
     np.testing.assert_allclose(np.std(2000 * N - M @ overlap), 1, rtol=0.05)
     draws = [LowRankRNNCell(0, 3, 3, dt=0.1, gain=g, key=jr.key(1)) for g in (1.0, 3.0)]
-    bare, more = (3 * np.asarray(draw.N) for draw in draws)
+    weak, strong = (3 * np.asarray(draw.N) for draw in draws)
     # N = (M g A + Z) / H is linear in g.
     none = 3 * np.asarray(LowRankRNNCell(0, 3, 3, dt=0.1, gain=0.0, key=jr.key(1)).N)
-    np.testing.assert_allclose(more - none, 3 * (bare - none), rtol=1e-10)
+    np.testing.assert_allclose(strong - none, 3 * (weak - none), rtol=1e-10)

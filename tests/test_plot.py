@@ -1,4 +1,4 @@
-"""Pictures show what the spectrum holds and touch nothing else."""
+"""Plots of a spectrum show its values and change no global state."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from lejax.plot._spectrum import running_estimate
 
 @pytest.fixture(scope="module")
 def spectrum():
-    # 103 steps in 10 blocks: three blocks are longer than the others.
+    # 103 steps in 10 blocks, so three blocks have 11 steps and seven have 10.
     return lejax.lyapunov_spectrum(
         lejax.systems.Henon(), jnp.zeros(2), num_steps=103, num_blocks=10, transient=5
     )
@@ -43,7 +43,7 @@ def test_points_and_bars_are_exponents_and_two_standard_errors(spectrum):
     assert ax.get_ylabel() == "Lyapunov exponent (nats per step)"
 
 
-def test_unit_is_time_where_the_run_had_a_duration(spectrum):
+def test_unit_is_time_if_dt_is_not_one(spectrum):
     timed = eqx.tree_at(lambda s: s.dt, spectrum, jnp.asarray(0.1))
     assert "nats per unit time" in plot_spectrum(timed, ax=new_axes()).get_ylabel()
     ax = plot_convergence(timed, ax=new_axes())
@@ -52,14 +52,15 @@ def test_unit_is_time_where_the_run_had_a_duration(spectrum):
 
 
 def test_unresolved_and_lost_exponents_are_marked():
-    # Three directions: one kept, one halved 200 times faster than floats resolve, one mapped to zero.
+    # Three directions: one keeps its length, one shrinks by 1e-20 per step, which floats do not resolve, and one is
+    # mapped to zero.
     matrix = jnp.array([[1.0, 1.0, 1.0], [0.0, 1e-20, 0.0], [0.0, 0.0, 0.0]])
     run = lejax.lyapunov_spectrum(lambda u, x: matrix @ x, jnp.ones(3), num_steps=40)
     assert list(np.isfinite(run.exponents)) == [True, True, False]
     assert run.diagnostics.unresolved[1] > 0
     ax = plot_spectrum(run, ax=new_axes())
-    sure, bound = ax.containers
-    assert list(sure.lines[0].get_xdata()) == [1]
+    resolved, bound = ax.containers
+    assert list(resolved.lines[0].get_xdata()) == [1]
     assert list(bound.lines[0].get_xdata()) == [2]
     assert bound.lines[0].get_markerfacecolor() == "none"
     assert legend_texts(ax) == [r"$-\infty$", "± 2 standard errors", "upper bound (unresolved)"]
@@ -93,7 +94,7 @@ def test_band_is_the_standard_error_of_the_blocks_so_far(spectrum):
     np.testing.assert_allclose(edges.max() - edges.min(), width, rtol=1e-9)
 
 
-def test_running_estimate_up_to_a_block_that_is_lost():
+def test_running_estimate_before_and_after_a_lost_block():
     blocks = np.array([[-1.0, 0.5], [-1.2, 0.7], [-np.inf, 0.3], [-1.0, 0.1]])
     mean, error = running_estimate(blocks, np.full(4, 25.0))
     np.testing.assert_allclose(mean[:, 0], [-1.0, -1.1, -np.inf, -np.inf])
@@ -102,7 +103,7 @@ def test_running_estimate_up_to_a_block_that_is_lost():
     assert np.all(np.isfinite(error[1:, 1]))
 
 
-def test_number_of_lines(spectrum):
+def test_convergence_plot_shows_at_most_five_lines_by_default(spectrum):
     assert len(plot_convergence(spectrum, ax=new_axes(), num_exponents=1).get_legend().texts) == 1
     wide = jax.tree.map(lambda x: x, spectrum)
     wide = eqx.tree_at(lambda s: s.exponents, wide, jnp.zeros(7))
@@ -110,7 +111,7 @@ def test_number_of_lines(spectrum):
     assert len(plot_convergence(wide, ax=new_axes()).get_legend().texts) == 5
 
 
-def test_nothing_global_changes_on_given_axes(spectrum):
+def test_no_global_state_changes_on_given_axes(spectrum):
     settings, figures = dict(mpl.rcParams), pyplot.get_fignums()
     ax = new_axes()
     assert plot_spectrum(spectrum, ax=ax) is ax

@@ -1,4 +1,4 @@
-"""Pictures of the geometry show what they are given."""
+"""Plots of the geometry of phase space show the given data."""
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +31,14 @@ def henon():
     return states, find_fixed_points(Henon(), jnp.array([[0.6, 0.2], [-1.1, -0.3]]))
 
 
-def test_portrait_is_a_rotation_in_the_plane(henon):
+def test_portrait_of_planar_states_is_a_rotation(henon):
     states, points = henon
     ax = plot_phase_portrait(states, fixed_points=points, ax=new_axes())
     drawn = np.asarray(ax.lines[0].get_xydata())
     distances = np.linalg.norm(states[1:] - states[:-1], axis=1)
     np.testing.assert_allclose(np.linalg.norm(np.diff(drawn, axis=0), axis=1), distances)
     assert np.var(drawn[:, 0]) > np.var(drawn[:, 1])
-    # Two saddles: hollow marks, each with one bar.
+    # Two saddles are drawn as hollow markers, each with one bar.
     (marks,) = ax.collections
     assert len(marks.get_offsets()) == 2
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["unstable"]
@@ -55,7 +55,7 @@ def test_portrait_in_color(henon):
     assert figure.axes[1].get_ylabel() == "time"
 
 
-def test_diagram_over_exponents():
+def test_orbit_diagram_is_drawn_above_its_exponents():
     states = (jnp.arange(12.0).reshape(3, 4), jr.normal(jr.key(0), (3, 4, 2)))
     diagram = OrbitDiagram(jnp.arange(3.0), states, jr.normal(jr.key(1), (3, 5)), jnp.zeros((3, 5)))
     upper, lower = plot_orbit_diagram(diagram, name="r", axes=Figure().subplots(2))
@@ -77,7 +77,7 @@ def test_histogram_is_a_density():
     np.testing.assert_allclose(heights[:10], counts / 100 / (np.pi / 20))
 
 
-def test_manifolds_over_basins():
+def test_manifolds_are_drawn_over_basins():
     lozi, saddle = lejax.piecewise_linear(Lozi()), jnp.array([0.454545, 0.227273])
     unstable, stable = unstable_manifold(lozi, saddle), stable_manifold(lozi, saddle)
     found, box = crossings(unstable, stable), (jnp.full(2, -2.0), jnp.full(2, 2.0))
@@ -87,7 +87,7 @@ def test_manifolds_over_basins():
     np.testing.assert_array_equal(drawn.filled(-1), index)
     assert ax.images[0].get_extent() == [-2, 2, -2, 2]
     plot_manifolds(stable, unstable, crossings=found, ax=ax)
-    assert ax.get_xlim() == (-2, 2)  # that of the basins
+    assert ax.get_xlim() == (-2, 2)  # the limits of the basin plot
     for line, expected in zip(ax.lines, (stable.path, unstable.path, found.points), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), expected)
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), unstable.saddle)
@@ -97,7 +97,7 @@ def test_manifolds_over_basins():
         plot_basins(jnp.zeros(3, int), box)
 
 
-def test_nothing_global_changes(henon):
+def test_no_figure_of_pyplot_is_opened(henon):
     figures = pyplot.get_fignums()
     plot_phase_portrait(henon[0], ax=new_axes())
     plot_angles(jnp.ones(3), ax=new_axes())

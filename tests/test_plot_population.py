@@ -1,4 +1,4 @@
-"""Pictures of many networks show every network, in the color of its value."""
+"""Plots of populations show each network in the color of its value."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def axes():
     return Figure().subplots()
 
 
-def test_spectra_stand_on_the_common_axis_in_their_colors():
+def test_spectra_share_an_axis_and_have_the_color_of_their_value():
     ax = plot_spectra(EXPONENTS, VALUES, label="loss", ax=axes())
     (lines,) = ax.collections
     assert len(lines.get_segments()) == 3
@@ -34,7 +34,7 @@ def test_spectra_stand_on_the_common_axis_in_their_colors():
     np.testing.assert_allclose(lines.get_cmap().get_bad()[:3], 0.7)
 
 
-def test_latent_map_shows_who_has_a_value():
+def test_latent_map_shows_the_networks_that_have_a_value():
     ax = plot_latent(jnp.asarray(EXPONENTS[:, :2]), VALUES, ax=axes())
     (points,) = ax.collections
     np.testing.assert_allclose(points.get_offsets(), EXPONENTS[:2, :2])

@@ -1,4 +1,4 @@
-"""The skew-symmetric network: what it conserves, and what that says of its exponents."""
+"""The skew-symmetric network: its conserved energy and symplectic form, and their effect on exponents."""
 
 import equinox as eqx
 import jax
@@ -24,7 +24,7 @@ class Euler(eqx.Module):
         return state + self.dt * self.field(input, state)
 
 
-def test_weights_are_skew_symmetric_whatever_is_learned():
+def test_weights_stay_skew_symmetric_under_updates():
     np.testing.assert_array_equal(FIELD.weight, -FIELD.weight.T)
     wide = SkewRNN(300, gain=1.5, key=jr.key(0)).weight
     np.testing.assert_allclose(jnp.sqrt(jnp.mean(wide**2) * 300), 1.5, rtol=0.02)
@@ -45,11 +45,11 @@ def test_runge_kutta_conserves_the_energy_and_euler_does_not():
         return np.asarray(jax.vmap(FIELD.energy)(states[99::100]))
 
     start = float(FIELD.energy(START))
-    kept, grown = energies(Flow(FIELD, dt=0.01)), energies(Euler(FIELD, 0.01))
-    assert np.abs(kept - start).max() < 1e-8
-    assert np.all(np.diff(grown) > 0)
-    assert grown[-1] > 1.5 * start
-    # The error of the method, not of the flow: sixteen times less from half the step.
+    conserved, growing = energies(Flow(FIELD, dt=0.01)), energies(Euler(FIELD, 0.01))
+    assert np.abs(conserved - start).max() < 1e-8
+    assert np.all(np.diff(growing) > 0)
+    assert growing[-1] > 1.5 * start
+    # The error is of the fourth-order method: half the step makes it about sixteen times smaller.
     errors = [
         abs(
             float(FIELD.energy(lejax.unroll(Flow(FIELD, dt), START, num_steps=int(20 / dt))[-1]))
@@ -60,7 +60,7 @@ def test_runge_kutta_conserves_the_energy_and_euler_does_not():
     assert errors[0] / errors[1] > 12
 
 
-def test_tangent_maps_keep_the_symplectic_form():
+def test_tangent_maps_preserve_the_symplectic_form():
     cell = Flow(FIELD, dt=0.02)
     jacobians = jax.vmap(lambda x: lejax.jacobian(cell, x))(
         jnp.concatenate([START[None], lejax.unroll(cell, START, num_steps=49)])
@@ -71,8 +71,8 @@ def test_tangent_maps_keep_the_symplectic_form():
     np.testing.assert_allclose(product @ FIELD.weight @ product.T, FIELD.weight, atol=1e-6)
 
 
-def test_growth_over_any_time_comes_in_pairs_where_the_form_is_orthogonal():
-    # W orthogonal: singular values of a symplectic map come in pairs s, 1 / s.
+def test_finite_time_exponents_come_in_pairs_if_the_form_is_orthogonal():
+    # If W is orthogonal, the singular values of the tangent map come in pairs s, 1 / s.
     turn = np.linalg.qr(np.asarray(jr.normal(jr.key(3), (6, 6))))[0]
     form = turn @ np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]]) @ turn.T
     field = eqx.tree_at(lambda f: f.G, SkewRNN(6, key=jr.key(0)), jnp.asarray(form / 2))
@@ -88,7 +88,7 @@ def test_exponents_come_in_pairs_and_the_orbit_is_chaotic():
     spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=30_000, transient=2000)
     np.testing.assert_allclose(spectrum.exponents.sum(), 0, atol=1e-4)
     pairs = spectrum.exponents + spectrum.exponents[::-1]
-    # Alignment of the frame is of order 1 / T, here 1 / 3000.
+    # The error from the alignment of the frame is of order 1 / T = 1 / 3000.
     error = np.hypot(spectrum.standard_error, spectrum.standard_error[::-1])
     assert np.all(np.abs(pairs) < 4 * error + 3e-3)
     assert spectrum.exponents[0] > 4 * spectrum.standard_error[0]

@@ -1,4 +1,4 @@
-"""Selective state spaces and linear recurrences: their equations, their exponents in closed form, and the general engine."""
+"""Selective state spaces and linear recurrences: equations, exponents in closed form, and the general engine."""
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ NAMES = [type(d).__name__ for d in DISCRETIZATIONS]
 
 
 def fast(cell):
-    """The same S6 cell with steps of about 1: what was to be resolved in 1000 steps takes 20."""
+    """The same S6 cell with time steps of about 1, so that 20 steps replace 1000."""
     return eqx.tree_at(lambda c: c.bias_step, cell, jnp.linspace(0.1, 0.9, cell.D.size))
 
 
@@ -46,20 +46,20 @@ def run(cell, inputs=INPUTS, method=SequentialQR(every=1), **keywords):
 
 
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS[:2], ids=NAMES[:2])
-def test_selective_state_space(discretization):
+def test_step_of_the_selective_state_space(discretization):
     cell = selective(discretization=discretization)
     memory, u = jr.normal(jr.key(2), (3, 2)), INPUTS[0]
     steps = np.log1p(np.exp(cell.weight_step @ u + cell.bias_step))[:, None]
     A = -np.exp(cell.log_A)
     gain = steps if discretization == ExponentialEuler() else (np.exp(steps * A) - 1) / A
     new = np.exp(steps * A) * memory + gain * np.outer(u, cell.weight_B @ u)
-    following = cell(u, (memory, jnp.zeros(3)))
-    np.testing.assert_allclose(following[0], new, rtol=1e-13)
-    np.testing.assert_allclose(following[1], new @ (cell.weight_C @ u) + cell.D * u, rtol=1e-13)
-    assert cell.output(following) is following[1]
+    new_state = cell(u, (memory, jnp.zeros(3)))
+    np.testing.assert_allclose(new_state[0], new, rtol=1e-13)
+    np.testing.assert_allclose(new_state[1], new @ (cell.weight_C @ u) + cell.D * u, rtol=1e-13)
+    assert cell.output(new_state) is new_state[1]
 
 
-def test_mamba_starts_with_slow_steps():
+def test_drawn_time_steps_are_small():
     cell = S6Cell(64, 3, key=jr.key(0))
     steps = jax.nn.softplus(cell.bias_step)
     assert 1e-3 < steps.min() < 2e-3
@@ -81,8 +81,8 @@ def test_selective_exponents_are_A_times_the_mean_step(discretization):
     assert np.isfinite(leading.standard_error).all()
 
 
-def test_equal_rates_of_a_head_are_one_exponent_with_its_multiplicity():
-    # Mamba-2: one number A and one step for a head of channels.
+def test_equal_rates_of_a_head_give_equal_exponents():
+    # In Mamba-2 all channels of a head share one number A and one time step.
     cell = selective(size=4, state_size=3)
     shared = (jnp.zeros_like(cell.log_A), jnp.repeat(cell.weight_step[::2], 2, axis=0))
     cell = eqx.tree_at(lambda c: (c.log_A, c.weight_step), cell, shared)
@@ -97,12 +97,12 @@ def test_selective_against_the_general_engine():
     cell = selective()
     inputs = jr.normal(jr.key(4), (4000, 3))
     exact = run(cell, inputs, num_exponents=6).exponents
-    whole, state = MemoryOnly(cell), cell.initial_state()[0]
+    memory, state = MemoryOnly(cell), cell.initial_state()[0]
     every_step = {"method": SequentialQR(every=1)}
-    # From the axes nothing turns, and from elsewhere the frame only has to find them: an error of the order 1/T.
-    axes = lejax.lyapunov_spectrum(whole, state, inputs, frame=jnp.eye(6), **every_step)
+    # A frame along the axes stays there; a random frame first has to align with them, with an error of order 1/T.
+    axes = lejax.lyapunov_spectrum(memory, state, inputs, frame=jnp.eye(6), **every_step)
     np.testing.assert_allclose(np.sort(axes.exponents), np.sort(exact), rtol=1e-10)
-    random = lejax.lyapunov_spectrum(whole, state, inputs, **every_step)
+    random = lejax.lyapunov_spectrum(memory, state, inputs, **every_step)
     np.testing.assert_allclose(np.sum(random.exponents), np.sum(exact), rtol=1e-12)
     np.testing.assert_allclose(random.exponents, exact, atol=5 / 4000)
     assert np.abs(random.exponents - exact).max() > 1e-6
@@ -114,7 +114,7 @@ def test_selective_gradients_are_exact():
     def exponents(cell):
         return run(cell, num_exponents=6).exponents
 
-    # lambda = -exp(log_A) mean(Delta): the derivative by log_A is lambda.
+    # Since lambda = -exp(log_A) mean(Delta), its derivative by log_A is lambda.
     gradient = eqx.filter_grad(lambda cell: exponents(cell).sum())(cell)
     steps = jax.nn.softplus(INPUTS @ cell.weight_step.T + cell.bias_step)
     exact = -jnp.exp(cell.log_A) * jnp.mean(steps, axis=0)[:, None]
@@ -122,27 +122,27 @@ def test_selective_gradients_are_exact():
     assert np.all(gradient.weight_C == 0)
 
 
-def block_of_mamba():
+def make_mamba_block():
     cell = MambaCell(3, 2, width=3, key=jr.key(6))
     return eqx.tree_at(lambda c: c.selective, cell, fast(cell.selective))
 
 
-def test_mamba_block_on_a_whole_sequence():
-    cell, inputs = block_of_mamba(), INPUTS[:12]
+def test_mamba_block_agrees_with_the_formula_for_a_sequence():
+    cell, inputs = make_mamba_block(), INPUTS[:12]
     normed = inputs / np.sqrt(np.mean(inputs**2, axis=1, keepdims=True) + 1e-5) * cell.scale
     v, z = np.split(normed @ cell.weight_in.T, 2, axis=1)
     past = np.concatenate([np.zeros((2, 6)), v])
     convolved = sum(past[j : j + 12] * cell.kernel[j] for j in range(3)) + cell.bias
-    shown = lejax.unroll(
+    output = lejax.unroll(
         cell.selective, cell.selective.initial_state(), jax.nn.silu(jnp.asarray(convolved))
     )[1]
-    expected = inputs + (shown * jax.nn.silu(z)) @ cell.weight_out.T
+    expected = inputs + (output * jax.nn.silu(z)) @ cell.weight_out.T
     states = lejax.unroll(cell, cell.initial_state(), inputs)
     np.testing.assert_allclose(jax.vmap(cell.output)(states), expected, rtol=1e-12)
 
 
-def test_mamba_block_is_its_selective_state_space_and_a_buffer_that_forgets():
-    cell = block_of_mamba()
+def test_mamba_block_has_the_exponents_of_its_state_space_and_lost_directions():
+    cell = make_mamba_block()
     spectrum = run(cell, transient=50)
     buffered = jax.vmap(lambda state: state[0])(lejax.unroll(cell, cell.initial_state(), INPUTS))
     padded = np.concatenate([np.zeros((1, 2, 6)), buffered])  # the buffer before each step
@@ -152,23 +152,23 @@ def test_mamba_block_is_its_selective_state_space_and_a_buffer_that_forgets():
     np.testing.assert_allclose(spectrum.exponents[:12], inner.exponents, rtol=1e-12)
     assert np.all(np.isneginf(spectrum.exponents[12:]))
     assert spectrum.exponents.size == 12 + 2 * 6 + 3
-    whole = lejax.lyapunov_spectrum(
+    dense = lejax.lyapunov_spectrum(
         Whole(cell), cell.initial_state(), INPUTS, transient=50, num_exponents=12
     )
-    np.testing.assert_allclose(whole.exponents, inner.exponents, atol=5 / 150)
-    # A buffer that moves along: after as many steps as it is long, nothing of a deviation is left in it.
+    np.testing.assert_allclose(dense.exponents, inner.exponents, atol=5 / 150)
+    # The buffer is a shift register: after as many steps as its length, a deviation has left it.
     steps = [lejax.jacobian(cell, cell.initial_state(), u)[:12, :12] for u in INPUTS[:2]]
     assert np.all(steps[1] @ steps[0] == 0)
 
 
 @pytest.mark.slow
 def test_stack_of_mamba_blocks():
-    layers = [block_of_mamba(), MambaCell(3, 2, width=2, key=jr.key(7))]
+    layers = [make_mamba_block(), MambaCell(3, 2, width=2, key=jr.key(7))]
     stack = Stack(layers)
     spectrum = run(stack, num_exponents=24)
     first = run(layers[0], num_exponents=12).exponents
-    shown = jax.vmap(layers[0].output)(lejax.unroll(layers[0], layers[0].initial_state(), INPUTS))
-    second = run(layers[1], shown, num_exponents=12).exponents
+    output = jax.vmap(layers[0].output)(lejax.unroll(layers[0], layers[0].initial_state(), INPUTS))
+    second = run(layers[1], output, num_exponents=12).exponents
     union = np.sort(np.concatenate([first, second]))[::-1]
     np.testing.assert_allclose(spectrum.exponents, union, rtol=1e-12)
     assert np.all(spectrum.exponents < 0)
@@ -183,20 +183,20 @@ def test_linear_recurrent_unit():
     B, C = (np.asarray(x) @ [1, 1j] for x in (cell.B, cell.C))
     x = np.zeros(4, complex)
     states = lejax.unroll(cell, cell.initial_state(), INPUTS[:6])
-    for u, modes, shown in zip(INPUTS, *states, strict=False):
+    for u, modes, output in zip(INPUTS, *states, strict=False):
         x = rates * x + np.exp(cell.log_gamma) * (B @ u)
         np.testing.assert_allclose(modes, np.stack([x.real, x.imag], axis=1), rtol=1e-12)
-        np.testing.assert_allclose(shown, (C @ x).real + cell.D * u, rtol=1e-12)
+        np.testing.assert_allclose(output, (C @ x).real + cell.D * u, rtol=1e-12)
     exact = np.repeat(np.sort(-np.exp(cell.log_decay))[::-1], 2)
     spectrum = run(cell)
     np.testing.assert_allclose(spectrum.exponents[:8], exact, rtol=1e-12)
     assert np.all(np.isneginf(spectrum.exponents[8:]))
-    # A rotation turns every frame, but the area of a pair is that of the closed form at every step.
-    whole = lejax.lyapunov_spectrum(
+    # The modes rotate the frame, but the area of a pair of directions follows the closed form at every step.
+    dense = lejax.lyapunov_spectrum(
         MemoryOnly(cell), cell.initial_state()[0], INPUTS, method=SequentialQR(every=1)
     )
-    np.testing.assert_allclose(np.sum(whole.exponents), np.sum(exact), rtol=1e-12)
-    np.testing.assert_allclose(whole.exponents, exact, atol=5 / 200)
+    np.testing.assert_allclose(np.sum(dense.exponents), np.sum(exact), rtol=1e-12)
+    np.testing.assert_allclose(dense.exponents, exact, atol=5 / 200)
 
 
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS, ids=NAMES)
@@ -206,14 +206,14 @@ def test_diagonal_state_space(discretization):
     exact = np.repeat(per_step(discretization, rates, dt).ravel(), 2)
     spectrum = run(cell, num_exponents=24)
     np.testing.assert_allclose(spectrum.exponents, np.sort(exact)[::-1], rtol=1e-11)
-    # What is shown of an impulse is the kernel of the convolution that the layer also is.
+    # The response of the output to an impulse is the kernel of the equivalent convolution.
     decay, gain = discretization.diagonal(rates, dt)
     C = np.asarray(cell.C) @ [1, 1j]
     inputs = jnp.zeros((5, 3)).at[0].set(1.0)
-    shown = lejax.unroll(cell, cell.initial_state(), inputs)[1]
+    output = lejax.unroll(cell, cell.initial_state(), inputs)[1]
     powers = decay ** np.arange(5)[:, None, None]
     kernel = 2 * np.sum(C * powers * gain, axis=2).real + np.eye(5)[0, :, None] * cell.D
-    np.testing.assert_allclose(shown, kernel, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(output, kernel, rtol=1e-11, atol=1e-14)
 
 
 CELLS = {
@@ -236,36 +236,36 @@ def test_closed_loop_has_the_path_through_the_output(name):
     states = lejax.unroll(loop, state, num_steps=5)
     before = jnp.concatenate([cell.output(state)[None], jax.vmap(cell.output)(states)[:-1]])
     driven = lejax.unroll(cell, state, jax.vmap(readout)(before))
-    for one, other in zip(states, driven, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
-    # The input of a step is a function of what was shown: the Jacobian is no longer that of the recurrence.
-    whole, unravel = ravel_pytree(state)
-    exact = jax.jacfwd(lambda x: ravel_pytree(loop(None, unravel(x)))[0])(whole)
+    for closed_leaf, driven_leaf in zip(states, driven, strict=True):
+        np.testing.assert_allclose(closed_leaf, driven_leaf, rtol=1e-12)
+    # The input of a step depends on the last output, so the Jacobian differs from that of the recurrence.
+    vector, unravel = ravel_pytree(state)
+    exact = jax.jacfwd(lambda x: ravel_pytree(loop(None, unravel(x)))[0])(vector)
     np.testing.assert_allclose(lejax.jacobian(loop, state), exact, rtol=1e-10, atol=1e-13)
-    alone = lejax.jacobian(cell, state, readout(cell.output(state)))
-    assert np.abs(exact - alone)[:, -3:].max() > 1e-3
-    assert np.all(alone[:, -3:] == 0)
+    without_loop = lejax.jacobian(cell, state, readout(cell.output(state)))
+    assert np.abs(exact - without_loop)[:, -3:].max() > 1e-3
+    assert np.all(without_loop[:, -3:] == 0)
 
 
 def test_exponents_of_a_closed_loop():
     loop = ClosedLoop(selective(), eqx.nn.Linear(3, 3, key=jr.key(2)))
     spectrum = run(loop, None, num_steps=100, num_exponents=9)
     states = lejax.unroll(loop, loop.initial_state(), num_steps=99)
-    whole = jax.vmap(lambda state: lejax.jacobian(loop, state))(
+    jacobians = jax.vmap(lambda state: lejax.jacobian(loop, state))(
         jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), loop.initial_state(), states)
     )
-    volumes = np.linalg.slogdet(np.asarray(whole))[1]
+    volumes = np.linalg.slogdet(np.asarray(jacobians))[1]
     np.testing.assert_allclose(np.sum(spectrum.exponents), np.mean(volumes), rtol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", with_slow("LRU"))
-def test_precision(name, dtype):
+def test_exponents_in_low_precision(name, dtype):
     cell = CELLS[name]()
     low = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_array(x) else x, cell)
     made = CELLS[name](jnp.float32)
     assert {x.dtype for x in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
-    count = 2 * 3 if name != "S4D" else 2 * 2 * 3  # numbers of the memory
+    count = 2 * 3 if name != "S4D" else 2 * 2 * 3  # size of the memory
     high = run(cell, INPUTS[:50], num_exponents=count)
     spectrum = run(low, INPUTS[:50].astype(dtype), num_exponents=count)
     assert spectrum.exponents.dtype == jnp.float32
@@ -275,7 +275,7 @@ def test_precision(name, dtype):
 
 
 def test_one_large_step_loses_no_exponent():
-    # A step of 30 decays by e^-480 in the fastest mode, which float32 cannot hold: its logarithm it can.
+    # In a step of 30 the fastest mode decays by e^-480, which underflows in float32; its logarithm does not.
     cell = S6Cell(1, 16, dtype=jnp.float32, key=jr.key(1))
     inputs = jnp.zeros((100, 1), jnp.float32).at[50].set(30.0)
     ones = jnp.ones((1, 1), jnp.float32), jnp.ones(1, jnp.float32)
@@ -294,7 +294,7 @@ def test_slow_modes_are_exact_in_float32(modulus):
     np.testing.assert_allclose(exponents[::2], exact, rtol=3e-6)
 
 
-def test_phases_fill_the_sector():
+def test_drawn_phases_fill_the_sector():
     for max_phase in (0.3, 3.0):
         cell = LRUCell(1, 300, max_phase=max_phase, key=jr.key(1))
         phases = np.exp(cell.log_phase)

@@ -85,8 +85,8 @@ def test_jackknife_of_a_linear_function_is_the_standard_error(spectrum):
 
 
 def test_jackknife_without_blocks_or_with_infinities(spectrum):
-    one = lejax.lyapunov_spectrum(*driven_gru(), num_blocks=1)
-    value, error = lejax.jackknife(one, jnp.sum)
+    single = lejax.lyapunov_spectrum(*driven_gru(), num_blocks=1)
+    value, error = lejax.jackknife(single, jnp.sum)
     assert np.isfinite(value)
     assert np.isnan(error)
     infinite = eqx.tree_at(
@@ -314,7 +314,7 @@ def test_errors_of_correlated_rates_are_enlarged_or_marked_as_growing(num_blocks
     assert np.median(error) > 1.3 * np.median(plain)
 
 
-def test_joined_blocks_find_correlations_longer_than_a_block():
+def test_joined_blocks_find_correlations_beyond_one_block():
     # The correlation time is comparable to one of 60 blocks, and short against the run.
     error, _, plain, truth = errors_of_correlated_rates(0.9, 1200, 300, 60)
     assert np.sqrt(np.mean(plain**2)) < truth / 1.3

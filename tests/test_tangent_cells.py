@@ -1,4 +1,4 @@
-"""A cell's own tangent map is the one that differentiation finds."""
+"""The tangent map that a cell defines equals the derivative of its step."""
 
 import equinox as eqx
 import jax
@@ -20,9 +20,9 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("columns", [3, 20])  # products gate by gate, and one product
+@pytest.mark.parametrize("columns", [3, 20])  # one product per gate, and one product for all gates
 @pytest.mark.parametrize("name", CELLS)
-def test_own_tangent_is_the_derivative(name, columns):
+def test_push_forward_of_a_cell_is_the_derivative(name, columns):
     cell = CELLS[name]()
     vector, unravel = ravel_pytree(cell.initial_state())
     vector = jr.normal(jr.key(1), vector.shape)
@@ -37,7 +37,7 @@ def test_own_tangent_is_the_derivative(name, columns):
 
 
 class Halved(lejax.TangentCell):
-    """A cell that gives half of its tangent: to see that it is the one that is used."""
+    """A cell that returns half of its tangent, which shows whether its `push_forward` is used."""
 
     weight: jax.Array
 
@@ -48,13 +48,13 @@ class Halved(lejax.TangentCell):
         return self(input, state), 0.5 * self.weight * tangent
 
 
-def test_an_inherited_offer_is_taken_and_a_method_of_that_name_is_not():
-    class Sniffed(eqx.Module):
+def test_push_forward_is_used_only_if_the_cell_is_a_tangent_cell():
+    class SameMethod(eqx.Module):
         weight: jax.Array
         __call__ = Halved.__call__
         push_forward = Halved.push_forward
 
-    for kind, slope in ((Halved, 1.0), (Sniffed, 2.0)):
+    for kind, slope in ((Halved, 1.0), (SameMethod, 2.0)):
         run = lejax.lyapunov_spectrum(kind(jnp.array(2.0)), jnp.array([1e-3]), num_steps=5)
         np.testing.assert_allclose(run.exponents, np.log(slope), atol=1e-15)
 

@@ -25,7 +25,7 @@ HEAVY = (
     "forward_lyapunov_vectors",
     "piecewise_linear",
 )
-# These depend on a key or on a tiny distance, or change in jumps, so difference quotients do not give their derivatives.
+# These depend on a key or on a tiny distance, or change in jumps: difference quotients do not give their derivatives.
 JUMPS = (
     *(name for name in VERBS if name.endswith("_task")),
     "populations.Autoencoder",

@@ -1,4 +1,4 @@
-"""Determinants, phases and transient growth of products of Jacobians; runs whose exponents say little."""
+"""Determinants, phases and transient growth of products of Jacobians; power laws and blow-up."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from lejax.systems import Flow, Henon
 
 
 class Turning(eqx.Module):
-    """h' = A_u h, one of several matrices."""
+    """h' = A_u h, where the input u selects one of several matrices."""
 
     matrices: jax.Array
 
@@ -24,17 +24,17 @@ class Turning(eqx.Module):
         return self.matrices[input] @ state
 
 
-def products(matrices):
+def products_of(matrices):
     out = [np.eye(matrices.shape[-1])]
     for matrix in np.asarray(matrices):
         out.append(matrix @ out[-1])
     return np.array(out[1:])
 
 
-def test_product_is_that_of_the_jacobians():
+def test_product_agrees_with_the_dense_jacobians():
     cell, state, inputs = driven_gru(size=4, num_steps=12)
     states = jnp.concatenate([state[None], lejax.unroll(cell, state, inputs[:-1])])
-    exact = products(jax.vmap(lambda h, u: lejax.jacobian(cell, h, u))(states, inputs))
+    exact = products_of(jax.vmap(lambda h, u: lejax.jacobian(cell, h, u))(states, inputs))
     product = transition_product(cell, state, inputs)
     signs, logs = np.linalg.slogdet(exact)
     np.testing.assert_array_equal(product.determinant_sign, signs)
@@ -43,7 +43,7 @@ def test_product_is_that_of_the_jacobians():
     order = np.argsort(-np.abs(values), kind="stable")
     np.testing.assert_allclose(product.log_moduli, np.log(np.abs(values[order])), rtol=1e-8)
     np.testing.assert_allclose(np.cos(product.phases), np.cos(np.angle(values[order])), atol=1e-8)
-    # Exponents know the same volume.
+    # The sum of exponents gives the same volume.
     spectrum = lejax.lyapunov_spectrum(cell, state, inputs)
     np.testing.assert_allclose(spectrum.exponents.sum(), logs[-1] / 12, rtol=1e-10)
     growth = transient_growth(cell, state, inputs)
@@ -52,7 +52,7 @@ def test_product_is_that_of_the_jacobians():
     np.testing.assert_allclose(growth.log_amplification, max(0, np.log(largest).max()), rtol=1e-9)
 
 
-def test_reflections_and_rotations_have_exponents_of_zero_and_are_told_apart():
+def test_products_distinguish_reflections_from_rotations():
     third = 2 * np.pi / 3
     turn = np.array([[np.cos(third), -np.sin(third)], [np.sin(third), np.cos(third)]])
     cell = Turning(jnp.stack([jnp.eye(2), jnp.diag(jnp.array([1.0, -1.0])), jnp.asarray(turn)]))
@@ -70,7 +70,7 @@ def test_reflections_and_rotations_have_exponents_of_zero_and_are_told_apart():
         np.testing.assert_allclose(np.sort(product.phases), [-expected, expected], atol=1e-12)
 
 
-def test_long_products_neither_overflow_nor_pretend():
+def test_long_products_do_not_overflow_and_unresolved_eigenvalues_are_nan():
     rates = np.array([2.0, 1.0, -40.0])
     product = transition_product(
         Linear(jnp.diag(jnp.exp(rates) * jnp.array([-1.0, 1.0, 1.0]))), jnp.zeros(3), num_steps=901
@@ -93,28 +93,28 @@ def test_singular_and_diverging_runs():
     np.testing.assert_array_equal(product.determinant_sign, [1, 0, 0])
     np.testing.assert_array_equal(product.log_determinant, [0, -np.inf, -np.inf])
     np.testing.assert_array_equal(product.log_moduli, [0, np.nan])
-    nothing = transient_growth(Linear(jnp.zeros((2, 2))), jnp.ones(2), num_steps=3)
-    assert nothing.log_amplification == 0
-    assert int(nothing.num_steps) == 0
-    np.testing.assert_array_equal(nothing.curve, -np.inf)
-    lost = transition_product(Henon(), 3 * jnp.ones(2), num_steps=30)
-    assert np.isfinite(lost.log_determinant[0])
-    assert np.isnan(lost.determinant_sign[-1])
-    assert np.isnan(lost.phases).all()
+    zero = transient_growth(Linear(jnp.zeros((2, 2))), jnp.ones(2), num_steps=3)
+    assert zero.log_amplification == 0
+    assert int(zero.num_steps) == 0
+    np.testing.assert_array_equal(zero.curve, -np.inf)
+    diverged = transition_product(Henon(), 3 * jnp.ones(2), num_steps=30)
+    assert np.isfinite(diverged.log_determinant[0])
+    assert np.isnan(diverged.determinant_sign[-1])
+    assert np.isnan(diverged.phases).all()
     assert np.isnan(transient_growth(Henon(), 3 * jnp.ones(2), num_steps=30).log_amplification)
 
 
 def legs(size):
-    """The HiPPO-LegS matrix: eigenvalues -1 .. -size, far from normal."""
+    """The HiPPO-LegS matrix, which is far from normal and has the eigenvalues -1 .. -size."""
     n = np.arange(size)
     below = -np.sqrt(np.outer(2 * n + 1, 2 * n + 1))
     return np.tril(below, -1) - np.diag(n + 1.0)
 
 
-def test_a_stable_system_that_is_not_normal_grows_first():
+def test_a_stable_non_normal_system_grows_at_first():
     step = expm(0.1 * (6 * np.eye(8, k=1) - np.eye(8)))
     growth = transient_growth(Linear(jnp.asarray(step)), jnp.zeros(8), num_steps=300)
-    largest = np.linalg.norm(products(np.broadcast_to(step, (300, 8, 8))), 2, axis=(1, 2))
+    largest = np.linalg.norm(products_of(np.broadcast_to(step, (300, 8, 8))), 2, axis=(1, 2))
     np.testing.assert_allclose(growth.curve, np.log(largest), atol=1e-9)
     assert int(growth.num_steps) == np.argmax(largest) + 1
     np.testing.assert_allclose(growth.log_amplification, np.log(largest.max()), rtol=1e-12)
@@ -123,8 +123,8 @@ def test_a_stable_system_that_is_not_normal_grows_first():
     np.testing.assert_allclose(product.log_determinant, -0.8, rtol=1e-12)
 
 
-def test_one_that_is_far_from_normal_need_not_grow():
-    # A + A^T = -1 - v v^T: the norm falls faster than exp(-t / 2) from the start.
+def test_a_stable_non_normal_system_need_not_grow():
+    # Since A + A^T = -1 - v v^T, the norm falls faster than exp(-t / 2) from the start.
     step = expm(0.02 * legs(8))
     growth = transient_growth(Linear(jnp.asarray(step)), jnp.zeros(8), num_steps=300)
     assert growth.log_amplification == 0
@@ -139,8 +139,8 @@ def test_float32():
         assert leaf.dtype == jnp.float32
     np.testing.assert_allclose(growth.curve, transient_growth(cell, state, inputs).curve, atol=1e-5)
     flip = lambda input, state: state * jnp.array([1.0, -1.0], state.dtype)
-    half = transition_product(flip, jnp.ones(2, jnp.float32), num_steps=3)
-    np.testing.assert_allclose(np.sort(half.phases), [0, np.pi], atol=1e-6)
+    flipped = transition_product(flip, jnp.ones(2, jnp.float32), num_steps=3)
+    np.testing.assert_allclose(np.sort(flipped.phases), [0, np.pi], atol=1e-6)
 
 
 def test_bad_input():
@@ -152,25 +152,25 @@ def test_bad_input():
         transient_growth(lejax.systems.VanDerPol(), jnp.zeros(2), num_steps=3)
 
 
-def test_an_exponent_of_zero_may_be_an_attracting_power_law():
+def test_an_attracting_power_law_has_exponents_of_zero():
     flow, start = Flow(Tokens(-1.0, 1.0), dt=1.0), jnp.array([0.8, 0.5])
     states = lejax.unroll(flow, start, num_steps=40_000)
     time = np.array([10_000, 40_000])
     scaled = np.asarray(states)[time - 1] * np.sqrt(time)[:, None]
-    # Corrections fall as t^(-1/2), so that half of them is left after four times the time.
+    # Corrections fall as t^(-1/2), so half of them remains after four times the time.
     limit = 2 * scaled[1] - scaled[0]
     np.testing.assert_allclose(limit, [1 / np.sqrt(2 * np.log(2)), 0.6005], atol=2e-3)
     spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=40_000)
     assert spectrum.result == RESULTS.successful
-    # A deviation falls as t^(-3/2): the exponent is 3/2 log T / T, zero in the limit.
+    # A deviation falls as t^(-3/2), so the exponent is -3/2 log T / T, which tends to zero.
     assert np.all(spectrum.exponents < 0)
     np.testing.assert_allclose(spectrum.exponents, 0, atol=1e-3)
     np.testing.assert_allclose(spectrum.exponents[1] * 40_000 / np.log(40_000), -1.5, rtol=0.25)
 
 
-def test_a_run_that_blows_up_says_when():
+def test_a_run_that_blows_up_reports_the_step():
     flow, start = Flow(Tokens(1.0, 1.0), dt=0.001), jnp.array([1.0, 0.5])
-    # With x' = softplus(x) x^3 from 1: the time to infinity, by quadrature over 1 / x.
+    # A quadrature over y = 1 / x gives the time at which x' = softplus(x) x^3 reaches infinity from x = 1.
     y = (np.arange(100_000) + 0.5) / 100_000
     time = np.mean(y / np.logaddexp(0, 1 / y))
     spectrum = lejax.lyapunov_spectrum(flow, start, num_steps=2000, throw=False)
@@ -186,36 +186,39 @@ def test_eigenvalues_of_a_matrix_far_from_normal_are_right_or_missing():
     basis = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (24, 24))))[0]
     matrix = basis @ expm(0.1 * legs(24)) @ basis.T
     product = transition_product(Linear(jnp.asarray(matrix)), jnp.zeros(24), num_steps=1)
-    known = ~np.isnan(product.log_moduli)
-    assert 3 < known.sum() < 24
+    resolved = ~np.isnan(product.log_moduli)
+    assert 3 < resolved.sum() < 24
     exact = -0.1 * np.arange(1, 25)
-    np.testing.assert_allclose(product.log_moduli[known], exact[known], atol=0.05)
-    np.testing.assert_allclose(product.phases[known], 0, atol=0.05)
+    np.testing.assert_allclose(product.log_moduli[resolved], exact[resolved], atol=0.05)
+    np.testing.assert_allclose(product.phases[resolved], 0, atol=0.05)
 
 
-def test_an_eigenvalue_is_as_sure_as_its_own_direction():
-    # Two directions almost meet, with a condition number of 2e6; the third is at right angles to both, with 1.
+def test_the_accuracy_of_an_eigenvalue_depends_on_its_own_direction():
+    # Two eigenvectors are almost parallel, so their eigenvalues have the condition number 2e6; the third eigenvector is
+    # orthogonal to both, and its eigenvalue has the condition number 1.
     basis = np.linalg.qr(np.asarray(jr.normal(jr.key(0), (3, 3))))[0]
     matrix = basis @ np.array([[1.0, 1e6, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1e-4]]) @ basis.T
     product = transition_product(Linear(jnp.asarray(matrix)), jnp.zeros(3), num_steps=1)
     np.testing.assert_allclose(product.log_moduli, np.log([1, 0.5, 1e-4]), atol=0.02)
 
 
-def test_a_step_that_reads_nothing_of_its_state_is_refused():
-    class Shown(lejax.BlockTriangularCell):
+def test_a_step_that_does_not_depend_on_its_state_is_refused():
+    class Constant(lejax.BlockTriangularCell):
         def __call__(self, input, state):
             return jnp.zeros_like(state)
 
         def blocks(self, input, state):
             return jnp.zeros_like(state), (lejax.ForgottenBlock(state.size),)
 
-    assert np.isneginf(lejax.lyapunov_spectrum(Shown(), jnp.ones(2), num_steps=3).exponents).all()
+    assert np.isneginf(
+        lejax.lyapunov_spectrum(Constant(), jnp.ones(2), num_steps=3).exponents
+    ).all()
     with pytest.raises(ValueError, match="reads none of the 2 numbers"):
-        transition_product(Shown(), jnp.ones(2), num_steps=3)
+        transition_product(Constant(), jnp.ones(2), num_steps=3)
 
 
 class Word(eqx.Module):
-    """Integer matrices, of which the second undoes the first: everything is exact but for what floats cannot hold."""
+    """An integer matrix or, for a negative input, its inverse: exact as long as floats hold the integers."""
 
     def __call__(self, input, state):
         forth = jnp.array([[3.0, 1.0], [2.0, 1.0]], state.dtype)
@@ -237,11 +240,11 @@ def test_products_that_grow_and_shrink_again_are_right_or_missing():
             assert np.isnan(growth.curve[-1])
             assert np.isnan(product.log_moduli).all()
         assert product.determinant_sign[-1] == 1
-        # The height itself is known, however the rest fares.
+        # The maximum of the curve is resolved for every count.
         np.testing.assert_allclose(np.nanmax(growth.curve), growth.curve[count - 1])
 
 
-def test_rounding_does_not_hide_what_is_known():
+def test_long_products_of_rotations_are_resolved():
     turns = jr.orthogonal(jr.key(2), 5, (400,))
     product = transition_product(Turning(turns), jnp.zeros(5), jnp.arange(400))
     np.testing.assert_allclose(product.log_moduli, 0, atol=1e-11)
@@ -250,7 +253,7 @@ def test_rounding_does_not_hide_what_is_known():
 
 
 @pytest.mark.parametrize("size", [2, 5, 20])
-def test_a_step_that_is_singular_within_rounding_has_no_sign(size):
+def test_a_step_that_is_singular_within_rounding_has_the_sign_zero(size):
     normal = jr.normal(jr.key(size), (size,))
     normal = normal / jnp.linalg.norm(normal)
     projection = jnp.eye(size) - jnp.outer(normal, normal)
@@ -259,7 +262,7 @@ def test_a_step_that_is_singular_within_rounding_has_no_sign(size):
     product = transition_product(cell, jnp.zeros(size), jnp.array([0, 0, 1, 0]))
     np.testing.assert_array_equal(product.determinant_sign, [-1, 1, 0, 0])
     np.testing.assert_array_equal(product.log_determinant[2:], -np.inf)
-    # Units do not matter.
+    # A change of units does not change the result.
     units = 10.0 ** jnp.linspace(-3, 3, size)
     scaled = Turning(cell.matrices * units[:, None] / units)
     product = transition_product(scaled, jnp.zeros(size), jnp.array([0, 0, 1, 0]))
@@ -267,7 +270,7 @@ def test_a_step_that_is_singular_within_rounding_has_no_sign(size):
 
 
 class Rows(lejax.BlockTriangularCell):
-    """Copies of a state as rows: the Jacobian is the identity times A, where a Kronecker product has A times it."""
+    """Copies of a state as rows: the Jacobian is I x A (Kronecker); a block with multiplicity stands for A x I."""
 
     A: jax.Array
     rates: jax.Array
@@ -284,7 +287,7 @@ class Rows(lejax.BlockTriangularCell):
         return self(input, state), blocks
 
 
-def test_blocks_that_stand_in_another_order_than_the_kronecker_one():
+def test_copies_of_a_block_may_come_in_any_order():
     A, rates = jnp.array([[0.8, 3.0], [0.2, 0.4]]), jnp.array([-0.5, 0.25])
     cell, state = Rows(A, rates), (jnp.ones((3, 2)), jnp.ones(2))
     product = transition_product(cell, state, num_steps=3)
@@ -292,7 +295,7 @@ def test_blocks_that_stand_in_another_order_than_the_kronecker_one():
     np.testing.assert_array_equal(product.determinant_sign, np.sign(np.prod(values)) ** [1, 2, 3])
     expected = 3 * np.log(np.sort(np.abs(values))[::-1])
     np.testing.assert_allclose(product.log_moduli, expected, rtol=1e-10)
-    # A diagonal that is not where the blocks say is no number.
+    # If the diagonal of the Jacobian differs from the declared block, the result is NaN.
     swapped = Rows(A, jnp.array([0.5, 0.25]))
 
     class Wrong(lejax.BlockTriangularCell):
@@ -305,12 +308,12 @@ def test_blocks_that_stand_in_another_order_than_the_kronecker_one():
         def blocks(self, input, state):
             return self(input, state), self.right.blocks(input, state)[1]
 
-    lost = transition_product(Wrong(swapped), state, num_steps=3)
-    assert np.isnan(lost.log_moduli).all()
+    inconsistent = transition_product(Wrong(swapped), state, num_steps=3)
+    assert np.isnan(inconsistent.log_moduli).all()
 
 
 @pytest.mark.parametrize("size", [130, 420])
-def test_regular_steps_of_many_numbers_have_a_determinant_in_float32(size):
+def test_large_regular_steps_have_a_determinant_in_float32(size):
     weights = np.random.default_rng(size).normal(size=(size, size)) / size**0.5
     for matrix in (weights, 0.5 * np.eye(size)):
         step = jnp.asarray(matrix, jnp.float32)
