@@ -213,7 +213,7 @@ def test_one_diverged_member_does_not_send_the_batch_to_householder():
     ids=lambda k: type(k).__name__,
 )
 def test_a_chain_of_small_ratios_ends_orthonormal(kind, dtype):
-    # Each column keeps a small part of its own beside the one before: the ratios pass the guard, the condition does not.
+    # Each column keeps a small part of its own beside the one before: the ratios pass the guard, the condition fails.
     for size, ratio in ((8, 0.05),) if kind == GramSchmidt() else ((8, 0.05), (24, 0.2)):
         chain = jnp.asarray(ratio * np.eye(size) + np.eye(size, k=1), dtype)
         frame = orthonormalize(Householder(), jr.normal(jr.key(0), (size, size), dtype)).columns

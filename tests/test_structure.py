@@ -13,8 +13,8 @@ import lejax
 
 
 PACKAGE = Path(lejax.__file__).parent
-# From the ground up. A file may import from its own folder, from folders named before it in its layer, and from the layers
-# below.
+# From the ground up. A file may import from its own folder, from folders named before it in its layer, and from lower
+# layers.
 LAYERS = {
     "core": ["_core"],
     "engine": ["_engine"],
