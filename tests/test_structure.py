@@ -1,6 +1,9 @@
 """The house: imports point down only, files fit in one sitting, `--help` does not wait for JAX."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 import pydoc
 import subprocess
 import sys
@@ -82,6 +85,17 @@ def test_every_folder_has_a_layer():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_fit_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_every_class_is_abstract_or_final():
+    for module in pkgutil.walk_packages(lejax.__path__, "lejax."):
+        if module.name == "lejax.__main__":
+            continue
+        home = importlib.import_module(module.name)
+        for kind in filter(inspect.isclass, vars(home).values()):
+            if kind.__module__ == module.name:
+                bases = [base for base in kind.__bases__ if base.__module__.startswith("lejax.")]
+                assert all(map(inspect.isabstract, bases)), kind
 
 
 def test_the_floors_of_the_core_tests_are_those_of_the_package():

@@ -243,25 +243,20 @@ class BlockPush(eqx.Module):
 
     cell_push: CellPush
 
+    @abc.abstractmethod
     def __call__(
         self, input: PyTree, vector: Float[Array, " d"], frames: Frames
     ) -> tuple[Float[Array, " d"], Frames]:
-        if not isinstance(self.cell_push.cell, BlockTriangularCell):
-            (frame,) = frames
-            new_vector, columns = self.cell_push(input, vector, frame.columns)
-            return new_vector, (frame.with_columns(columns),)
-        new_vector, blocks = self.blocks(input, vector)
-        with jax.default_matmul_precision("highest"):
-            pushed = [block.push(frame) for block, frame in zip(blocks, frames, strict=True)]
-        return new_vector, tuple(pushed)
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def layout(self, input: PyTree, vector: Float[Array, " d"]) -> tuple[Block, ...]:
+        """The blocks in their order, for their types and sizes."""
+        raise NotImplementedError
 
     def step(self, input: PyTree, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """One step of the state alone."""
         return self.cell_push.step(input, vector)
-
-    def layout(self, input: PyTree, vector: Float[Array, " d"]) -> tuple[Block, ...]:
-        """The blocks in their order, for their types and sizes."""
-        return self.blocks(input, vector)[1]
 
     def to_blocks(self, frame: Float[Array, "d k"]) -> Float[Array, "d k"]:
         """A frame of a report with its rows in the order of the blocks."""
@@ -271,7 +266,29 @@ class BlockPush(eqx.Module):
         """A frame of a report, with its rows in the order of the state."""
         return frame
 
-    def blocks(
+
+class DeclaredPush(BlockPush):
+    """The push of the blocks that a cell declares: one dense block, unless it is a `BlockTriangularCell`.
+
+    **Fields:**
+
+    - `cell_push`: as for `BlockPush`.
+    """
+
+    def __call__(self, input, vector, frames):
+        if not isinstance(self.cell_push.cell, BlockTriangularCell):
+            (frame,) = frames
+            new_vector, columns = self.cell_push(input, vector, frame.columns)
+            return new_vector, (frame.with_columns(columns),)
+        new_vector, blocks = self._blocks(input, vector)
+        with jax.default_matmul_precision("highest"):
+            pushed = [block.push(frame) for block, frame in zip(blocks, frames, strict=True)]
+        return new_vector, tuple(pushed)
+
+    def layout(self, input, vector):
+        return self._blocks(input, vector)[1]
+
+    def _blocks(
         self, input: PyTree, vector: Float[Array, " d"]
     ) -> tuple[Float[Array, " d"], tuple[Block, ...]]:
         """The new state and the blocks, in the tangent's precision."""
@@ -309,6 +326,6 @@ def close_push(
     return _ClosedPush(close(push, input, vector, frames), close(push.step, input, vector))
 
 
-def make_block_push(cell: Cell, state: PyTree) -> BlockPush:
+def make_block_push(cell: Cell, state: PyTree) -> DeclaredPush:
     """The push of a cell for states like `state`, with the blocks that the cell declares."""
-    return BlockPush(make_push(cell, state))
+    return DeclaredPush(make_push(cell, state))

@@ -245,7 +245,7 @@ def _transient_growth(cell, state, inputs, num_steps):
 def _read_indices(cell: Cell, state: PyTree, input: PyTree) -> Int[np.ndarray, " r"]:
     """The indices of the numbers of the state that the next step reads."""
     vector = ravel(state)[0]
-    blocks = make_block_push(cell, state).blocks(input, vector)[1]
+    blocks = make_block_push(cell, state).layout(input, vector)
     indices = np.arange(vector.size)
     read = [
         indices[frame.rows]
@@ -265,12 +265,12 @@ def _make_columns(cell, state, input, vector, one_of_each):
     if not (one_of_each and isinstance(cell, BlockTriangularCell)):
         return read, lambda columns, input, vector: columns[read]
     push = make_block_push(cell, state)
-    frames = open_frames(push.blocks(input, vector)[1], vector[:, None])
+    frames = open_frames(push.layout(input, vector), vector[:, None])
     if not any(isinstance(frame, DenseFrame) and frame.multiplicity > 1 for frame in frames):
         return read, lambda columns, input, vector: columns[read]
 
     def matrix(columns, input, vector):
-        parts, blocks = [], push.blocks(input, vector)[1]
+        parts, blocks = [], push.layout(input, vector)
         for frame, block in zip(frames, blocks, strict=True):
             if isinstance(block, DenseBlock):
                 # Use the tangent map that the block declares, since its copies may have any order in the state.

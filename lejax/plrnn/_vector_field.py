@@ -55,7 +55,7 @@ class PiecewiseLinearField(VectorField, PiecewiseLinearCell):
         return piecewise_linear(self.right_hand_side, input)
 
 
-class ContinuousALRNN(PiecewiseLinearField):
+class ContinuousALRNN(VectorField, PiecewiseLinearCell):
     r"""The almost-linear recurrent network in continuous time: only the last P of M units are rectified.
 
     $$\dot z = a \odot z + W \phi(z) + h + C u, \qquad \phi(z) = (z_1 .. z_{M-P}, \max(z_{M-P+1}, 0) .. \max(z_M, 0))$$
@@ -93,6 +93,8 @@ class ContinuousALRNN(PiecewiseLinearField):
     continuous time.
     """
 
+    right_hand_side: ALRNN
+
     @checked
     def __init__(
         self,
@@ -123,3 +125,9 @@ class ContinuousALRNN(PiecewiseLinearField):
         """
         network = ALRNN.from_weights(a=a, W=W, h=h, num_relu=num_relu, C=C)
         return make_from_weights(cls, {}, right_hand_side=network)
+
+    def __call__(self, input: Float[Array, " i"] | None, state: Float[Array, " m"]) -> Array:
+        return self.right_hand_side(input, state)
+
+    def canonical(self, input: Float[Array, " i"] | None = None) -> PiecewiseLinearMap:
+        return piecewise_linear(self.right_hand_side, input)
