@@ -75,7 +75,7 @@ def test_finite_time_exponents_come_in_pairs_if_the_form_is_orthogonal():
     # If W is orthogonal, the singular values of the tangent map come in pairs s, 1 / s.
     turn = np.linalg.qr(np.asarray(jr.normal(jr.key(3), (6, 6))))[0]
     form = turn @ np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]]) @ turn.T
-    field = eqx.tree_at(lambda f: f.G, SkewRNN(6, key=jr.key(0)), jnp.asarray(form / 2))
+    field = SkewRNN.from_weights(G=jnp.asarray(form / 2))
     exponents = lejax.indicators.finite_time_exponent_field(
         Flow(field, dt=0.02), jr.normal(jr.key(4), (3, 6)), num_steps=200, num_exponents=6
     )

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._core.cell import VectorField
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_not_negative
+from .._core.weights import make_from_weights
 
 
 class SkewRNN(VectorField):
@@ -59,6 +60,18 @@ class SkewRNN(VectorField):
         self.G = (check_not_negative("gain", gain) * (2 * hidden_size) ** -0.5 * square).astype(
             dtype
         )
+
+    @classmethod
+    @checked
+    def from_weights(cls, *, G: Array):
+        """A field with this array, (H, H).
+
+        **Raises:**
+
+        - `ValueError`: if `G` is not square.
+        - `TypeError`: if `G` is not real.
+        """
+        return make_from_weights(cls, {"G": G})
 
     @property
     def weight(self) -> Float[Array, "h h"]:
