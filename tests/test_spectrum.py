@@ -196,7 +196,7 @@ def test_too_long_an_interval_is_noticed(stiff):
     assert bool(coarse.result == RESULTS.interval_too_long)
     assert coarse.diagnostics.unresolved[-1] > 0
     np.testing.assert_allclose(coarse.exponents[:8], exact.exponents[:8], atol=1e-9)
-    with pytest.raises(RuntimeError, match=r"up to 10 lie .*throw=False"):
+    with pytest.raises(RuntimeError, match=r"up to 10 steps are .*throw=False"):
         lejax.lyapunov_spectrum(
             cell, state, num_steps=50, num_blocks=5, method=SequentialQR(every=10)
         )
