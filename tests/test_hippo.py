@@ -96,7 +96,7 @@ def test_legs_contracts_more_slowly_than_its_exponents():
 
 
 def test_hippo_state_holds_the_legendre_coefficients_of_the_past():
-    # Of all Legendre coefficients of a constant signal, only the first is not 0.
+    # Only the first Legendre coefficient of a constant signal is not 0.
     cell = HippoCell(4, dt=0.05)
     state = lejax.unroll(cell, cell.initial_state(), jnp.ones((1000, 1)))[-1]
     np.testing.assert_allclose(state, [1, 0, 0, 0], atol=1e-12)

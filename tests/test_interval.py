@@ -262,7 +262,7 @@ def test_bursts_cost_what_they_last():
     assert np.max(run.diagnostics.rounding_error) < 1e-8
     # At each burst the halving and the doubling again: one interval for all would take 1000 of 2 steps.
     assert count_of(run) < 10 * (5 + 8 + 8) + 2000 / 64
-    # Of a long interval that a burst ends the products of 1/1, 1/2, 1/4, .. of its steps are thrown away.
+    # A burst that ends a long interval throws away the products of 1/1, 1/2, 1/4, .. of its steps.
     assert 2000 < len(pushes) < 2000 + 10 * 2 * 128
 
 
@@ -619,7 +619,7 @@ def test_fixed_intervals_are_those_of_a_plain_loop(every, transient, num_blocks)
 
 
 def test_only_intervals_of_several_steps_lose_what_shorter_ones_would_not():
-    # Of three steps a block has an interval of two and one of one.
+    # A block of three steps has an interval of two and one of one.
     matrices = jnp.asarray(random_products(3, 4, 1e-3))
     options = {"num_blocks": 1, "frame": jnp.eye(4), "method": SequentialQR(2), "throw": False}
     found = lejax.lyapunov_spectrum(_Product(), jnp.zeros(4), matrices, **options).diagnostics
@@ -702,7 +702,7 @@ def test_what_a_panel_leaves_of_a_column_is_not_taken_for_the_column():
 
 @pytest.mark.parametrize("every", [1, 2, None])
 def test_a_block_ends_with_an_orthonormal_frame_even_if_its_last_step_is_a_shear(every):
-    """Of a column 1e-5 is left beside the others: one fast pass keeps it, and a frame that is orthonormal to 1e-6."""
+    """A share of 1e-5 of a column is left beside the others: one fast pass keeps it, orthonormal to 1e-6."""
     matrices = random_products(20, 8, 0.5)
     matrices[-1] = np.eye(8) + 1e5 * np.outer(np.eye(8)[0], np.ones(8))
     run = lejax.lyapunov_spectrum(

@@ -184,7 +184,7 @@ def test_spectrum_of_a_cell_is_that_of_its_canonical_form():
 def test_clipped_network_stays_bounded():
     cell = shaken(NETWORKS["clipped"](jr.key(0)), jr.key(1), 3.0)
     cell = eqx.tree_at(lambda c: c.a, cell, jnp.array([0.9, -0.9, 0.5, 0.0]))
-    # Of each hidden unit the difference of both ReLUs is at most |h2|.
+    # The difference of both ReLUs of a hidden unit is at most |h2|.
     bound = jnp.abs(cell.W1) @ jnp.abs(cell.h2) + jnp.abs(cell.h1)
     states = lejax.unroll(cell, 1e3 * jnp.ones(SIZE), num_steps=500)
     assert np.all(np.abs(states[-1]) <= bound / (1 - jnp.abs(cell.a)) + 1e-9)

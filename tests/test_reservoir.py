@@ -57,7 +57,7 @@ def test_exponents_at_the_origin_are_those_of_its_linearization(leak, radius):
     np.testing.assert_allclose(leading, np.log(moduli[0]), atol=1e-9)
     if leak == 1:
         np.testing.assert_allclose(leading, np.log(0.8), atol=1e-9)
-    # Of a start from which the run gets there, too.
+    # The same from a start from which the run gets there.
     near = lejax.lyapunov_spectrum(cell, jr.normal(jr.key(4), (6,)), **run)
     np.testing.assert_allclose(near.exponents, spectrum.exponents, atol=0.02)
 
