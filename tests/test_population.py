@@ -428,3 +428,13 @@ def test_dropout_of_the_loss_must_make_sense(dropout):
     network = populations.Network(make_cell(jr.key(0)), 2, key=jr.key(1))
     with pytest.raises(ValueError, match="dropout must"):
         populations.mean_loss(network, VALIDATION, dropout=dropout, key=jr.key(2))
+
+
+def test_another_optimizer_than_that_of_the_population_is_refused():
+    cell = lambda key: lejax.cells.RNNCell(1, 4, key=key)
+    rates = populations.Hyperparameters(learning_rate=jnp.array([1e-3, 1e-2]))
+    population = populations.initialize_population(cell, rates, 2, key=jr.key(0))
+    with pytest.raises(ValueError, match="give the same optimizer to initialize_population"):
+        populations.train_population(
+            population, TRAINING, VALIDATION, num_epochs=1, optimizer=optax.sgd(1.0, momentum=0.9)
+        )

@@ -88,3 +88,23 @@ def test_a_concrete_tangent_cell_is_final_and_an_abstract_one_is_not():
     for cell in (Held(lejax.cells.RNNCell(0, 4, key=jr.key(0))), Doubled()):
         exact = jax.jacfwd(lambda x, cell=cell: cell(None, x))(state)
         np.testing.assert_allclose(lejax.jacobian(cell, state), exact, atol=1e-14)
+
+
+@pytest.mark.parametrize("returned", ["tangent", "list", "transposed"])
+def test_a_wrong_return_of_push_forward_is_named(returned):
+    class Scaled(lejax.TangentCell):
+        def __call__(self, input, state):
+            return 2 * state
+
+        def push_forward(self, input, state, tangent):
+            pushed = 2 * tangent
+            return {
+                "tangent": pushed,
+                "list": (2 * state, [pushed]),
+                "transposed": (2 * state, pushed.T),
+            }[returned]
+
+    with pytest.raises(
+        TypeError, match=r"Scaled.push_forward must return .* a pair .*float64\[3, 2\]; got"
+    ):
+        lejax.lyapunov_spectrum(Scaled(), jnp.ones(3), num_steps=5, num_exponents=2)

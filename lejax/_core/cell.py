@@ -82,9 +82,12 @@ class RecurrentCell(eqx.Module):
 class TangentCell(eqx.Module):
     r"""A cell that computes its own tangent map $Z \mapsto J(u, h)\, Z$, where that is cheaper than `jax.linearize`.
 
-    A class that inherits from it has a method `push_forward(input, state, tangent)`. lejax trusts it; compare it with
-    `jax.jacfwd` in a test. A concrete `TangentCell` is final: a subclass could replace the step and keep the tangent
-    map of the old one. To build on a cell, write a cell that holds it as a field.
+    A class that inherits from it has a method `push_forward(input, state, tangent)`: `tangent` is the pytree of the
+    state, each leaf with a last axis of k columns, and so is the second value it returns. lejax takes the new state
+    from `__call__` and trusts the tangent. To check it, compare `lejax.jacobian(cell, state, input)` with
+    `lejax.jacobian(lambda input, state: cell(input, state), state, input)`. A concrete `TangentCell` is final: a
+    subclass could replace the step and keep the tangent map of the old one. To build on a cell, write a cell that
+    holds it as a field.
 
     !!! example
 

@@ -186,11 +186,12 @@ def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
             " A step is traced, so that its numbers have no values yet: write jnp.where instead of if, and functions "
             "of jax.numpy instead of NumPy's and float()."
         )
-    if any(jnp.iscomplexobj(x) for x in jtu.tree_leaves(input)):
+    of_input = [x for x in jtu.tree_leaves(input) if eqx.is_array_like(x)]
+    if any(map(jnp.iscomplexobj, of_input)):
         return " The input is complex: give its real and imaginary parts as two channels."
-    if any(jnp.ndim(x) > 1 for x in jtu.tree_leaves((input, state))):
+    if any(jnp.ndim(x) > 1 for x in [*of_input, *jtu.tree_leaves(state)]):
         return _ADVICE_ON_BATCHES
-    if any(jnp.ndim(x) == 0 for x in jtu.tree_leaves(input)):
+    if any(jnp.ndim(x) == 0 for x in of_input):
         return " The input of a step is one number: a series of one channel has two axes, inputs[:, None]."
     if input is None:
         return (

@@ -23,7 +23,8 @@ class RESULTS(eqx.Enumeration):
         "The run left the floating-point numbers: the state or its tangent became NaN or infinite."
     )
     interval_too_long = (
-        "Too many steps between orthonormalizations: the lower exponents are rounding noise. "
+        "Too many steps between orthonormalizations: by the estimate, rounding costs an exponent more than 1e-8 nats "
+        "per step (1e-4 in float32). "
         "Use a smaller SequentialQR(every=...), or none: SequentialQR() adapts it. "
         "If the Jacobian is singular, use every=1 or fewer exponents."
     )

@@ -37,11 +37,14 @@ class Orthonormalizer(eqx.Module):
     r"""A way to factorize frames (d, k) as $Z = QR$ with $R_{ii} \ge 0$, in one pass.
 
     The ratio $R_{ii} / |z_i|$ is the part of column i that the earlier columns leave. A fast pass may need ratios above
-    a `least_ratio`; a frame with a smaller one is factorized again by `Householder`, which is exact for every frame.
+    a `least_ratio`; a frame with a smaller one is factorized again by a factorization that is exact for every frame,
+    `Householder` on a CPU.
 
     A subclass of your own must define `factorize(frame) -> Factors`: it receives a frame (d, k) in float32 or float64,
     k <= d, and works under `jit` and `vmap`. It must satisfy Z / scale = QR to rounding even where Q is not quite
-    orthonormal, and need not be differentiable. It may define
+    orthonormal, and need not be differentiable. lejax trusts it: a wrong R gives wrong exponents without an error.
+    `jnp.linalg.qr` returns negative $R_{ii}$, which reject every product (slow) or, if `is_exact`, make the exponents
+    NaN: multiply columns of Q and rows of R by signs. It may define
 
     - `is_exact`: class attribute, whether every frame comes out orthonormal to rounding, so that `Householder` is
         never needed; `False` by default.

@@ -107,7 +107,7 @@ class SequentialQR(Method):
         (`vmap`) share their intervals; on a CPU members with frames of 1024 numbers or more run one by one, with
         intervals of their own. Derivatives orthonormalize at each step. A number compiles to loops of fixed length,
         for which a GPU need not wait for its host at each step; another number is another program. Too long an
-        interval makes the lower exponents rounding noise, and the run ends with `RESULTS.interval_too_long`. The
+        interval costs the lower exponents their digits, and the run ends with `RESULTS.interval_too_long`. The
         adaptive interval sees a product at its end only: where contraction and expansion by more than e^19 alternate
         within some dozens of steps, columns may lose digits inside a product and regain their length before its end;
         give a number there.

@@ -125,8 +125,10 @@ def tangent_map(
 
         def push(frame):
             columns = jax.vmap(unravel, in_axes=1, out_axes=-1)(frame)
-            _, columns = cell.push_forward(input, unravel(vector), columns)
-            return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(columns)
+            pushed = _check_pushed(
+                cell, cell.push_forward(input, unravel(vector), columns), columns
+            )
+            return jax.vmap(lambda x: ravel(x)[0], in_axes=-1, out_axes=1)(pushed)
 
         return step(vector), push
 
@@ -138,6 +140,20 @@ def tangent_map(
             return jax.vmap(tangent, in_axes=1, out_axes=1)(frame)
 
     return new_vector, push_linearized
+
+
+def _check_pushed(cell: TangentCell, returned: PyTree, columns: PyTree) -> PyTree:
+    """The pushed columns among what `push_forward` returns, if they are shaped like the columns that it got."""
+    if isinstance(returned, tuple) and len(returned) == 2:
+        trees = returned[1], columns
+        if len({jax.tree.structure(tree) for tree in trees}) == 1:
+            pushed, given = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in trees)
+            if pushed == given:
+                return returned[1]
+    raise TypeError(
+        f"{name_of(cell)}.push_forward must return the new state and the pushed tangent, a pair whose second is like "
+        f"the tangent it got, {describe(columns)}; got {describe(returned)}."
+    )
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ def jackknife(
     **Raises:**
 
     - `ValueError`: if `spectrum` is a batch of spectra.
+    - `TypeError`: if `function` fails on the exponents.
 
     **Numerics:** `function` is called once on the exponents and once under `jax.vmap` on those without each block.
 

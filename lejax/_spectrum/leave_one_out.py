@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._core.cell import name_of
 from .._core.closures import compiled
 from .._core.statistics import Level, largest_error, list_doublings, weighted_mean
 
@@ -18,7 +19,12 @@ def leave_one_out(
     block_steps: Int[Array, " b"],
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """The value of `function` at `exponents` and its standard error, NaN with fewer than 2 blocks."""
-    value = jax.tree.map(jnp.asarray, function(exponents))
+    try:
+        value = jax.tree.map(jnp.asarray, function(exponents))
+    except Exception as error:
+        raise TypeError(
+            f"{name_of(function)} failed on exponents of shape {exponents.shape}. It said: {error}"
+        ) from error
     num_blocks = block_exponents.shape[0]
     if num_blocks < 2:
         return value, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), value)

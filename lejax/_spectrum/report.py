@@ -30,7 +30,8 @@ class Diagnostics(eqx.Module):
         those of another, neighboring exponents may exchange more, while their sum does not change. Badly conditioned
         steps cost more (up to thirty times the estimate was seen).
     - `avoidable_error`: (k,), the part of `rounding_error` caused by a prescribed interval of several steps: shorter
-        intervals would avoid it.
+        intervals would avoid it; 0 where the interval adapts. Above 1e-8 nats per step (1e-4 in float32) the run ends
+        with `RESULTS.interval_too_long`.
     - `overlap_bias`: (k,), the exponents' possible error from frames that disagree where chunks meet; 0 except with
         `ParallelQR`.
     - `num_orthonormalizations`: (), in the counted steps; `num_steps` over it is the mean interval.

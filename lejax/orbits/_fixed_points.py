@@ -65,7 +65,8 @@ class FixedPoints(eqx.Module):
     - `count` (n,): the number of guesses that led to the point.
     - `jacobians` (n, d, d): the Jacobian of one step at each point.
     - `found` (n,): whether the row holds a point; the numbers in other rows mean nothing. Always True without `size`.
-    - `left_out`: the number of guesses that led to points beyond `size` or `max_num_unique`.
+    - `left_out`: the number of guesses that led to points beyond the `size` or `max_num_unique` of
+        `find_fixed_points`.
     - `dt`: the duration of one step.
     """
 

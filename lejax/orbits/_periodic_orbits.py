@@ -51,7 +51,8 @@ class PeriodicOrbits(eqx.Module):
     - `count` (n,): the number of guesses that led to the orbit.
     - `monodromy` (n, d, d): the Jacobian of one turn from the first point.
     - `found` (n,): whether the row holds an orbit; the numbers in other rows mean nothing. Always True without `size`.
-    - `left_out`: the number of guesses that led to orbits beyond `size` or `max_num_unique`.
+    - `left_out`: the number of guesses that led to orbits beyond the `size` or `max_num_unique` of
+        `find_periodic_orbits`.
     - `is_flow`: whether these are orbits of a `Flow`.
     """
 

@@ -82,7 +82,8 @@ class Population(eqx.Module):
     **Fields:**
 
     - `networks`: `Network` whose arrays have n as first axis.
-    - `optimizer_state`: state of the optimizer.
+    - `optimizer_state`: what the optimizer remembers of each network (Adam: means of gradients and of their squares),
+      a pytree whose arrays have n as first axis.
     - `hyperparameters`: the `Hyperparameters`.
     - `key`: one key for each network (n,), which decides the order of its examples and what dropout drops.
     - `training_loss`: mean over the updates of each of e epochs (n, e).
@@ -90,7 +91,7 @@ class Population(eqx.Module):
       `train_population`.
     - `exponents`: spectra at the s chosen epochs (n, s, d).
     - `standard_error`: standard errors of these exponents (n, s, d).
-    - `unresolved`: number of steps of these spectra in which a direction was lost (n, s, d).
+    - `unresolved`: number of orthonormalizations of these spectra at which a direction was lost (n, s, d).
     - `spectrum_epochs`: the epochs of these spectra (s,), the one array without the axis n.
     - `origin`: sum of squares of the initial weights of each network (n,), by which a file of other networks is
       recognized.
@@ -135,7 +136,7 @@ def initialize_population(
       and the fields that the class of a cell lists in `not_weights` (the frequencies of an `S4DCell`).
     - `hyperparameters`: `Hyperparameters` of length n.
     - `num_outputs`: outputs of the readout, `examples.num_outputs`.
-    - `optimizer`: as in `train_population`.
+    - `optimizer`: the optax transformation that `train_population` will get; this call makes its state.
     - `key`: determines, with n, every network and its training.
 
     **Returns:** a `Population` at epoch 0.

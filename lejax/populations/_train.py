@@ -93,6 +93,7 @@ def train_population(
         )
     _check_dtype("training", training, population)
     _check_dtype("validation", validation, population)
+    _check_optimizer(optimizer, population)
     epochs = _check_spectrum_epochs(spectrum_epochs)
     if epochs and stream is None:
         raise ValueError("spectrum_epochs needs a stream of inputs to drive the cells.")
@@ -236,6 +237,17 @@ def _combine(networks: Network, functions: Network) -> Network:
     """The arrays of the first network, and all that is not an array from the second."""
     rest = eqx.filter(functions, eqx.is_array, inverse=True)
     return eqx.combine(eqx.filter(networks, eqx.is_array), rest)
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation, population: Population) -> None:
+    """Refuse an optimizer whose state is not that of the population."""
+    weights = eqx.filter(population.networks, eqx.is_inexact_array)
+    expected = jax.tree.structure(jax.eval_shape(jax.vmap(optimizer.init), weights))
+    if expected != jax.tree.structure(population.optimizer_state):
+        raise ValueError(
+            "the optimizer is not that of the population, whose optimizer_state has another structure: give the same "
+            "optimizer to initialize_population and train_population."
+        )
 
 
 def _fingerprint_optimizer(optimizer: optax.GradientTransformation, population: Population) -> str:
