@@ -199,7 +199,7 @@ def test_too_few_exponents_for_the_dimension(run, tmp_path):
         "spectrum", "grow.npz", "--activation", "relu", "--steps", 50, "-k", 1, "--no-plot"
     )
     assert status == 0
-    assert "not reached: it needs more than 1 exponents (-k)" in out
+    assert "not reached: it needs more than 1 exponent (-k)" in out
     assert "of these exponents alone" in out
     content = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
     assert content["kaplan_yorke_dimension"] is None

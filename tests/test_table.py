@@ -183,3 +183,15 @@ def test_a_second_print_compiles_nothing():
     jax.monitoring.register_event_duration_secs_listener(listen)
     assert "dimension  1.33333 +- 0\n" in str(other)
     assert compiled == []
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-3, 1e3, 1e12])
+def test_columns_stay_apart_at_every_size(factor):
+    spectrum = lejax.lyapunov_spectrum(lejax.systems.Henon(), jnp.zeros(2), num_steps=100)
+    where = lambda s: (s.exponents, s.standard_error, s.error_grows)
+    exponents, errors, _ = where(spectrum)
+    scaled = (factor * exponents, factor * errors, jnp.array([True, True]))
+    heading, *rows = str(eqx.tree_at(where, spectrum, scaled)).splitlines()[2:5]
+    for row, exponent in zip(rows, scaled[0], strict=True):
+        assert len(row) == len(heading)
+        assert float(row.split()[1]) == pytest.approx(float(exponent), rel=1e-3)

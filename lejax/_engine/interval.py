@@ -73,7 +73,8 @@ class AdaptiveInterval(eqx.Module):
     product the next has nine tenths of that, but at most twice as many steps as the last, and never fewer. After a
     rejection it has at most half as many, and a longer one is tried only after a number of intervals that doubles
     with each rejection of a longer one, up to 64, and falls by one with each success. Under `vmap` the loop passes
-    the largest `used` of the batch, so that all members share their intervals.
+    the largest `used` of the batch, so that all members share their intervals (on a CPU members with large frames run
+    one after another, each with intervals of its own).
 
     **Fields:**
 

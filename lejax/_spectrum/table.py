@@ -41,10 +41,14 @@ def tabulate(spectrum: Any) -> Table:
     finite = np.isfinite(exponents)
     unresolved = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
     scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
-    decimals = int(np.clip(5 - np.floor(np.log10(scale)), 0, 12))
+    # Beyond these sizes fixed decimals would fill the columns.
+    is_plain = 1e-2 <= scale < 1e6
+    decimals = max(5 - int(np.floor(np.log10(scale))), 0) if is_plain else 3
 
     def number(x):
-        return f"{x:.{decimals}f}" if np.isfinite(x) else ("-" if np.isnan(x) else str(x))
+        if np.isfinite(x):
+            return f"{x:.{decimals}{'f' if is_plain else 'e'}}"
+        return "-" if np.isnan(x) else str(x)
 
     rows = [
         f"{i + 1:>4} {' <'[int(unresolved[i])]}{number(exponents[i]):>12}"
@@ -87,7 +91,7 @@ def describe_dimension(dimension: Estimate, exponents: Any) -> str:
         return str(dimension)
     if np.isnan(exponents).any():
         return "unknown: exponents are not numbers"
-    return f"not reached: it needs more than {len(exponents)} exponents"
+    return f"not reached: it needs more than {_plural(len(exponents), 'exponent')}"
 
 
 def align(lines: dict[str, str]) -> list[str]:

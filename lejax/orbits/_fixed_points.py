@@ -81,7 +81,10 @@ class FixedPoints(eqx.Module):
 
     @property
     def stability(self) -> Stability:
-        """Multipliers, kinds and time constants, on the host. At a slow point they hold for its neighborhood."""
+        """Multipliers, kinds and time constants, on the host. At a slow point they hold for its neighborhood.
+
+        Rows with `found` False get numbers and kinds that mean nothing.
+        """
         return linear_stability(self.jacobians, dt=self.dt)
 
 

@@ -77,9 +77,11 @@ def long_run(
     - `progress`: whether to show a progress bar on stderr. Default: only on a terminal, and once a second has passed.
 
     **Returns:** the `LyapunovSpectrum` of the complete run. Up to rounding it equals the result of one call of
-    `lyapunov_spectrum`, with the same blocks unless there is a `tolerance`. A chunk with non-finite numbers ends the
-    run: with `throw=False` the result then holds the counted steps up to and including this chunk, or this chunk
-    alone if it belongs to the transient. A tolerance that is not reached is no failure: see `standard_error`.
+    `lyapunov_spectrum`, with the same blocks unless there is a `tolerance`. For a `BlockTriangularCell` and fewer
+    than all exponents it equals the leading ones of a call with all: the two choose directions by different steps. A
+    chunk with non-finite numbers ends the run: with `throw=False` the result then holds the counted steps up to and
+    including this chunk, or this chunk alone if it belongs to the transient. A tolerance that is not reached is no
+    failure: see `standard_error`.
 
     **Raises:**
 
