@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import lejax
+from lejax._core.batching import map_members
 from lejax._engine.tangent_dynamics import random_frame
 
 
@@ -128,3 +129,22 @@ def test_gradients_on_a_mesh(cell, columns, inputs):
     plain = jnp.stack([jax.jit(jax.grad(penalty_of))(u) for u in inputs])
     np.testing.assert_allclose(inside, plain, rtol=1e-8, atol=1e-14)
     np.testing.assert_allclose(around, plain, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("is_on_gpu", [False, True])
+def test_members_of_a_batch_give_the_values_of_a_loop(batch_size, is_on_gpu, pretend_gpu):
+    cells = eqx.filter_vmap(lambda key: lejax.cells.RNNCell(2, 3, key=key))(jr.split(jr.key(0), 10))
+    states = jr.normal(jr.key(1), (10, 3))
+
+    def function(cell, state):
+        return jax.lax.cond(state[0] > 0, lambda: cell(jnp.ones(2), state), lambda: 2 * state)
+
+    expected = []
+    for i in range(10):
+        cell, state = jax.tree.map(lambda x, i=i: x[i] if eqx.is_array(x) else x, (cells, states))
+        expected.append(function(cell, state))
+    if is_on_gpu:
+        pretend_gpu()
+    found = map_members(function, cells, states, batch_size=batch_size)
+    np.testing.assert_allclose(found, jnp.stack(expected), atol=1e-15)

@@ -37,6 +37,9 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
     the random dynamical system; they differ from those without noise because the trajectory does. If $\lambda_1$ is
     negative, trajectories from all initial states converge under one realization of the noise.
 
+    A number gives noise to every component of the state, to the last input of a `FeedThrough` too: a vector or a matrix
+    with zeros there leaves it out.
+
     **Arguments:**
 
     - `cell`: F.
@@ -109,8 +112,11 @@ class NoisyCell(RecurrentCell, TimedCell, BlockTriangularCell):
         vector, unravel = ravel(normal)
         self._check_size(state)
         factor = jnp.asarray(self.scale * root, vector.dtype)
-        noise = unravel(factor * vector if factor.ndim == 1 else factor @ vector)
-        return jax.tree.map(jnp.add, state, noise)
+        if factor.ndim == 1:
+            noise = factor * vector
+        else:
+            noise = jnp.matmul(factor, vector, precision="highest")
+        return jax.tree.map(jnp.add, state, unravel(noise))
 
     def _check_size(self, state):
         """Refuse a factor of another size than the state."""

@@ -66,10 +66,10 @@ def sweep(
     **Numerics:** compiles one program (two if the first does not fit memory) for any N: the last batch is padded with
     copies of its last member. There is no communication between devices. Members on one device share what `vmap`
     shares, unless their frames are large and the device is a CPU: the interval of `SequentialQR()` and the guards of
-    `GramSchmidt()` and `Cholesky()`. Therefore members of
-    a batch change each other's exponents within the tolerance of the interval and the rounding error of the guards;
-    with `SequentialQR(every=..., orthonormalizer=Householder())` they do not. A member that diverges has a `result`
-    that says so (nothing raises under a trace). The others stay correct, though their interval may become shorter.
+    `GramSchmidt()` and `Cholesky()`. Therefore members of a batch change each other's exponents within the tolerance
+    of the interval and the rounding error of the guards; with `SequentialQR(every=...,
+    orthonormalizer=Householder())` they do not. A member that diverges has a `result` that says so (nothing raises
+    under a trace). The others stay correct, though their interval may become shorter.
 
     With several processes (`jax.distributed`) each computes its share of the batches on its own devices, and all
     return the complete result. They may share a checkpoint folder, and another number of processes may continue it.
