@@ -136,3 +136,12 @@ def test_jit_vmap_and_grad(name):
         lambda cell: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(cell(input, state)))
     )(alone)
     jax.tree.map(np.testing.assert_array_equal, gradients, direct)
+
+
+def test_weights_of_several_dtypes_become_those_of_the_widest():
+    cell = cells.RNNCell.from_weights(
+        weight_hh=np.eye(2, dtype=np.float32), weight_ih=np.ones((2, 1)), bias=np.array([1, 2])
+    )
+    leaves = jax.tree.leaves(eqx.filter(cell, eqx.is_array))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float64")}
+    assert cells.RNNCell.from_weights(weight_hh=np.eye(2, dtype=int)).weight_hh.dtype == float
