@@ -116,7 +116,8 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
     def make_cell(key):
         return cells.RNNCell(1, 3, key=key)
 
-    population = populations.initialize_population(make_cell, hyperparameters, 2, key=key)
+    adam = optax.scale_by_adam()
+    population = populations.initialize_population(make_cell, hyperparameters, 2, optimizer=adam, key=key)
     network = populations.Network(make_cell(key), 2, key=key)
 
     def draw(key):
@@ -347,7 +348,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
         "populations.initialize_population": (
             (make_cell, hyperparameters, 2),
-            {"optimizer": optax.scale_by_adam(), "key": key},
+            {"optimizer": adam, "key": key},
         ),
         "populations.load_population": (("/nonexistent/population.npz", population), {}),
         "populations.mean_loss": ((network, examples), {"dropout": 0.1, "key": key}),
@@ -375,7 +376,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.train_population": (
             (population, examples, examples),
             {
-                "num_epochs": 1, "batch_size": 4, "optimizer": optax.scale_by_adam(), "spectrum_epochs": (1,),
+                "num_epochs": 1, "batch_size": 4, "optimizer": adam, "spectrum_epochs": (1,),
                 "stream": jnp.ones((20, 1)), "transient": 2,
             },
         ),
