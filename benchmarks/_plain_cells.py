@@ -7,7 +7,7 @@ from jax.flatten_util import ravel_pytree
 import lejax
 
 
-class Whole(lejax.BlockTriangularCell):
+class WithoutBlocks(lejax.BlockTriangularCell):
     """A cell as one dense block, whatever blocks it declares."""
 
     cell: eqx.Module

@@ -18,7 +18,7 @@ import jax
 import jax.random as jr
 import numpy as np
 from _harness import Contender
-from _plain_cells import MemoryOnly, Whole
+from _plain_cells import MemoryOnly, WithoutBlocks
 
 import lejax
 from lejax.cells import DeltaProductCell, GRUCell, LowRankRNNCell, LRUCell, S6Cell, Stack
@@ -52,7 +52,9 @@ def measure(name, cell, input_size, has_output, steps, rounds):
     state = cell.initial_state()
     if input_size is None:
         state = jr.normal(jr.key(2), state.shape)
-    hidden, hidden_state = (MemoryOnly(cell), state[0]) if has_output else (Whole(cell), state)
+    hidden, hidden_state = (
+        (MemoryOnly(cell), state[0]) if has_output else (WithoutBlocks(cell), state)
+    )
     size = sum(leaf.size for leaf in jax.tree.leaves(hidden_state))
 
     def run(cell, state, **keywords):

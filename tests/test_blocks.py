@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _plain_cells import Whole
+from _plain_cells import WithoutBlocks
 from block_cells import Gate, LowRank
 
 import lejax
@@ -70,7 +70,7 @@ def test_low_rank_network_has_the_exponents_of_the_reduced_system_and_the_leak(e
     cell, state = LowRank(left, right, leak=0.25), 0.5 * left[:, 0]
     run = {"num_steps": 400, "transient": 50, "method": SequentialQR(every=every)}
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
-    dense = lejax.lyapunov_spectrum(Whole(cell), state, **run)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(cell), state, **run)
     is_leak = np.isclose(spectrum.exponents, np.log(0.75), rtol=0, atol=1e-12)
     assert is_leak.sum() == 6
     np.testing.assert_allclose(np.sum(spectrum.exponents), np.sum(dense.exponents), rtol=1e-8)
@@ -87,7 +87,7 @@ def test_a_kronecker_product_repeats_exponents():
     np.testing.assert_allclose(spectrum.frame.T @ spectrum.frame, np.eye(6), atol=1e-13)
     # The frame consists of directions of the full Jacobian, so the general engine can continue with it.
     more = lejax.lyapunov_spectrum(
-        Whole(MatrixState(matrix)), spectrum.state, num_steps=50, frame=spectrum.frame
+        WithoutBlocks(MatrixState(matrix)), spectrum.state, num_steps=50, frame=spectrum.frame
     )
     np.testing.assert_allclose(more.exponents, exact, atol=1e-12)
 
@@ -105,7 +105,7 @@ def test_stack_has_the_exponents_of_its_layers_and_of_the_full_jacobian():
     every_step = SequentialQR(every=1)
     run = {"transient": 100, "method": every_step}
     spectrum = lejax.lyapunov_spectrum(STACK, state, INPUTS, **run)
-    dense = lejax.lyapunov_spectrum(Whole(STACK), state, INPUTS, **run)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(STACK), state, INPUTS, **run)
     # Sums are log determinants, which agree at every step and not only in the limit.
     sums = spectrum.block_exponents.sum(axis=1), dense.block_exponents.sum(axis=1)
     np.testing.assert_allclose(*sums, rtol=1e-11)
@@ -195,7 +195,7 @@ def test_low_precision_stack_has_a_float32_tangent():
     spectrum = lejax.lyapunov_spectrum(*low, method=every_step)
     assert spectrum.exponents.dtype == jnp.float32
     assert spectrum.state[0].dtype == jnp.bfloat16
-    dense = lejax.lyapunov_spectrum(Whole(low[0]), *low[1:], method=every_step)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(low[0]), *low[1:], method=every_step)
     np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _plain_cells import Whole
+from _plain_cells import WithoutBlocks
 from networks import per_step
 from scipy.signal import cont2discrete
 
@@ -78,7 +78,12 @@ def test_exponents_of_the_hippo_cell(discretization):
     # A lower triangular matrix maps the spans of the last coordinates into themselves, so this frame is aligned.
     flag = jnp.eye(5)[:, ::-1]
     dense = lejax.lyapunov_spectrum(
-        Whole(cell), cell.initial_state(), inputs, dt=0.1, frame=flag, method=SequentialQR(every=1)
+        WithoutBlocks(cell),
+        cell.initial_state(),
+        inputs,
+        dt=0.1,
+        frame=flag,
+        method=SequentialQR(every=1),
     )
     np.testing.assert_allclose(dense.exponents, exact[::-1], rtol=1e-10)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _plain_cells import Whole
+from _plain_cells import WithoutBlocks
 
 import lejax
 from lejax import SequentialQR
@@ -52,14 +52,14 @@ def test_all_but_rank_exponents_are_the_decay_rate(tau):
     distance = np.abs(spectrum.exponents - np.log(0.9) / (0.1 * tau))
     assert np.sum(distance < 1e-10) == 10
     # A determinant does not depend on the basis: sums are equal at every step, exponents only in the limit.
-    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, **run)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(cell), state, dt=0.1 * tau, **run)
     sums = spectrum.block_exponents.sum(axis=1), dense.block_exponents.sum(axis=1)
     np.testing.assert_allclose(*sums, rtol=1e-11)
     np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05 / tau)
     # If the frame begins with the columns' space, the general engine gives the decay rates from the first step.
     frame = jnp.linalg.qr(cell.M, mode="complete")[0]
     run = {**run, "transient": 0}
-    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1 * tau, frame=frame, **run)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(cell), state, dt=0.1 * tau, frame=frame, **run)
     np.testing.assert_allclose(dense.exponents[2:], np.log(0.9) / (0.1 * tau), rtol=1e-11)
 
 
@@ -110,7 +110,7 @@ def test_linearly_dependent_columns_keep_the_number_of_exponents():
     run = {"num_steps": 300, "transient": 300, **EVERY}
     state = jr.normal(jr.key(1), (8,))
     spectrum = lejax.lyapunov_spectrum(cell, state, **run)
-    dense = lejax.lyapunov_spectrum(Whole(cell), state, dt=0.1, **run)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(cell), state, dt=0.1, **run)
     np.testing.assert_allclose(spectrum.exponents, dense.exponents, atol=0.05)
     assert np.sum(np.abs(spectrum.exponents - np.log(0.9) / 0.1) < 1e-6) >= 6
 
@@ -120,7 +120,7 @@ def test_full_rank_is_one_dense_block():
     cell = draw(size=3, rank=3)
     state = jnp.array([0.3, -0.2, 0.1])
     spectrum = lejax.lyapunov_spectrum(cell, state, num_steps=50, **EVERY)
-    dense = lejax.lyapunov_spectrum(Whole(cell), state, num_steps=50, dt=0.1, **EVERY)
+    dense = lejax.lyapunov_spectrum(WithoutBlocks(cell), state, num_steps=50, dt=0.1, **EVERY)
     np.testing.assert_allclose(spectrum.exponents.sum(), dense.exponents.sum(), rtol=1e-11)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from _plain_cells import MemoryOnly, Whole
+from _plain_cells import MemoryOnly, WithoutBlocks
 from jax.flatten_util import ravel_pytree
 from networks import per_step
 
@@ -153,7 +153,7 @@ def test_mamba_block_has_the_exponents_of_its_state_space_and_lost_directions():
     assert np.all(np.isneginf(spectrum.exponents[12:]))
     assert spectrum.exponents.size == 12 + 2 * 6 + 3
     dense = lejax.lyapunov_spectrum(
-        Whole(cell), cell.initial_state(), INPUTS, transient=50, num_exponents=12
+        WithoutBlocks(cell), cell.initial_state(), INPUTS, transient=50, num_exponents=12
     )
     np.testing.assert_allclose(dense.exponents, inner.exponents, atol=5 / 150)
     # The buffer is a shift register: after as many steps as its length, a deviation has left it.
