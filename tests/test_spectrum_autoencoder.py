@@ -101,23 +101,44 @@ def test_the_autoencoder_finds_what_a_line_cannot(curved):
     assert model.encode(spectra[0]).shape == (2,)
 
 
+def mean_loss(model, spectra, performance):
+    """What an autoencoder minimizes at alpha = 1."""
+    z = jax.vmap(model.spectrum_scaling)(spectra)
+    codes = jax.vmap(model.encoder)(z)
+    error = jnp.mean(jnp.abs(jax.vmap(model.decoder)(codes) - z), axis=1)
+    error += (jax.vmap(model.head)(codes) - model.performance_scaling(performance)) ** 2
+    return float(jnp.mean(error))
+
+
+def test_the_weights_after_the_last_update_are_judged_too():
+    # One small step down the loss of all rows leads to weights that are better on these rows.
+    spectra, performance = family(jr.key(0), 40)
+    everyone = jnp.ones(40, bool)
+
+    def loss(learning_rate):
+        method = populations.Autoencoder(
+            latent_size=2, width=8, alphas=(1.0,), num_updates=1, learning_rate=learning_rate
+        )
+        model = fit(method, spectra, performance, everyone, everyone)
+        return mean_loss(model, spectra, performance)
+
+    untrained = loss(1e-12)
+    assert loss(1e-3) < 0.999 * untrained
+    assert loss(1e3) == pytest.approx(untrained)  # a step that is too long is not taken
+
+
 @pytest.mark.slow
 def test_the_best_weights_are_restored():
     # A rate so high that the last weights are bad: the loss on the validation rows must be the least one seen.
     spectra, performance = family(jr.key(0), 40)
     is_training, is_validation, _ = split(40)
+    rows = np.asarray(is_validation)
     wild = {"latent_size": 2, "width": 8, "alphas": (1.0,), "learning_rate": 0.3}
 
     def validation_loss(num_updates):
         method = populations.Autoencoder(**wild, num_updates=num_updates)
         model = fit(method, spectra, performance, is_training, is_validation)
-        z = jax.vmap(model.spectrum_scaling)(spectra)
-        codes = jax.vmap(model.encode)(spectra)
-        rebuilt = jax.vmap(model.decoder)(codes)
-        error = jnp.mean(jnp.abs(rebuilt - z), axis=1)
-        scaled = model.performance_scaling(performance)
-        error += (jax.vmap(model.head)(codes) - scaled) ** 2
-        return float(jnp.mean(error[np.asarray(is_validation)]))
+        return mean_loss(model, spectra[rows], performance[rows])
 
     losses = [validation_loss(n) for n in (1, 5, 10, 20, 40)]
     assert np.all(np.diff(losses) <= 1e-9)

@@ -78,6 +78,7 @@ class Autoencoder(eqx.Module):
 
     on standardized spectra x and performances y. Stages of growing $\alpha$ follow each other. Each starts from the
     weights of the previous stage with the least loss on the validation rows; those of the last stage are returned.
+    The weights before the first update of a stage and after its last one count too.
 
     **Arguments:**
 
@@ -212,20 +213,23 @@ def _fit(settings, spectra, performance, is_training, is_validation, key):
         ]
         return means[0], means[1]
 
+    def choose(weights, loss, best, least):
+        better = loss < least
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best)
+        return best, jnp.where(better, loss, least)
+
     def run_stage(weights, alpha):
         def update(carry, _):
             weights, optimizer_state, best, least = carry
             # One pass gives the gradient and the validation loss of the weights at which it was taken.
             (_, loss), gradient = jax.value_and_grad(losses, has_aux=True)(weights, alpha)
-            better = loss < least
-            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best)
+            best, least = choose(weights, loss, best, least)
             step, optimizer_state = optimizer.update(gradient, optimizer_state)
-            weights = optax.apply_updates(weights, step)
-            return (weights, optimizer_state, best, jnp.where(better, loss, least)), None
+            return (optax.apply_updates(weights, step), optimizer_state, best, least), None
 
         start = weights, optimizer.init(weights), weights, jnp.full_like(x, jnp.inf, shape=())
-        (_, _, best, _), _ = jax.lax.scan(update, start, length=settings.num_updates)
-        return best, None
+        (last, _, best, least), _ = jax.lax.scan(update, start, length=settings.num_updates)
+        return choose(last, losses(last, alpha)[1], best, least)[0], None
 
     weights, _ = jax.lax.scan(run_stage, weights, jnp.array(settings.alphas, spectra.dtype))
     return eqx.tree_at(
