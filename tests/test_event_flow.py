@@ -271,6 +271,10 @@ def test_size_is_the_number_of_equilibria(size, left_out):
     assert found.found.tolist() == [i < 3 for i in range(size)]
     assert int(found.left_out) == left_out
     np.testing.assert_allclose(found.points[:3], every.points[:size], atol=1e-14)
+    missing = size - len(found.points[:3])
+    assert found.kind == every.kind[:size] + ["not found"] * missing
+    assert list(found.num_unstable) == [*every.num_unstable[:size], *[-1] * missing]
+    assert np.all(np.isnan(found.eigenvalues[3:]))
 
 
 def test_equilibria_are_where_the_velocity_is_zero():

@@ -252,6 +252,30 @@ def test_size_is_the_number_of_rows():
     assert found.found.tolist() == [False] * 3
 
 
+def test_rows_that_hold_no_point_are_called_so():
+    guesses = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    every = find_fixed_points(Henon(), guesses)
+    found = find_fixed_points(Henon(), guesses, size=3)
+    # Whatever the other rows hold, infinities too.
+    for jacobian in (found.jacobians[2], jnp.full((2, 2), jnp.nan)):
+        rows = eqx.tree_at(lambda f: f.jacobians, found, found.jacobians.at[2].set(jacobian))
+        stability = rows.stability
+        assert stability.kind == [*every.stability.kind, "not found"]
+        assert list(stability.num_unstable) == [1, 1, -1]
+        assert list(stability.is_hyperbolic) == list(stability.found) == [True, True, False]
+        np.testing.assert_array_equal(stability.multipliers[:2], every.stability.multipliers)
+        for numbers in (
+            stability.multipliers,
+            stability.directions,
+            stability.rates,
+            stability.time_constants,
+            stability.periods,
+        ):
+            assert np.all(np.isnan(numbers[2]))
+            assert np.all(~np.isnan(numbers[:2]))
+    assert list(linear_stability(found.jacobians[:2]).found) == [True, True]
+
+
 def test_close_guesses_and_large_states():
     # The point lies at 1000 times the spread of the guesses; in float32 its residual is rounding of its size.
     close = jnp.array([0.599, 0.5991, 0.59905])

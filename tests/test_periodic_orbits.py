@@ -242,7 +242,19 @@ def test_size_is_the_number_of_rows():
         assert found.points.shape == (size, 3)
         assert found.found.tolist() == [i < 2 for i in range(size)]
         assert int(found.count.sum() + found.left_out) == int(every.count.sum())
-    assert find_periodic_orbits(Logistic(2.8), guesses, period=2, size=4).found.sum() == 0
+    none = find_periodic_orbits(Logistic(2.8), guesses, period=2, size=4)
+    assert none.found.sum() == 0
+    assert none.stability.kind == ["not found"] * 4
+    assert list(none.stability.num_unstable) == [-1] * 4
+
+
+def test_rows_that_hold_no_cycle_of_a_flow_are_called_so():
+    flow = Flow(VanDerPol(), dt=0.02)
+    cycle = find_periodic_orbits(flow, jnp.array([[2.0, 0.0]]), period=6.6, size=2)
+    # A row without a cycle may hold a period that is none.
+    cycle = eqx.tree_at(lambda found: found.period, cycle, cycle.period.at[1].set(-1.0))
+    assert cycle.stability.kind == ["stable node", "not found"]
+    assert list(cycle.stability.num_unstable) == [0, -1]
 
 
 def test_nothing_found_is_said():

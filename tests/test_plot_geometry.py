@@ -47,6 +47,17 @@ def test_portrait_of_planar_states_is_a_rotation(henon):
     np.testing.assert_allclose(np.linalg.norm(bar), 0.3 * np.ptp(drawn[:, 0]))
 
 
+@pytest.mark.filterwarnings("error")
+def test_rows_that_hold_no_point_are_not_drawn(henon):
+    states, points = henon
+    start = points.points[:1]
+    for cell, count in ((Henon(), 1), (lambda _, x: x + 1.0, 0)):
+        rows = find_fixed_points(cell, start, size=3)
+        ax = plot_phase_portrait(states, fixed_points=rows, ax=new_axes())
+        assert [len(marks.get_offsets()) for marks in ax.collections] == [1] * count
+        assert len(ax.lines) == 1 + count
+
+
 def test_portrait_in_color(henon):
     states, _ = henon
     figure = Figure()

@@ -31,7 +31,7 @@ from ._search import (
     keep_found,
     name_nonfinite,
 )
-from ._stability import Stability, linear_stability
+from ._stability import Stability, stability_of
 from ._velocity import Velocity, check_wrap, close_flow, shortest
 
 
@@ -64,7 +64,8 @@ class FixedPoints(eqx.Module):
     - `is_slow` (n,): True for a minimum of the speed, False for a fixed point.
     - `count` (n,): the number of guesses that led to the point.
     - `jacobians` (n, d, d): the Jacobian of one step at each point.
-    - `found` (n,): whether the row holds a point; the numbers in other rows mean nothing. Always True without `size`.
+    - `found` (n,): whether the row holds a point; the numbers in other rows mean nothing, and `stability` calls them
+        `not found`. Always True without `size`.
     - `left_out`: the number of guesses that led to points beyond the `size` or `max_num_unique` of
         `find_fixed_points`.
     - `dt`: the duration of one step.
@@ -83,9 +84,9 @@ class FixedPoints(eqx.Module):
     def stability(self) -> Stability:
         """Multipliers, kinds and time constants, on the host. At a slow point they hold for its neighborhood.
 
-        Rows with `found` False get numbers and kinds that mean nothing.
+        Rows with `found` False are `not found`, with -1 unstable directions and NaN for all else.
         """
-        return linear_stability(self.jacobians, dt=self.dt)
+        return stability_of(self.jacobians, self.dt, found=self.found)
 
 
 @checked

@@ -50,7 +50,8 @@ class PeriodicOrbits(eqx.Module):
     - `q` (n,): half the squared norm of all gaps, per unit of time for a `TimedCell`.
     - `count` (n,): the number of guesses that led to the orbit.
     - `monodromy` (n, d, d): the Jacobian of one turn from the first point.
-    - `found` (n,): whether the row holds an orbit; the numbers in other rows mean nothing. Always True without `size`.
+    - `found` (n,): whether the row holds an orbit; the numbers in other rows mean nothing, and `stability` calls them
+        `not found`. Always True without `size`.
     - `left_out`: the number of guesses that led to orbits beyond the `size` or `max_num_unique` of
         `find_periodic_orbits`.
     - `is_flow`: whether these are orbits of a `Flow`.
@@ -67,8 +68,13 @@ class PeriodicOrbits(eqx.Module):
 
     @property
     def stability(self) -> Stability:
-        """Multipliers, kinds and time constants, on the host; a flow's lack the multiplier of 1 along the orbit."""
-        return stability_of(self.monodromy, self.period, is_cycle_of_flow=self.is_flow)
+        """Multipliers, kinds and time constants, on the host; a flow's lack the multiplier of 1 along the orbit.
+
+        Rows with `found` False are `not found`, with -1 unstable directions and NaN for all else.
+        """
+        return stability_of(
+            self.monodromy, self.period, found=self.found, is_cycle_of_flow=self.is_flow
+        )
 
 
 @checked

@@ -25,12 +25,15 @@ class Stability(eqx.Module):
     - `dt` (n,): the duration of the map at each point.
     - `tolerance` (n,): rates within it of 0 count as 0. The larger one of the requested tolerance and
         the rounding error of the rates.
+    - `found` (n,): whether the row holds a point. In other rows all numbers are NaN, `num_unstable` is -1,
+        `is_hyperbolic` is False and `kind` is `not found`. Always True from `linear_stability`.
     """
 
     multipliers: Complex[np.ndarray, "n d"]
     directions: Complex[np.ndarray, "n d d"]
     dt: Float[np.ndarray, " n"]
     tolerance: Float[np.ndarray, " n"]
+    found: Bool[np.ndarray, " n"]
 
     @property
     def rates(self) -> Float[np.ndarray, "n d"]:
@@ -40,24 +43,24 @@ class Stability(eqx.Module):
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " n"]:
-        """The number of unstable directions, those with a rate above the tolerance."""
-        return np.sum(self.rates > self.tolerance[:, None], axis=1)
+        """The number of unstable directions, those with a rate above the tolerance; -1 where no point was found."""
+        return np.where(self.found, np.sum(self.rates > self.tolerance[:, None], axis=1), -1)
 
     @property
     def is_hyperbolic(self) -> Bool[np.ndarray, " n"]:
-        """Whether no rate is 0: only then does the linearization decide on stability."""
-        return ~np.any(np.abs(self.rates) <= self.tolerance[:, None], axis=1)
+        """Whether a point was found and no rate is 0: only then does the linearization decide on stability."""
+        return self.found & ~np.any(np.abs(self.rates) <= self.tolerance[:, None], axis=1)
 
     @property
     def kind(self) -> list[str]:
         """`stable node`, `stable spiral`, `saddle`, `unstable node`, `unstable spiral`, or `non-hyperbolic`.
 
         A spiral's leading multiplier (the largest of a stable point, the smallest of an unstable one) is complex.
-        A point with a rate of 0 is non-hyperbolic.
+        A point with a rate of 0 is non-hyperbolic. A row without a point is `not found`.
         """
         smallest = (self.tolerance * self.dt)[:, None] * np.abs(self.multipliers)
         is_complex = np.abs(np.imag(self.multipliers)) > smallest
-        return name_kinds(self.rates, is_complex, self.tolerance)
+        return name_kinds(self.rates, is_complex, self.tolerance, self.found)
 
     @property
     def time_constants(self) -> Float[np.ndarray, "n d"]:
@@ -127,10 +130,15 @@ def linear_stability(
 
 
 def stability_of(
-    jacobians: Any, dt: Any, tolerance: float = 1e-6, *, is_cycle_of_flow: bool = False
+    jacobians: Any,
+    dt: Any,
+    tolerance: float = 1e-6,
+    *,
+    found: Any = True,
+    is_cycle_of_flow: bool = False,
 ) -> Stability:
-    """`linear_stability`; for a flow's cycle without the direction along it."""
-    if is_traced((jacobians, dt, tolerance)):
+    """`linear_stability` of the rows that were `found`; for a flow's cycle without the direction along it."""
+    if is_traced((jacobians, dt, tolerance, found)):
         raise TypeError(
             "linear_stability runs on the host, in NumPy, and cannot be traced: call it outside of jit, vmap, grad and "
             "scan, on the Jacobians they return, or take floquet_multipliers."
@@ -138,6 +146,10 @@ def stability_of(
     matrices = _real_array("jacobians", jacobians)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or matrices.shape[1] == 0:
         raise ValueError(f"jacobians must have shape (n, d, d), got {matrices.shape}.")
+    found = np.broadcast_to(np.asarray(found), matrices.shape[:1])
+    matrices = np.where(
+        found[:, None, None], matrices, np.eye(matrices.shape[1], dtype=matrices.dtype)
+    )
     if not np.all(np.isfinite(matrices)):
         raise ValueError("jacobians must be finite.")
     check_not_negative("tolerance", tolerance)
@@ -146,18 +158,21 @@ def stability_of(
         raise ValueError(
             f"dt must be one number, or one for each of {len(matrices)} Jacobians, got shape {durations.shape}."
         )
+    durations = np.where(found, durations, 1.0)
     if not np.all((durations > 0) & np.isfinite(durations)):
         raise ValueError(f"dt must be positive and finite, got {dt}.")
-    durations = np.broadcast_to(durations, matrices.shape[:1])
     multipliers, directions = np.linalg.eig(matrices)
     largest = np.max(np.abs(multipliers), axis=1)
     rounding = 4 * np.finfo(matrices.dtype).eps * np.maximum(1, largest)
     order = order_multipliers(multipliers, is_cycle_of_flow=is_cycle_of_flow)
+    known = np.where(found, 1.0, np.nan)
     return Stability(
-        np.take_along_axis(multipliers, order, axis=1).astype(complex),
-        np.take_along_axis(directions, order[:, None, :], axis=2).astype(complex),
-        durations,
-        np.maximum(float(tolerance), rounding / durations),
+        np.take_along_axis(multipliers, order, axis=1).astype(complex) * known[:, None],
+        np.take_along_axis(directions, order[:, None, :], axis=2).astype(complex)
+        * known[:, None, None],
+        durations * known,
+        np.maximum(float(tolerance), rounding / durations) * known,
+        found,
     )
 
 

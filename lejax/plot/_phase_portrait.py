@@ -80,7 +80,7 @@ def plot_phase_portrait(
         figure = ax.get_figure()
         if figure is not None:
             figure.colorbar(points, ax=ax, label=label)
-    if fixed_points is not None and len(fixed_points.q):
+    if fixed_points is not None and np.any(fixed_points.found):
         _draw_points(ax, fixed_points, mean, axes, length * np.ptp(plane[:, 0]))
     ax.set_xlabel("first principal component")
     ax.set_ylabel("second principal component")
@@ -100,8 +100,8 @@ def _draw_points(ax, fixed_points, mean, axes, length) -> None:
                 ax.plot([x - dx, x + dx], [y - dy, y + dy], color="C3", linewidth=1, zorder=2)
     for chosen, marker, face, name in (
         (stable, "o", "C0", "stable"),
-        (~stable & ~slow, "o", "white", "unstable"),
-        (slow, "s", "white", "slow"),
+        (stability.found & ~stable & ~slow, "o", "white", "unstable"),
+        (stability.found & slow, "s", "white", "slow"),
     ):
         if chosen.any():
             ax.scatter(

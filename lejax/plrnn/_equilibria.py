@@ -29,8 +29,8 @@ class Equilibria(eqx.Module):
     - `points` (n, m): the states at which the velocity is zero.
     - `jacobians` (n, m, m): the generators J_D of the regions in which they lie.
     - `regions` (n, h): the bits of those regions.
-    - `found` (n,): whether the row holds an equilibrium; the numbers in other rows mean nothing. Always True without
-        `size`.
+    - `found` (n,): whether the row holds an equilibrium; the numbers in other rows mean nothing, and their `kind` is
+        `not found`. Always True without `size`.
     - `left_out`: the number of equilibria beyond `size`.
     - `num_singular`: the number of regions whose generator is singular to rounding. These have no equilibrium or a
         continuum of them; none is listed.
@@ -45,27 +45,35 @@ class Equilibria(eqx.Module):
 
     @property
     def eigenvalues(self) -> Complex[np.ndarray, "n m"]:
-        """Growth rates per unit of time, the largest real part first: eigenvalues of the generators, on the host."""
+        """Growth rates per unit of time, the largest real part first: eigenvalues of the generators, on the host.
+
+        NaN in rows that hold no equilibrium.
+        """
         values = np.linalg.eigvals(np.asarray(self.jacobians)).astype(complex)
         order = np.argsort(-np.real(values), axis=1, kind="stable")
-        return np.take_along_axis(values, order, axis=1)
+        found = np.asarray(self.found)[:, None]
+        return np.where(found, np.take_along_axis(values, order, axis=1), np.nan)
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " n"]:
-        """The number of unstable directions, those whose eigenvalue has a positive real part; on the host."""
-        return np.sum(np.real(self.eigenvalues) > 0, axis=1)
+        """The number of unstable directions, those whose eigenvalue has a positive real part; on the host.
+
+        -1 in rows that hold no equilibrium.
+        """
+        return np.where(self.found, np.sum(np.real(self.eigenvalues) > 0, axis=1), -1)
 
     @property
     def kind(self) -> list[str]:
         """`stable node`, `stable spiral`, `saddle`, `unstable node`, `unstable spiral`, or `non-hyperbolic`.
 
         A spiral's leading eigenvalue (the one nearest to the imaginary axis) is complex. A real or imaginary part
-        within 1e-6 of the largest modulus counts as 0; a point with a real part of 0 is non-hyperbolic. On the host.
+        within 1e-6 of the largest modulus counts as 0; a point with a real part of 0 is non-hyperbolic. A row that
+        holds no equilibrium is `not found`. On the host.
         """
         values = self.eigenvalues
         tolerance = 1e-6 * np.max(np.abs(values), axis=1)
         is_complex = np.abs(np.imag(values)) > tolerance[:, None]
-        return name_kinds(np.real(values), is_complex, tolerance)
+        return name_kinds(np.real(values), is_complex, tolerance, np.asarray(self.found))
 
 
 @checked
