@@ -17,11 +17,20 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 
+def _max(x: Shaped[Array, "..."]) -> Shaped[Array, ""]:
+    """The largest number, the least of its dtype in an empty batch."""
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        least = -jnp.inf
+    else:
+        least = False if x.dtype == bool else jnp.iinfo(x.dtype).min
+    return jnp.max(x, initial=least)
+
+
 _batch_max_p = Primitive("batch_max")
-_batch_max_p.def_impl(jnp.max)
+_batch_max_p.def_impl(_max)
 _batch_max_p.def_abstract_eval(lambda x: x.update(shape=()))
 batching.primitive_batchers[_batch_max_p] = lambda args, axes: (_batch_max_p.bind(*args), None)
-mlir.register_lowering(_batch_max_p, mlir.lower_fun(jnp.max, multiple_results=False))
+mlir.register_lowering(_batch_max_p, mlir.lower_fun(_max, multiple_results=False))
 
 
 def batch_max(x: Shaped[Array, ""]) -> Shaped[Array, ""]:

@@ -126,7 +126,7 @@ def _batch_text(spectrum: Any) -> str:
     is_successful = np.asarray(spectrum.result == RESULTS.successful)
     summary = {
         "lambda_1": _range(np.asarray(spectrum.exponents)[..., 0], ".6g"),
-        "unit": units(dt.flat[np.argmax(dt != 1)]),
+        "unit": units(dt.flat[np.argmax(dt != 1)] if dt.size else 1.0),
         "steps": f"{_range(np.asarray(spectrum.num_steps), 'd')} in "
         f"{_plural(spectrum.block_steps.shape[-1], 'block')}",
         "status": f"{is_successful.sum()} of {is_successful.size} runs succeeded",

@@ -79,7 +79,9 @@ def orbit_diagram(
     state = check_state(state)
     parameters = jnp.asarray(parameters)
     if parameters.ndim != 1 or parameters.size == 0:
-        raise ValueError(f"parameters must have shape (P,), got {parameters.shape}.")
+        raise ValueError(
+            f"parameters must be a vector of at least one number, got shape {parameters.shape}."
+        )
     num_states = check_count("num_states", num_states, 1)
     num_steps = check_count("num_steps", num_steps, 1)
     transient = check_count("transient", transient, 0)

@@ -99,7 +99,7 @@ def mean_loss(
 
     **Raises:**
 
-    - `ValueError`: if `dropout` is below 0, or 1 or more.
+    - `ValueError`: if `dropout` is below 0, or 1 or more, or `examples` hold no sequence.
 
     !!! example
 
@@ -112,6 +112,8 @@ def mean_loss(
     """
     if not is_traced(dropout) and not 0 <= check_not_negative("dropout", dropout) < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+    if not examples.inputs.shape[0]:
+        raise ValueError("examples must hold at least one sequence, got none.")
     check_step(
         network.cell,
         jnp.zeros(examples.inputs.shape[2:], examples.inputs.dtype),

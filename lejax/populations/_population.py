@@ -30,7 +30,7 @@ class Hyperparameters(eqx.Module):
 
     **Raises:**
 
-    - `ValueError`: if the lengths differ, or a value is out of range.
+    - `ValueError`: if the lengths differ or are 0, or a value is out of range.
 
     !!! example
 
@@ -56,6 +56,10 @@ class Hyperparameters(eqx.Module):
         if len(sizes) > 1 or any(len(shape) > 1 for shape in sizes):
             raise ValueError(
                 f"hyperparameters must be numbers or vectors of one length, got {shapes}."
+            )
+        if (0,) in sizes:
+            raise ValueError(
+                f"hyperparameters must be those of at least one network, got {shapes}."
             )
         if not is_traced(dropout) and not np.all(
             (np.asarray(dropout) >= 0) & (np.asarray(dropout) < 1)

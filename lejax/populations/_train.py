@@ -64,8 +64,8 @@ def train_population(
 
     **Raises:**
 
-    - `ValueError`: if a batch is larger than the data, there is no `stream` for the spectra, an epoch of
-      `spectrum_epochs` or `num_epochs` is past, or `file` holds another population.
+    - `ValueError`: if a batch is larger than the data, `validation` holds no sequence, there is no `stream` for the
+      spectra, an epoch of `spectrum_epochs` or `num_epochs` is past, or `file` holds another population.
     - `TypeError`: if inputs have a wider dtype than the networks, or `spectrum_epochs` is not a list of integers.
 
     **Numerics:** each epoch runs one compiled program. On a CPU it trains the networks one after the other, which is
@@ -91,6 +91,8 @@ def train_population(
         raise ValueError(
             f"batch_size is {batch_size}, but there are {training.inputs.shape[0]} training examples."
         )
+    if not validation.inputs.shape[0]:
+        raise ValueError("validation must hold at least one sequence, got none.")
     _check_dtype("training", training, population)
     _check_dtype("validation", validation, population)
     _check_optimizer(optimizer, population)
