@@ -3,11 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from networks import Linear, driven_gru
 
 import lejax
-from lejax._spectrum.table import tabulate
+from lejax._spectrum.table import dimension_and_entropy, tabulate
 
 
 def made(exponents, *, errors=None, grows=None, unresolved=None, num_blocks=20, **fields):
@@ -170,18 +171,50 @@ def test_a_notebook_shows_the_table_and_a_picture():
     assert "<svg" not in batch._repr_html_()
 
 
-def test_a_second_print_compiles_nothing():
-    spectrum = made([0.3, -0.7, -0.9])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_errors_that_are_rounding_are_not_marked(dtype):
+    matrix = jnp.array([[0.5, 0.1], [0.0, 0.3]], dtype)
+    spectrum = lejax.lyapunov_spectrum(
+        Linear(matrix), jnp.ones(2, dtype), num_steps=2000, transient=100
+    )
+    grows = jnp.array([True, True])
+    text = str(eqx.tree_at(lambda s: s.error_grows, spectrum, grows))
+    assert spectrum.standard_error.max() < 1e-6
+    assert ">" not in text
+    # With the same marks an error that is more than rounding keeps its own.
+    errors = jnp.array([0, 1e-4], dtype)
+    spectrum = eqx.tree_at(lambda s: (s.error_grows, s.standard_error), spectrum, (grows, errors))
+    assert "> 1 of 2 errors are lower bounds" in str(spectrum)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 5, 20, 64])
+@pytest.mark.parametrize("exponents", [[0.4, -0.1, -0.9], [0.1, -0.3, -jnp.inf], [0.5, 0.2, 0.1]])
+def test_the_printed_dimension_and_entropy_are_those_of_the_jackknife(num_blocks, exponents):
+    noise = 0.1 * jax.random.normal(jax.random.key(0), (num_blocks, 3))
+    blocks = jnp.array(exponents) + jnp.cumsum(noise, axis=0) / 10
+    steps = jnp.full(num_blocks, 10).at[0].set(11)
+    means = jnp.average(jnp.where(jnp.isinf(blocks), 0, blocks), axis=0, weights=steps)
+    means = jnp.where(jnp.isinf(blocks[0]), blocks[0], means)
+    spectrum = made(means, block_exponents=blocks, block_steps=steps)
+    functions = (
+        lambda exponents: lejax.kaplan_yorke_dimension(exponents, 3),
+        lejax.kolmogorov_sinai_entropy,
+    )
+    for printed, function in zip(dimension_and_entropy(spectrum), functions, strict=True):
+        expected = lejax.jackknife(spectrum, function)
+        np.testing.assert_allclose(printed, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_print_compiles_nothing():
+    spectrum = made([0.3, -0.7, -0.9, -1.1, -1.2])
     compiled = []
 
     def listen(event, duration, **kwargs):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    other = made([0.2, -0.6, -0.8])
-    str(spectrum)
     jax.monitoring.register_event_duration_secs_listener(listen)
-    assert "dimension  1.33333 +- 0\n" in str(other)
+    assert "dimension  1.42857 +- 0\n" in str(spectrum)
     assert compiled == []
 
 

@@ -1,7 +1,7 @@
 """Means over blocks of a run: lengths of blocks, compensated sums, standard errors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,53 +122,65 @@ def largest_error(levels: Sequence[Level]) -> BlockError:
 
     Flyvbjerg & Petersen, J. Chem. Phys. 91 (1989).
     """
-    # All levels in one array, padded by zeros: each operation is compiled once.
+    # All levels in one array, padded by zeros: each operation is compiled once, and none for NumPy's arrays.
+    xp = namespace_of(levels[0].deviations)
     most, *shape = levels[0].deviations.shape
     rest = [(0, 0) for _ in shape]
-    deviations = jnp.stack(
-        [jnp.pad(level.deviations, [(0, most - len(level.deviations)), *rest]) for level in levels]
+    deviations = xp.stack(
+        [xp.pad(level.deviations, [(0, most - len(level.deviations)), *rest]) for level in levels]
     )
-    counts = jnp.stack([jnp.asarray(level.num_blocks, deviations.dtype) for level in levels])
+    counts = xp.stack([xp.asarray(level.num_blocks, deviations.dtype) for level in levels])
     counts = counts.reshape(-1, *(1 for _ in shape))
     errors = _errors_of_levels(deviations, counts)
     are_enough = np.array([len(level.deviations) >= 2 * _MIN_BLOCKS for level in levels])
-    expected = _expected_errors(jax.lax.stop_gradient(deviations), errors, counts)
-    expected = jnp.max(jnp.where(are_enough.reshape(counts.shape), expected, 0), axis=0)
+    expected = _expected_errors(_as_constant(deviations), _as_constant(errors), counts)
+    expected = xp.max(xp.where(are_enough.reshape(counts.shape), expected, 0), axis=0)
     error = largest = errors[0]
-    is_growing = jnp.zeros(error.shape, bool)
+    is_growing = xp.zeros(error.shape, bool)
     for joined, count in zip(errors[1:], counts[1:], strict=True):
         enough = count >= _MIN_BLOCKS
-        has_grown = joined > error * (1 + 1.8 / jnp.sqrt(2 * jnp.maximum(count - 1, 1)))
-        is_growing = jnp.where(enough, has_grown, is_growing)
-        error = jnp.where(enough & has_grown, joined, error)
-        largest = jnp.where(enough & (joined > largest), joined, largest)
+        has_grown = joined > error * (1 + 1.8 / xp.sqrt(2 * xp.maximum(count - 1, 1)))
+        is_growing = xp.where(enough, has_grown, is_growing)
+        error = xp.where(enough & has_grown, joined, error)
+        largest = xp.where(enough & (joined > largest), joined, largest)
     is_growing = is_growing | (expected > 1.3 * error)
-    return BlockError(jnp.where(is_growing, largest, error), is_growing)
+    return BlockError(xp.where(is_growing, largest, error), is_growing)
+
+
+def namespace_of(x: Array | np.ndarray) -> Any:
+    """The functions for an array: those of `numpy`, which compile nothing, or of `jax.numpy`."""
+    return np if isinstance(x, np.ndarray) else jnp
+
+
+def _as_constant(x: Array | np.ndarray) -> Any:
+    return x if isinstance(x, np.ndarray) else jax.lax.stop_gradient(x)
 
 
 def _errors_of_levels(
     deviations: Float[Array, "l b k"], counts: Float[Array, "l 1"]
 ) -> Float[Array, "l k"]:
-    variance = jnp.sum(deviations**2, axis=1)
+    xp = namespace_of(deviations)
+    variance = xp.sum(deviations**2, axis=1)
     positive = (variance > 0) & (counts > 1)
-    root = jnp.sqrt(jnp.where(positive, variance, 1) / jnp.maximum(counts - 1, 1))
-    none = jnp.where((counts > 1) & jnp.isfinite(variance), 0, jnp.nan)
-    return jnp.where(positive, root, none)
+    root = xp.sqrt(xp.where(positive, variance, 1) / xp.maximum(counts - 1, 1))
+    none = xp.where((counts > 1) & xp.isfinite(variance), 0, xp.nan)
+    return xp.where(positive, root, none)
 
 
 def _expected_errors(
     deviations: Float[Array, "l b k"], errors: Float[Array, "l k"], counts: Float[Array, "l 1"]
 ) -> Float[Array, "l k"]:
     """The error of longer blocks that the correlation of neighbors predicts, 0 where the correlation may be chance."""
-    squares = jnp.sum(deviations**2, axis=1)
-    products = jnp.sum(deviations[:, 1:] * deviations[:, :-1], axis=1)
-    counts = jnp.maximum(counts, 1)
+    xp = namespace_of(deviations)
+    squares = xp.sum(deviations**2, axis=1)
+    products = xp.sum(deviations[:, 1:] * deviations[:, :-1], axis=1)
+    counts = xp.maximum(counts, 1)
     # Deviations from the sample mean have a correlation of about -1 / n.
-    correlation = products / jnp.where(squares > 0, squares, 1) + 1 / counts
+    correlation = products / xp.where(squares > 0, squares, 1) + 1 / counts
     significant = (correlation**2 * counts > 4) & (correlation > 0) & (counts >= 2 * _MIN_BLOCKS)
-    correlation = jnp.clip(correlation, 0, 0.98)
-    growth = jnp.sqrt((1 + correlation) / (1 - correlation))
-    return jnp.where(significant, jax.lax.stop_gradient(errors) * growth, 0)
+    correlation = xp.clip(correlation, 0, 0.98)
+    growth = xp.sqrt((1 + correlation) / (1 - correlation))
+    return xp.where(significant, errors * growth, 0)
 
 
 def _join(rows: Float[Array, "b ..."], number: int) -> Float[Array, "c ..."]:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_exponents, check_tolerances
 from .._core.closures import compiled
+from .._core.statistics import namespace_of
 
 
 @checked
@@ -61,32 +62,44 @@ def kaplan_yorke_dimension(
             raise ValueError(
                 f"there are {num_exponents} exponents, but state_size is {state_size}."
             )
-    return _kaplan_yorke_dimension(exponents, state_size, tolerance)
+    return _dimension_of(exponents, state_size, tolerance)
 
 
-@compiled
-def _kaplan_yorke_dimension(exponents, state_size, tolerance):
-    num_exponents = exponents.shape[-1]
-    exponents = jnp.where(jnp.abs(exponents) < tolerance, 0, exponents)
-    exponents = -jnp.sort(-exponents)
-    sums = jnp.cumsum(exponents)
-    rounding = float(jnp.finfo(exponents.dtype).eps) ** 0.5 * jnp.sum(jnp.abs(exponents))
-    total = jnp.abs(sums[-1])
-    is_small = (total <= rounding) | (total < jnp.min(jnp.asarray(tolerance)))
-    sum_is_zero = jnp.isfinite(total) & is_small
-    index = jnp.sum(jnp.cumprod(sums >= 0))
+def dimension_of(
+    exponents: Float[Array, "*n k"],
+    state_size: int | None,
+    tolerance: float | Float[Array, " k"] = 0.0,
+) -> Float[Array, " *n"]:
+    """`kaplan_yorke_dimension` of every row, of arrays of JAX or of NumPy."""
+    xp, num_exponents = namespace_of(exponents), exponents.shape[-1]
+
+    def pick(values, index):
+        index = xp.clip(index, 0, num_exponents - 1)
+        return xp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+
+    exponents = xp.where(xp.abs(exponents) < tolerance, 0, exponents)
+    exponents = -xp.sort(-exponents, axis=-1)
+    sums = xp.cumsum(exponents, axis=-1)
+    rounding = float(jnp.finfo(exponents.dtype).eps) ** 0.5 * xp.sum(xp.abs(exponents), axis=-1)
+    total = xp.abs(sums[..., -1])
+    is_small = (total <= rounding) | (total < xp.min(xp.asarray(tolerance)))
+    sum_is_zero = xp.isfinite(total) & is_small
+    index = xp.sum(xp.cumprod(sums >= 0, axis=-1), axis=-1)
     not_reached = index == num_exponents
-    partial_sum = jnp.where(index == 0, 0, sums[jnp.maximum(index - 1, 0)])
-    next_exponent = jnp.where(not_reached, -1, exponents[jnp.minimum(index, num_exponents - 1)])
-    fraction = partial_sum / jnp.abs(next_exponent)
-    dimension = jnp.where(index == 0, 0, index.astype(exponents.dtype) + fraction)
+    partial_sum = xp.where(index == 0, 0, pick(sums, index - 1))
+    next_exponent = xp.where(not_reached, -1, pick(exponents, index))
+    fraction = partial_sum / xp.abs(next_exponent)
+    dimension = xp.where(index == 0, 0, index.astype(exponents.dtype) + fraction)
     is_complete = state_size == num_exponents
-    dimension = jnp.where(not_reached, float(num_exponents) if is_complete else jnp.nan, dimension)
+    dimension = xp.where(not_reached, float(num_exponents) if is_complete else xp.nan, dimension)
     # If all exponents sum to 0 and the last is negative, so is the next one, and D = k.
-    dimension = jnp.where(
-        sum_is_zero & (is_complete | (exponents[-1] < 0)), num_exponents, dimension
+    dimension = xp.where(
+        sum_is_zero & (is_complete | (exponents[..., -1] < 0)), num_exponents, dimension
     )
-    return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
+    return xp.where(xp.any(xp.isnan(exponents), axis=-1), xp.nan, dimension)
+
+
+_dimension_of = compiled(dimension_of)
 
 
 @checked
@@ -116,4 +129,10 @@ def kolmogorov_sinai_entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
 
     Ruelle, Bol. Soc. Bras. Mat. 9 (1978); Pesin, Russ. Math. Surv. 32 (1977).
     """
-    return jnp.sum(jnp.maximum(check_exponents(exponents), 0))
+    return entropy_of(jnp.asarray(check_exponents(exponents)))
+
+
+def entropy_of(exponents: Float[Array, "*n k"]) -> Float[Array, " *n"]:
+    """`kolmogorov_sinai_entropy` of every row, of arrays of JAX or of NumPy."""
+    xp = namespace_of(exponents)
+    return xp.sum(xp.maximum(exponents, 0), axis=-1)

@@ -1,15 +1,22 @@
 """The jackknife on arrays: a function of the exponents and its standard error, leaving out one block at a time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import name_of
 from .._core.closures import compiled
-from .._core.statistics import Level, largest_error, list_doublings, weighted_mean
+from .._core.statistics import (
+    Level,
+    largest_error,
+    list_doublings,
+    namespace_of,
+    weighted_mean,
+)
 
 
 def leave_one_out(
@@ -43,20 +50,50 @@ def _exponents_without_blocks(
 ) -> Float[Array, "n k"]:
     """The mean exponents without each joined block, for the blocks of every length."""
     num_blocks, weights = block_exponents.shape[0], block_steps.astype(block_exponents.dtype)
+    are_out = _are_left_out(num_blocks)
+    return jax.vmap(lambda out: weighted_mean(block_exponents, jnp.where(out, 0, weights)))(are_out)
+
+
+def leave_one_out_on_host(
+    function: Callable[[np.ndarray], np.ndarray],
+    exponents: Float[np.ndarray, " k"],
+    block_exponents: Float[np.ndarray, "b k"],
+    block_steps: Int[np.ndarray, " b"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """`leave_one_out` in NumPy, which compiles nothing, for a function that takes many spectra (n, k) at once."""
+    value, num_blocks = function(exponents[None])[0], len(block_exponents)
+    if num_blocks < 2:
+        return value, np.full_like(value, np.nan)
+    shares = np.where(_are_left_out(num_blocks), 0, block_steps.astype(block_exponents.dtype))
+    shares /= shares.sum(axis=1, keepdims=True)
+    # As in `weighted_mean`: -inf in a block that counts makes the mean -inf.
+    is_lost = np.isneginf(block_exponents)
+    means = shares @ np.where(is_lost, 0, block_exponents)
+    means[(shares > 0) @ is_lost] = -np.inf
+    return value, _error_of_rows(function(means), num_blocks)
+
+
+def _are_left_out(num_blocks: int) -> Bool[np.ndarray, "n b"]:
+    """Which blocks are left out together, for the joined blocks of every length."""
     counts = _counts(num_blocks)
     doublings = np.repeat(list(counts), list(counts.values()))
     indices = np.concatenate([np.arange(count) for count in counts.values()])
-    is_out = np.arange(num_blocks) >> doublings[:, None] == indices[:, None]
-    return jax.vmap(lambda out: weighted_mean(block_exponents, jnp.where(out, 0, weights)))(is_out)
+    return np.arange(num_blocks) >> doublings[:, None] == indices[:, None]
 
 
 @compiled
 def _standard_error(values: Float[Array, "n ..."], num_blocks: int) -> Float[Array, "..."]:
+    return _error_of_rows(values, num_blocks)
+
+
+def _error_of_rows(values: Float[Array, "n ..."] | np.ndarray, num_blocks: int) -> Any:
+    """The standard error from the values without each joined block, of arrays of JAX or of NumPy."""
+    xp = namespace_of(values)
     levels, ends = [], np.cumsum(list(_counts(num_blocks).values()))
-    for rows in jnp.split(values, ends[:-1]):
+    for rows in xp.split(values, ends[:-1]):
         count = rows.shape[0]
         # Subtract the first row: for equal values the deviations are exactly zero, however their mean is rounded.
         shifted = rows - rows[:1]
-        deviations = shifted - jnp.mean(shifted, axis=0, keepdims=True)
+        deviations = shifted - xp.mean(shifted, axis=0, keepdims=True)
         levels.append(Level((count - 1) / count**0.5 * deviations, count))
     return largest_error(levels).error

@@ -5,14 +5,12 @@ The file of `LyapunovSpectrum` imports this one, so that annotations here say `A
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from .._core.closures import compiled
 from .._core.status import RESULTS
 from .._core.units import units
-from .dimension import kaplan_yorke_dimension, kolmogorov_sinai_entropy
-from .leave_one_out import leave_one_out
+from .dimension import dimension_of, entropy_of
+from .leave_one_out import leave_one_out_on_host
 
 
 class Table(NamedTuple):
@@ -37,7 +35,9 @@ class Estimate(NamedTuple):
 def tabulate(spectrum: Any) -> Table:
     """The table of one run: index from 1, exponent and standard error."""
     exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
-    grows = np.asarray(spectrum.error_grows)
+    # An error of rounding only, as of a linear map, grows without a meaning.
+    rounding = 4 * np.finfo(exponents.dtype).eps * (1 / float(spectrum.dt) + np.abs(exponents))
+    grows = np.asarray(spectrum.error_grows) & ~(errors <= rounding)
     finite = np.isfinite(exponents)
     unresolved = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
     scale = np.max(np.abs(exponents[finite]), initial=0.0) or 1.0
@@ -66,23 +66,17 @@ def tabulate(spectrum: Any) -> Table:
 
 def dimension_and_entropy(spectrum: Any) -> tuple[Estimate, Estimate]:
     """The Kaplan-Yorke dimension, NaN if the exponents do not determine it, and the bound of the entropy."""
-    values, errors = _dimension_and_entropy(
-        spectrum.exponents,
-        spectrum.block_exponents,
-        spectrum.block_steps,
-        spectrum.frame.shape[0],
-    )
-    dimension, entropy = map(Estimate, np.asarray(values).tolist(), np.asarray(errors).tolist())
-    return dimension, entropy
+    size = spectrum.frame.shape[0]
 
-
-@compiled
-def _dimension_and_entropy(exponents, block_exponents, block_steps, state_size):
     def derive(exponents):
-        dimension = kaplan_yorke_dimension(exponents, state_size)
-        return jnp.stack([dimension, kolmogorov_sinai_entropy(exponents)])
+        return np.stack([dimension_of(exponents, size), entropy_of(exponents)], axis=-1)
 
-    return leave_one_out(derive, exponents, block_exponents, block_steps)
+    run = spectrum.exponents, spectrum.block_exponents, spectrum.block_steps
+    # NumPy, since compiling this for each new shape takes longer than the run of a small network.
+    with np.errstate(all="ignore"):
+        values, errors = leave_one_out_on_host(derive, *map(np.asarray, run))
+    dimension, entropy = map(Estimate, values.tolist(), errors.tolist())
+    return dimension, entropy
 
 
 def describe_dimension(dimension: Estimate, exponents: Any) -> str:
