@@ -34,7 +34,10 @@ def _check_tolerance(
 class Method(eqx.Module):
     """A way to run the tangent dynamics along a whole trajectory.
 
-    A subclass of your own must have a field `blocks`, `FoundBlocks()` or `DeclaredBlocks()`, and define
+    A method of your own decides how the methods of lejax run: their `run` takes what yours receives and returns what
+    yours has to return, and two runs may follow each other. For a loop of your own use `TangentDynamics`.
+
+    A subclass must have a field `blocks`, `FoundBlocks()` or `DeclaredBlocks()`, and define
     `run(push, vector, frames, inputs, plan, adjoint) -> growth`. It receives
 
     - `push`: the tangent dynamics, `push(input, vector, frames) -> (vector, frames)`, one step of the state and of the
@@ -43,11 +46,12 @@ class Method(eqx.Module):
     - `frames`: a tuple with a frame for each diagonal block of the Jacobian, k followed directions in all, not
         orthonormal yet.
     - `inputs`: a pytree of arrays with the steps of the run as first axis, transient included, or `None`.
-    - `plan`: the integers `transient`, `num_steps` (counted), `num_blocks` (b, of the counted steps) and `num_chunks`;
-        `plan.block_steps` (b,) are the steps of each block.
+    - `plan`: a named tuple of the integers `transient`, `num_steps` (counted), `num_blocks` (b, of the counted steps)
+        and `num_chunks`; `plan.block_steps` (b,) are the steps of each block, `plan._replace(transient=0)` is another
+        plan.
     - `adjoint`: the `Adjoint` of the call.
 
-    and returns a named tuple, that of `SequentialQR.run` or one derived from it by `_replace`, with the fields
+    and returns a named tuple, that of another `run` or a copy with other numbers by its `_replace`, with the fields
 
     - `vector`: (d,), the state after the last step.
     - `frames`: as received, orthonormal, after the last step.
