@@ -49,6 +49,7 @@ from ._engine.method import Method as Method, ParallelQR as ParallelQR, Sequenti
 from ._engine.push import jacobian as jacobian, push_forward as push_forward
 from ._engine.tangent_dynamics import TangentDynamics as TangentDynamics
 from ._engine.unroll import unroll as unroll
+from ._report.report import Report as Report, report as report
 from ._spectrum.combine import combine as combine
 from ._spectrum.dimension import (
     kaplan_yorke_dimension as kaplan_yorke_dimension,

@@ -67,7 +67,7 @@ def _duration(text: str) -> float:
 
 
 # fmt: off
-_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
+_MODEL: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("model", {"metavar": "MODEL", "nargs": "?", "type": _path},
      "nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz"),
     ("--inputs", {"metavar": "FILE", "type": _path},
@@ -76,20 +76,30 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("--steps", {"metavar": "N", "type": _integer(1)}, "counted steps (default: all inputs after the transient)"),
     ("--transient", {"metavar": "N", "type": _integer(0)},
      "leading steps that are not counted (default: 0, of the shipped digits 80)"),
-    ("--qr-every", {"metavar": "N|auto", "type": _interval, "default": "auto"},
-     "steps between orthonormalizations; auto takes as many as rounding allows on the way (default: auto)"),
     ("--dt", {"metavar": "X", "type": _duration},
      "duration of a step: exponents in nats per unit time (default: nats per step)"),
-    ("--blocks", {"metavar": "N", "type": _integer(1), "default": 20},
-     "blocks behind the standard errors (default: 20)"),
     ("--seed", {"metavar": "N", "type": _integer(0), "default": 0}, "seed of the starting frame (default: 0)"),
     ("--activation", {"choices": ("tanh", "relu")},
      "nonlinearity of an nn.RNN, which its weights do not tell (default: tanh)"),
     ("--prefix", {"metavar": "P"}, "which network of several in MODEL, e.g. encoder.rnn."),
     ("--dtype", {"choices": ("float64", "float32"), "default": "float64"}, "precision of the run (default: float64)"),
+)
+_SPECTRUM: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("--qr-every", {"metavar": "N|auto", "type": _interval, "default": "auto"},
+     "steps between orthonormalizations; auto takes as many as rounding allows on the way (default: auto)"),
+    ("--blocks", {"metavar": "N", "type": _integer(1), "default": 20},
+     "blocks behind the standard errors (default: 20)"),
+    ("--checkpoint", {"metavar": "FILE", "type": _path},
+     "save the position of the run to this .npz file on the way, and go on from it (default: none)"),
     ("--out", {"metavar": "DIR", "type": _path, "default": Path("lejax-spectrum")},
      "folder for the results (default: lejax-spectrum)"),
     ("--no-plot", {"action": "store_true"}, "do not draw spectrum.png"),
+)
+_REPORT: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("--blocks", {"metavar": "N", "type": _integer(1), "default": 64},
+     "blocks behind the standard errors, and windows of the finite-time exponents (default: 64)"),
+    ("--out", {"metavar": "FILE", "type": _path, "default": Path("report.html")},
+     "the page (default: report.html)"),
 )
 # fmt: on
 
@@ -107,8 +117,18 @@ def _parser() -> argparse.ArgumentParser:
         "null there, and 'nonfinite' says which it was. Exit status: 0, 1 if the table could not be printed (the "
         "files are there), 2 for unusable input or a run that diverged, 130 after Ctrl-C.",
     )
-    for name, settings, text in _OPTIONS:
-        spectrum.add_argument(name, help=text, **settings)
+    report = commands.add_parser(
+        "report",
+        help="one page that says in words and pictures what a network does",
+        description="One HTML page about a trained recurrent network along its inputs: its regime, memory, dimension, "
+        "spectrum, fixed points, what to trust, and the code behind each number. Without MODEL: a GRU that ships with "
+        "lejax, reading handwritten digits row by row.",
+        epilog="The page loads nothing from elsewhere. Exit status: 0, 1 if the summary could not be printed (the page "
+        "is there), 2 for unusable input or a run that diverged, 130 after Ctrl-C.",
+    )
+    for command, options in ((spectrum, _MODEL + _SPECTRUM), (report, _MODEL + _REPORT)):
+        for name, settings, text in options:
+            command.add_argument(name, help=text, **settings)
     commands.add_parser(
         "info",
         help="versions and devices",
@@ -125,19 +145,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # the help could not be printed
         return _fail("lejax", f"cannot print: {error.strerror}.", 1)
     try:
-        from ._command_line import command
+        from ._command_line import command, problem, report, shared
 
         try:
             if args.command == "info":
                 command.info()
+            elif args.command == "report":
+                report.report(args)
             else:
                 command.spectrum(args, started)
-        except command.BadInput as error:
+        except problem.BadInput as error:
             return _fail(f"lejax {args.command}", str(error), 2)
-        except command.NotPrinted as error:
+        except shared.NotPrinted as error:
             return _fail(f"lejax {args.command}", str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("lejax", "interrupted.", 130)
+    except KeyboardInterrupt as error:
+        return _fail("lejax", f"{str(error) or 'interrupted'}.", 130)
     return 0
 
 

@@ -2,9 +2,11 @@
 
 import codecs
 import errno
+import html
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,11 +16,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import lejax
 from lejax.__main__ import main
-from lejax._command_line import command, output
+from lejax._command_line import command, output, shared
 from lejax._spectrum.table import tabulate
+from lejax.run._chunked_run import ChunkedRun
 
 
 SMALL = ("spectrum", "-k", "2", "--steps", "60", "--transient", "10")
@@ -73,7 +77,8 @@ def test_help_and_version_do_not_import_jax():
     script = """
 import sys
 from lejax.__main__ import main
-for argv in (["--help"], ["--version"], ["spectrum", "--help"], ["info", "--help"], ["spectrum", "-k", "0"]):
+commands = [[name, "--help"] for name in ("spectrum", "report", "info")]
+for argv in (["--help"], ["--version"], *commands, ["spectrum", "-k", "0"]):
     try:
         main(argv)
     except SystemExit as stop:
@@ -83,7 +88,7 @@ assert not heavy, heavy
 """
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("status 0") == 4
+    assert done.stdout.count("status 0") == 5
     assert done.stdout.count("status 2") == 1
     assert f"lejax {lejax.__version__}\n" in done.stdout
     assert "--qr-every N|auto" in done.stdout
@@ -352,7 +357,7 @@ def test_names_that_are_not_utf8(run, linear, tmp_path, monkeypatch):
 def test_what_the_terminal_cannot_show_is_escaped(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    command._print("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    shared.print_text("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
     assert written.getvalue() == b"caf\\xe9\n"
 
 
@@ -515,6 +520,137 @@ def test_ctrl_c(run, monkeypatch):
 
     monkeypatch.setattr(command, "long_run", interrupt)
     assert run(*SMALL) == (130, "", "lejax: interrupted.\n")
+
+
+@pytest.fixture
+def stop_in_third_chunk(monkeypatch):
+    """Ctrl-C in the third chunk of a long run, once."""
+    advance, calls = ChunkedRun.advance, []
+
+    def interrupted(self, position, chunk):
+        calls.append(chunk)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return advance(self, position, chunk)
+
+    monkeypatch.setattr(ChunkedRun, "advance", interrupted)
+
+
+LONG = ("--steps", 30_000, "--no-plot")  # three chunks
+
+
+def test_ctrl_c_with_a_checkpoint_says_how_to_go_on(run, linear, stop_in_third_chunk, tmp_path):
+    line = (*linear, *LONG, "--checkpoint", "run.npz")
+    sentence = (
+        "lejax: interrupted after 18000 of 30000 steps; run the same again to go on from run.npz.\n"
+    )
+    assert run(*line) == (130, "", sentence)
+    assert run(*line)[0] == 0
+    resumed = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    assert run(*linear, *LONG)[0] == 0
+    straight = strict_json(tmp_path / "lejax-spectrum" / "spectrum.json")
+    assert resumed["exponents"] == straight["exponents"]
+
+
+def test_ctrl_c_without_a_checkpoint_says_what_is_lost(run, linear, stop_in_third_chunk):
+    sentence = "lejax: interrupted after 18000 of 30000 steps; they are lost, because the run has no checkpoint.\n"
+    assert run(*linear, *LONG) == (130, "", sentence)
+
+
+def test_ctrl_c_saves_what_was_not_yet_written(stop_in_third_chunk, tmp_path):
+    henon = lejax.systems.Henon()
+    path = tmp_path / "henon.npz"
+    options = {"num_steps": 900, "chunk_steps": 300}
+    checkpoint = lejax.run.Checkpoint(path, seconds=3600)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"interrupted after \d+ of 900 steps; run the same"
+    ):
+        lejax.run.long_run(henon, jnp.zeros(2), checkpoint=checkpoint, **options)
+    resumed = lejax.run.long_run(henon, jnp.zeros(2), checkpoint=checkpoint, **options)
+    straight = lejax.run.long_run(henon, jnp.zeros(2), **options)
+    np.testing.assert_array_equal(resumed.exponents, straight.exponents)
+
+
+def test_a_checkpoint_that_cannot_be_used_is_one_sentence(run, linear):
+    for name, message in (
+        ("run.json", "must be a path that ends in .npz"),
+        ("a/run.npz", "the folder of checkpoint 'a/run.npz' does not exist"),
+        ("linear.npz", "is not a lejax checkpoint"),
+    ):
+        status, out, err = run(*linear, "--steps", 40, "--checkpoint", name)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"lejax spectrum: --checkpoint {name} cannot be used: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def numbers_of(page):
+    return {
+        name: float(value)
+        for name, value in re.findall(r'<data data-name="(\w+)" value="([^"]+)">', page)
+    }
+
+
+def code_of(page):
+    blocks = re.findall(r'data-code="(\w+)"><code>(.*?)</code>', page, re.DOTALL)
+    return {name: html.unescape(text) for name, text in blocks}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv", "safetensors"])
+def test_the_report_and_the_code_on_its_page(run, linear, tmp_path, suffix):
+    inputs = np.load(tmp_path / "inputs.npy")
+    if suffix == "npz":
+        np.savez(tmp_path / "inputs.npz", inputs)
+    elif suffix == "csv":
+        np.savetxt(tmp_path / "inputs.csv", inputs, delimiter=",")
+    elif suffix == "safetensors":
+        safetensors.numpy.save_file({"x": inputs}, tmp_path / "inputs.safetensors")
+    line = ("report", *linear[1:], "--inputs", f"inputs.{suffix}", "--transient", 60, "--seed", 3)
+    status, out, err = run(*line)
+    assert (status, err) == (0, "")
+    assert "contracting" in out
+    assert out.endswith("Wrote report.html.\n")
+    page = (tmp_path / "report.html").read_text()
+    assert "linear.npz, RNN(2, 3)" in page
+    assert numbers_of(page)["first"] == pytest.approx(np.log(0.5), abs=1e-9)
+    names = {}
+    exec(code_of(page)["run"], names)
+    assert float(names["spectrum"].exponents[0]) == numbers_of(page)["first"]
+
+
+def test_the_report_driven_by_zeros(run, linear, tmp_path):
+    line = ("report", *linear[1:], "--steps", 100, "--out", "zeros.html")
+    assert run(*line)[0] == 0
+    page = (tmp_path / "zeros.html").read_text()
+    assert "driven by zeros" in page
+    assert "At rest, stable" in page
+    exec(code_of(page)["run"], {})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--steps 3100", "ask for 80 + 3100 steps"),
+        ("--out no/report.html", "the folder of out 'no/report.html' does not exist"),
+        ("--out .", "is a folder; name a file"),
+        ("--blocks 0", "--blocks: must be a whole number"),
+    ],
+)
+def test_bad_input_to_the_report_is_one_sentence(run, line, message):
+    status, out, err = run("report", *line.split())
+    assert (status, out) == (2, "")
+    assert err.startswith("lejax report: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_report_on_a_diverging_network_names_the_step(run, tmp_path):
+    save_rnn(tmp_path / "explode.npz", 10 * np.eye(3))
+    status, out, err = run("report", "explode.npz", "--activation", "relu", "--steps", 400)
+    assert (status, out) == (2, "")
+    assert err.startswith("lejax report: explode.npz diverges")
+    assert "at step 310." in err
+    assert err.count("\n") == 1
 
 
 def test_a_failed_write_leaves_the_old_files_and_no_other(tmp_path):

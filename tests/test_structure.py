@@ -24,7 +24,7 @@ LAYERS = {
     "exponents": ["_spectrum", "_vectors"],
     "models": ["cells", "systems", "interop", "data"],
     "analysis": ["indicators", "orbits", "plrnn", "training", "reconstruction", "populations"],
-    "running": ["run", "plot", "_command_line"],
+    "running": ["run", "plot", "_report", "_command_line"],
 }
 FOLDERS = [folder for layer in LAYERS.values() for folder in layer]
 FILES = sorted(PACKAGE.rglob("*.py"))

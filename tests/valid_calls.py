@@ -29,7 +29,7 @@ NOT_CALLED = {
         "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep",
         "CovariantVectors", "DeclaredBlocks", "DenseBlock", "Diagnostics", "DiagonalBlock", "DirectAdjoint", "Factors",
         "ForgottenBlock", "FoundBlocks", "GramSchmidt", "Householder", "LyapunovSpectrum", "LyapunovVectors", "Method",
-        "Orthonormalizer", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS", "RecurrentCell",
+        "Orthonormalizer", "PiecewiseLinearCell", "PiecewiseLinearMap", "RESULTS", "RecurrentCell", "Report",
         "TangentCell", "TimedCell", "VectorField", "VectorStatistics",
     },
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
@@ -43,7 +43,7 @@ NOT_CALLED = {
         "ManifoldQuality", "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
     },
     "populations": {"Examples", "Population", "SpectrumAutoencoder"},
-    "reconstruction": {"Observation", "ObservedSystem", "Reconstruction", "TeacherForcing"},
+    "reconstruction": {"Observation", "Reconstruction", "TeacherForcing"},
     "run": set(),
     "systems": {"Cat", "MeasuredSystem", "gallery"},
     "training": set(),
@@ -117,7 +117,9 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         return cells.RNNCell(1, 3, key=key)
 
     adam = optax.scale_by_adam()
-    population = populations.initialize_population(make_cell, hyperparameters, 2, optimizer=adam, key=key)
+    population = populations.initialize_population(
+        make_cell, hyperparameters, 2, optimizer=adam, key=key
+    )
     network = populations.Network(make_cell(key), 2, key=key)
 
     def draw(key):
@@ -165,6 +167,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "lejax.piecewise_linear": ((systems.Lozi(), None), {}),
         "lejax.principal_angles": ((vectors, vectors), {}),
         "lejax.push_forward": ((cell, state, inputs[0], jnp.eye(4)), {}),
+        "lejax.report": (driven, run_options | {"dt": 0.5, "key": key, "num_blocks": 4, "progress": False}),
         "lejax.suggest_window": ((spectrum, 1.5), {}),
         "lejax.unroll": (driven, {"num_steps": 5}),
         "lejax.vector_angles": ((vectors,), {}),
@@ -276,16 +279,35 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             (systems.Logistic, jnp.array([2.9, 3.1]), jnp.array(0.3)),
             {"num_states": 2, "num_steps": 8, "transient": 4, "num_exponents": 1, "key": key},
         ),
-        "orbits.refine_fixed_point": ((cell, state, inputs[0]), {}),
         "plot.plot_angles": ((jnp.abs(column),), {"num_bins": 5, "label": "angles"}),
         "plot.plot_basins": ((jnp.zeros((3, 4), int), box), {}),
         "plot.plot_convergence": ((spectrum,), {"num_exponents": 2}),
+        "plot.plot_finite_time_exponents": (
+            (rows,), {"block_steps": np.full(40, 5), "dt": 0.1, "num_exponents": 2},
+        ),
+        "plot.plot_forecast": (
+            (series, series + 0.1),
+            {"largest_exponent": 0.5, "dt": 0.1, "threshold": 0.3, "component": 1},
+        ),
         "plot.plot_latent": ((rows[:, :2], column), {"label": "loss"}),
         "plot.plot_manifolds": ((stable, unstable), {}),
         "plot.plot_orbit_diagram": ((diagram,), {"component": 0, "num_exponents": 1, "name": "r"}),
+        "plot.plot_phase_diagram": (
+            (rows[:3, :4], lejax.run.Grid(a=np.arange(3.0), b=np.arange(4.0))), {"label": "exponent", "level": 0.1},
+        ),
         "plot.plot_phase_portrait": ((series,), {"colors": series[:, 0], "label": "local", "length": 0.1}),
+        "plot.plot_phase_portrait_3d": (
+            (rows,), {"colors": rows[:, 0], "label": "local", "length": 0.1},
+        ),
         "plot.plot_spectra": ((rows, column), {"label": "loss", "unit": "nats"}),
-        "plot.plot_spectrum": ((spectrum,), {}),
+        "plot.plot_spectrum": ((exponents,), {"standard_error": jnp.full(3, 0.1), "dt": 0.1}),
+        "plot.plot_training_spectra": (
+            (rows, column),
+            {
+                "epochs": np.arange(40), "loss_epochs": np.arange(40), "standard_error": jnp.abs(rows),
+                "num_exponents": 2, "name": "update", "unit": "nats",
+            },
+        ),
         "plrnn.AffinePieces": ((20, 5, 10, 1e-8, 10.0), {"key": key}),
         "plrnn.ContinuousALRNN": ((3, 2, 2), {"tau": 2.0, "dtype": jnp.float32, "key": key}),
         "plrnn.EventExactFlow": ((switched, 0.5), {"max_pieces": 8}),
@@ -338,7 +360,6 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
         "populations.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
         "populations.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
-        "populations.encode_text": (("abba",), {}),
         "training.floss": (
             (cell, state, jnp.stack([inputs, inputs])),
             {"optimizer": optax.adam(1e-2), "num_updates": 2} | penalty | {"throw": True},

@@ -363,10 +363,6 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda u: orbits.find_fixed_points(CELL, START[None], u, size=1).points[0],
         INPUTS[0],
     ),
-    "orbits.refine_fixed_point": (
-        lambda r: orbits.refine_fixed_point(Logistic(r), jnp.array(0.6)),
-        jnp.array(2.5),
-    ),
     "orbits.find_periodic_orbits": (
         lambda r: orbits.find_periodic_orbits(
             Logistic(r), jnp.array([0.5, 0.45, 0.8, 0.3]), period=2, size=4
@@ -632,6 +628,7 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
 # --- functions of the host, which refuse a traced array in one sentence
 
 HOST: dict[str, tuple[Callable, jax.Array]] = {
+    "report": (lambda x: lejax.report(CELL, x, INPUTS), START),
     "suggest_window": (
         lambda x: lejax.suggest_window(eqx.tree_at(lambda s: s.exponents, spectrum(), x)),
         spectrum().exponents,
@@ -677,6 +674,8 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: lejax.plot.plot_convergence(with_blocks(x)),
         spectrum().block_exponents,
     ),
+    "plot.plot_finite_time_exponents": (lejax.plot.plot_finite_time_exponents, FRAME),
+    "plot.plot_forecast": (lambda x: lejax.plot.plot_forecast(x, x), FRAME),
     "plot.plot_latent": (lambda x: lejax.plot.plot_latent(x, x[:, 0], label="loss"), FRAME),
     "plot.plot_manifolds": (
         lambda x: lejax.plot.plot_manifolds(unstable=scaled(manifold(), x)),
@@ -686,11 +685,20 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: lejax.plot.plot_orbit_diagram(diagram(x)),
         jnp.array([2.9, 3.1]),
     ),
+    "plot.plot_phase_diagram": (
+        lambda x: lejax.plot.plot_phase_diagram(x, lejax.run.Grid(a=np.arange(2.0), b=np.arange(2.0))),
+        jnp.eye(2),
+    ),
+    "plot.plot_phase_portrait_3d": (lejax.plot.plot_phase_portrait_3d, jnp.eye(3)),
     "plot.plot_phase_portrait": (lejax.plot.plot_phase_portrait, FRAME),
     "plot.plot_spectra": (lambda x: lejax.plot.plot_spectra(x, x[:, 0]), FRAME),
     "plot.plot_spectrum": (
         lambda x: lejax.plot.plot_spectrum(with_blocks(x)),
         spectrum().block_exponents,
+    ),
+    "plot.plot_training_spectra": (
+        lambda x: lejax.plot.plot_training_spectra(x, x[:, 0]),
+        FRAME,
     ),
     "plrnn.block_codes": (lambda x: plrnn.block_codes(x.astype(int), 2), jnp.arange(4.0)),
     "plrnn.block_entropies": (lambda x: plrnn.block_entropies(x.astype(int), 2), jnp.arange(4.0)),
@@ -751,5 +759,4 @@ CONSTANT = {
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
     "interop.from_dysts",
     "systems.gallery",
-    "populations.encode_text",
 }  # fmt: skip

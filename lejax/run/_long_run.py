@@ -99,7 +99,8 @@ def long_run(
     A run that is killed and called again gives the same bits as an uninterrupted one, with the same version of lejax
     and JAX on the same hardware; at most one chunk is repeated. A run that stops at the first error below the
     tolerance favors chunks at which the error is underestimated, by a fraction of it. Blocks shorter than the memory
-    of the dynamics have the same effect, so give slow systems longer chunks. Ctrl-C takes effect between chunks. This
+    of the dynamics have the same effect, so give slow systems longer chunks. Ctrl-C takes effect between chunks: the
+    position is saved if there is a checkpoint, and the `KeyboardInterrupt` says how to go on. This
     function runs on the host and cannot be traced.
 
     !!! example
@@ -163,15 +164,30 @@ def _run_chunks(
         disable=None if progress is None else not progress,
     ) as bar:
         done = run.is_done(position)
-        for chunk in run.layout.chunks_from(position.step):
-            if done:
-                break
-            position = run.advance(position, chunk)
-            bar.update(chunk.steps)
-            done = run.is_done(position)
-            if file is not None:
-                file.save(position, done)
+        try:
+            for chunk in run.layout.chunks_from(position.step):
+                if done:
+                    break
+                position = run.advance(position, chunk)
+                bar.update(chunk.steps)
+                done = run.is_done(position)
+                if file is not None:
+                    file.save(position, done)
+        except KeyboardInterrupt:
+            if file is not None and position.step:
+                file.save(position, is_last=True)
+            raise KeyboardInterrupt(_describe_interrupt(position.step, total, file)) from None
     return position
+
+
+def _describe_interrupt(step: int, total: int, file: CheckpointFile | None) -> str:
+    """Where a run was interrupted and how to go on."""
+    done = f"interrupted after {step} {'' if total == _MAX_STEPS else f'of {total} '}steps"
+    if file is None:
+        return f"{done}; they are lost, because the run has no checkpoint"
+    if step == 0:
+        return f"{done}; nothing is saved yet"
+    return f"{done}; run the same again to go on from {file.path}"
 
 
 def _destination(checkpoint: str | os.PathLike[str] | Checkpoint) -> tuple[Path, float]:
