@@ -295,7 +295,7 @@ def characters(toy):
     from pydoc_data.topics import topics
 
     text = re.sub("[^a-z]+", " ", " ".join(topics.values()).lower())[: 4_000 if toy else 30_000]
-    symbols, alphabet = populations.encode_text(text)
+    alphabet, symbols = np.unique(list(text), return_inverse=True)
     task = populations.next_symbol_task(
         symbols, num_symbols=len(alphabet), num_steps=30, dtype=jnp.float32
     )

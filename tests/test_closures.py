@@ -78,7 +78,6 @@ OF_CELL = {
         lejax.forward_lyapunov_vectors(cell, START, **STEPS).exponents
     ),
     "find_fixed_points": lambda cell: orbits.find_fixed_points(cell, START[None]).points,
-    "refine_fixed_point": lambda cell: orbits.refine_fixed_point(cell, jnp.array([0.6, 0.2])),
     "floquet_multipliers": lambda cell: orbits.floquet_multipliers(cell, START, period=2),
     "find_periodic_orbits": lambda cell: (
         orbits.find_periodic_orbits(cell, jnp.array([[0.9, -0.1]]), period=2, size=1).points
@@ -104,7 +103,7 @@ OF_CELL = {
         lejax.run.long_run(cell, START, num_steps=12, chunk_steps=4, progress=False).exponents
     ),
 }
-QUICK = ("lyapunov_spectrum", "unroll", "jacobian", "refine_fixed_point", "covariant_statistics")
+QUICK = ("lyapunov_spectrum", "unroll", "jacobian", "covariant_statistics")
 
 
 @pytest.fixture

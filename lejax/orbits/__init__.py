@@ -11,7 +11,6 @@ from ._fixed_points import (
     FixedPoints as FixedPoints,
     SpeedMinimization as SpeedMinimization,
     find_fixed_points as find_fixed_points,
-    refine_fixed_point as refine_fixed_point,
 )
 from ._periodic_orbits import (
     PeriodicOrbits as PeriodicOrbits,

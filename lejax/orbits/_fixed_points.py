@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import Cell, ravel, time_step, vary_with, without_gradient
 from .._core.check_annotations import checked
-from .._core.check_cell import check_state, check_step
+from .._core.check_cell import check_step
 from .._core.check_values import check_count, check_not_traced, check_positive
 from .._core.closures import compiled
 from .._engine.push import make_push, tangent_dtype
@@ -175,44 +175,6 @@ def find_fixed_points(
             stacklevel=3,
         )
     return keep_found(found)
-
-
-@checked
-def refine_fixed_point(cell: Cell, state: PyTree, input: PyTree = None) -> PyTree:
-    r"""A fixed point, polished, as a differentiable function of weights and input.
-
-    $$\frac{dx}{dw} = \left(1 - \frac{\partial F}{\partial x}\right)^{-1} \frac{\partial F}{\partial w}$$
-
-    **Arguments:**
-
-    - `cell`: `cell(input, state) -> state`.
-    - `state`: a fixed point to a few digits, such as one of `find_fixed_points`.
-    - `input`: the constant input of one step, `None` for an autonomous cell.
-
-    **Returns:** the state after two Newton steps. Its derivatives are exact, of any order, and do not depend on
-    `state`. Near a multiplier of 1 they grow without bound.
-
-    **Numerics:** two Jacobians and two solves, O(d^3).
-
-    !!! example
-
-        >>> import jax, jax.numpy as jnp, lejax
-        >>> def point(r):
-        ...     return lejax.orbits.refine_fixed_point(lejax.systems.Logistic(r), jnp.array(0.6))
-        >>> print(point(2.5).round(6), jax.grad(point)(2.5).round(6))  # 1 - 1 / r and 1 / r^2
-        0.6 0.16
-    """
-    state = check_state(state)
-    return _refine(cell, state, input, time_step(cell))
-
-
-@compiled
-def _refine(cell, state, input, dt):
-    check_step(cell, input, state)
-    vector, unravel = ravel(vary_with(state, (cell, input)))
-    velocity = Velocity(cell, input, state, dt, None)
-    root = implicit_root(velocity, vector.astype(tangent_dtype(vector.dtype)))
-    return unravel(root.astype(vector.dtype))
 
 
 @compiled

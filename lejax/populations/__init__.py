@@ -3,7 +3,6 @@
 from ._autoencoder import Autoencoder as Autoencoder, SpectrumAutoencoder as SpectrumAutoencoder
 from ._examples import (
     Examples as Examples,
-    encode_text as encode_text,
     forecasting_task as forecasting_task,
     next_symbol_task as next_symbol_task,
     row_task as row_task,

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._core.cell import is_traced
@@ -107,7 +106,7 @@ def next_symbol_task(
 
     **Arguments:**
 
-    - `symbols`: the text (length,) as integers 0 .. `num_symbols` - 1; see `encode_text`.
+    - `symbols`: the text (length,) as integers 0 .. `num_symbols` - 1.
     - `num_symbols`: size of the alphabet.
     - `num_steps`: T, the length of a piece.
     - `dtype`: of the one-hot inputs, by default that of JAX.
@@ -116,8 +115,8 @@ def next_symbol_task(
 
     !!! example
 
-        >>> import lejax
-        >>> symbols, alphabet = lejax.populations.encode_text("to be or not to be")
+        >>> import lejax, numpy as np
+        >>> alphabet, symbols = np.unique(list("to be or not to be"), return_inverse=True)
         >>> lejax.populations.next_symbol_task(symbols, num_symbols=len(alphabet), num_steps=5).inputs.shape
         (3, 5, 7)
     """
@@ -157,32 +156,6 @@ def forecasting_task(
     pieces, targets = _cut(series, num_steps, horizon)
     weights = jnp.ones(pieces.shape[:2], series.dtype)
     return Examples(pieces, targets, weights, series.shape[1])
-
-
-@checked
-def encode_text(text: str) -> tuple[Int[np.ndarray, " length"], str]:
-    """Encode a text as integers.
-
-    **Arguments:**
-
-    - `text`: at least one character.
-
-    **Returns:** `(symbols, alphabet)` with `alphabet[symbols[i]] == text[i]`; the alphabet is sorted.
-
-    **Raises:**
-
-    - `ValueError`: if the text is empty.
-
-    !!! example
-
-        >>> import lejax
-        >>> lejax.populations.encode_text("abba")
-        (array([0, 1, 1, 0]), 'ab')
-    """
-    if not text:
-        raise ValueError("the text is empty.")
-    alphabet, symbols = np.unique(list(text), return_inverse=True)
-    return symbols, "".join(alphabet)
 
 
 def _cut(values: Array, num_steps: int, horizon: int) -> tuple[Array, Array]:

@@ -11,10 +11,7 @@ from ._observation import (
     ObservedCell as ObservedCell,
 )
 from ._power_spectrum import power_spectrum_distance as power_spectrum_distance
-from ._prediction_error import (
-    ObservedSystem as ObservedSystem,
-    prediction_error as prediction_error,
-)
+from ._prediction_error import prediction_error as prediction_error
 from ._reconstruction import Reconstruction as Reconstruction, reconstruct as reconstruct
 from ._selection import (
     DivergenceScore as DivergenceScore,

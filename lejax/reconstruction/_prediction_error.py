@@ -40,7 +40,8 @@ def prediction_error(
 
     **Arguments:**
 
-    - `model`: a cell F with `output` G and `start` z, e.g. a `lejax.reconstruction.ObservedCell`.
+    - `model`: a cell F with two more methods, such as a `lejax.reconstruction.ObservedCell`: z is
+        `start(observed) -> state`, from a measurement (N,), and G is `output(state) -> observed`.
     - `series` (T, N): x.
     - `num_steps`: n.
     - `inputs`: for a driven model, a pytree of arrays (T, ...); the t-th input drives the step from $x_t$. Default:
