@@ -3,6 +3,9 @@
 A cell is any callable `cell(input, state) -> state` on pytrees of real arrays: a cell of Equinox, a cell of
 `lejax.cells`, a map or flow of `lejax.systems`, a PyTorch network read by `lejax.interop.from_torch`, a function.
 
+Start with `lyapunov_spectrum`: it takes a cell, its initial state and its inputs, and `print` shows its result as a table
+with error bars. `report` says on one page what a network does.
+
 !!! example
 
     >>> import jax, lejax
@@ -12,9 +15,9 @@ A cell is any callable `cell(input, state) -> state` on pytrees of real arrays: 
     >>> spectrum.exponents.shape, spectrum.standard_error.shape  # nats per step
     ((16,), (16,))
 
-The names at the top compute exponents (`lyapunov_spectrum`), vectors (`covariant_lyapunov_vectors`) and what follows
-from them (`kaplan_yorke_dimension`, `jackknife`); strategies such as `SequentialQR` and `CheckpointedAdjoint` stand
-beside them. The rest is in packages:
+The names at the top compute exponents, vectors (`covariant_lyapunov_vectors`) and what follows from them
+(`kaplan_yorke_dimension`, `jackknife`); strategies such as `SequentialQR` and `CheckpointedAdjoint` stand beside them.
+The rest is in packages:
 
 - `cells`, `systems`, `interop`, `data`: networks, textbook systems, networks from elsewhere, a trained network.
 - `indicators`: chaos and transients seen by other means than exponents.

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
 import tomllib
@@ -119,6 +120,27 @@ def test_public_list_resolves_lazily():
     assert lejax.__all__ == sorted(lejax.__all__)
     for name in lejax.__all__:
         assert getattr(lejax, name).__doc__
+
+
+def test_packages_show_their_public_names_and_nothing_else():
+    for path in PACKAGE.glob("[!_]*/__init__.py"):
+        package, imported_by_star = getattr(lejax, path.parent.name), {}
+        assert dir(package) == sorted(package.__all__)
+        exec(f"from {package.__name__} import *", imported_by_star)
+        del imported_by_star["__builtins__"]
+        assert sorted(imported_by_star) == dir(package)
+        for name, value in imported_by_star.items():
+            assert not inspect.ismodule(value)
+            assert value.__module__.startswith(f"{package.__name__}._"), name
+
+
+def test_the_docstring_at_the_top_leads_to_names_that_exist():
+    named = re.findall("`([a-zA-Z_]+)`", lejax.__doc__)
+    assert {"lyapunov_spectrum", "report"} <= set(named)
+    for name in set(named) - {"print"}:
+        assert hasattr(lejax, name)
+    packages = {p.parent.name for p in PACKAGE.glob("[!_]*/__init__.py")}
+    assert packages <= set(named)
 
 
 def test_help_on_a_package_lists_its_names():

@@ -17,3 +17,7 @@ from ._zero_one import zero_one_test as zero_one_test
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,3 +22,7 @@ from ._stability import Stability as Stability, linear_stability as linear_stabi
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return __all__

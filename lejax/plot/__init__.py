@@ -9,3 +9,7 @@ from ._spectrum import plot_convergence as plot_convergence, plot_spectrum as pl
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,3 +12,7 @@ from ._xarray import to_xarray as to_xarray
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return __all__

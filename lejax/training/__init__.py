@@ -10,3 +10,7 @@ from ._schedule import FlossingSchedule as FlossingSchedule
 
 
 __all__ = [name for name in dir() if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __dir__() -> list[str]:
+    return __all__
