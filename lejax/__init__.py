@@ -3,8 +3,8 @@
 A cell is any callable `cell(input, state) -> state` on pytrees of real arrays: a cell of Equinox, a cell of
 `lejax.cells`, a map or flow of `lejax.systems`, a PyTorch network read by `lejax.interop.from_torch`, a function.
 
-Start with `lyapunov_spectrum`: it takes a cell, its initial state and its inputs, and `print` shows its result as a table
-with error bars. `report` says on one page what a network does.
+Start with `lyapunov_spectrum`: it takes a cell, its initial state and its inputs, and `print` shows its result as a
+table with error bars. `report` says on one page what a network does.
 
 !!! example
 

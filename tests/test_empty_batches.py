@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import lejax
@@ -120,6 +121,15 @@ REFUSED = {
             population(), examples(), examples()[:0], num_epochs=1, batch_size=2
         ),
         "validation must hold at least one sequence, got none",
+    ),
+    "flossing": (
+        lambda: lejax.training.floss(
+            RNNCell(1, 4, key=jax.random.key(0)),
+            jnp.zeros(4),
+            jnp.zeros((0, 5, 1)),
+            optimizer=optax.adam(1e-3),
+        ),
+        "inputs must hold at least one sequence, got none",
     ),
     "loss": (
         lambda: populations.mean_loss(

@@ -114,6 +114,8 @@ def _count_updates(inputs: PyTree, num_updates: int | None) -> int:
             f"inputs must share their first axis, one sequence an update, got {sorted(lengths)}."
         )
     available = lengths.pop()[0] if lengths else None
+    if available == 0:
+        raise ValueError("inputs must hold at least one sequence, got none.")
     num_updates = available if num_updates is None else num_updates
     if num_updates is None:
         raise ValueError("num_updates is required when inputs is None.")
