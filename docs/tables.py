@@ -1,0 +1,28 @@
+"""Write the tables of docs/performance.md and docs/validation.md from the results of the benchmarks.
+
+    python docs/tables.py
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. NAME is a function
+that `table_parts/performance.py` or `table_parts/validation.py` lists in TABLES.
+"""
+
+import re
+from pathlib import Path
+
+from table_parts import performance, validation
+
+
+DOCS = Path(__file__).parent
+PAGES = (DOCS / "performance.md", DOCS / "validation.md")
+TABLES = performance.TABLES | validation.TABLES
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """The text of a page with its tables made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
