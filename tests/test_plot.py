@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 import lejax
 from lejax._core.statistics import standard_error
-from lejax.plot import plot_convergence, plot_spectrum
-from lejax.plot._spectrum import running_estimate
+from lejax.plot import plot_convergence, plot_finite_time_exponents, plot_spectrum
+from lejax.plot._convergence import running_estimate
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,11 @@ def test_unresolved_and_lost_exponents_are_marked():
     assert list(resolved.lines[0].get_xdata()) == [1]
     assert list(bound.lines[0].get_xdata()) == [2]
     assert bound.lines[0].get_markerfacecolor() == "none"
-    assert legend_texts(ax) == [r"$-\infty$", "± 2 standard errors", "upper bound (unresolved)"]
+    assert legend_texts(ax) == [
+        r"$-\infty$",
+        "bars: ± 2 standard errors",
+        "upper bound (unresolved)",
+    ]
     convergence = plot_convergence(run, ax=new_axes())
     assert not np.any(np.isfinite(convergence.lines[2].get_ydata()))
 
@@ -111,6 +115,86 @@ def test_convergence_plot_shows_at_most_five_lines_by_default(spectrum):
     assert len(plot_convergence(wide, ax=new_axes()).get_legend().texts) == 5
 
 
+def words(ax):
+    return ax.get_legend().get_title().get_text().split("\n")
+
+
+def test_legend_states_exponent_dimension_and_memory(spectrum):
+    exponent, dimension, time = words(plot_spectrum(spectrum, ax=new_axes()))
+    value, error = (float(text) for text in exponent.split("=")[1].split("±"))
+    np.testing.assert_allclose(
+        value, spectrum.exponents[0], atol=0.6 * 10 ** np.floor(np.log10(error))
+    )
+    np.testing.assert_allclose(error, spectrum.standard_error[0], rtol=0.05)
+    expected, _ = lejax.jackknife(spectrum, lejax.kaplan_yorke_dimension)
+    name, number = dimension.split(" ±")[0].rsplit(" ", 1)
+    assert name == "Kaplan-Yorke dimension"
+    np.testing.assert_allclose(float(number), expected, rtol=0.01)
+    assert time == f"Lyapunov time {1 / spectrum.exponents[0]:.3g} steps"
+
+
+def test_words_fit_what_is_known():
+    decay = plot_spectrum(jnp.array([-0.25, -1.0]), standard_error=jnp.full(2, 0.01), ax=new_axes())
+    assert words(decay) == [
+        "$\\lambda_1$ = \N{MINUS SIGN}0.250 ± 0.010",
+        "Kaplan-Yorke dimension 0",
+        "forgetting time 4 steps",
+    ]
+    # The sign of the exponent is not known, nor is the dimension.
+    critical = plot_spectrum([0.01], standard_error=[0.02], ax=new_axes())
+    assert words(critical) == ["$\\lambda_1$ = 0.010 ± 0.020"]
+    assert words(plot_spectrum([0.5, -1.0], dt=0.1, ax=new_axes()))[2] == "Lyapunov time 2"
+    matrix = jnp.array([[1e-20, 0.0], [1.0, 0.0]])
+    bound = lejax.lyapunov_spectrum(lambda u, x: matrix @ x, jnp.ones(2), num_steps=40, throw=False)
+    if bound.diagnostics.unresolved[0]:
+        assert "leq" in words(plot_spectrum(bound, ax=new_axes()))[0]
+
+
+def test_arrays_are_drawn_as_their_report(spectrum):
+    drawn = plot_spectrum(spectrum, ax=new_axes())
+    for dtype in (np.float32, np.float64):
+        exponents, errors = (
+            np.asarray(x, dtype) for x in (spectrum.exponents, spectrum.standard_error)
+        )
+        ax = plot_spectrum(exponents, standard_error=errors, ax=new_axes())
+        for a, b in zip(
+            ax.containers[0].lines[0].get_xydata(),
+            drawn.containers[0].lines[0].get_xydata(),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        assert ax.get_ylabel() == drawn.get_ylabel()
+    blocks = {"block_steps": spectrum.block_steps, "dt": 1.0}
+    for plot in (plot_convergence, plot_finite_time_exponents):
+        one, other = (
+            plot(spectrum, ax=new_axes()),
+            plot(spectrum.block_exponents, ax=new_axes(), **blocks),
+        )
+        for a, b in zip(one.lines, other.lines, strict=True):
+            np.testing.assert_array_equal(a.get_xydata(), b.get_xydata())
+
+
+def test_nan_and_infinite_exponents_of_an_array():
+    ax = plot_spectrum([0.5, np.nan, -np.inf], ax=new_axes())
+    (container,) = ax.containers
+    np.testing.assert_array_equal(container.lines[0].get_xydata(), [[1, 0.5]])
+    assert legend_texts(ax) == [r"$-\infty$", "exponent"]
+    assert plot_spectrum([np.nan], ax=new_axes()).get_legend() is None
+
+
+def test_blocks_are_levels_over_their_time(spectrum):
+    ax = plot_finite_time_exponents(spectrum, num_exponents=2, ax=new_axes())
+    for i, patch in enumerate(ax.patches):
+        values, edges, _ = patch.get_data()
+        np.testing.assert_allclose(values, spectrum.block_exponents[:, i])
+        np.testing.assert_array_equal(edges, np.append(0, np.cumsum(spectrum.block_steps)))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), spectrum.exponents[0])
+    ax = plot_finite_time_exponents([[0.1], [-np.inf]], dt=0.5, ax=new_axes())
+    np.testing.assert_array_equal(ax.patches[0].get_data().values, [0.1, np.nan])
+    np.testing.assert_array_equal(ax.patches[0].get_data().edges, [0, 0.5, 1])
+    assert ax.get_xlabel() == "time"
+
+
 def test_no_global_state_changes_on_given_axes(spectrum):
     settings, figures = dict(mpl.rcParams), pyplot.get_fignums()
     ax = new_axes()
@@ -129,10 +213,26 @@ def test_without_axes_there_is_one_new_figure(spectrum, monkeypatch):
 
 
 def test_bad_input(spectrum):
-    with pytest.raises(TypeError, match=r"spectrum must be a LyapunovSpectrum, got Array"):
-        plot_spectrum(spectrum.exponents)
+    with pytest.raises(TypeError, match=r"spectrum must be a LyapunovSpectrum or exponents"):
+        plot_spectrum(None)
+    with pytest.raises(ValueError, match=r"or exponents \(k,\), got shape \(10, 2\)"):
+        plot_spectrum(spectrum.block_exponents)
+    with pytest.raises(ValueError, match=r"or exponents of blocks \(b, k\), got shape \(2,\)"):
+        plot_convergence(spectrum.exponents)
+    with pytest.raises(ValueError, match="dt is given with a LyapunovSpectrum, which has its own"):
+        plot_spectrum(spectrum, dt=0.1)
+    with pytest.raises(ValueError, match="block_steps is given with a LyapunovSpectrum"):
+        plot_finite_time_exponents(spectrum, block_steps=spectrum.block_steps)
+    with pytest.raises(
+        ValueError, match=r"standard_error must have the shape of exponents, \(2,\)"
+    ):
+        plot_spectrum(spectrum.exponents, standard_error=jnp.ones(3))
+    with pytest.raises(ValueError, match="block_steps must be 10 positive numbers"):
+        plot_convergence(spectrum.block_exponents, block_steps=jnp.ones(3, int))
+    with pytest.raises(ValueError, match="dt must be positive"):
+        plot_spectrum(spectrum.exponents, dt=0.0)
     batch = jax.tree.map(lambda x: jnp.stack([x, x]), spectrum)
-    for plot in (plot_spectrum, plot_convergence):
+    for plot in (plot_spectrum, plot_convergence, plot_finite_time_exponents):
         with pytest.raises(ValueError, match=r"is a batch, its exponents have shape \(2, 2\)"):
             plot(batch)
     with pytest.raises(ValueError, match="num_exponents is 3, but the spectrum holds 2"):

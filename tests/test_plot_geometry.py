@@ -16,6 +16,7 @@ from lejax.plot import (
     plot_manifolds,
     plot_orbit_diagram,
     plot_phase_portrait,
+    plot_phase_portrait_3d,
 )
 from lejax.plrnn import crossings, stable_manifold, unstable_manifold
 from lejax.systems import Henon, Lozi
@@ -39,10 +40,13 @@ def test_portrait_of_planar_states_is_a_rotation(henon):
     np.testing.assert_allclose(np.linalg.norm(np.diff(drawn, axis=0), axis=1), distances)
     assert np.var(drawn[:, 0]) > np.var(drawn[:, 1])
     # Two saddles are drawn as hollow markers, each with one bar.
-    (marks,) = ax.collections
-    assert len(marks.get_offsets()) == 2
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["unstable"]
-    assert len(ax.lines) == 1 + 2
+    assert len(ax.lines) == 1 + 2 + 1
+    assert len(ax.lines[3].get_xydata()) == 2
+    assert ax.lines[3].get_markerfacecolor() == ax.get_facecolor()
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["unstable direction", "unstable"]
+    share = np.var(drawn[:, 0]) / (np.var(drawn[:, 0]) + np.var(drawn[:, 1]))
+    assert ax.get_xlabel() == f"first principal component ({100 * share:.2g} %)"
     bar = np.diff(ax.lines[1].get_xydata(), axis=0)[0]
     np.testing.assert_allclose(np.linalg.norm(bar), 0.3 * np.ptp(drawn[:, 0]))
 
@@ -54,8 +58,35 @@ def test_rows_that_hold_no_point_are_not_drawn(henon):
     for cell, count in ((Henon(), 1), (lambda _, x: x + 1.0, 0)):
         rows = find_fixed_points(cell, start, size=3)
         ax = plot_phase_portrait(states, fixed_points=rows, ax=new_axes())
-        assert [len(marks.get_offsets()) for marks in ax.collections] == [1] * count
-        assert len(ax.lines) == 1 + count
+        assert len(ax.lines) == 1 + 2 * count  # a bar and a mark
+        assert [len(marks.get_xydata()) for marks in ax.lines[2:]] == [1] * count
+
+
+def test_portrait_in_three_dimensions():
+    states = jr.normal(jr.key(0), (50, 5)) * jnp.array([1.0, 3.0, 2.0, 0.1, 0.1])
+    for given in (states, states.astype(jnp.float32)):
+        ax = Figure().add_subplot(projection="3d")
+        assert plot_phase_portrait_3d(given, ax=ax) is ax
+        drawn = np.stack(ax.lines[0].get_data_3d(), axis=1)
+        largest = np.linalg.eigvalsh(np.cov(np.asarray(given).T, ddof=0))[:1:-1]
+        np.testing.assert_allclose(np.var(drawn, axis=0), largest, rtol=1e-4)
+        shares = np.var(drawn, axis=0) / np.var(np.asarray(given), axis=0).sum()
+        labels = ax.get_xlabel(), ax.get_ylabel(), ax.get_zlabel()
+        assert labels == tuple(f"component {i + 1} ({100 * s:.2g} %)" for i, s in enumerate(shares))
+    with pytest.raises(ValueError, match='make it with projection="3d"'):
+        plot_phase_portrait_3d(states, ax=new_axes())
+    with pytest.raises(ValueError, match="ax is three-dimensional"):
+        plot_phase_portrait(states, ax=ax)
+    with pytest.raises(ValueError, match="at least three of at least three numbers each"):
+        plot_phase_portrait_3d(states[:, :2])
+
+
+def test_fixed_points_of_another_system_are_refused(henon):
+    _, points = henon
+    with pytest.raises(ValueError, match="fixed_points have 2 numbers each, but states have 3"):
+        plot_phase_portrait(
+            jnp.ones((4, 3)) * jnp.arange(4)[:, None], fixed_points=points, ax=new_axes()
+        )
 
 
 def test_portrait_in_color(henon):
@@ -96,6 +127,8 @@ def test_manifolds_are_drawn_over_basins():
     ax = plot_basins(index, box, ax=new_axes())
     drawn = ax.images[0].get_array()
     np.testing.assert_array_equal(drawn.filled(-1), index)
+    assert [text.get_text() for text in ax.texts] == ["0", "1"]
+    np.testing.assert_allclose(ax.texts[1].get_position(), [4 / 3, -1])
     assert ax.images[0].get_extent() == [-2, 2, -2, 2]
     plot_manifolds(stable, unstable, crossings=found, ax=ax)
     assert ax.get_xlim() == (-2, 2)  # the limits of the basin plot
@@ -106,6 +139,17 @@ def test_manifolds_are_drawn_over_basins():
         plot_manifolds()
     with pytest.raises(ValueError, match=r"\(ny, nx\), got \(3,\)"):
         plot_basins(jnp.zeros(3, int), box)
+    with pytest.raises(ValueError, match="the lower corner of box must be below the upper one"):
+        plot_basins(index, box[::-1])
+
+
+def test_each_basin_of_many_has_its_number():
+    index = jnp.repeat(jnp.arange(20), 3)[None]
+    ax = plot_basins(index, (jnp.zeros(2), jnp.array([60.0, 1.0])), ax=new_axes())
+    assert [text.get_text() for text in ax.texts] == [str(i) for i in range(20)]
+    np.testing.assert_allclose(
+        [text.get_position()[0] for text in ax.texts], 3 * np.arange(20) + 1.5
+    )
 
 
 def test_no_figure_of_pyplot_is_opened(henon):
@@ -122,7 +166,7 @@ def test_bad_input(henon):
         plot_phase_portrait(jnp.ones(5), ax=new_axes())
     with pytest.raises(TypeError, match="plot_phase_portrait runs on the host"):
         jax.jit(lambda x: plot_phase_portrait(x) and None)(henon[0])
-    with pytest.raises(ValueError, match="angles must hold at least one number"):
+    with pytest.raises(ValueError, match="angles must hold at least one finite number"):
         plot_angles(jnp.ones(0))
     diagram = OrbitDiagram(jnp.ones(2), jnp.ones((2, 3)), jnp.ones((2, 1)), jnp.ones((2, 1)))
     with pytest.raises(ValueError, match="component is 1, but the states have 1 numbers"):

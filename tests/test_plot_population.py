@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lejax.plot import plot_latent, plot_spectra
+from lejax.plot._style import GRAY
 
 
 EXPONENTS = np.array([[0.2, -0.5, -1.0, -2.0], [0.0, -0.1, -np.inf, -np.inf], [0.5, 0.4, 0.1, 0.0]])
@@ -31,12 +33,14 @@ def test_spectra_share_an_axis_and_have_the_color_of_their_value():
     assert low < -2
     assert high > 0.5
     assert ax.figure.axes[1].get_ylabel() == "loss"
-    np.testing.assert_allclose(lines.get_cmap().get_bad()[:3], 0.7)
+    np.testing.assert_allclose(lines.get_cmap().get_bad()[:3], to_rgb(GRAY))
+    assert ax.get_legend().get_texts()[0].get_text() == "value not finite"
 
 
 def test_latent_map_shows_the_networks_that_have_a_value():
     ax = plot_latent(jnp.asarray(EXPONENTS[:, :2]), VALUES, ax=axes())
-    (points,) = ax.collections
+    points, unknown = ax.collections
+    np.testing.assert_allclose(unknown.get_offsets(), EXPONENTS[2:, :2])
     np.testing.assert_allclose(points.get_offsets(), EXPONENTS[:2, :2])
     np.testing.assert_allclose(points.get_array(), [1, 3])
 

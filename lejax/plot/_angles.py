@@ -8,6 +8,7 @@ from jaxtyping import Array
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete, check_count
 from ._axes import new_axes
+from ._style import legend, series_style, style_axes
 
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def plot_angles(
 
     **Arguments:**
 
-    - `angles`: any shape, in radians, e.g. from `principal_angles` or for one pair of vectors from `vector_angles`.
+    - `angles`: any shape, in radians, e.g. from `principal_angles` or for one pair of vectors from `vector_angles`;
+        angles that are not finite are left out.
     - `num_bins`: number of bins; 50 by default.
     - `label`: for the legend; no legend if `None`.
     - `ax`: the axes to draw on; those of a new figure if `None`.
@@ -32,7 +34,7 @@ def plot_angles(
     **Raises:**
 
     - `TypeError`: if the angles are traced.
-    - `ValueError`: if there are no angles, or `num_bins` is less than 1.
+    - `ValueError`: if no angle is finite, or `num_bins` is less than 1.
 
     !!! example
 
@@ -44,15 +46,20 @@ def plot_angles(
         'angle (radians)'
     """
     check_concrete("plot_angles", angles)
-    values = np.asarray(angles).ravel()
+    values = np.asarray(angles, float).ravel()
+    values = values[np.isfinite(values)]
     if values.size == 0:
-        raise ValueError("angles must hold at least one number, got none.")
+        raise ValueError("angles must hold at least one finite number, got none.")
     ax = new_axes() if ax is None else ax
+    style_axes(ax)
     edges = np.linspace(0, np.pi / 2, check_count("num_bins", num_bins, 1) + 1)
-    ax.hist(values, edges.tolist(), density=True, histtype="step", label=label)
+    style = series_style(len(ax.patches))  # the next histogram on these axes looks different
+    ax.hist(values, edges.tolist(), density=True, histtype="step", label=label, **style)
     ax.set_xlim(0, np.pi / 2)
+    eighths = ["0", r"$\pi/8$", r"$\pi/4$", r"$3\pi/8$", r"$\pi/2$"]
+    ax.set_xticks(np.linspace(0, np.pi / 2, 5).tolist(), eighths)
     ax.set_xlabel("angle (radians)")
     ax.set_ylabel("density")
     if label is not None:
-        ax.legend(frameon=False)
+        legend(ax)
     return ax

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D
 
 
 def new_axes() -> "Axes":
@@ -12,6 +13,14 @@ def new_axes() -> "Axes":
     from matplotlib import pyplot  # imported late: pyplot selects a backend
 
     return pyplot.subplots(layout="constrained")[1]
+
+
+def new_axes_3d() -> "Axes3D":
+    """Three-dimensional axes of a new figure."""
+    from matplotlib import pyplot  # imported late: pyplot selects a backend
+
+    figure = pyplot.figure(layout="constrained")
+    return figure.add_subplot(projection="3d")  # pyright: ignore[reportReturnType]
 
 
 def new_stacked_axes() -> "tuple[Axes, Axes]":

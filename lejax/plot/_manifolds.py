@@ -1,14 +1,25 @@
-"""Stable and unstable manifolds in the plane, and basins of attraction."""
+"""Stable and unstable manifolds in the plane."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from .._core.check_annotations import checked
-from .._core.check_values import check_concrete, check_finite
+from .._core.check_values import check_concrete
 from ..plrnn import Crossings, PolylineManifold
 from ._axes import new_axes
+from ._style import (
+    BLUE,
+    DOT,
+    LINE,
+    MARK,
+    THIN,
+    VERMILION,
+    ink,
+    legend,
+    paper,
+    style_axes,
+)
 
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ def plot_manifolds(
     crossings: Crossings | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Manifolds of a saddle in the plane, the stable one in blue and the unstable one in red, the saddle as a square.
+    r"""Manifolds of a saddle in the plane: the stable one thick and blue, the unstable one thin and red.
 
     **Arguments:**
 
@@ -33,7 +44,7 @@ def plot_manifolds(
     - `ax`: the axes to draw on, whose limits stay as they are if there is something on them; those of a new figure if
         `None`.
 
-    **Returns:** the axes.
+    **Returns:** the axes. The saddle is a square.
 
     **Raises:**
 
@@ -64,78 +75,33 @@ def plot_manifolds(
     new = ax is None
     ax = new_axes() if ax is None else ax
     limits = None if new or not ax.has_data() else (ax.get_xlim(), ax.get_ylim())
-    for manifold, color, name in ((stable, "C0", "stable"), (unstable, "C3", "unstable")):
+    style_axes(ax, grid=not ax.images)
+    for manifold, color, width, name in (
+        (stable, BLUE, LINE, "stable"),
+        (unstable, VERMILION, THIN, "unstable"),
+    ):
         if manifold is not None:
             label = f"{name} manifold"
-            ax.plot(*manifold.path.T, color=color, linewidth=0.8, label=label, zorder=2)
+            ax.plot(*manifold.path.T, color=color, linewidth=width, label=label, zorder=2)
     if crossings is not None:
-        ax.plot(*crossings.points.T, ".", color="k", markersize=4, label="crossings", zorder=3)
+        ax.plot(
+            *crossings.points.T, ".", color=ink(ax), markersize=DOT, label="crossings", zorder=3
+        )
     points = np.unique(np.concatenate([m.saddle for m in given]), axis=0)
-    ax.scatter(*points.T, marker="s", c="white", edgecolors="k", s=30, label="saddle", zorder=4)
+    ax.scatter(
+        *points.T,
+        marker="s",
+        c=[paper(ax)],
+        edgecolors=[ink(ax)],
+        s=MARK**2,
+        linewidths=LINE,
+        label="saddle",
+        zorder=4,
+    )
     if limits is not None:
         ax.set_xlim(limits[0])
         ax.set_ylim(limits[1])
     ax.set_xlabel("$z_1$")
     ax.set_ylabel("$z_2$")
-    ax.legend(frameon=False)
-    return ax
-
-
-@checked
-def plot_basins(
-    index: Int[Array, "ny nx"],
-    box: tuple[Float[Array, " 2"], Float[Array, " 2"]],
-    *,
-    ax: "Axes | None" = None,
-) -> "Axes":
-    r"""Basins of attraction in the plane, each in a light color.
-
-    **Arguments:**
-
-    - `index`: (ny, nx), from `lejax.plrnn.basin_index` on a grid, with $z_1$ along the last axis; -1, for no attractor,
-        stays white.
-    - `box`: the lower and the upper corner of the grid, two vectors (2,).
-    - `ax`: the axes to draw on; those of a new figure if `None`.
-
-    **Returns:** the axes.
-
-    **Raises:**
-
-    - `TypeError`: if `index` is traced.
-    - `ValueError`: if `index` or `box` has another shape, or `box` is not finite.
-
-    !!! example
-
-        >>> import jax.numpy as jnp, lejax
-        >>> from matplotlib.figure import Figure
-        >>> box = (jnp.zeros(2), jnp.ones(2))
-        >>> ax = lejax.plot.plot_basins(jnp.array([[0, 0], [1, -1]]), box, ax=Figure().subplots())
-        >>> len(ax.images)
-        1
-    """
-    check_concrete("plot_basins", index)
-    grid = np.asarray(index)
-    if grid.ndim != 2:
-        raise ValueError(f"index must have shape (ny, nx), got {grid.shape}.")
-    ax = new_axes() if ax is None else ax
-    if any(np.shape(corner) != (2,) for corner in box):
-        raise ValueError(
-            "box must be a lower and an upper corner of 2 numbers each, got shapes "
-            f"{[np.shape(corner) for corner in box]}."
-        )
-    check_finite("box", box)
-    (left, bottom), (right, top) = np.asarray(box[0]), np.asarray(box[1])
-    ax.imshow(
-        np.ma.masked_less(grid, 0) % 8,
-        cmap="Pastel2",
-        vmin=-0.5,
-        vmax=7.5,
-        extent=(left, right, bottom, top),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        zorder=0,
-    )
-    ax.set_xlabel("$z_1$")
-    ax.set_ylabel("$z_2$")
+    legend(ax)
     return ax

@@ -9,6 +9,8 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_concrete, check_count
 from ..orbits import OrbitDiagram
 from ._axes import new_stacked_axes
+from ._data import count_leading, to_numpy
+from ._style import BAND, ink, legend, series_style, style_axes, zero_line
 
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def plot_orbit_diagram(
     name: str = "parameter",
     axes: "tuple[Axes, Axes] | None" = None,
 ) -> "tuple[Axes, Axes]":
-    r"""The long-run states for each parameter, and below them the exponents.
+    r"""The long-run states for each parameter, and below them the exponents with bands of 2 standard errors.
 
     **Arguments:**
 
@@ -34,7 +36,7 @@ def plot_orbit_diagram(
     - `name`: of the parameter, for the axis label.
     - `axes`: the upper and the lower axes; those of a new figure if `None`.
 
-    **Returns:** both axes.
+    **Returns:** both axes. Exponents that are not finite are gaps.
 
     **Raises:**
 
@@ -52,29 +54,39 @@ def plot_orbit_diagram(
         'r'
     """
     check_concrete("plot_orbit_diagram", diagram)
-    parameters, exponents = np.asarray(diagram.parameters), np.asarray(diagram.exponents)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(diagram.states)]
+    parameters, exponents = to_numpy(diagram.parameters), to_numpy(diagram.exponents)
+    exponents = np.where(np.isfinite(exponents), exponents, np.nan)
+    errors = to_numpy(diagram.standard_error)
+    leaves = [to_numpy(leaf) for leaf in jax.tree.leaves(diagram.states)]
     states = np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=2)
     component = check_count("component", component, 0)
     if component >= states.shape[2]:
         raise ValueError(
             f"component is {component}, but the states have {states.shape[2]} numbers."
         )
-    count = min(3, exponents.shape[1])
-    if num_exponents is not None:
-        count = check_count("num_exponents", num_exponents, 1)
-    if count > exponents.shape[1]:
-        raise ValueError(f"num_exponents is {count}, but the diagram holds {exponents.shape[1]}.")
+    count = count_leading(num_exponents, exponents.shape[1], 3, "diagram")
     upper, lower = new_stacked_axes() if axes is None else axes
+    style_axes(upper)
+    style_axes(lower)
     values = states[:, :, component]
     upper.plot(
-        np.repeat(parameters, values.shape[1]), values.ravel(), ",", color="k", rasterized=True
+        np.repeat(parameters, values.shape[1]),
+        values.ravel(),
+        ",",
+        color=ink(upper),
+        alpha=0.6,
+        rasterized=True,
     )
     upper.set_ylabel(f"state, component {component}")
-    lower.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    zero_line(lower)
     for i in range(count):
-        lower.plot(parameters, exponents[:, i], linewidth=1, label=rf"$\lambda_{{{i + 1}}}$")
+        style = series_style(i)
+        lower.plot(parameters, exponents[:, i], label=rf"$\lambda_{{{i + 1}}}$", **style)
+        low, high = exponents[:, i] - 2 * errors[:, i], exponents[:, i] + 2 * errors[:, i]
+        lower.fill_between(
+            parameters, low, high, color=style["color"], alpha=BAND, linewidth=0, zorder=1.5
+        )
     lower.set_xlabel(name)
     lower.set_ylabel("Lyapunov exponent")
-    lower.legend(frameon=False)
+    legend(lower, handlelength=2.5)
     return upper, lower

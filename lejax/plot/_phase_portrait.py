@@ -1,20 +1,33 @@
-"""Trajectory in its first principal components, with fixed points and their unstable directions."""
+"""Trajectory in two or three principal components, with fixed points and their unstable directions."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core.check_annotations import checked
-from .._core.check_types import check_array
-from .._core.check_values import check_concrete, check_finite
+from .._core.check_values import check_concrete, check_finite, check_not_negative
 from ..orbits import FixedPoints
-from ._axes import new_axes
+from ._axes import new_axes, new_axes_3d
+from ._data import ravel_states
+from ._style import (
+    BLUE,
+    GRAY,
+    LINE,
+    MARK,
+    VERMILION,
+    color_bar,
+    legend,
+    paper,
+    sequential,
+    style_axes,
+    style_axes_3d,
+)
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D
 
 
 @checked
@@ -27,7 +40,7 @@ def plot_phase_portrait(
     length: float = 0.15,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""A trajectory in its first two principal components.
+    r"""A trajectory in its first two principal components, with the share of the variance that each of them explains.
 
     **Arguments:**
 
@@ -44,8 +57,8 @@ def plot_phase_portrait(
     **Raises:**
 
     - `TypeError`: if an argument is traced.
-    - `ValueError`: if there are fewer than two states or two numbers for each, if states are not finite, or if `colors`
-        has another length.
+    - `ValueError`: if there are fewer than two states or two numbers for each, if states are not finite, if `colors`
+        has another length, if `fixed_points` have another number of numbers, or if the axes are three-dimensional.
 
     !!! example
 
@@ -56,74 +69,185 @@ def plot_phase_portrait(
         >>> points = lejax.orbits.find_fixed_points(henon, states[:20])
         >>> ax = lejax.plot.plot_phase_portrait(states, fixed_points=points, ax=Figure().subplots())
         >>> ax.get_xlabel()
-        'first principal component'
+        'first principal component (96 %)'
     """
     check_concrete("plot_phase_portrait", states, fixed_points, colors)
-    flat = _ravel_states(states)
-    if flat.shape[1] < 2 or len(flat) < 2:
+    projection = _project(states, 2, colors)
+    check_not_negative("length", length)
+    if ax is not None and ax.name == "3d":
         raise ValueError(
-            f"states must be at least two of at least two numbers each, got {flat.shape}."
+            "ax is three-dimensional: call plot_phase_portrait_3d, or give plane axes."
+        )
+    ax = new_axes() if ax is None else ax
+    style_axes(ax)
+    _draw(ax, projection, fixed_points, colors, label, length)
+    return ax
+
+
+@checked
+def plot_phase_portrait_3d(
+    states: PyTree,
+    *,
+    fixed_points: FixedPoints | None = None,
+    colors: Float[Array, " T"] | None = None,
+    label: str = "local exponent",
+    length: float = 0.15,
+    ax: "Axes3D | None" = None,
+) -> "Axes3D":
+    r"""A trajectory in its first three principal components, with the share of the variance that each of them explains.
+
+    **Arguments:**
+
+    - `states`: the trajectory, with leading axis T and at least three numbers for each state.
+    - `fixed_points`, `colors`, `label`, `length`: as for `plot_phase_portrait`.
+    - `ax`: three-dimensional axes to draw on, made by `projection="3d"`; those of a new figure if `None`.
+
+    **Returns:** the axes; with `colors` there is a color bar beside them. `ax.view_init` turns them.
+
+    **Raises:**
+
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: as for `plot_phase_portrait`, if there are fewer than three states or three numbers for each, or if
+        the axes are those of a plane.
+
+    !!! example
+
+        >>> import jax.numpy as jnp, lejax
+        >>> from matplotlib.figure import Figure
+        >>> lorenz = lejax.systems.Flow(lejax.systems.Lorenz63(), dt=0.01)
+        >>> states = lejax.unroll(lorenz, jnp.ones(3), num_steps=3000)
+        >>> ax = Figure().add_subplot(projection="3d")
+        >>> ax = lejax.plot.plot_phase_portrait_3d(states[500:], ax=ax)
+        >>> ax.name
+        '3d'
+    """
+    check_concrete("plot_phase_portrait_3d", states, fixed_points, colors)
+    projection = _project(states, 3, colors)
+    check_not_negative("length", length)
+    if ax is not None and ax.name != "3d":
+        raise ValueError(
+            'ax is not three-dimensional: make it with projection="3d", or call plot_phase_portrait.'
+        )
+    ax = new_axes_3d() if ax is None else ax
+    style_axes_3d(ax)
+    _draw(ax, projection, fixed_points, colors, label, length)
+    return ax
+
+
+class _Projection(NamedTuple):
+    """Points (T, m) in m principal components of states (T, d), and the share of the variance of each component."""
+
+    points: Float[np.ndarray, "T m"]
+    mean: Float[np.ndarray, " d"]
+    axes: Float[np.ndarray, "m d"]
+    shares: Float[np.ndarray, " m"]
+
+
+def _project(states: PyTree, size: int, colors: Array | None) -> _Projection:
+    flat = ravel_states("states", states)
+    if min(flat.shape) < size:
+        words = {2: "two", 3: "three"}
+        raise ValueError(
+            f"states must be at least {words[size]} of at least {words[size]} numbers each, got {flat.shape}."
         )
     check_finite("states", flat)
     if colors is not None and np.shape(colors) != (len(flat),):
         raise ValueError(
             f"colors must be one number for each state, ({len(flat)},), got {np.shape(colors)}."
         )
-    ax = new_axes() if ax is None else ax
     mean = flat.mean(axis=0)
-    axes = np.linalg.svd(flat - mean, full_matrices=False)[2][:2]
-    plane = (flat - mean) @ axes.T
+    _, lengths, axes = np.linalg.svd(flat - mean, full_matrices=False)
+    # A singular vector has no sign of its own: the largest entry shall be positive.
+    largest = np.argmax(np.abs(axes), axis=1)
+    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
+    with np.errstate(invalid="ignore"):
+        shares = lengths**2 / np.sum(lengths**2)
+    return _Projection((flat - mean) @ axes[:size].T, mean, axes[:size], shares[:size])
+
+
+def _draw(
+    ax: Any,
+    projection: _Projection,
+    fixed_points: FixedPoints | None,
+    colors: Array | None,
+    label: str,
+    length: float,
+) -> None:
+    points = projection.points
+    size = 5.0 if len(points) <= 1000 else 4.0 if len(points) <= 3000 else 3.0
     if colors is None:
-        ax.plot(*plane.T, ".", color="0.6", markersize=2, zorder=1)
+        ax.plot(
+            *points.T,
+            ".",
+            color=GRAY,
+            markersize=size,
+            markeredgewidth=0,
+            zorder=1.5,
+            rasterized=True,
+        )
     else:
-        points = ax.scatter(*plane.T, c=np.asarray(colors), s=4, zorder=1)
-        figure = ax.get_figure()
-        if figure is not None:
-            figure.colorbar(points, ax=ax, label=label)
-    if fixed_points is not None and np.any(fixed_points.found):
-        _draw_points(ax, fixed_points, mean, axes, length * np.ptp(plane[:, 0]))
-    ax.set_xlabel("first principal component")
-    ax.set_ylabel("second principal component")
-    return ax
+        marks = ax.scatter(
+            *points.T,
+            c=np.asarray(colors, float),
+            cmap=sequential(),
+            s=size**2 / 4,  # as large as the dots above
+            linewidths=0,
+            zorder=1.5,
+            rasterized=True,
+            plotnonfinite=True,
+        )
+        color_bar(marks, ax, label, pad=0.12 if points.shape[1] == 3 else 0.02)
+    if fixed_points is not None:
+        _draw_fixed_points(ax, projection, fixed_points, length * np.ptp(points[:, 0]))
+    percents = [f" ({100 * x:.2g} %)" if np.isfinite(x) else "" for x in projection.shares]
+    if len(percents) == 2:
+        ax.set_xlabel(f"first principal component{percents[0]}")
+        ax.set_ylabel(f"second principal component{percents[1]}")
+    else:  # the sides of a box are shorter
+        ax.set_xlabel(f"component 1{percents[0]}")
+        ax.set_ylabel(f"component 2{percents[1]}")
+        ax.set_zlabel(f"component 3{percents[2]}")
 
 
-def _draw_points(ax, fixed_points, mean, axes, length) -> None:
-    positions = (_ravel_states(fixed_points.points) - mean) @ axes.T
+def _draw_fixed_points(
+    ax: Any, projection: _Projection, fixed_points: FixedPoints, length: float
+) -> None:
+    _, mean, axes, _ = projection
+    found = np.asarray(fixed_points.found)
+    if not found.any():
+        return
     stability, slow = fixed_points.stability, np.asarray(fixed_points.is_slow)
+    states = ravel_states("fixed_points.points", fixed_points.points)
+    if states.shape[1] != len(mean):
+        raise ValueError(
+            f"fixed_points have {states.shape[1]} numbers each, but states have {len(mean)}."
+        )
+    positions = (states - mean) @ axes.T
     stable = stability.is_hyperbolic & (stability.num_unstable == 0) & ~slow
-    for num_unstable, directions, (x, y) in zip(
-        stability.num_unstable, stability.directions, positions, strict=True
-    ):
+    name = "unstable direction"
+    for i in np.flatnonzero(found):
+        num_unstable = stability.num_unstable[i]
         if 0 < num_unstable <= 3:
-            for direction in directions[:, :num_unstable].real.T:
-                dx, dy = length * axes @ (direction / np.linalg.norm(direction))
-                ax.plot([x - dx, x + dx], [y - dy, y + dy], color="C3", linewidth=1, zorder=2)
-    for chosen, marker, face, name in (
-        (stable, "o", "C0", "stable"),
-        (stability.found & ~stable & ~slow, "o", "white", "unstable"),
-        (stability.found & slow, "s", "white", "slow"),
+            for direction in np.real(stability.directions[i, :, :num_unstable]).T:
+                step = length * axes @ (direction / np.linalg.norm(direction))
+                ends = np.stack([positions[i] - step, positions[i] + step])
+                ax.plot(*ends.T, color=VERMILION, linewidth=LINE, label=name, zorder=2.5)
+                name = None  # one entry in the legend
+    for chosen, marker, color, face, name in (
+        (stable, "o", BLUE, BLUE, "stable"),
+        (~stable & ~slow, "o", VERMILION, paper(ax), "unstable"),
+        (slow, "s", BLUE, paper(ax), "slow"),
     ):
+        chosen = chosen & found
         if chosen.any():
-            ax.scatter(
+            ax.plot(
                 *positions[chosen].T,
-                marker=marker,
-                c=face,
-                edgecolors="C0",
-                s=36,
+                marker,
+                color=color,
+                markerfacecolor=face,
+                markeredgewidth=LINE,
+                markersize=MARK,
                 zorder=3,
                 label=name,
             )
-    ax.legend(frameon=False)
-
-
-def _ravel_states(states: PyTree) -> np.ndarray:
-    """The states as an array (T, d)."""
-    leaves = [np.asarray(check_array("states", leaf)) for leaf in jax.tree.leaves(states)]
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
-    if len(lengths) != 1 or None in lengths or not sum(leaf.size for leaf in leaves):
-        raise ValueError(
-            "states must be arrays with time as first axis, all of one length, got shapes "
-            f"{[leaf.shape for leaf in leaves]}."
-        )
-    leaves = [np.asarray(leaf, np.promote_types(leaf.dtype, np.float32)) for leaf in leaves]
-    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    legend(ax)

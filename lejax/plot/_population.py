@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete
 from ._axes import new_axes
+from ._data import to_numpy
+from ._style import GRAY, MARK, THIN, color_bar, legend, sequential, style_axes, zero_line
 
 
 if TYPE_CHECKING:
@@ -54,14 +56,19 @@ def plot_spectra(
     check_concrete("plot_spectra", exponents, values)
     rows, numbers = _to_numpy("exponents", exponents, values)
     ax = new_axes() if ax is None else ax
+    style_axes(ax)
     axis = np.arange(1, rows.shape[1] + 1) / rows.shape[1]
     lines = [np.column_stack([axis, row]) for row in np.where(np.isfinite(rows), rows, np.nan)]
-    collection = LineCollection(lines, array=np.ma.masked_invalid(numbers), linewidths=0.8)
-    collection.set_cmap(collection.get_cmap().with_extremes(bad="0.7"))
-    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    collection = LineCollection(
+        lines, array=np.ma.masked_invalid(numbers), linewidths=THIN, cmap=sequential()
+    )
+    zero_line(ax)
     ax.add_collection(collection)
     ax.autoscale_view()
-    ax.figure.colorbar(collection, ax=ax, label=label)
+    color_bar(collection, ax, label)
+    if not np.isfinite(numbers).all():
+        ax.plot([], [], color=GRAY, linewidth=THIN, label="value not finite")
+        legend(ax)
     ax.set_xlabel("index $i / N$")
     ax.set_ylabel(f"Lyapunov exponent ({unit})")
     return ax
@@ -80,7 +87,7 @@ def plot_latent(
     **Arguments:**
 
     - `codes`: (n, 2), e.g. the principal components of latent codes.
-    - `values`: (n,); networks with a value that is not finite are not drawn.
+    - `values`: (n,); networks with a value that is not finite are gray crosses.
     - `label`: of the color bar; "validation loss" by default.
     - `ax`: the axes to draw on; those of a new figure if `None`.
 
@@ -104,9 +111,23 @@ def plot_latent(
     if rows.shape[1] != 2:
         raise ValueError(f"codes must have 2 coordinates, got shape {rows.shape}.")
     ax = new_axes() if ax is None else ax
-    is_drawn = np.isfinite(numbers)
-    points = ax.scatter(*rows[is_drawn].T, c=numbers[is_drawn], s=14)
-    ax.figure.colorbar(points, ax=ax, label=label)
+    style_axes(ax)
+    known = np.isfinite(numbers)
+    points = ax.scatter(
+        *rows[known].T, c=numbers[known], cmap=sequential(), s=MARK**2, linewidths=0, zorder=2
+    )
+    color_bar(points, ax, label)
+    if not known.all():
+        ax.scatter(
+            *rows[~known].T,
+            marker="x",
+            color=GRAY,
+            s=MARK**2,
+            linewidths=THIN,
+            zorder=2,
+            label="value not finite",
+        )
+        legend(ax)
     ax.set_xlabel("first component")
     ax.set_ylabel("second component")
     return ax
@@ -115,7 +136,7 @@ def plot_latent(
 def _to_numpy(
     name: str, rows: Float[Array, "n k"], values: Float[Array, " n"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    table, vector = np.asarray(rows, float), np.asarray(values, float)
+    table, vector = to_numpy(rows), to_numpy(values)
     if table.ndim != 2 or vector.shape != table.shape[:1]:
         raise ValueError(
             f"{name} must be (n, k) with n values, got {table.shape} and {vector.shape}."

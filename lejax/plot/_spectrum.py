@@ -1,39 +1,68 @@
-"""Spectrum with error bars, and convergence of the running estimate."""
+"""Spectrum with error bars, and what it says in words: largest exponent, dimension, memory."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .._core.check_annotations import checked
-from .._core.check_values import check_concrete, check_count
 from .._core.units import units
 from .._spectrum.report import LyapunovSpectrum
+from .._spectrum.table import Estimate
 from ._axes import new_axes
+from ._data import Exponents, read_exponents
+from ._style import BLUE, DOT, MARK, THIN, legend, style_axes, zero_line
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@overload
+def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "Axes": ...
+
+
+@overload
+def plot_spectrum(
+    spectrum: Float[Array, " k"],
+    *,
+    standard_error: Float[Array, " k"] | None = None,
+    dt: float | Float[Array, ""] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes": ...
+
+
 @checked
-def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "Axes":
+def plot_spectrum(
+    spectrum: LyapunovSpectrum | Float[Array, " k"],
+    *,
+    standard_error: Float[Array, " k"] | None = None,
+    dt: float | Float[Array, ""] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     r"""The exponents $\lambda_i$ against their index $i$, with bars of 2 standard errors and a zero line.
+
+    The legend states the largest exponent ± its standard error, the Kaplan-Yorke dimension, and $1 / |\lambda_1|$:
+    the Lyapunov time, in which small differences grow by e, or the forgetting time, in which they shrink by e. The time
+    is left out if $\lambda_1$ is within 2 standard errors of zero.
 
     From the first index i with `diagnostics.unresolved[i] > 0`, exponents are upper bounds: hollow marks with an arrow
     down. An exponent of -inf is an arrowhead at the lower edge.
 
     **Arguments:**
 
-    - `spectrum`: of one run.
+    - `spectrum`: of one run; or exponents (k,), the largest first, of which NaN is not drawn.
+    - `standard_error`: (k,), for an array of exponents; without it there are no bars. A `LyapunovSpectrum` has its own.
+    - `dt`: likewise the duration of a step, which decides the unit; 1 by default, and then exponents are per step.
     - `ax`: the axes to draw on; those of a new figure if `None`.
 
     **Returns:** the axes. Settings of matplotlib do not change, and no figure is made if `ax` is given.
 
     **Raises:**
 
-    - `TypeError`: if the spectrum is traced.
-    - `ValueError`: if it is a batch of spectra.
+    - `TypeError`: if an argument is traced.
+    - `ValueError`: if there is a batch of spectra, an array of another shape, or a `LyapunovSpectrum` with
+        `standard_error` or `dt`.
 
     !!! example
 
@@ -43,141 +72,95 @@ def plot_spectrum(spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None) -> "A
         >>> ax = lejax.plot.plot_spectrum(spectrum, ax=Figure().subplots())
         >>> ax.get_ylabel()
         'Lyapunov exponent (nats per step)'
+        >>> lorenz = jnp.array([0.906, 0.0, -14.57])
+        >>> ax = lejax.plot.plot_spectrum(lorenz, dt=0.01, ax=Figure().subplots())
+        >>> print(ax.get_legend().get_title().get_text())
+        $\lambda_1$ = 0.906
+        Kaplan-Yorke dimension 2.06
+        Lyapunov time 1.1
     """
     from matplotlib.ticker import MaxNLocator
 
-    _check_spectrum("plot_spectrum", spectrum)
+    found = read_exponents("plot_spectrum", spectrum, standard_error, dt)
+    values, errors = found.values, found.errors
     ax = new_axes() if ax is None else ax
-    exponents, errors = np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error)
-    index = np.arange(1, len(exponents) + 1)
-    finite, lost = np.isfinite(exponents), np.isneginf(exponents)
-    is_bound = finite & (np.maximum.accumulate(spectrum.diagnostics.unresolved) > 0)
-    resolved = finite & ~is_bound
+    index = np.arange(1, len(values) + 1)
+    finite, lost = np.isfinite(values), np.isneginf(values)
+    resolved = finite & ~found.is_bound
 
-    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    style: dict[str, Any] = {"fmt": "o", "color": "C0", "markersize": 3, "elinewidth": 1}
+    style_axes(ax)
+    zero_line(ax)
+    size = DOT if len(values) <= 64 else DOT / 2
+    style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": size, "elinewidth": THIN}
     if resolved.any():
+        has_bars = np.isfinite(errors[resolved]).any()
         ax.errorbar(
             index[resolved],
-            exponents[resolved],
-            2 * np.nan_to_num(errors[resolved]),
-            capsize=2,
-            label="± 2 standard errors",
+            values[resolved],
+            2 * np.nan_to_num(errors[resolved]) if has_bars else None,
+            capsize=size / 2,
+            label="bars: ± 2 standard errors" if has_bars else "exponent",
             **style,
         )
-    if is_bound.any():
-        arrow = 0.05 * np.ptp(np.append(exponents[finite], 0.0))
+    if found.is_bound.any():
         ax.errorbar(
-            index[is_bound],
-            exponents[is_bound],
-            arrow,
+            index[found.is_bound],
+            values[found.is_bound],
+            0.05 * np.ptp(np.append(values[finite], 0.0)),
             uplims=True,
             markerfacecolor="none",
             label="upper bound (unresolved)",
             **style,
         )
     if lost.any():
+        ax.margins(y=0.12)  # room for the arrowheads
         ax.plot(
             index[lost],
-            np.full(lost.sum(), 0.02),
+            np.full(lost.sum(), 0.025),
             "v",
-            color="C0",
-            markersize=5,
+            color=BLUE,
+            markersize=MARK,
             transform=ax.get_xaxis_transform(),
             label=r"$-\infty$",
         )
-    ax.set_xlim(0.4, len(exponents) + 0.6)
+    ax.set_xlim(0.4, len(values) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("index $i$")
-    ax.set_ylabel(f"Lyapunov exponent ({units(spectrum.dt)})")
+    ax.set_ylabel(f"Lyapunov exponent ({units(found.dt)})")
     if finite.any() or lost.any():
-        ax.legend(frameon=False)
+        legend(ax, title="\n".join(_in_words(found)), loc="best")
     return ax
 
 
-@checked
-def plot_convergence(
-    spectrum: LyapunovSpectrum, *, ax: "Axes | None" = None, num_exponents: int | None = None
-) -> "Axes":
-    r"""The running estimate of the leading exponents with a band of 2 standard errors.
-
-    $$\hat\lambda_i(n) = \frac{\sum_{b \le n} T_b\, \lambda_{i,b}}{\sum_{b \le n} T_b}$$
-
-    over the blocks $b$ of $T_b$ steps, against the number of counted steps at the end of block n.
-
-    **Arguments:**
-
-    - `spectrum`: of one run.
-    - `ax`: the axes to draw on; those of a new figure if `None`.
-    - `num_exponents`: number of leading exponents to draw; by default 5, or all if there are fewer.
-
-    **Returns:** the axes. The band starts at the second block. Exponents of -inf are not drawn.
-
-    **Raises:**
-
-    - `TypeError`: if the spectrum is traced.
-    - `ValueError`: if it is a batch of spectra, or has fewer than `num_exponents` exponents.
-
-    !!! example
-
-        >>> import jax.numpy as jnp, lejax
-        >>> from matplotlib.figure import Figure
-        >>> spectrum = lejax.lyapunov_spectrum(lejax.systems.Henon(), jnp.zeros(2), num_steps=1000)
-        >>> ax = lejax.plot.plot_convergence(spectrum, ax=Figure().subplots(), num_exponents=1)
-        >>> len(ax.lines[-1].get_xdata())
-        20
-    """
-    _check_spectrum("plot_convergence", spectrum)
-    available = spectrum.exponents.shape[0]
-    count = min(5, available)
-    if num_exponents is not None:
-        count = check_count("num_exponents", num_exponents, 1)
-    if count > available:
-        raise ValueError(f"num_exponents is {count}, but the spectrum holds {available}.")
-    ax = new_axes() if ax is None else ax
-    steps = np.asarray(spectrum.block_steps, float)
-    mean, error = running_estimate(np.asarray(spectrum.block_exponents[:, :count], float), steps)
-    dt = float(spectrum.dt)
-    time = np.cumsum(steps) * dt
-
-    for i in range(count):
-        (line,) = ax.plot(
-            time, mean[:, i], marker=".", markersize=3, linewidth=1, label=rf"$\lambda_{{{i + 1}}}$"
-        )
-        low, high = mean[:, i] - 2 * error[:, i], mean[:, i] + 2 * error[:, i]
-        ax.fill_between(time, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    low, high = ax.get_ylim()
-    if low < 0 < high:
-        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    ax.set_xlabel("counted steps" if dt == 1 else "time")
-    ax.set_ylabel(f"running estimate ({units(spectrum.dt)})")
-    if count <= 10:
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
+def _in_words(found: Exponents) -> list[str]:
+    """Largest exponent, Kaplan-Yorke dimension and memory, as far as they are known."""
+    first, error, dimension = found.values[0], found.errors[0], found.dimension
+    lines = []
+    if np.isfinite(first) and found.is_bound[0]:
+        lines.append(rf"$\lambda_1 \leq$ {_number(first)}")
+    elif np.isfinite(first):
+        lines.append(rf"$\lambda_1$ = {_with_error(Estimate(first, error))}")
+    if np.isfinite(dimension.value):
+        is_shown = dimension.standard_error > 0
+        estimate = dimension if is_shown else dimension._replace(standard_error=np.nan)
+        lines.append(f"Kaplan-Yorke dimension {_with_error(estimate)}")
+    is_sure = np.isfinite(first) and abs(first) > 2 * np.nan_to_num(error) and first != 0
+    if is_sure and not found.is_bound[0]:
+        name = "Lyapunov time" if first > 0 else "forgetting time"
+        lines.append(f"{name} {_number(1 / abs(first))}{' steps' if found.dt == 1 else ''}")
+    return lines
 
 
-def running_estimate(
-    block_exponents: Float[np.ndarray, "b k"], block_steps: Float[np.ndarray, " b"]
-) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, "b k"]]:
-    """Mean and standard error over the first n blocks, for every n; NaN where they are undefined."""
-    weights, total = block_steps[:, None], np.cumsum(block_steps)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # Relative to the final mean, so that squares stay small and lose few digits.
-        final = np.sum(weights * block_exponents, axis=0) / total[-1]
-        center = np.where(np.isfinite(final), final, 0)
-        offset = block_exponents - center
-        mean = np.cumsum(weights * offset, axis=0) / total
-        variance = np.cumsum(weights * offset**2, axis=0) / total - mean**2
-        blocks_before = np.arange(len(block_steps))[:, None]
-        error = np.sqrt(np.maximum(variance, 0) / blocks_before)
-    error[0] = np.nan  # instead of inf, where rounding leaves a variance of one block
-    return center + mean, error
+def _with_error(estimate: Estimate) -> str:
+    """A value and its error with two digits, e.g. `0.4192 ± 0.0031`."""
+    value, error = estimate
+    if not (np.isfinite(error) and error > 0):
+        return _number(value)
+    decimals = max(1 - int(np.floor(np.log10(error))), 0)
+    if decimals > 8 or abs(value) >= 1e6:
+        return f"{_number(value)} ± {error:.1e}"
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _check_spectrum(name: str, spectrum: LyapunovSpectrum) -> None:
-    check_concrete(name, spectrum)
-    if spectrum.exponents.ndim != 1:
-        raise ValueError(
-            f"the spectrum is a batch, its exponents have shape {spectrum.exponents.shape}: draw one at a time, e.g. "
-            "jax.tree.map(lambda x: x[0], spectrum)."
-        )
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap
     from matplotlib.legend import Legend
+    from mpl_toolkits.mplot3d import Axes3D
 
 
 BLUE, VERMILION, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#C76BA0", "#8C8C8C"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE)
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)), (0, (9, 2)))
+SLATE = "#6E6E6E"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, SLATE)
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 THIN, LINE, STRONG = (
     0.8,
     1.2,
@@ -53,13 +55,26 @@ def style_axes(ax: "Axes", *, grid: bool = True) -> None:
         spine.set_linewidth(THIN)
         spine.set_visible(not grid or side in ("left", "bottom"))
     ax.tick_params(labelsize="small", width=THIN, length=3)
-    ax.xaxis.label.set_fontsize("medium")
-    ax.yaxis.label.set_fontsize("medium")
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_fontsize("medium")
+        label.set_wrap(True)  # in a small figure
     if grid:
         ax.set_axisbelow(True)
         ax.grid(visible=True, color=GRAY, alpha=0.25, linewidth=0.6)
     else:
         ax.grid(visible=False)
+
+
+def style_axes_3d(ax: "Axes3D") -> None:
+    """Small ticks, and pale walls without a grid."""
+    axes: Any = ax  # the stubs of matplotlib lack what its three-dimensional axes can do
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_pane_color((0.5, 0.5, 0.5, 0.08))
+        axis.label.set_fontsize("small")
+        axis.labelpad = -2
+    ax.tick_params(labelsize="x-small", pad=0)
+    ax.grid(visible=False)
+    axes.set_box_aspect(None, zoom=0.84)  # room for the labels, which the layout does not see
 
 
 def zero_line(ax: "Axes") -> None:
@@ -69,18 +84,26 @@ def zero_line(ax: "Axes") -> None:
 
 def legend(ax: "Axes", **options: Any) -> "Legend":
     """A legend without a frame, on a veil of the background that keeps it legible over data."""
-    options = {"fontsize": "small", "title_fontsize": "small", "alignment": "left"} | options
+    options = {
+        "fontsize": "small",
+        "title_fontsize": "small",
+        "alignment": "left",
+        "handlelength": 1.6,
+    } | options
     found = ax.legend(frameon=True, edgecolor="none", fancybox=False, framealpha=0.7, **options)
     found.get_frame().set_facecolor(paper(ax))
+    found.set_in_layout("bbox_to_anchor" in options)  # a wide one inside must not shrink the axes
     return found
 
 
-def color_bar(mappable: "ScalarMappable", ax: "Axes", label: str) -> "Colorbar | None":
+def color_bar(
+    mappable: "ScalarMappable", ax: "Axes", label: str, *, pad: float = 0.02
+) -> "Colorbar | None":
     """The color bar beside the axes; none if they are on no figure."""
     figure = ax.get_figure()
     if figure is None:
         return None
-    bar = figure.colorbar(mappable, ax=ax, label=label, pad=0.02)
+    bar = figure.colorbar(mappable, ax=ax, label=label, pad=pad)
     bar.outline.set_visible(False)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     bar.ax.tick_params(labelsize="small", width=THIN, length=3)
     bar.ax.yaxis.label.set_fontsize("medium")
@@ -101,6 +124,19 @@ def diverging() -> "Colormap":
     import matplotlib as mpl
 
     return mpl.colormaps["RdBu_r"].with_extremes(bad=GRAY)
+
+
+def basin_colors(ax: "Axes") -> "Colormap":
+    """Two light tints of each color of a series, on the background of the axes."""
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    base = to_rgb(paper(ax))
+    tints = [
+        tuple(share * c + (1 - share) * b for c, b in zip(to_rgb(color), base, strict=True))
+        for share in (0.25, 0.5)
+        for color in SERIES[:4]
+    ]
+    return ListedColormap(tints, "lejax basins").with_extremes(bad=base)
 
 
 def _fractions(low: float, high: float) -> list[float]:
