@@ -69,7 +69,7 @@ def plot_phase_portrait(
         >>> points = lejax.orbits.find_fixed_points(henon, states[:20])
         >>> ax = lejax.plot.plot_phase_portrait(states, fixed_points=points, ax=Figure().subplots())
         >>> ax.get_xlabel()
-        'first principal component (96 %)'
+        'first principal component (93 %)'
     """
     check_concrete("plot_phase_portrait", states, fixed_points, colors)
     projection = _project(states, 2, colors)
