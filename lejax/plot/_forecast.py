@@ -92,9 +92,13 @@ def plot_forecast(
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.linalg.norm(predicted - true, axis=1) / spread
     wrong = np.flatnonzero(~(error <= threshold))
+    time = unit * np.arange(len(true))
+    if not np.isfinite(time[-1]):
+        raise ValueError(
+            f"dt {dt} and largest_exponent {largest_exponent} are too large: the last time is infinite."
+        )
     ax = new_axes() if ax is None else ax
     style_axes(ax)
-    time = unit * np.arange(len(true))
     valid = float(time[wrong[0]]) if len(wrong) else None
     drawn = np.where(np.isfinite(predicted[:, component]), predicted[:, component], np.nan)
     ax.plot(time, true[:, component], color=GRAY, linewidth=STRONG, label="truth")
