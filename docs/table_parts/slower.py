@@ -44,5 +44,10 @@ def slower() -> str:
             if ratio < 1:
                 case = f"`ParallelQR` on an H100: {row['problem']}, {name}"
                 rows.append([case, "`SequentialQR`", 1 / ratio])
-    cells = [[*row[:2], digits(row[2])] for row in rows]
+    for row in read("peers")["rows"]:
+        for name, found in row["contenders"].items():
+            if found["over_lejax"]["median"] < 1:
+                case = f"the engine before it was rebuilt: {row['problem']}"
+                rows.append([case, name, 1 / found["over_lejax"]["median"]])
+    cells = [[*row[:2], digits(row[2])] for row in rows if row[2] >= 1.05]
     return markdown(["case", "faster is", "by a factor of"], cells, 2)
