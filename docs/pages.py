@@ -61,6 +61,7 @@ def run(page: Path, *, write: bool) -> int:
     """Run a page in a temporary folder; return 1 if a block prints something else than the page says."""
     import jax
     from matplotlib import pyplot
+    from PIL import Image
 
     jax.config.update("jax_enable_x64", True)
     text, namespace, pieces, end, wrong, blocks = page.read_text(), {}, [], 0, 0, 0
@@ -83,6 +84,8 @@ def run(page: Path, *, write: bool) -> int:
                 picture = page.parent / match["picture"]
                 picture.parent.mkdir(exist_ok=True)
                 pyplot.gcf().savefig(picture, dpi=144, metadata={"Software": None})
+                with Image.open(picture) as image:  # 256 colors: a third of the bytes
+                    image.convert("RGB").quantize(256).save(picture, optimize=True)
             if match["picture"]:
                 pyplot.close("all")
             if shown is not None:
