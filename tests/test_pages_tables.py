@@ -34,7 +34,7 @@ def test_every_result_is_in_a_table():
 
 def test_a_verdict_that_the_numbers_do_not_support_is_refused():
     row = claims.claim("A claim.", "A (2000)", "1", "x.py", "refined: if so", when=True)
-    assert row == ["A claim. *A (2000)*", "1", "`x.py`", "**refined**: if so"]
+    assert row == ["A claim. *A (2000)*", "1", "x.py", "**refined**: if so"]
     with pytest.raises(ValueError, match="no longer say 'open'"):
         claims.claim("A claim.", "A (2000)", "1", "x.py", "open", when=False)
 

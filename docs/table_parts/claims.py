@@ -13,7 +13,12 @@ def claim(text: str, paper: str, ours: str, script: str, verdict: str, *, when: 
     if not when:
         raise ValueError(f"{paper}: {text} The numbers no longer say {verdict!r}: {ours}")
     word, colon, rest = verdict.partition(":")
-    return [f"{text} *{paper}*", ours, f"`{script}`", f"**{word}**{colon}{rest}"]
+    return [
+        f"{text} *{paper}*",
+        ours,
+        script.removeprefix("benchmarks/"),
+        f"**{word}**{colon}{rest}",
+    ]
 
 
 def table(rows: list[list[str]], *names: str) -> str:

@@ -94,7 +94,7 @@ def with_error(value: float, error: float) -> str:
     if not error > 1e-12 * abs(value):
         return digits(value, 6)
     places = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{places}f} ± {error:.{places}f}"
+    return f"{value:.{places}f}&nbsp;±&nbsp;{error:.{places}f}"
 
 
 def interval(score: dict[str, float]) -> str:
