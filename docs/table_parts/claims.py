@@ -16,7 +16,7 @@ def claim(text: str, paper: str, ours: str, script: str, verdict: str, *, when: 
     return [
         f"{text} *{paper}*",
         ours,
-        script.removeprefix("benchmarks/"),
+        script.rpartition("/")[2],
         f"**{word}**{colon}{rest}",
     ]
 
