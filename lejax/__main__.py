@@ -96,8 +96,9 @@ _SPECTRUM: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("--no-plot", {"action": "store_true"}, "do not draw spectrum.png"),
 )
 _REPORT: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("--blocks", {"metavar": "N", "type": _integer(1), "default": 64},
-     "blocks behind the standard errors, and windows of the finite-time exponents (default: 64)"),
+    ("--blocks", {"metavar": "N", "type": _integer(1)},
+     "blocks behind the standard errors, and windows of the finite-time exponents (default: 64, each of 10 steps or "
+     "more)"),
     ("--out", {"metavar": "FILE", "type": _path, "default": Path("report.html")},
      "the page (default: report.html)"),
 )

@@ -46,9 +46,10 @@ def report(args: Namespace) -> None:
                 f"{problem.cell_name} diverges: its state or its tangent left the floating-point numbers at step "
                 f"{step}."
             ) from error
+    name = problem.cell_name if args.model is not None else problem.cell_name.capitalize()
     named = dataclasses.replace(
         found,
-        cell_name=f"{problem.cell_name}, {architecture(problem.cell)}",
+        cell_name=f"{name}, {architecture(problem.cell)}",
         inputs_name=problem.inputs_name,
         setup=_setup(args, problem),
     )

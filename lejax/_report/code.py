@@ -37,10 +37,11 @@ def code(report: Any) -> dict[str, str]:
         "regime": "distance = spectrum.exponents[0] / spectrum.standard_error[0]  # from zero, in errors",
         "memory": "time_constants = 1 / jnp.abs(spectrum.exponents)\n"
         "gradient_horizon = jnp.log(10) * time_constants[0] / spectrum.dt  # steps",
-        "dimension": call(
+        "dimension": "tolerance = 2 * jnp.nan_to_num(spectrum.standard_error)\n"
+        + call(
             "dimension, dimension_error",
             "lejax.jackknife",
-            ["spectrum", f"lambda exponents: lejax.kaplan_yorke_dimension(exponents, {size})"],
+            ["spectrum", f"lambda x: lejax.kaplan_yorke_dimension(x, {size}, tolerance)"],
             {},
         ),
         "participation": f"{_states(report)}\n"
@@ -48,7 +49,8 @@ def code(report: Any) -> dict[str, str]:
         "variance = jnp.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2\n"
         "participation = variance.sum() ** 2 / (variance**2).sum()",
         "windows": "rates = spectrum.block_exponents[:, 0]  # one for each window\n"
-        "starts = jnp.cumsum(spectrum.block_steps) - spectrum.block_steps",
+        "stops = jnp.cumsum(spectrum.block_steps)  # in counted steps\n"
+        "lejax.plot.plot_finite_time_exponents(spectrum)",
         "lost": "dead = jnp.isneginf(spectrum.exponents)\n"
         "bounds = jnp.cumsum(spectrum.diagnostics.unresolved) > 0",
         "trust": "status = lejax.RESULTS[spectrum.result]\n"

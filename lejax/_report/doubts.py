@@ -65,7 +65,8 @@ def _precision(report: Any) -> Check:
 def _rounding(report: Any) -> Check:
     run = report.spectrum
     error = np.asarray(run.diagnostics.rounding_error, float)
-    limit = 1e-8 if np.asarray(run.exponents).dtype == np.float64 else 1e-4
+    per_step = 1e-8 if np.asarray(run.exponents).dtype == np.float64 else 1e-4
+    limit = per_step / float(run.dt)
     worst, bad = float(np.max(error)), int(np.sum(~(error <= limit)))
     size = f"{plain(worst, 2)} {units(run.dt)}"
     if not bad:
@@ -110,13 +111,12 @@ def _blocks(report: Any) -> Check:
             f"{several(grows, 'error')} of {len(run.error_grows)} still {'grows' if grows == 1 else 'grow'} with "
             "longer blocks, about as many as chance sets.",
         )
-    leading = ", that of λ₁ among them" if bool(run.error_grows[0]) else ""
+    leading = ", that of λ₁ among them," if bool(run.error_grows[0]) else ""
     return Check(
         "care",
         f"{several(grows, 'error')} of {len(run.error_grows)}{leading} still {'grows' if grows == 1 else 'grow'} with "
-        "longer blocks and {} only lower bounds: the run is too short for the memory of the dynamics.".format(
-            "is" if grows == 1 else "are"
-        ),
+        f"longer blocks and {_are(grows)} only {'a lower bound' if grows == 1 else 'lower bounds'}: the memory of the "
+        "dynamics is longer than a block. Run longer.",
     )
 
 
@@ -158,7 +158,7 @@ def _start(report: Any) -> list[Check]:
 
 def _length(report: Any) -> list[Check]:
     run = report.spectrum
-    times = float(run.num_steps) * float(run.dt) / report.time_constants[0]
+    times = float(run.num_steps) * float(run.dt) * abs(float(run.exponents[0]))
     if report.regime in ("chaotic", "contracting") and times < 50:
         return [
             Check(

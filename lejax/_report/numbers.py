@@ -13,7 +13,7 @@ def plus_minus(value: float, error: float) -> str:
     if not np.isfinite(value):
         return LOST if value == -np.inf else "unknown"
     if not np.isfinite(error) or error <= 0:
-        return plain(value, 6)
+        return _minus(f"{value:.6g}")
     if error < 1e-9 * max(1e-6, abs(value)):
         return f"{plain(value, 6)} (no spread)"
     decimals = 1 - int(np.floor(np.log10(error)))

@@ -42,6 +42,7 @@ def page(report: Any) -> str:
     """The HTML document of a report."""
     lines, drawn = code(report), pictures(report)
     sections = [
+        '<div class="triple">\n',
         _section("Regime", "regime", [_text(words.regime(report)), _code(lines, "regime")]),
         _section("Memory", "memory", [_text(words.memory(report)), _code(lines, "memory")]),
         _section(
@@ -49,6 +50,7 @@ def page(report: Any) -> str:
             "dimension",
             [_text(words.dimension(report)), _code(lines, "dimension", "participation")],
         ),
+        "</div>\n",
         _section(
             "Lyapunov spectrum",
             "spectrum",
@@ -56,11 +58,14 @@ def page(report: Any) -> str:
                 _text(words.spectrum(report)),
                 _pair(
                     _figure(drawn, "spectrum", "Exponents with 2 standard errors."),
-                    spectrum_table(report),
+                    _figure(
+                        drawn,
+                        "convergence",
+                        "Running estimates with bands of 2 standard errors.",
+                    ),
                 ),
-                _code(lines, "spectrum"),
-                _figure(drawn, "convergence", "Running estimates with bands of 2 standard errors."),
-                _code(lines, "convergence"),
+                spectrum_table(report),
+                _code(lines, "spectrum", "convergence"),
             ],
         ),
         _section(
@@ -70,7 +75,9 @@ def page(report: Any) -> str:
                 _text(describe_windows(report)),
                 _pair(
                     _figure(
-                        drawn, "windows", "The leading exponent in each window; dashed: its mean."
+                        drawn,
+                        "windows",
+                        "The leading exponent in each window, against the steps that count.",
                     ),
                     windows_table(report),
                 ),

@@ -139,23 +139,21 @@ def find_angles(
     )
 
 
-def mean_input(inputs: PyTree, transient: int, num_steps: int) -> PyTree:
-    """The mean over the counted steps."""
-    return jax.tree.map(lambda x: jnp.mean(x[transient : transient + num_steps], axis=0), inputs)
-
-
-def find_points(cell: Cell, states: PyTree, input: PyTree) -> FixedPoints | Skipped:
-    """The fixed and slow points under a constant input, from states of the run."""
+def find_points(
+    cell: Cell, states: PyTree, inputs: PyTree, transient: int, num_steps: int
+) -> FixedPoints | Skipped:
+    """The fixed and slow points under the mean of the counted inputs, searched from states of the run."""
     size = flatten(jax.tree.map(lambda x: x[:1], states)).shape[1]
     if size > _LARGEST_STATE:
         return Skipped(f"The state has {size} numbers; points are searched up to {_LARGEST_STATE}.")
-    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(input)):
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(inputs)):
         return Skipped("The inputs are whole numbers, so that their mean is no input.")
+    mean = jax.tree.map(lambda x: jnp.mean(x[transient : transient + num_steps], axis=0), inputs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "none of .* guesses led to a fixed point")
         warnings.filterwarnings("ignore", "max_num_unique is")
         return find_fixed_points(
-            cell, guesses_of(states), input, max_num_unique=20, fallback=SpeedMinimization()
+            cell, guesses_of(states), mean, max_num_unique=20, fallback=SpeedMinimization()
         )
 
 

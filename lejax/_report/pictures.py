@@ -13,17 +13,23 @@ import jax
 import numpy as np
 
 from .._core.units import units
-from ..plot import plot_angles, plot_convergence, plot_phase_portrait, plot_spectrum
+from .._spectrum.report import LyapunovSpectrum
+from ..plot import (
+    plot_angles,
+    plot_convergence,
+    plot_finite_time_exponents,
+    plot_phase_portrait,
+    plot_spectrum,
+)
 from .numbers import plain, several
 from .parts import Angles, flatten
-from .windows import windows
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_WIDTH, _HEIGHT = 4.6, 3.1  # inches; a phone shows 4.6 inches at nearly their full size
+_WIDTH, _HEIGHT = 4.6, 3.3  # inches; a phone shows 4.6 inches at nearly their full size
 _MOST_DRAWN = 3_000  # states in the portrait
 _MOST_MARKS = 500  # of one artist that are drawn one by one
 _DPI = 200  # of clouds of points, which are pixels inside the SVG
@@ -36,7 +42,7 @@ def pictures(report: Any) -> dict[str, str]:
     made = {
         "spectrum": _draw(
             "spectrum",
-            lambda ax: plot_spectrum(run, ax=ax),
+            lambda ax: _spectrum(run, ax),
             f"Lyapunov exponents against their index, from {plain(exponents[0])} down to {plain(exponents[-1])} "
             f"{units(run.dt)}, with bars of two standard errors and a line at zero.",
         )
@@ -51,7 +57,7 @@ def pictures(report: Any) -> dict[str, str]:
         )
         made["windows"] = _draw(
             "windows",
-            lambda ax: _draw_windows(report, ax),
+            lambda ax: plot_finite_time_exponents(run, ax=ax),
             f"The leading exponent over {len(run.block_steps)} windows of the run as a staircase in time, around its "
             f"mean of {plain(exponents[0])}.",
         )
@@ -82,21 +88,11 @@ def _portrait(report: Any) -> str:
     )
 
 
-def _draw_windows(report: Any, ax: "Axes") -> None:
-    found, mean = windows(report), float(report.spectrum.exponents[0])
-    dt = float(report.spectrum.dt)
-    edges = dt * np.array([found[0].start, *(window.stop for window in found)])
-    ax.stairs(
-        [window.rate for window in found], edges, baseline=None, color="#0072B2", linewidth=1.2
-    )
-    ax.axhline(mean, color="#8C8C8C", linewidth=0.8, linestyle="--", label="$\\lambda_1$")
-    low, high = ax.get_ylim()
-    if low < 0 < high:
-        ax.axhline(0, color="#8C8C8C", linewidth=0.8)
-    ax.set_xlim(edges[0], edges[-1])
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_xlabel("time" if dt != 1 else "step of the input" if report.is_driven else "step")
-    ax.set_ylabel(f"$\\lambda_1$ in a window ({units(dt)})")
+def _spectrum(spectrum: LyapunovSpectrum, ax: "Axes") -> None:
+    plot_spectrum(spectrum, ax=ax)
+    legend = ax.get_legend()
+    if legend is not None:
+        legend.set_title(None)  # pyright: ignore[reportArgumentType]  # the page has these numbers
 
 
 def _draw(name: str, plot: Callable[["Axes"], Any], alt: str, *, height: float = _HEIGHT) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .._core.cell import Cell, name_of, size_of
 from .._core.check_annotations import checked
-from .._core.check_cell import check_state, describe
+from .._core.check_cell import check_inputs, check_state, describe
 from .._core.check_values import check_concrete
 from .._core.status import RESULTS
 from .._spectrum.dimension import kaplan_yorke_dimension
@@ -30,12 +31,14 @@ from .parts import (
     count_states,
     find_angles,
     find_points,
-    mean_input,
     participation,
     visited_states,
 )
 from .regime import judge
 from .words import summary
+
+
+_NUM_BLOCKS, _FEWEST_STEPS = 64, 10  # most blocks of the default, and the steps of the shortest
 
 
 class Report(eqx.Module):
@@ -51,9 +54,10 @@ class Report(eqx.Module):
         `resting, unstable` (the state does not move), or `cannot tell`.
     - `num_positive`, `num_zero`: the exponents above zero, and those within their errors of it. An exponent has a sign
         if it lies beyond 2 standard errors and its rounding error, or beyond 4 where `error_grows`.
-    - `dimension`, `dimension_error`: the Kaplan-Yorke dimension with its jackknife error.
+    - `dimension`, `dimension_error`: the Kaplan-Yorke dimension with its jackknife error. Exponents within 2
+        standard errors of zero count as zero.
     - `participation`: the participation ratio of the visited states: how many principal components share their
-        variance.
+        variance; NaN if the state does not move.
     - `states`: the visited states, with a leading axis; the counted ones, at most the first 20 000.
     - `angles`: the angles between covariant vectors, or why they are missing: `smallest`, the smallest angle between
         the first `split` vectors and the others at each step, and `sharing`, the mean participation ratio of each
@@ -116,7 +120,7 @@ def report(
     transient: int = 0,
     dt: float | Float[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
-    num_blocks: int = 64,
+    num_blocks: int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Report:
@@ -132,7 +136,8 @@ def report(
     **Arguments:**
 
     - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`, `dt`, `key`: as for `lyapunov_spectrum`.
-    - `num_blocks`: blocks behind the errors, which are also the windows of the finite-time exponents; 64 by default.
+    - `num_blocks`: blocks behind the errors, which are also the windows of the finite-time exponents; by default
+        64, or as many of 10 steps as the run has.
     - `out`: the file of the page, `report.html`; by default none is written. The page is one file of about half a
         megabyte that loads nothing from elsewhere.
     - `progress`: whether to show progress bars on stderr. Default: only on a terminal.
@@ -159,6 +164,9 @@ def report(
     check_concrete("report", cell, state, inputs, dt, key)
     target = None if out is None else check_target(out)
     state = check_state(state)
+    inputs, counted = check_inputs(inputs, num_steps, transient)
+    if num_blocks is None:
+        num_blocks = min(_NUM_BLOCKS, max(1, counted // _FEWEST_STEPS))
     options = {
         "num_exponents": num_exponents,
         "num_steps": num_steps,
@@ -182,17 +190,19 @@ def report(
         is_driven, is_flow = bool(jax.tree.leaves(inputs)), isinstance(cell, Flow | EventExactFlow)
         regime = judge(spectrum, is_free_flow=is_flow and not is_driven, rests=rests)
         size = size_of(state)
+        tolerance = 2 * jnp.nan_to_num(spectrum.standard_error)
         dimension, dimension_error = jackknife(
-            spectrum, lambda exponents: kaplan_yorke_dimension(exponents, size)
+            spectrum, lambda exponents: kaplan_yorke_dimension(exponents, size, tolerance)
         )
         begin("covariant vectors")
         num_not_shrinking = regime.num_positive + (regime.num_zero if regime.num_positive else 0)
         angles = find_angles(cell, state, inputs, transient, spectrum, num_not_shrinking, key)
         begin("fixed points")
-        input = mean_input(inputs, transient, int(spectrum.num_steps)) if is_driven else None
-        points = find_points(cell, states, input)
+        points = find_points(cell, states, inputs, transient, int(spectrum.num_steps))
         found = Report(
-            cell_name=name_of(cell),
+            cell_name=f"Flow of {name_of(cell.vector_field)}"
+            if isinstance(cell, Flow)
+            else name_of(cell),
             inputs_name=f"{describe(inputs)}" if is_driven else "no inputs",
             setup=_SETUP,
             options=options,
@@ -202,7 +212,7 @@ def report(
             num_zero=regime.num_zero,
             dimension=dimension,
             dimension_error=dimension_error,
-            participation=participation(states),
+            participation=float("nan") if rests else participation(states),
             states=states,
             angles=angles,
             fixed_points=points,

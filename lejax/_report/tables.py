@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .numbers import MINUS, plain
-from .windows import extremes
+from .windows import axis, extremes
 
 
 _MOST_ROWS = 200  # exponents; the middle of a longer spectrum is left out
@@ -45,7 +45,7 @@ def spectrum_table(report: Any) -> str:
         ["i", "exponent", "std error", f"1/|λ| ({unit})"], rows, "Lyapunov exponents", tall=True
     )
     legend = []
-    if bounds.any():
+    if np.any(bounds & np.isfinite(exponents)):
         legend.append("≤: an upper bound, below floating-point resolution at some steps.")
     if np.any(run.error_grows):
         legend.append("≥: a lower bound of the error, which still grows with longer blocks.")
@@ -57,13 +57,12 @@ def windows_table(report: Any) -> str:
     low, high = extremes(report)
     if not low:
         return ""
-    where = "input steps" if report.is_driven else "steps"
     rows = [
-        [what, f"{w.start:,} to {w.stop:,}", plain(w.rate)]
+        [what, window.place, plain(window.rate)]
         for what, found in (("largest", high), ("smallest", low))
-        for w in found
+        for window in found
     ]
-    return _table(["window", where, "λ₁ there"], rows, "Extreme windows")
+    return _table(["window", axis(report), "λ₁ there"], rows, "Extreme windows")
 
 
 def points_table(report: Any) -> str:
@@ -91,7 +90,7 @@ def points_table(report: Any) -> str:
 
 def _cell(value: float, decimals: int | None) -> str:
     if not np.isfinite(value) or decimals is None:
-        return plain(value, 4) if not np.isnan(value) else "?"
+        return plain(value, 4) if not np.isnan(value) else "-"
     return f"{value:.{decimals}f}".replace("-", MINUS)
 
 

@@ -16,19 +16,39 @@ _SHOWN = 3
 
 
 class Window(NamedTuple):
-    """The steps `start` to `stop`, counted from the first input, and the leading exponent over them."""
+    """Where a window lies, its steps, and the leading exponent over them.
 
-    start: int
-    stop: int
+    With inputs it is named by their indices, without by the time since the transient.
+    """
+
+    place: str
+    steps: int
     rate: float
 
 
 def windows(report: Any) -> list[Window]:
     """All windows of a run, in time."""
-    stops = report.options["transient"] + np.cumsum(np.asarray(report.spectrum.block_steps))
-    starts = stops - np.asarray(report.spectrum.block_steps)
+    steps, dt = np.asarray(report.spectrum.block_steps), float(report.spectrum.dt)
     rates = np.asarray(report.spectrum.block_exponents[:, 0], float)
-    return [Window(int(a), int(b), float(r)) for a, b, r in zip(starts, stops, rates, strict=True)]
+    stops = np.cumsum(steps)
+    if report.is_driven:
+        edges = report.options["transient"] + np.stack([stops - steps, stops])
+    else:
+        edges = dt * np.stack([stops - steps, stops])
+    decimals = (
+        0 if report.is_driven or dt == 1 else max(0, 1 - int(np.floor(np.log10(dt * steps[0]))))
+    )
+    return [
+        Window(f"{start:,.{decimals}f} to {stop:,.{decimals}f}", int(count), float(rate))
+        for start, stop, count, rate in zip(*edges, steps, rates, strict=True)
+    ]
+
+
+def axis(report: Any) -> str:
+    """What the places of windows count."""
+    if report.is_driven:
+        return "inputs"
+    return "steps" if float(report.spectrum.dt) == 1 else "time"
 
 
 def extremes(report: Any) -> tuple[list[Window], list[Window]]:
@@ -47,14 +67,18 @@ def describe(report: Any) -> list[str]:
     if not low:
         return ["Left out. Too few windows with finite exponents."]
     rates = np.array([window.rate for window in found])
-    length = several(found[0].stop - found[0].start, "step")
+    length = several(found[0].steps, "step")
     text = (
         f"Over {len(found)} windows of about {length} the leading exponent lies between {plain(low[0].rate)} and "
         f"{plain(high[0].rate)} {unit}, with a standard deviation of {plain(float(rates.std()), 2)}."
     )
+    if report.regime == "periodic":
+        return [
+            text,
+            "It is the exponent along the orbit, which speeds up and slows down: over a turn this cancels.",
+        ]
     growing = int(np.sum(rates > 0))
-    what = "inputs" if report.is_driven else "steps"
-    steps = [f"{what} {w.start:,} to {w.stop:,}" for w in (low[0], high[0])]
+    steps = [f"{axis(report)} {window.place}" for window in (low[0], high[0])]
     if growing == 0:
         return [
             text,
@@ -63,10 +87,10 @@ def describe(report: Any) -> list[str]:
     if growing == len(found):
         return [
             text,
-            f"Every window amplifies perturbations, most of all {steps[1]}, least {steps[0]}.",
+            f"Every window amplifies perturbations, most of all during {steps[1]}, least during {steps[0]}.",
         ]
     return [
         text,
-        f"{several(growing, 'window')} of {len(found)} amplify perturbations, most of all {steps[1]}; it forgets "
-        f"fastest during {steps[0]}.",
+        f"{several(growing, 'window')} of {len(found)} amplify perturbations, most of all during {steps[1]}; it "
+        f"forgets fastest during {steps[0]}.",
     ]

@@ -62,11 +62,15 @@ def _meaning(report: Any) -> str:
                 "on where it started, and small errors grow until they are as large as the motion itself."
             )
         case "chaotic":
-            return "Orbits that start a little apart move apart exponentially: no forecast reaches far."
+            return (
+                "Orbits that start a little apart move apart exponentially, until they are as far apart as any two: a "
+                "forecast fails after a few Lyapunov times."
+            )
         case "contracting" if driven:
             return (
-                "Two copies that start apart come together under the same input: after a while the state is a function "
-                "of the inputs alone, and the start is forgotten (the echo state property, along this input)."
+                "Copies that start near each other come together under the same input: the start is forgotten, and "
+                "after a while the state is a function of the inputs. Whether copies that start far apart come "
+                "together too, lejax.indicators.echo_state_index tells."
             )
         case "contracting":
             return "Orbits that start nearby come together: it settles on a stable fixed point or a stable cycle."
@@ -115,10 +119,13 @@ def _why_open(report: Any) -> str:
 def _counts(report: Any) -> list[str]:
     count, dt = len(report.spectrum.exponents), report.spectrum.dt
     negative = count - report.num_positive - report.num_zero
-    text = (
-        f"Of {several(count, 'exponent')}, {report.num_positive} {_are(report.num_positive)} above zero, "
-        f"{report.num_zero} {_are(report.num_zero)} zero within errors, and {negative} {_are(negative)} below."
-    )
+    groups = {
+        "above zero": report.num_positive,
+        "zero within errors": report.num_zero,
+        "below zero": negative,
+    }
+    present = [f"{number} {where}" for where, number in groups.items() if number]
+    text = f"Exponents: {', '.join(present)}."
     if not report.is_flow or report.is_driven or report.regime.startswith("resting"):
         return [text]
     if report.regime == "contracting":
@@ -142,8 +149,10 @@ def memory_short(report: Any) -> str:
         return f"errors grow e-fold in {duration(report.time_constants[0], dt)}"
     if report.regime in ("contracting", "resting, stable"):
         if np.isinf(first):
-            return "everything is forgotten in one step"
+            return "none: a step maps all to zero"
         return f"the past fades e-fold in {duration(report.time_constants[0], dt)}"
+    if report.regime == "periodic":
+        return f"all but the phase fades e-fold in {duration(report.time_constants[1], dt)}"
     bound = abs(first) + np.nan_to_num(margins(report.spectrum)[0])
     return f"longer than {duration(1 / bound, dt)}" if bound > 0 else "without end"
 
@@ -153,7 +162,9 @@ def memory(report: Any) -> list[str]:
     spectrum, dt = report.spectrum, float(report.spectrum.dt)
     first, error = float(spectrum.exponents[0]), float(spectrum.standard_error[0])
     if not np.isfinite(first):
-        return ["A step maps every direction to zero: the network has no memory of its state."]
+        return [
+            "At some steps every direction is mapped to zero: no memory of the state gets past them."
+        ]
     constant = duration(report.time_constants[0], dt)
     if error > 0:
         constant = (
@@ -167,7 +178,8 @@ def memory(report: Any) -> list[str]:
             f"An error grows by a factor e in {constant}, the Lyapunov time 1/λ₁.",
             f"The norm of a gradient grows tenfold over every {horizon} steps back in time (ln 10/|λ₁|): gradients "
             "over many times that length explode.",
-            f"A difference in the last digit is as large as the state after about "
+            f"A difference in the last digit of {np.asarray(spectrum.exponents).dtype} reaches the size of the state "
+            f"after about "
             f"{duration(digits * report.time_constants[0], dt)}.",
         ]
     if report.regime in ("contracting", "resting, stable"):
@@ -179,6 +191,11 @@ def memory(report: Any) -> list[str]:
             "several times further back can hardly be learned.",
             f"{several(slow, 'direction')} of {len(spectrum.exponents)} {_are(slow)} at least half as slow as the "
             "slowest one.",
+        ]
+    if report.regime == "periodic":
+        return [
+            "A shift along the orbit, the phase, stays for ever. Everything else fades, by a factor e in "
+            f"{duration(report.time_constants[1], dt)} along the slowest direction (1/|λ₂|).",
         ]
     bound = abs(first) + np.nan_to_num(margins(spectrum)[0])
     least = f"{duration(1 / bound, dt)}" if bound > 0 else "any time"
@@ -201,7 +218,9 @@ def dimension(report: Any) -> list[str]:
     """Both dimensions and how they differ."""
     size, value = report.spectrum.frame.shape[0], float(report.dimension)
     text = f"Kaplan-Yorke dimension: {dimension_short(report)}, of {several(size, 'dimension')} of the state."
-    if value == 0 and report.is_driven:
+    if report.regime.startswith("resting"):
+        text += " This is the dimension that the exponents of the fixed point give; the state itself does not move."
+    elif value == 0 and report.is_driven:
         text += " All exponents are below zero: for one input sequence the states that remain are a single orbit."
     elif value == 0:
         text += " All exponents are below zero: the attractor is a point or a cycle of points."
@@ -226,10 +245,15 @@ def spectrum(report: Any) -> list[str]:
     count, size = len(run.exponents), run.frame.shape[0]
     longest = int(run.diagnostics.longest_interval)
     often = "at every step" if longest == 1 else f"after at most {several(longest, 'step')}"
+    skipped = options["transient"]
+    transient = (
+        f"after {several(skipped, 'step')} that {_are(skipped)} not counted"
+        if skipped
+        else "without a transient"
+    )
     return [
-        f"{count} of {several(size, 'exponent')} over {several(int(run.num_steps), 'step')} after "
-        f"{several(options['transient'], 'step')} that {_are(options['transient'])} not counted, orthonormalized "
-        f"{often}. Errors are standard errors from {several(len(run.block_steps), 'block')}."
+        f"{count} of {several(size, 'exponent')} over {several(int(run.num_steps), 'step')} {transient}, "
+        f"orthonormalized {often}. Errors are standard errors from {several(len(run.block_steps), 'block')}."
     ]
 
 
@@ -306,7 +330,10 @@ def points(report: Any) -> list[str]:
             "from them."
         ]
     kinds = [kind for kind, is_slow in zip(found.stability.kind, slow, strict=True) if not is_slow]
-    counted = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+    counted = [
+        several(kinds.count(kind), "non-hyperbolic point" if kind == "non-hyperbolic" else kind)
+        for kind in dict.fromkeys(kinds)
+    ]
     counted += [several(int(slow.sum()), "slow point")] if slow.any() else []
     lines = [
         f"{where}, searched from states that the run visits: {', '.join(counted)}. Others may lie far "
@@ -320,6 +347,17 @@ def points(report: Any) -> list[str]:
         lines.append(
             "The inputs vary, so that the state need not come near these points; they show what the network would do "
             "if the input stood still at its mean."
+        )
+    stable = [
+        i
+        for i, kind in enumerate(found.stability.kind)
+        if kind.startswith("stable") and not slow[i]
+    ]
+    if stable:
+        longest = float(np.max(found.stability.time_constants[stable, 0]))
+        lines.append(
+            f"Near {'the stable point' if len(stable) == 1 else 'the stable points'} the state settles by a factor e "
+            f"in {duration(longest, float(report.spectrum.dt))}{' at the slowest' if len(stable) > 1 else ''}."
         )
     if slow.any():
         lines.append(
