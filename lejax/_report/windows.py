@@ -48,7 +48,7 @@ def axis(report: Any) -> str:
     """What the places of windows count."""
     if report.is_driven:
         return "inputs"
-    return "steps" if float(report.spectrum.dt) == 1 else "time"
+    return "steps" if float(report.spectrum.dt) == 1 else "times"
 
 
 def extremes(report: Any) -> tuple[list[Window], list[Window]]:
