@@ -60,7 +60,7 @@ def luminance(color):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("color", {*_style.SERIES, _style.GRAY})
+@pytest.mark.parametrize("color", sorted({*_style.SERIES, _style.GRAY}))
 def test_colors_stand_out_from_white_and_from_dark_gray(color):
     dark = luminance("#1e2129")
     assert (1 + 0.05) / (luminance(color) + 0.05) >= 3

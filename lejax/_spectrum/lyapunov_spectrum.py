@@ -54,7 +54,8 @@ def lyapunov_spectrum(
 
     - `cell`: `cell(input, state) -> state`; an `eqx.Module` or a plain function. A function, and a module that holds a
         function of yours (`Flow(lambda ...)`), is compiled at each call, with the values that it reads at that moment.
-        A module is compiled once for all values of its fields; its methods must read no other values.
+        A module is compiled once for all values of its fields, a `jax.tree_util.Partial` for all that it binds; methods
+        and bound functions must read no other values.
     - `state`: the starting state, a pytree of real floating-point arrays with d numbers in total.
     - `inputs`: a pytree of arrays with time as first axis, or `None` for an autonomous cell.
     - `num_exponents`: k, the number of leading exponents; default: all d.
@@ -95,7 +96,8 @@ def lyapunov_spectrum(
         `unresolved`; the leading exponents stay correct. Rounding also refills the directions that an exact zero has
         emptied. Where these grow faster than the slowest surviving directions, they replace them: the last exponents
         before a lost one are then upper bounds too. They show in `rounding_error`: what stays above 1e-8 with `every=1`
-        is noise of that size, whatever its `standard_error`.
+        is noise of that size, whatever its `standard_error`. Where such directions are hidden in other coordinates
+        nothing may show; exponents that a run in float32 changes by far more than its errors are then noise.
     - Events: where the state is reset or hits a wall inside a step (`jnp.where`), the tangent map lacks the saltation
         matrix, the jump caused by the shift of the crossing time: let the step end at the event, as
         `lejax.plrnn.EventExactFlow` does for piecewise-linear fields.

@@ -32,7 +32,7 @@ class Flow(TimedCell):
     O((dt / substeps)^4).
 
     A field that depends on time needs a clock in the state, whose exponent is 0. Time given as the input would be
-    constant during a step, an error of order dt that no standard error shows:
+    constant during a step, an error of order dt in the state that no standard error shows:
 
         def clocked(input, state):
             x, t = state
