@@ -55,6 +55,7 @@ def style_axes(ax: "Axes", *, grid: bool = True) -> None:
         spine.set_linewidth(THIN)
         spine.set_visible(not grid or side in ("left", "bottom"))
     ax.tick_params(labelsize="small", width=THIN, length=3)
+    ax.tick_params(which="minor", labelsize="small")
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set_fontsize("medium")
         label.set_wrap(True)  # in a small figure
