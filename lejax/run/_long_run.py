@@ -88,7 +88,7 @@ def long_run(
     - `TypeError`, `ValueError`, `RuntimeError`: as `lyapunov_spectrum`.
     - `TypeError`: if `method` is not a `SequentialQR`, or an argument is traced.
     - `ValueError`: if `tolerance` is not positive, or a checkpoint is damaged or belongs to another run. The message
-        names what differs; `tolerance`, `progress`, `throw` and the seconds of the checkpoint may.
+        names what differs; the value of `tolerance`, `progress`, `throw` and the seconds of the checkpoint may.
 
     **Numerics:** usually compiles two or three programs, at most five: one for the first chunk, and one for each
     other combination of steps and blocks. Memory does not grow with the number of chunks. If `method.every` is
