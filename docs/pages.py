@@ -80,6 +80,10 @@ def run(page: Path, *, write: bool) -> int:
                 print(
                     f"{page}:{line}: the page shows\n{shown}and the block prints\n{printed.getvalue()}"
                 )
+            if match["picture"] and not pyplot.get_fignums():
+                raise SystemExit(
+                    f"{page}:{line}: the page shows a picture and the block draws none"
+                )
             if write and match["picture"]:
                 picture = page.parent / match["picture"]
                 picture.parent.mkdir(exist_ok=True)

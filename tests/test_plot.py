@@ -182,6 +182,26 @@ def test_nan_and_infinite_exponents_of_an_array():
     assert plot_spectrum([np.nan], ax=new_axes()).get_legend() is None
 
 
+def test_the_legend_is_of_the_largest_exponent_in_any_order():
+    """The directions of a frame that was given stay in its order."""
+    ax = plot_spectrum(jnp.array([-1.0, 0.5]), ax=Figure().subplots())
+    title = ax.get_legend().get_title().get_text()
+    assert title.splitlines() == [
+        "$\\lambda_1$ = 0.5",
+        "Kaplan-Yorke dimension 1.5",
+        "Lyapunov time 2 steps",
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_errors_that_are_infinite_or_negative():
+    values = jnp.array([0.5, -1.0])
+    ax = plot_spectrum(values, standard_error=jnp.array([jnp.inf, 0.1]), ax=Figure().subplots())
+    assert "time" not in ax.get_legend().get_title().get_text()
+    with pytest.raises(ValueError, match="must not be negative"):
+        plot_spectrum(values, standard_error=jnp.array([-0.1, 0.1]))
+
+
 def test_blocks_are_levels_over_their_time(spectrum):
     ax = plot_finite_time_exponents(spectrum, num_exponents=2, ax=new_axes())
     for i, patch in enumerate(ax.patches):

@@ -119,6 +119,32 @@ def test_histogram_is_a_density():
     np.testing.assert_allclose(heights[:10], counts / 100 / (np.pi / 20))
 
 
+def test_right_angles_in_float32_are_counted():
+    """The nearest number of float32 to pi / 2 is above it."""
+    right = jnp.full(3, jnp.pi / 2, jnp.float32)
+    ax = plot_angles(jnp.append(right, jnp.float32(0.01)), num_bins=2, ax=Figure().subplots())
+    heights = np.unique(ax.patches[0].get_xy()[:, 1])
+    np.testing.assert_allclose(heights, np.array([0, 0.25, 0.75]) / (np.pi / 4))
+    for angle in (-0.1, 1.6):
+        with pytest.raises(ValueError, match="must lie between 0 and pi / 2"):
+            plot_angles(jnp.array([angle]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_shares_of_the_variance_in_percent():
+    def labels(states):
+        ax = plot_phase_portrait(states, ax=Figure().subplots())
+        return ax.get_xlabel(), ax.get_ylabel()
+
+    line = jnp.arange(5.0)[:, None] * jnp.array([1.0, 2.0])
+    assert labels(line)[0] == "first principal component (100 %)"
+    huge = jnp.array([[3e200, 0], [-3e200, 0], [0, 1e200], [0, -1e200]])
+    assert labels(huge) == ("first principal component (90 %)", "second principal component (10 %)")
+    few = jnp.array([[10.0, 0], [-10, 0], [0, 1], [0, -1]])
+    assert labels(few)[1] == "second principal component (0.99 %)"
+    assert labels(jnp.ones((3, 2))) == ("first principal component", "second principal component")
+
+
 def test_manifolds_are_drawn_over_basins():
     lozi, saddle = lejax.piecewise_linear(Lozi()), jnp.array([0.454545, 0.227273])
     unstable, stable = unstable_manifold(lozi, saddle), stable_manifold(lozi, saddle)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 
 import lejax
 from lejax._report import doubts, words
+from lejax._report.files import check_target, write_text
 from lejax._report.numbers import MINUS, plain, plus_minus
+from lejax._report.parts import count_states, is_growing
 from lejax._report.regime import judge
 
 
@@ -228,6 +231,41 @@ def test_the_file_is_replaced_in_one_step(tmp_path):
         lejax.report(lejax.systems.Henon(), jnp.zeros(2), **options, out=tmp_path / "no" / "x")
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """As root, a rename over /dev/null would succeed."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="no regular file"):
+        check_target(pipe)
+    link, target = tmp_path / "link.html", tmp_path / "page.html"
+    link.symlink_to(target)
+    write_text(check_target(link), "page")
+    assert link.is_symlink()
+    assert target.read_text() == "page"
+    write_text(tmp_path / ("字" * 80), "page")  # 240 bytes
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        check_target(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_page_that_is_interrupted_leaves_the_old_one(tmp_path, monkeypatch, error):
+    target = tmp_path / "page.html"
+    target.write_text("old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(error):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_no_figure_of_pyplot_is_opened_and_no_setting_changes():
     from matplotlib import pyplot, rcParams
 
@@ -286,14 +324,16 @@ def with_exponents(exponents, errors, *, grows=None, steps=10_000):
 )
 def test_regimes(exponents, errors, is_free_flow, rests, expected):
     spectrum = with_exponents(exponents, errors)
-    assert judge(spectrum, is_free_flow=is_free_flow, rests=rests) == expected
+    found = judge(spectrum, is_free_flow=is_free_flow, rests=rests, grows=False)
+    assert found == expected
 
 
 def test_an_error_that_still_grows_needs_twice_the_distance():
     sure = with_exponents([0.03, -1.0], [0.01, 0.01])
     unsure = with_exponents([0.03, -1.0], [0.01, 0.01], grows=[True, False])
-    assert judge(sure, is_free_flow=False, rests=False).name == "chaotic"
-    assert judge(unsure, is_free_flow=False, rests=False).name == "cannot tell"
+    options = {"is_free_flow": False, "rests": False, "grows": False}
+    assert judge(sure, **options).name == "chaotic"
+    assert judge(unsure, **options).name == "cannot tell"
 
 
 def test_a_state_that_rests_is_not_called_chaotic():
@@ -304,8 +344,89 @@ def test_a_state_that_rests_is_not_called_chaotic():
     assert np.isnan(report.participation)
     text = text_of(report.to_html())
     assert "The positive exponent is no sign of chaos" in text
-    assert "rests on a fixed point from start to end" in text
+    assert "rests on a fixed point. Start elsewhere" in text
     np.testing.assert_allclose(report.spectrum.exponents, np.log(1.5), atol=1e-9)
+
+
+def test_a_state_that_grows_is_not_called_chaotic():
+    report = lejax.report(lambda input, state: 1.5 * state, jnp.ones(2), num_steps=1000)
+    assert (report.regime, report.num_positive) == ("growing", 2)
+    assert report.participation == pytest.approx(1)  # squares of the states overflow
+    text = text_of(report.to_html())
+    assert "positive ones are no sign of chaos" in text
+    assert "this is no attractor" in text
+    assert "same in all 64 windows" in text
+    assert "standard errors above zero" not in text  # the error is rounding
+    assert "no error grows with longer blocks" in text
+
+
+def test_growth_that_stops_is_no_escape():
+    rising = jnp.concatenate([jnp.geomspace(1, 1e3, 100), jnp.full(100, 1e3)])
+    assert not is_growing(rising, jnp.array(1e3))
+    assert is_growing(rising[:100], jnp.array(1e3))
+    assert not is_growing(rising[:100], jnp.array(1.0))  # it came back later
+    assert not is_growing(rising[:39], jnp.array(1e3))
+
+
+@pytest.mark.parametrize("num_steps", [1, 15])
+def test_a_single_block_has_no_signs(num_steps):
+    report = lejax.report(lejax.systems.Henon(), jnp.zeros(2), num_steps=num_steps)
+    assert report.regime == "cannot tell"
+    text = text_of(report.to_html())
+    assert "Exponents: 2 of unknown sign." in text
+    assert "0 positive, 0 zero, 2 unknown" in text
+    assert "λ₁ has no error, so that its sign is open" in text
+    assert "memory     unknown" in str(report)
+    assert "1 block is too few" in text
+
+
+def test_one_exponent_of_a_flow_asks_for_a_second():
+    flow = lejax.systems.Flow(lejax.systems.VanDerPol(), dt=0.05)
+    report = lejax.report(flow, jnp.ones(2), num_exponents=1, num_steps=2_000, transient=500)
+    text = text_of(report.to_html())
+    assert report.regime == "cannot tell"
+    assert "ask for num_exponents=2" in text
+    assert "would decide it" not in text
+    assert "there are 1" not in text
+    assert "but the run has 1 exponent." in text
+
+
+def test_times_have_the_unit_of_the_step():
+    """Of a step that lasts 1e-6: the exponent, its time constant, and the rates of the fixed points."""
+
+    def cell(input, state):
+        return jnp.tanh(jnp.array([0.5, 0.25]) * state + input)
+
+    inputs = jr.normal(jr.key(0), (800, 2))
+    one = lejax.report(cell, jnp.zeros(2), inputs, transient=10)
+    report = lejax.report(cell, jnp.zeros(2), inputs, transient=10, dt=1e-6)
+    rates = report.fixed_points.stability.rates
+    np.testing.assert_allclose(rates, 1e6 * one.fixed_points.stability.rates, rtol=1e-9)
+    np.testing.assert_allclose(report.fixed_points.q, 1e12 * one.fixed_points.q, rtol=1e-9)
+    np.testing.assert_allclose(report.time_constants, 1e-6 * one.time_constants, rtol=1e-9)
+    assert report.gradient_horizon == pytest.approx(one.gradient_horizon)
+    error = float(report.spectrum.standard_error[0]) * report.time_constants[0] ** 2
+    sentence = words.memory(report)[0]
+    shown = plus_minus(report.time_constants[0], error)
+    assert f"by a factor e in {shown} units of time along" in sentence
+    assert "10⁻⁶" not in sentence
+    settles = words.duration(float(-1 / rates[0, 0]), 1e-6)
+    assert f"settles by a factor e in {settles}." in " ".join(words.points(report))
+
+
+def test_the_kept_states_of_a_large_network_are_few():
+    spectrum = with_exponents([0.4, -1.6], [0.01, 0.01], steps=10**6)
+    assert count_states(spectrum) == 20_000
+    large = eqx.tree_at(lambda s: s.frame, spectrum, jnp.zeros((10_000, 1)))
+    assert count_states(large) == 2_000
+
+
+def test_the_code_makes_the_key_of_the_run():
+    key = jr.key(3, impl="rbg")
+    report = lejax.report(lejax.systems.Henon(), jnp.zeros(2), num_steps=400, key=key)
+    given = {"cell": lejax.systems.Henon(), "state": jnp.zeros(2), "inputs": None}
+    exec(code_of(report.to_html())["run"], given)
+    np.testing.assert_array_equal(given["spectrum"].exponents, report.spectrum.exponents)
 
 
 def test_a_limit_cycle_is_periodic():

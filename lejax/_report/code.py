@@ -9,7 +9,7 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from .parts import Angles, count_states
+from .parts import MOST_GUESSES, Angles, count_states
 
 
 _WIDTH = 76
@@ -20,8 +20,10 @@ def run_lines(report: Any) -> str:
     options = {name: x for name, x in report.options.items() if x is not None}
     lines = [report.setup]
     if "key" in options:
-        data = np.asarray(jr.key_data(options.pop("key"))).tolist()
-        lines.append(f"key = jax.random.wrap_key_data(jnp.array({data}, dtype=jnp.uint32))")
+        key = options.pop("key")
+        data, kind = np.asarray(jr.key_data(key)).tolist(), str(jr.key_impl(key))
+        bits = f"jnp.array({data}, dtype=jnp.uint32)"
+        lines.append(f"key = jax.random.wrap_key_data({bits}, impl={kind!r})")
     shown = {name: _number(x) for name, x in options.items()}
     shown |= {"key": "key"} if len(lines) > 1 else {}
     lines.append(call("spectrum", "lejax.run.long_run", ["cell", "state", "inputs"], shown))
@@ -102,7 +104,7 @@ def _angles(report: Any) -> str:
 def _points(report: Any) -> str:
     spectrum, lines = report.spectrum, [_states(report)]
     count = len(jax.tree.leaves(report.states)[0])
-    stride = -(-count // 200)
+    stride = -(-count // MOST_GUESSES)
     lines.append(f"guesses = jax.tree.map(lambda x: x[::{stride}], states)")
     given = "None"
     if report.is_driven:

@@ -10,6 +10,7 @@ import numpy as np
 from .._core.status import RESULTS
 from .._core.units import units
 from .numbers import LOST, plain, several
+from .regime import still_grows
 
 
 class Check(NamedTuple):
@@ -96,25 +97,26 @@ def _blocks(report: Any) -> Check:
     if len(run.block_steps) < 7:
         return Check(
             "care",
-            f"{several(len(run.block_steps), 'block')} are too few to see whether the errors still grow with longer "
-            "blocks. Run longer.",
+            f"{several(len(run.block_steps), 'block')} {_are(len(run.block_steps))} too few to see whether the errors "
+            "still grow with longer blocks. Run longer.",
         )
-    grows = int(np.sum(run.error_grows))
+    growing = still_grows(run)
+    grows, leads = int(np.sum(growing)), bool(growing[0])
     if not grows:
         return Check(
             "good",
             "The blocks are longer than the memory between them: no error grows with longer blocks.",
         )
-    if grows <= max(1, 0.05 * len(run.error_grows)) and not bool(run.error_grows[0]):
+    if grows <= max(1, 0.05 * len(growing)) and not leads:
         return Check(
             "good",
-            f"{several(grows, 'error')} of {len(run.error_grows)} still {'grows' if grows == 1 else 'grow'} with "
+            f"{several(grows, 'error')} of {len(growing)} still {'grows' if grows == 1 else 'grow'} with "
             "longer blocks, about as many as chance sets.",
         )
-    leading = ", that of λ₁ among them," if bool(run.error_grows[0]) else ""
+    leading = ", that of λ₁ among them," if leads else ""
     return Check(
         "care",
-        f"{several(grows, 'error')} of {len(run.error_grows)}{leading} still {'grows' if grows == 1 else 'grow'} with "
+        f"{several(grows, 'error')} of {len(growing)}{leading} still {'grows' if grows == 1 else 'grow'} with "
         f"longer blocks and {_are(grows)} only {'a lower bound' if grows == 1 else 'lower bounds'}: the memory of the "
         "dynamics is longer than a block. Run longer.",
     )
@@ -146,14 +148,11 @@ def _transient(report: Any) -> Check:
 
 
 def _start(report: Any) -> list[Check]:
+    if report.regime == "growing":
+        return [Check("care", "The state grows up to the end of the run: this is no attractor.")]
     if not report.regime.startswith("resting"):
         return []
-    return [
-        Check(
-            "care",
-            "The state rests on a fixed point from start to end. Start elsewhere to see other motion.",
-        )
-    ]
+    return [Check("care", "The state rests on a fixed point. Start elsewhere to see other motion.")]
 
 
 def _length(report: Any) -> list[Check]:

@@ -14,14 +14,22 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"out {str(target)!r} is a folder; name a file, such as report.html.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"out {str(target)!r} is no regular file and cannot be replaced.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder of out {str(target)!r} does not exist.")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"the folder of out {str(target)!r} cannot be written to.")
     return target
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file in one step: a process that is killed leaves the old file or the new one."""
-    unfinished = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    """Replace the file in one step: a process that is killed leaves the old file or the new one.
+
+    A link stays, and the file that it names is replaced.
+    """
+    path = path.resolve()
+    unfinished = path.with_name(f".report-{secrets.token_hex(8)}")
     try:
         with unfinished.open("x", encoding="utf-8") as file:
             file.write(text)

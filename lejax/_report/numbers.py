@@ -14,12 +14,17 @@ def plus_minus(value: float, error: float) -> str:
         return LOST if value == -np.inf else "unknown"
     if not np.isfinite(error) or error <= 0:
         return _minus(f"{value:.6g}")
-    if error < 1e-9 * max(1e-6, abs(value)):
+    if not is_spread(value, error):
         return f"{plain(value, 6)} (no spread)"
     decimals = 1 - int(np.floor(np.log10(error)))
     if decimals < 0 or decimals > 9 or abs(value) >= 1e6:
         return f"{plain(value, 4)} ± {plain(error, 2)}"
     return f"{_minus(f'{value:.{decimals}f}')} ± {error:.{decimals}f}"
+
+
+def is_spread(value: float, error: float) -> bool:
+    """Whether an error is more than rounding."""
+    return bool(error >= 1e-9 * max(1e-6, abs(value)))
 
 
 def plain(value: float, digits: int = 3) -> str:
@@ -43,8 +48,12 @@ def several(count: int, noun: str) -> str:
 
 def duration(value: float, dt: float, digits: int = 3) -> str:
     """A time in steps, or in units of time where a step has a duration other than 1."""
-    unit = "steps" if dt == 1 else "units of time"
-    return f"{plain(value, digits)} {unit}"
+    return f"{plain(value, digits)} {time_unit(dt)}"
+
+
+def time_unit(dt: float) -> str:
+    """What durations are counted in."""
+    return "steps" if dt == 1 else "units of time"
 
 
 def _minus(text: str) -> str:

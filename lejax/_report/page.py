@@ -19,6 +19,7 @@ from .code import code, run_lines
 from .doubts import UNSEEN, checks
 from .numbers import plain, plus_minus
 from .pictures import pictures
+from .regime import num_unknown
 from .tables import points_table, spectrum_table, windows_table
 from .windows import describe as describe_windows
 
@@ -77,7 +78,7 @@ def page(report: Any) -> str:
                     _figure(
                         drawn,
                         "windows",
-                        "The leading exponent in each window, against the steps that count.",
+                        "The leading exponent in each window, since the transient.",
                     ),
                     windows_table(report),
                 ),
@@ -133,11 +134,13 @@ def page(report: Any) -> str:
 def _header(report: Any) -> str:
     run = report.spectrum
     first = plus_minus(float(run.exponents[0]), float(run.standard_error[0]))
+    open_signs = num_unknown(run)
+    unknown = f", {open_signs} unknown" if open_signs else ""
     tiles = [
         (
             "Regime",
             words.TITLES[report.regime],
-            f"{report.num_positive} positive, {report.num_zero} zero",
+            f"{report.num_positive} positive, {report.num_zero} zero{unknown}",
         ),
         ("Largest exponent λ₁", _data("first", run.exponents[0], first), units(run.dt)),
         ("Memory", *_split(words.memory_short(report))),

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,15 +15,17 @@ from .._spectrum.report import LyapunovSpectrum
 from .._vectors.angles import participation_ratio, principal_angles
 from .._vectors.covariant import covariant_lyapunov_vectors
 from ..orbits import FixedPoints, SpeedMinimization, find_fixed_points
+from .numbers import several
 from .regime import is_resolved
 
 
-_MOST_STATES = 20_000  # counted steps whose states are kept
+_MOST_STATES, _MOST_STATE_NUMBERS = 20_000, 2 * 10**7  # counted steps whose states are kept
 _MOST_VECTOR_NUMBERS, _MOST_VECTORS = 2 * 10**7, 5_000
 _FEWEST_VECTORS = 200
+_FEWEST_OF_GROWTH = 40  # states of which growth is seen
 _LARGEST_STATE = 128  # of which covariant vectors and fixed points are computed
 _DECAY = 20.0  # by exp(-20) vectors converge before they are counted
-_MOST_GUESSES = 200
+MOST_GUESSES = 200
 
 
 class Skipped(NamedTuple):
@@ -50,7 +53,8 @@ class Angles(NamedTuple):
 
 def count_states(spectrum: LyapunovSpectrum) -> int:
     """The counted steps whose states the report keeps."""
-    return min(int(spectrum.num_steps), _MOST_STATES)
+    most = max(2, _MOST_STATE_NUMBERS // spectrum.frame.shape[0])
+    return min(int(spectrum.num_steps), _MOST_STATES, most)
 
 
 def visited_states(
@@ -65,6 +69,19 @@ def visited_states(
     return states, len(late) > 1 and bool(np.ptp(late, axis=0).max() <= 100 * size)
 
 
+def is_growing(states: PyTree, end: PyTree) -> bool:
+    """Whether the largest number at least doubles from each quarter of the states to the next, and stays up to the end.
+
+    A bounded orbit does so only on its way to where it stays.
+    """
+    sizes = np.abs(flatten(states)).max(axis=1)
+    if len(sizes) < _FEWEST_OF_GROWTH:
+        return False
+    largest = np.array([quarter.max() for quarter in np.array_split(sizes, 4)])
+    last = float(np.abs(np.asarray(ravel(end)[0])).max())
+    return bool(np.all(largest[1:] > 2 * largest[:-1])) and last > largest[2]
+
+
 def flatten(states: PyTree) -> Float[np.ndarray, "n d"]:
     """States with a leading axis as rows."""
     return np.asarray(jax.vmap(lambda x: ravel(x)[0])(states))
@@ -73,9 +90,11 @@ def flatten(states: PyTree) -> Float[np.ndarray, "n d"]:
 def participation(states: PyTree) -> float:
     """The participation ratio of the variances along the principal components; NaN if the state does not move."""
     flat = flatten(states).astype(float)
-    variance = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False) ** 2
-    total = np.sum(variance**2)
-    return float(np.sum(variance) ** 2 / total) if total > 0 else float("nan")
+    lengths = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False)
+    if not lengths[0] > 0:
+        return float("nan")
+    variance = (lengths / lengths[0]) ** 2  # of the largest, so that no square overflows
+    return float(np.sum(variance) ** 2 / np.sum(variance**2))
 
 
 def find_angles(
@@ -94,9 +113,10 @@ def find_angles(
     if size > _LARGEST_STATE:
         return Skipped(f"The state has {size} numbers; angles are computed up to {_LARGEST_STATE}.")
     if usable <= split:
-        what = "exponents that are resolved" if usable < count else "exponents"
+        what = "resolved exponent" if usable < count else "exponent"
         return Skipped(
-            f"Angles need a direction on each side of the split after number {split}, but there are {usable} {what}."
+            f"Angles need a direction on each side of the split after number {split}, but the run has "
+            f"{several(usable, what)}."
         )
     exponents, error = np.asarray(spectrum.exponents, float), np.asarray(spectrum.standard_error)
     gap = exponents[split - 1] - exponents[split]
@@ -140,24 +160,30 @@ def find_angles(
 
 
 def find_points(
-    cell: Cell, states: PyTree, inputs: PyTree, transient: int, num_steps: int
+    cell: Cell, states: PyTree, inputs: PyTree, transient: int, spectrum: LyapunovSpectrum
 ) -> FixedPoints | Skipped:
-    """The fixed and slow points under the mean of the counted inputs, searched from states of the run."""
-    size = flatten(jax.tree.map(lambda x: x[:1], states)).shape[1]
+    """The fixed and slow points under the mean of the counted inputs, searched from states of the run.
+
+    Their rates and speeds are in the units of the spectrum.
+    """
+    size = spectrum.frame.shape[0]
     if size > _LARGEST_STATE:
         return Skipped(f"The state has {size} numbers; points are searched up to {_LARGEST_STATE}.")
     if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(inputs)):
         return Skipped("The inputs are whole numbers, so that their mean is no input.")
-    mean = jax.tree.map(lambda x: jnp.mean(x[transient : transient + num_steps], axis=0), inputs)
+    stop = transient + int(spectrum.num_steps)
+    mean = jax.tree.map(lambda x: jnp.mean(x[transient:stop], axis=0), inputs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "none of .* guesses led to a fixed point")
         warnings.filterwarnings("ignore", "max_num_unique is")
-        return find_fixed_points(
+        found = find_fixed_points(
             cell, guesses_of(states), mean, max_num_unique=20, fallback=SpeedMinimization()
         )
+    dt = spectrum.dt.astype(found.dt.dtype)
+    return eqx.tree_at(lambda x: (x.dt, x.q), found, (dt, found.q * (found.dt / dt) ** 2))
 
 
 def guesses_of(states: PyTree) -> PyTree:
     """States at equal distances in time."""
     count = len(jax.tree.leaves(states)[0])
-    return jax.tree.map(lambda x: x[:: -(-count // _MOST_GUESSES)], states)
+    return jax.tree.map(lambda x: x[:: -(-count // MOST_GUESSES)], states)

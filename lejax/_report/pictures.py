@@ -69,7 +69,7 @@ def pictures(report: Any) -> dict[str, str]:
             f"Histogram of angles between covariant vectors from 0 to π/2, with a median of "
             f"{plain(float(np.median(smallest)))} radians.",
         )
-    if flatten(report.states).shape[1] > 1 and not report.regime.startswith("resting"):
+    if min(flatten(report.states).shape) > 1 and not report.regime.startswith("resting"):
         made["portrait"] = _portrait(report)
     return made
 

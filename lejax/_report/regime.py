@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .._spectrum.report import LyapunovSpectrum
+from .numbers import is_spread
 
 
 _SIGMAS, _SIGMAS_OF_A_LOWER_BOUND = 2.0, 4.0
@@ -36,11 +37,25 @@ def is_resolved(spectrum: LyapunovSpectrum) -> Bool[np.ndarray, " k"]:
     return np.isfinite(np.asarray(spectrum.exponents)) & ~bounded
 
 
-def judge(spectrum: LyapunovSpectrum, *, is_free_flow: bool, rests: bool) -> Regime:
+def num_unknown(spectrum: LyapunovSpectrum) -> int:
+    """How many exponents have an open sign, for want of an error or as upper bounds above zero."""
+    exponents, margin = np.asarray(spectrum.exponents, float), margins(spectrum)
+    is_open = np.isnan(margin) | (~is_resolved(spectrum) & ~(exponents < -margin))
+    return int(np.sum(is_open & ~np.isneginf(exponents)))
+
+
+def still_grows(spectrum: LyapunovSpectrum) -> Bool[np.ndarray, " k"]:
+    """Whether an error grows with longer blocks and is more than rounding."""
+    pairs = zip(np.asarray(spectrum.exponents), np.asarray(spectrum.standard_error), strict=True)
+    return np.asarray(spectrum.error_grows) & [is_spread(value, error) for value, error in pairs]
+
+
+def judge(spectrum: LyapunovSpectrum, *, is_free_flow: bool, rests: bool, grows: bool) -> Regime:
     """The regime of a run.
 
-    `is_free_flow` is set for a flow without inputs, which has an exponent of zero along its orbit unless it rests, and
-    `rests` for a state that does not move, whose exponents are those of a fixed point.
+    `is_free_flow` is set for a flow without inputs, which has an exponent of zero along its orbit unless it rests,
+    `rests` for a state that does not move, whose exponents are those of a fixed point, and `grows` for a state that
+    grows through the run.
     """
     exponents, margin = np.asarray(spectrum.exponents, float), margins(spectrum)
     resolved = is_resolved(spectrum)
@@ -50,6 +65,8 @@ def judge(spectrum: LyapunovSpectrum, *, is_free_flow: bool, rests: bool) -> Reg
     name = _name(spectrum, margin, num_positive, num_zero, is_free_flow and not rests)
     if rests and name in ("chaotic", "contracting"):
         name = "resting, unstable" if num_positive else "resting, stable"
+    if grows and name == "chaotic":
+        name = "growing"
     return Regime(name, num_positive, num_zero)
 
 

@@ -31,6 +31,7 @@ from .parts import (
     count_states,
     find_angles,
     find_points,
+    is_growing,
     participation,
     visited_states,
 )
@@ -51,18 +52,20 @@ class Report(eqx.Module):
     - `options`: the arguments of the run beside these three, by name.
     - `spectrum`: the `LyapunovSpectrum`; its `block_exponents` are the finite-time exponents along the input.
     - `regime`: `chaotic`, `contracting`, `at the edge`, `periodic` or `quasi-periodic` (flows), `resting, stable` or
-        `resting, unstable` (the state does not move), or `cannot tell`.
+        `resting, unstable` (the state comes to rest), `growing` (a state that grows to the end), or `cannot tell`.
     - `num_positive`, `num_zero`: the exponents above zero, and those within their errors of it. An exponent has a sign
         if it lies beyond 2 standard errors and its rounding error, or beyond 4 where `error_grows`.
     - `dimension`, `dimension_error`: the Kaplan-Yorke dimension with its jackknife error. Exponents within 2
         standard errors of zero count as zero.
     - `participation`: the participation ratio of the visited states: how many principal components share their
-        variance; NaN if the state does not move.
-    - `states`: the visited states, with a leading axis; the counted ones, at most the first 20 000.
+        variance; NaN if the state is at rest.
+    - `states`: the visited states, with a leading axis; the counted ones, at most the first 20 000 or as many as have
+        2e7 numbers.
     - `angles`: the angles between covariant vectors, or why they are missing: `smallest`, the smallest angle between
         the first `split` vectors and the others at each step, and `sharing`, the mean participation ratio of each
         vector.
-    - `fixed_points`: the `lejax.orbits.FixedPoints` under the mean input, or why they are missing.
+    - `fixed_points`: the `lejax.orbits.FixedPoints` under the mean input, in the units of the exponents, or why they
+        are missing.
     - `is_driven`: whether there are inputs.
     - `is_flow`: whether the cell is a flow in continuous time.
     """
@@ -188,7 +191,12 @@ def report(
         count = count_states(spectrum)
         states, rests = visited_states(cell, state, inputs, transient, count)
         is_driven, is_flow = bool(jax.tree.leaves(inputs)), isinstance(cell, Flow | EventExactFlow)
-        regime = judge(spectrum, is_free_flow=is_flow and not is_driven, rests=rests)
+        regime = judge(
+            spectrum,
+            is_free_flow=is_flow and not is_driven,
+            rests=rests,
+            grows=is_growing(states, spectrum.state),
+        )
         size = size_of(state)
         tolerance = 2 * jnp.nan_to_num(spectrum.standard_error)
         dimension, dimension_error = jackknife(
@@ -198,12 +206,12 @@ def report(
         num_not_shrinking = regime.num_positive + (regime.num_zero if regime.num_positive else 0)
         angles = find_angles(cell, state, inputs, transient, spectrum, num_not_shrinking, key)
         begin("fixed points")
-        points = find_points(cell, states, inputs, transient, int(spectrum.num_steps))
+        points = find_points(cell, states, inputs, transient, spectrum)
         found = Report(
             cell_name=f"Flow of {name_of(cell.vector_field)}"
             if isinstance(cell, Flow)
             else name_of(cell),
-            inputs_name=f"{describe(inputs)}" if is_driven else "no inputs",
+            inputs_name=describe(inputs) if is_driven else "no inputs",
             setup=_SETUP,
             options=options,
             spectrum=spectrum,

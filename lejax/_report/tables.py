@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .numbers import MINUS, plain
+from .regime import still_grows
 from .windows import axis, extremes
 
 
@@ -21,7 +22,7 @@ def spectrum_table(report: Any) -> str:
     run = report.spectrum
     exponents, errors = np.asarray(run.exponents, float), np.asarray(run.standard_error, float)
     bounds = np.maximum.accumulate(np.asarray(run.diagnostics.unresolved)) > 0
-    index = np.arange(len(exponents))
+    grows, index = still_grows(run), np.arange(len(exponents))
     if len(index) > _MOST_ROWS:
         index = np.concatenate([index[: _MOST_ROWS // 2], [-1], index[-_MOST_ROWS // 2 :]])
     scale = np.max(np.abs(exponents[np.isfinite(exponents)]), initial=0.0) or 1.0
@@ -36,7 +37,7 @@ def spectrum_table(report: Any) -> str:
             [
                 f"{i + 1}",
                 mark + _cell(exponents[i], decimals),
-                ("≥ " if run.error_grows[i] else "") + _cell(errors[i], decimals),
+                ("≥ " if grows[i] else "") + _cell(errors[i], decimals),
                 plain(float(report.time_constants[i])),
             ]
         )
@@ -47,7 +48,7 @@ def spectrum_table(report: Any) -> str:
     legend = []
     if np.any(bounds & np.isfinite(exponents)):
         legend.append("≤: an upper bound, below floating-point resolution at some steps.")
-    if np.any(run.error_grows):
+    if np.any(grows):
         legend.append("≥: a lower bound of the error, which still grows with longer blocks.")
     return table + "".join(f'<p class="quiet">{text}</p>\n' for text in legend)
 

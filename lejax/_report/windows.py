@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.units import units
-from .numbers import plain, several
+from .numbers import is_spread, plain, several
 
 
 _FEWEST = 4
@@ -52,9 +52,10 @@ def axis(report: Any) -> str:
 
 
 def extremes(report: Any) -> tuple[list[Window], list[Window]]:
-    """The windows with the smallest and with the largest leading exponents; empty if there are few."""
+    """The windows with the smallest and with the largest leading exponents; empty if there are few or all are alike."""
     found = sorted(windows(report), key=lambda window: window.rate)
-    if len(found) < _FEWEST or not np.isfinite([w.rate for w in found]).all():
+    rates = np.array([window.rate for window in found])
+    if len(found) < _FEWEST or not np.isfinite(rates).all() or _are_alike(rates):
         return [], []
     count = min(_SHOWN, len(found) // 2)
     return found[:count], found[: -count - 1 : -1]
@@ -64,9 +65,11 @@ def describe(report: Any) -> list[str]:
     """What the windows show, in sentences."""
     found, unit = windows(report), units(report.spectrum.dt)
     low, high = extremes(report)
+    rates = np.array([window.rate for window in found])
+    if not low and len(found) >= _FEWEST and np.isfinite(rates).all():
+        return [f"The leading exponent is the same in all {len(found)} windows, up to rounding."]
     if not low:
         return ["Left out. Too few windows with finite exponents."]
-    rates = np.array([window.rate for window in found])
     length = several(found[0].steps, "step")
     text = (
         f"Over {len(found)} windows of about {length} the leading exponent lies between {plain(low[0].rate)} and "
@@ -89,8 +92,14 @@ def describe(report: Any) -> list[str]:
             text,
             f"Every window amplifies perturbations, most of all during {steps[1]}, least during {steps[0]}.",
         ]
+    amplify = "amplifies" if growing == 1 else "amplify"
     return [
         text,
-        f"{several(growing, 'window')} of {len(found)} amplify perturbations, most of all during {steps[1]}; it "
+        f"{several(growing, 'window')} of {len(found)} {amplify} perturbations, most of all during {steps[1]}; it "
         f"forgets fastest during {steps[0]}.",
     ]
+
+
+def _are_alike(rates: np.ndarray) -> bool:
+    """Whether all exponents are the same up to rounding."""
+    return not is_spread(float(np.abs(rates).max()), float(np.ptp(rates)))

@@ -9,13 +9,14 @@ import numpy as np
 
 from .._core.units import units
 from .._spectrum.table import Estimate, describe_dimension
-from .numbers import LOST, duration, plain, plus_minus, several
+from .numbers import LOST, duration, is_spread, plain, plus_minus, several, time_unit
 from .parts import Angles
-from .regime import margins
+from .regime import margins, num_unknown
 
 
 TITLES = {
     "chaotic": "Chaotic",
+    "growing": "Growing without bound",
     "contracting": "Contracting",
     "at the edge": "At the edge",
     "periodic": "Periodic",
@@ -24,6 +25,9 @@ TITLES = {
     "resting, unstable": "At rest, unstable",
     "cannot tell": "Cannot tell",
 }
+
+
+_GROWING = ("chaotic", "growing", "resting, unstable")
 
 
 def summary(report: Any) -> list[str]:
@@ -41,7 +45,7 @@ def regime(report: Any) -> list[str]:
     spectrum = report.spectrum
     first, error = float(spectrum.exponents[0]), float(spectrum.standard_error[0])
     where = f"λ₁ = {_first(report)}"
-    if error > 0 and np.isfinite(first):
+    if np.isfinite(first) and is_spread(first, error):
         side = "above" if first > 0 else "below"
         where += f", {plain(abs(first) / error, 2)} standard errors {side} zero"
     return [f"{where}. {_meaning(report)}", *_counts(report)]
@@ -65,6 +69,11 @@ def _meaning(report: Any) -> str:
             return (
                 "Orbits that start a little apart move apart exponentially, until they are as far apart as any two: a "
                 "forecast fails after a few Lyapunov times."
+            )
+        case "growing":
+            return (
+                "The state grows from the start of the run to its end, so that there is no attractor to speak of: "
+                "these are the exponents of an escape, and positive ones are no sign of chaos."
             )
         case "contracting" if driven:
             return (
@@ -91,7 +100,7 @@ def _meaning(report: Any) -> str:
             )
         case "resting, stable":
             return (
-                "The state does not move: these are the exponents of a fixed point, and it is stable. They say nothing "
+                "The state comes to rest: these are the exponents of a fixed point, and it is stable. They say nothing "
                 "of what happens elsewhere or under other inputs."
             )
         case "resting, unstable":
@@ -108,6 +117,11 @@ def _why_open(report: Any) -> str:
     first, margin = float(spectrum.exponents[0]), float(margins(spectrum)[0])
     if np.isnan(margin):
         return "With a single block there is no error, so that nothing can be said about its sign: run longer."
+    if report.is_flow and not report.is_driven and report.num_zero == len(spectrum.exponents) == 1:
+        return (
+            "It is zero within its error, as an exponent of every flow that moves is. A second one tells a limit cycle "
+            "from a torus: ask for num_exponents=2."
+        )
     text = "Its error leaves the sign open: the network may contract, be neutral or be chaotic."
     if 0 < abs(first) < np.inf:
         steps = float(spectrum.num_steps) * (margin / abs(first)) ** 2
@@ -118,11 +132,12 @@ def _why_open(report: Any) -> str:
 
 def _counts(report: Any) -> list[str]:
     count, dt = len(report.spectrum.exponents), report.spectrum.dt
-    negative = count - report.num_positive - report.num_zero
+    unknown = num_unknown(report.spectrum)
     groups = {
         "above zero": report.num_positive,
         "zero within errors": report.num_zero,
-        "below zero": negative,
+        "below zero": count - report.num_positive - report.num_zero - unknown,
+        "of unknown sign": unknown,
     }
     present = [f"{number} {where}" for where, number in groups.items() if number]
     text = f"Exponents: {', '.join(present)}."
@@ -134,7 +149,7 @@ def _counts(report: Any) -> list[str]:
         return [
             f"{text} One zero is expected: the direction along the flow neither grows nor shrinks."
         ]
-    if report.num_zero == 0 and report.num_positive < count:
+    if report.num_zero == 0 and report.num_positive < count and not unknown:
         return [
             f"{text} A flow has an exponent of zero, along its direction, and none is within errors: the step "
             f"dt = {plain(float(dt))} is too long, or the run too short."
@@ -145,7 +160,7 @@ def _counts(report: Any) -> list[str]:
 def memory_short(report: Any) -> str:
     """The time constant of the leading direction in a few words."""
     first, dt = float(report.spectrum.exponents[0]), float(report.spectrum.dt)
-    if report.regime in ("chaotic", "resting, unstable"):
+    if report.regime in _GROWING:
         return f"errors grow e-fold in {duration(report.time_constants[0], dt)}"
     if report.regime in ("contracting", "resting, stable"):
         if np.isinf(first):
@@ -153,7 +168,9 @@ def memory_short(report: Any) -> str:
         return f"the past fades e-fold in {duration(report.time_constants[0], dt)}"
     if report.regime == "periodic":
         return f"all but the phase fades e-fold in {duration(report.time_constants[1], dt)}"
-    bound = abs(first) + np.nan_to_num(margins(report.spectrum)[0])
+    bound = abs(first) + margins(report.spectrum)[0]
+    if np.isnan(bound):
+        return "unknown"
     return f"longer than {duration(1 / bound, dt)}" if bound > 0 else "without end"
 
 
@@ -166,18 +183,20 @@ def memory(report: Any) -> list[str]:
             "At some steps every direction is mapped to zero: no memory of the state gets past them."
         ]
     constant = duration(report.time_constants[0], dt)
-    if error > 0:
-        constant = (
-            plus_minus(report.time_constants[0], error / first**2) + constant[constant.index(" ") :]
-        )
+    if is_spread(first, error) and first != 0:
+        constant = f"{plus_minus(report.time_constants[0], error / first**2)} {time_unit(dt)}"
     horizon = plain(report.gradient_horizon)
-    growing = report.regime in ("chaotic", "resting, unstable")
-    if growing:
+    if report.regime in _GROWING:
         digits = -np.log(np.finfo(np.asarray(spectrum.exponents).dtype).eps)
-        return [
+        lines = [
             f"An error grows by a factor e in {constant}, the Lyapunov time 1/λ₁.",
             f"The norm of a gradient grows tenfold over every {horizon} steps back in time (ln 10/|λ₁|): gradients "
             "over many times that length explode.",
+        ]
+        if report.regime == "growing":
+            return lines
+        return [
+            *lines,
             f"A difference in the last digit of {np.asarray(spectrum.exponents).dtype} reaches the size of the state "
             f"after about "
             f"{duration(digits * report.time_constants[0], dt)}.",
@@ -186,7 +205,7 @@ def memory(report: Any) -> list[str]:
         slow = int(np.sum(report.time_constants > report.time_constants[0] / 2))
         return [
             f"A perturbation of the state, and with it the memory of an input, fades by a factor e in {constant} along "
-            "the slowest direction (1/|λ₁|), and faster along all others.",
+            "the slowest direction (1/|λ₁|), and no slower along any other.",
             f"The norm of a gradient falls tenfold over every {horizon} steps back in time (ln 10/|λ₁|): what lies "
             "several times further back can hardly be learned.",
             f"{several(slow, 'direction')} of {len(spectrum.exponents)} {_are(slow)} at least half as slow as the "
@@ -197,12 +216,17 @@ def memory(report: Any) -> list[str]:
             "A shift along the orbit, the phase, stays for ever. Everything else fades, by a factor e in "
             f"{duration(report.time_constants[1], dt)} along the slowest direction (1/|λ₂|).",
         ]
-    bound = abs(first) + np.nan_to_num(margins(spectrum)[0])
-    least = f"{duration(1 / bound, dt)}" if bound > 0 else "any time"
+    bound = abs(first) + margins(spectrum)[0]
+    if np.isnan(bound):
+        return ["Unknown: λ₁ has no error, so that its sign is open."]
+    if bound == 0:
+        return [
+            "λ₁ is exactly zero: along its direction perturbations and gradients neither grow nor fade exponentially."
+        ]
     return [
-        f"λ₁ is zero within its error, so that its time constant 1/|λ₁| is only known to exceed {least}. "
-        f"Gradients keep their norm within a factor of ten over {plain(np.log(10) / bound / dt) if bound > 0 else '∞'} "
-        "steps or more along this direction.",
+        f"λ₁ is zero within its error, so that its time constant 1/|λ₁| is only known to exceed "
+        f"{duration(1 / bound, dt)}. Gradients keep their norm within a factor of ten over "
+        f"{plain(np.log(10) / bound / dt)} steps or more along this direction.",
     ]
 
 
@@ -219,14 +243,14 @@ def dimension(report: Any) -> list[str]:
     size, value = report.spectrum.frame.shape[0], float(report.dimension)
     text = f"Kaplan-Yorke dimension: {dimension_short(report)}, of {several(size, 'dimension')} of the state."
     if report.regime.startswith("resting"):
-        text += " This is the dimension that the exponents of the fixed point give; the state itself does not move."
+        text += " This is the dimension that the exponents of the fixed point give; the state itself is at rest."
     elif value == 0 and report.is_driven:
         text += " All exponents are below zero: for one input sequence the states that remain are a single orbit."
     elif value == 0:
         text += " All exponents are below zero: the attractor is a point or a cycle of points."
     lines = [text]
     if np.isnan(report.participation):
-        return [*lines, "The state does not move, so that its variance has no dimension."]
+        return [*lines, "The state is at rest, so that its variance has no dimension."]
     spread = (
         f"The variance of the visited states is shared by {plain(report.participation)} principal components "
         "(participation ratio)."

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_ROUNDING = 1e-5
+
+
 @checked
 def plot_angles(
     angles: Array, *, num_bins: int = 50, label: str | None = None, ax: "Axes | None" = None
@@ -34,7 +37,7 @@ def plot_angles(
     **Raises:**
 
     - `TypeError`: if the angles are traced.
-    - `ValueError`: if no angle is finite, or `num_bins` is less than 1.
+    - `ValueError`: if no angle is finite, one lies outside 0 to pi / 2, or `num_bins` is less than 1.
 
     !!! example
 
@@ -50,6 +53,12 @@ def plot_angles(
     values = values[np.isfinite(values)]
     if values.size == 0:
         raise ValueError("angles must hold at least one finite number, got none.")
+    low, high = values.min(), values.max()
+    if low < -_ROUNDING or high > np.pi / 2 + _ROUNDING:
+        raise ValueError(
+            f"angles must lie between 0 and pi / 2 radians, got {low:.3g} to {high:.3g}."
+        )
+    values = np.clip(values, 0, np.pi / 2)  # pi / 2 in float32 is larger
     ax = new_axes() if ax is None else ax
     style_axes(ax)
     edges = np.linspace(0, np.pi / 2, check_count("num_bins", num_bins, 1) + 1)

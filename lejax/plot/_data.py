@@ -64,6 +64,8 @@ def read_exponents(
     errors = np.full_like(values, np.nan)
     if standard_error is not None:
         errors = same_shape("standard_error", standard_error, "exponents", values)
+        if np.any(errors < 0):
+            raise ValueError(f"standard_error must not be negative, got {errors.min():.3g}.")
     dimension = (
         np.nan if np.isnan(values).any() else float(kaplan_yorke_dimension(jnp.asarray(values)))
     )

@@ -161,7 +161,8 @@ def _project(states: PyTree, size: int, colors: Array | None) -> _Projection:
     largest = np.argmax(np.abs(axes), axis=1)
     axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
     with np.errstate(invalid="ignore"):
-        shares = lengths**2 / np.sum(lengths**2)
+        variances = (lengths / lengths[0]) ** 2  # of the largest, so that no square overflows
+        shares = variances / np.sum(variances)
     return _Projection((flat - mean) @ axes[:size].T, mean, axes[:size], shares[:size])
 
 
@@ -199,7 +200,7 @@ def _draw(
         color_bar(marks, ax, label, pad=0.12 if points.shape[1] == 3 else 0.02)
     if fixed_points is not None:
         _draw_fixed_points(ax, projection, fixed_points, length * np.ptp(points[:, 0]))
-    percents = [f" ({100 * x:.2g} %)" if np.isfinite(x) else "" for x in projection.shares]
+    percents = [f" ({_percent(x)} %)" if np.isfinite(x) else "" for x in projection.shares]
     if len(percents) == 2:
         ax.set_xlabel(f"first principal component{percents[0]}")
         ax.set_ylabel(f"second principal component{percents[1]}")
@@ -207,6 +208,10 @@ def _draw(
         ax.set_xlabel(f"component 1{percents[0]}")
         ax.set_ylabel(f"component 2{percents[1]}")
         ax.set_zlabel(f"component 3{percents[2]}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def _draw_fixed_points(

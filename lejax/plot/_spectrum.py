@@ -97,7 +97,7 @@ def plot_spectrum(
         ax.errorbar(
             index[resolved],
             values[resolved],
-            2 * np.nan_to_num(errors[resolved]) if has_bars else None,
+            2 * np.nan_to_num(errors[resolved], posinf=0.0) if has_bars else None,
             capsize=size / 2,
             label="bars: ± 2 standard errors" if has_bars else "exponent",
             **style,
@@ -134,9 +134,10 @@ def plot_spectrum(
 
 def _in_words(found: Exponents) -> list[str]:
     """Largest exponent, Kaplan-Yorke dimension and memory, as far as they are known."""
-    first, error, dimension = found.values[0], found.errors[0], found.dimension
+    lead = int(np.argmax(found.values))  # the directions of a given frame are in any order
+    first, error, dimension = found.values[lead], found.errors[lead], found.dimension
     lines = []
-    if np.isfinite(first) and found.is_bound[0]:
+    if np.isfinite(first) and found.is_bound[lead]:
         lines.append(rf"$\lambda_1 \leq$ {_number(first)}")
     elif np.isfinite(first):
         lines.append(rf"$\lambda_1$ = {_with_error(Estimate(first, error))}")
@@ -144,8 +145,8 @@ def _in_words(found: Exponents) -> list[str]:
         is_shown = dimension.standard_error > 0
         estimate = dimension if is_shown else dimension._replace(standard_error=np.nan)
         lines.append(f"Kaplan-Yorke dimension {_with_error(estimate)}")
-    is_sure = np.isfinite(first) and abs(first) > 2 * np.nan_to_num(error) and first != 0
-    if is_sure and not found.is_bound[0]:
+    is_sure = np.isfinite(first) and abs(first) > (0 if np.isnan(error) else 2 * error)
+    if is_sure and not found.is_bound[lead]:
         name = "Lyapunov time" if first > 0 else "forgetting time"
         lines.append(f"{name} {_number(1 / abs(first))}{' steps' if found.dt == 1 else ''}")
     return lines
