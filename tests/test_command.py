@@ -524,7 +524,7 @@ def test_ctrl_c(run, monkeypatch):
 
 @pytest.fixture
 def stop_in_third_chunk(monkeypatch):
-    """Ctrl-C in the third chunk of a long run, once."""
+    """Ctrl-C in the third chunk of a long run, once. The chunks that were begun."""
     advance, calls = ChunkedRun.advance, []
 
     def interrupted(self, position, chunk):
@@ -534,6 +534,7 @@ def stop_in_third_chunk(monkeypatch):
         return advance(self, position, chunk)
 
     monkeypatch.setattr(ChunkedRun, "advance", interrupted)
+    return calls
 
 
 LONG = ("--steps", 30_000, "--no-plot")  # three chunks
@@ -567,6 +568,7 @@ def test_ctrl_c_saves_what_was_not_yet_written(stop_in_third_chunk, tmp_path):
     ):
         lejax.run.long_run(henon, jnp.zeros(2), checkpoint=checkpoint, **options)
     resumed = lejax.run.long_run(henon, jnp.zeros(2), checkpoint=checkpoint, **options)
+    assert len(stop_in_third_chunk) == 5  # of four chunks the last two again
     straight = lejax.run.long_run(henon, jnp.zeros(2), **options)
     np.testing.assert_array_equal(resumed.exponents, straight.exponents)
 

@@ -14,6 +14,11 @@ import lejax
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+try:
+    import pages
+finally:
+    sys.path.pop(0)
 PAGES = sorted(DOCS.rglob("*.md"))
 CODE = re.compile(r"^ *```python$", re.MULTILINE)
 
@@ -53,6 +58,33 @@ def test_pictures_are_described_small_and_used():
     drawn = {path.resolve() for path in (DOCS / "pictures").iterdir()}
     assert drawn == used
     assert all(path.stat().st_size < 300_000 for path in drawn)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("λ = 0.906, 3 zeros\n", "λ =  0.912, 3 zeros", True),
+        ("0.906", "0.95", False),
+        ("-14.5", "14.5", False),
+        ("0.001", "0.015", True),
+        ("1e-3 chaotic", "1e-3 periodic", False),
+        ("1 2", "1 2 3", False),
+        ("[-0.274 -0.3]", "[-0.27  -0.301]", True),
+    ],
+)
+def test_printed_numbers_agree_within_tolerances_and_words_exactly(shown, printed, same):
+    assert pages.is_same(shown, printed) is same
+
+
+def test_a_block_has_what_it_prints_and_draws():
+    page = "```python\nprint(1)\n```\n\n```text\n1\n```\n\n![A line.](pictures/a.png)\n\n```python\n2\n```\n"
+    first, second = pages.BLOCK.finditer(page)
+    assert (first["code"], first["printed"], first["picture"]) == (
+        "print(1)\n",
+        "1\n",
+        "pictures/a.png",
+    )
+    assert (second["code"], second["text"], second["picture"]) == ("2\n", None, None)
 
 
 @pytest.mark.slow

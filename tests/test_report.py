@@ -1,11 +1,13 @@
 """The report: numbers of the verbs, words of the right regime, code that runs, a page that loads nothing."""
 
+import dataclasses
 import html
 import json
 import os
 import re
 import shutil
 import subprocess
+import types
 from html.parser import HTMLParser
 
 import equinox as eqx
@@ -20,7 +22,8 @@ from lejax._report import doubts, words
 from lejax._report.files import check_target, write_text
 from lejax._report.numbers import MINUS, plain, plus_minus
 from lejax._report.parts import count_states, is_growing
-from lejax._report.regime import judge
+from lejax._report.regime import judge, num_unknown
+from lejax._report.windows import windows
 
 
 def imported_lstm():
@@ -139,13 +142,16 @@ def test_each_piece_of_code_on_the_page_gives_the_number_on_it(made, case):
         ("participation", "participation"): report.participation,
         ("windows", "rates"): report.spectrum.block_exponents[:, 0],
         ("points", "kinds"): report.fixed_points.stability.kind,
+        ("points", "points"): report.fixed_points.points,
         ("trust", "worst"): report.spectrum.diagnostics.rounding_error.max(),
     }
     if hasattr(report.angles, "smallest"):
         expected["angles", "smallest"] = report.angles.smallest
         expected["angles", "sharing"] = report.angles.sharing
     for (block, name), value in expected.items():
-        if name == "kinds":
+        if name == "points":
+            jax.tree.map(np.testing.assert_allclose, found[block][name].points, value)
+        elif name == "kinds":
             assert found[block][name] == value
         else:
             np.testing.assert_allclose(found[block][name], value, rtol=1e-7)
@@ -211,10 +217,14 @@ def test_the_page_is_whole_and_loads_nothing(made, case):
 def test_names_are_escaped():
     report = lejax.report(lejax.systems.Henon(), jnp.zeros(2), num_steps=400)
     named = eqx.tree_at(
-        lambda r: (r.cell_name, r.inputs_name), report, ("<script>alert(1)</script>", 'a"b')
+        lambda r: (r.cell_name, r.inputs_name), report, ("<script>alert(1)</script>", "<img src=x>")
     )
-    assert "<script>" not in named.to_html()
-    assert "&lt;script&gt;" in named.to_html()
+    named = dataclasses.replace(named, is_driven=True, setup="# <iframe>")
+    page = named.to_html()
+    assert not {"<script", "<img", "<iframe"} & set(re.findall(r"<\w+", page))
+    assert {"&lt;script&gt;", "&lt;img src=x&gt;", "&lt;iframe&gt;"} <= set(
+        re.findall(r"&lt;[\w =]+&gt;", page)
+    )
 
 
 def test_the_file_is_replaced_in_one_step(tmp_path):
@@ -427,6 +437,51 @@ def test_the_code_makes_the_key_of_the_run():
     given = {"cell": lejax.systems.Henon(), "state": jnp.zeros(2), "inputs": None}
     exec(code_of(report.to_html())["run"], given)
     np.testing.assert_array_equal(given["spectrum"].exponents, report.spectrum.exponents)
+
+
+def test_windows_are_named_by_their_inputs_or_times(made):
+    driven = windows(made["imported_lstm"][0])
+    assert driven[0].place.startswith("50 to ")  # the transient has inputs too
+    assert driven[-1].place.endswith(" to 800")
+    free = windows(made["lorenz"][0])
+    assert (free[0].place[:7], free[-1].place[-5:]) == ("0.0 to ", "200.0")
+
+
+def test_the_zero_of_a_chaotic_flow_does_not_shrink(made):
+    assert made["lorenz"][0].angles.split == 2
+    assert made["lorenz"][0].num_positive == 1
+
+
+def test_every_exponent_from_the_first_unresolved_one_on_is_a_bound():
+    spectrum = with_exponents([-0.1, -20.0, -30.0], [0.01, 0.1, 0.1])
+    unresolved = jnp.array([0, 5, 0])
+    spectrum = eqx.tree_at(lambda s: s.diagnostics.unresolved, spectrum, unresolved)
+    (line,) = words.lost(types.SimpleNamespace(spectrum=spectrum))
+    assert line.startswith("2 exponents of 3 are upper bounds")
+    assert num_unknown(spectrum) == 0
+    spectrum = eqx.tree_at(lambda s: s.exponents, spectrum, jnp.array([-0.1, 0.2, -30.0]))
+    assert num_unknown(spectrum) == 1
+
+
+def checks_of(rates, regime="chaotic", transient=100):
+    """The checks of calm windows and of the transient, for a run with these exponents of its windows."""
+    rates = jnp.array(rates)
+    run = types.SimpleNamespace(block_exponents=rates[:, None], num_steps=1000, dt=1.0)
+    options = {"transient": transient}
+    report = types.SimpleNamespace(spectrum=run, regime=regime, options=options)
+    return doubts._laminar(report), doubts._transient(report)
+
+
+def test_calm_windows_and_a_short_transient_are_seen():
+    like = [0.4, 0.5, 0.3, 0.45, 0.35, 0.4, 0.42, 0.38]
+    calm, transient = checks_of(like)
+    assert calm == []
+    assert transient.verdict == "good"
+    (calm,), _ = checks_of([*like, 0.02])
+    assert "1 window of 9 hardly grows or shrinks" in calm.text
+    assert checks_of([*like, 0.02], regime="contracting")[0] == []
+    assert "transient is too short" in checks_of([1.4, *like])[1].text
+    assert "There was no transient" in checks_of(like, transient=0)[1].text
 
 
 def test_a_limit_cycle_is_periodic():
