@@ -147,10 +147,10 @@ def member_of(family: Any, parameter: Array) -> Cell:
     return cell
 
 
-def signature_problem(function: Any) -> str | None:
-    """Why a function cannot be called with an input and a state, or None if it can."""
+def signature_problem(function: Any, count: int = 2) -> str | None:
+    """Why a function cannot be called with so many values, an input and a state, or None if it can."""
     try:
-        inspect.signature(function).bind(None, None)
+        inspect.signature(function).bind(*(None,) * count)
     except TypeError as error:
         return str(error)
     except ValueError:  # a builtin without a signature
@@ -215,9 +215,15 @@ def _hint_on_structure(out: Any, state: PyTree) -> str:
         if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
             return (
                 f" It seems to return its state as item {i} of {len(out)}, beside an output: a cell returns its state "
-                f"alone, lambda input, state: cell(input, state)[{i}]."
+                f"alone, lambda input, state: cell(input, state)[{i}].{_ADVICE_ON_PAIRS * (len(out) == 2)}"
             )
-    return ""
+    return _ADVICE_ON_PAIRS * (len(out) == 2)
+
+
+_ADVICE_ON_PAIRS = (
+    " If it is a step of jax.lax.scan, called with the carry first, (carry, x) -> (carry, y), wrap it: "
+    "lejax.interop.from_scan_step(step)."
+)
 
 
 def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
