@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .cell import Cell, RecurrentCell, VectorField, name_of, size_of
+from .cell import Cell, RecurrentCell, VectorField, name_of, packages_of, size_of
 from .check_values import check_count
 
 
@@ -102,6 +102,12 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         raise TypeError(f"{name_of(cell)} failed: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        importer = _importer(cell)
+        if importer is not None:
+            raise TypeError(
+                f"{name_of(cell)} cannot be called as cell(input, state): make a cell of it, lejax.interop.{importer}. "
+                f"It said: {reason}"
+            ) from error
         problem = signature_problem(cell)
         if problem is not None:
             raise TypeError(
@@ -115,7 +121,11 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         ) from error
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
-        hint = _hint_on_structure(out, state)
+        importer = _importer(cell)
+        if importer is None:
+            hint = _hint_on_structure(out, state)
+        else:
+            hint = f" Make a cell of it, lejax.interop.{importer}."
         raise TypeError(
             f"{name_of(cell)} changed the structure of its state from {before} to {after}.{hint}"
         )
@@ -156,6 +166,16 @@ def signature_problem(function: Any, count: int = 2) -> str | None:
     except ValueError:  # a builtin without a signature
         pass
     return None
+
+
+def _importer(cell: Any) -> str | None:
+    """The call that makes a cell of a module of another framework."""
+    calls = {
+        "flax": "from_flax(module)",
+        "keras": "from_keras(layer)",
+        "torch": "from_torch(module.state_dict())",
+    }
+    return next((call for package, call in calls.items() if package in packages_of(cell)), None)
 
 
 def _expected_state(cell: Cell, state: PyTree) -> str:

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from .._core.cell import RecurrentCell, name_of
+from .._core.cell import RecurrentCell, name_of, packages_of
 from .._core.check_annotations import checked
 from .._core.check_cell import StepError, signature_problem
-from ._live_arrays import LiveArrays, check_unchanged, roots_of
+from ._live_arrays import LiveArrays, check_unchanged
 from ._scan_step import part_of
 
 
@@ -35,7 +35,7 @@ class FlaxCell(RecurrentCell):
 
         arrays, definition = self._module.read()
         module = nnx.merge(definition, *arrays)
-        state = part_of(module(state, input), 0, module)
+        state = part_of(module(state, input), 0, name_of(module))
         before = _by_path(arrays)
         after = _by_path(nnx.split(module, nnx.Param, ...)[1:])
         check_unchanged(
@@ -84,7 +84,7 @@ class LinenCell(RecurrentCell):
                 f"a step of {name_of(self.module)} changes variables that its carry does not hold, so that it is no "
                 "map of the carry: switch off what gathers statistics, such as batch normalization."
             ) from error
-        return part_of(out, 0, self.module)
+        return part_of(out, 0, name_of(self.module))
 
     def initial_state(self) -> PyTree:
         """The module's `initialize_carry`, with the seed 0 if it draws."""
@@ -135,7 +135,7 @@ def from_flax(module: Any, variables: PyTree = None) -> FlaxCell | LinenCell:
         >>> lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs).exponents.shape
         (8,)
     """
-    if "flax" not in roots_of(module):
+    if inspect.isclass(module) or "flax" not in packages_of(module):
         hint = f"; pass an instance, {module.__name__}(...)" if inspect.isclass(module) else ""
         raise TypeError(
             f"module must be a module of flax.nnx or flax.linen, got {name_of(module)}{hint}."

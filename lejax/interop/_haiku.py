@@ -37,7 +37,7 @@ class HaikuCell(RecurrentCell):
             raise StepError(
                 "the transformed function draws random numbers, and a step has no key: leave dropout out of it."
             ) from error
-        return part_of(out, 1, self.apply)
+        return part_of(out, 1, "the transformed function")
 
     def initial_state(self) -> PyTree:
         """`start`."""

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._core.cell import RecurrentCell, name_of
+from .._core.cell import RecurrentCell, name_of, packages_of
 from .._core.check_annotations import checked
 from .._core.check_cell import StepError
 from ..cells import Stack
-from ._live_arrays import LiveArrays, check_unchanged, roots_of
+from ._live_arrays import LiveArrays, check_unchanged
 from ._scan_step import part_of
 
 
@@ -35,17 +35,20 @@ class KerasCell(RecurrentCell):
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         (trainable, others), settings = self._layer.read()
         cell, (leaves, structure) = settings.cell, jax.tree.flatten(state)
+        sizes = jax.tree.structure(_sizes(cell))
+        if sizes.num_leaves != len(leaves):
+            raise StepError(f"{name_of(cell)} has {sizes.num_leaves} states, got {len(leaves)}.")
         options = {"training": False} if _takes_training(cell) else {}
         out, after = cell.stateless_call(
             trainable,
             others,
             jax.tree.map(lambda x: x[None], input),
-            [leaf[None] for leaf in leaves],
+            jax.tree.unflatten(sizes, [leaf[None] for leaf in leaves]),
             **options,
         )
         names = [variable.path for variable in cell.non_trainable_variables]
         check_unchanged(cell.name, others, after, names)
-        states = [new[0] for new in jax.tree.leaves(part_of(out, 1, cell))]
+        states = [new[0] for new in jax.tree.leaves(part_of(out, 1, name_of(cell)))]
         if len(states) != len(leaves):
             raise StepError(f"{name_of(cell)} returned {len(states)} states for {len(leaves)}.")
         return jax.tree.unflatten(structure, states)
@@ -63,8 +66,8 @@ class KerasCell(RecurrentCell):
             if hasattr(cell, "get_initial_state"):
                 states = [x[0] for x in jax.tree.leaves(cell.get_initial_state(batch_size=1))]
             else:
-                states = [jnp.zeros(n, cell.compute_dtype) for n in _sizes(cell)]
-        return states[0] if isinstance(cell.state_size, int) else tuple(states)
+                states = [jnp.zeros(n, cell.compute_dtype) for n in jax.tree.leaves(_sizes(cell))]
+        return jax.tree.unflatten(jax.tree.structure(_as_state(cell.state_size)), states)
 
     def output(self, state):
         return state[0] if isinstance(state, tuple) else state
@@ -114,7 +117,7 @@ def from_keras(layer: Any) -> KerasCell | Stack:
         >>> lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs).exponents.shape
         (16,)
     """
-    if "keras" not in roots_of(layer):
+    if inspect.isclass(layer) or "keras" not in packages_of(layer):
         hint = f"; pass an instance, {layer.__name__}(...)" if inspect.isclass(layer) else ""
         raise TypeError(
             f"layer must be a recurrent layer or cell of Keras, got {name_of(layer)}{hint}."
@@ -148,7 +151,7 @@ def _cells(layer: Any) -> list[KerasCell]:
                 f"{name} reads its input backwards: pass its cell, layer.cell, and reversed inputs."
             )
         return _cells(layer.cell)
-    if isinstance(layer, keras.layers.StackedRNNCells):
+    if isinstance(layer, keras.layers.StackedRNNCells) and all(map(_passes_state_on, layer.cells)):
         return [cell for inner in layer.cells for cell in _cells(inner)]
     if isinstance(layer, keras.Model) and not hasattr(layer, "state_size"):
         raise TypeError(
@@ -159,7 +162,7 @@ def _cells(layer: Any) -> list[KerasCell]:
         raise TypeError(
             f"{name} has no state: a cell of Keras has state_size and call(inputs, states)."
         )
-    sizes = _sizes(layer)
+    sizes = jax.tree.leaves(_sizes(layer))
     if not sizes or not all(isinstance(size, int) for size in sizes):
         raise TypeError(
             f"{name} must have a number or a list of numbers as state_size, got {layer.state_size!r}."
@@ -187,7 +190,13 @@ def _cells_of_sequence(model: Any) -> list[KerasCell]:
     if not places:
         raise TypeError(f"{name_of(model)} {model.name!r} has no recurrent layer.")
     for place, layer in enumerate(layers[: places[-1]]):
-        if place not in places:
+        if place in places:
+            if not _passes_state_on(layer):
+                raise ValueError(
+                    f"{name_of(layer)} {layer.name!r} has a cell whose output may differ from its state: put the cells "
+                    "of all layers into a keras.layers.StackedRNNCells."
+                )
+        else:
             raise ValueError(
                 f"{name_of(layer)} {layer.name!r} stands before the recurrent layer {layers[places[-1]].name!r}, and "
                 "only recurrent layers can be stacked: put both into one cell of your own."
@@ -195,9 +204,30 @@ def _cells_of_sequence(model: Any) -> list[KerasCell]:
     return [cell for place in places for cell in _cells(layers[place])]
 
 
+def _as_state(size: Any) -> Any:
+    """The sizes in the structure of the state: a number, or a tuple."""
+    return tuple(map(_as_state, size)) if isinstance(size, list | tuple) else size
+
+
 def _sizes(cell: Any) -> list:
-    size = cell.state_size
-    return list(size) if isinstance(size, list | tuple) else [size]
+    """The sizes in the structure in which Keras passes states: always a list."""
+
+    def listed(size):
+        return list(map(listed, size)) if isinstance(size, list | tuple) else size
+
+    sizes = listed(cell.state_size)
+    return sizes if isinstance(sizes, list) else [sizes]
+
+
+def _passes_state_on(layer: Any) -> bool:
+    """Whether the output of a layer or cell is its (first) state, as in Keras's own cells."""
+    import keras
+
+    layer = layer.cell if isinstance(layer, keras.layers.RNN) else layer
+    if isinstance(layer, keras.layers.StackedRNNCells):
+        return all(map(_passes_state_on, layer.cells))
+    own = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
+    return type(layer) in own
 
 
 def _takes_training(cell: Any) -> bool:

@@ -1,6 +1,7 @@
 """The arrays of a network that its framework changes in place, as a node of a pytree."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.tree_util as jtu
 from jaxtyping import PyTree
@@ -16,7 +17,7 @@ class LiveArrays:
     differs. What JAX unflattens, such as a gradient or a copy, is detached: it keeps the arrays that it got.
     """
 
-    def __init__(self, read: Callable[[], tuple[PyTree, Hashable]]):
+    def __init__(self, read: Callable[[], tuple[PyTree, Any]]):
         self.read = read
 
     def tree_flatten_with_keys(self):
@@ -27,11 +28,6 @@ class LiveArrays:
     def tree_unflatten(cls, static, children):
         (arrays,) = children
         return cls(lambda: (arrays, static))
-
-
-def roots_of(value: object) -> set[str]:
-    """The packages that the classes of an object come from, without an import of any."""
-    return {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
 
 
 def check_unchanged(name: str, before: Sequence, after: Sequence, names: Sequence[str]) -> None:

@@ -32,7 +32,8 @@ class ScanStepCell(RecurrentCell):
 
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         given = () if self.parameters is None else (self.parameters,)
-        return part_of(self.step(*given, state, input), 0, self.step)
+        name = name_of(getattr(self.step, "func", self.step))
+        return part_of(self.step(*given, state, input), 0, name)
 
     def initial_state(self) -> PyTree:
         """`start`."""
@@ -87,13 +88,15 @@ def from_scan_step(
         expected = "step(carry, x)" if parameters is None else "step(parameters, carry, x)"
         raise TypeError(f"{name_of(step)} cannot be called as {expected}: {problem}.")
     # Functions are leaves, for which lejax compiles at each call; those in a Partial are not.
-    is_shown = parameters is None or isinstance(step, eqx.Module | jtu.Partial)
-    return ScanStepCell(step if is_shown else jtu.Partial(step), parameters, initial_state)
+    function: Callable[..., Any] = step
+    if parameters is not None and not isinstance(step, eqx.Module):
+        function = jtu.Partial(step)
+    return ScanStepCell(function, parameters, initial_state)
 
 
-def part_of(out: Any, index: int, step: Any) -> PyTree:
+def part_of(out: Any, index: int, name: str) -> PyTree:
     """The carry, at this place in the pair that a step has returned."""
     order = ("(carry, y)", "(y, carry)")[index]
     if not isinstance(out, tuple | list) or len(out) != 2:
-        raise StepError(f"{name_of(step)} must return {order}, but returned {describe(out)}.")
+        raise StepError(f"{name} must return {order}, but returned {describe(out)}.")
     return out[index]
