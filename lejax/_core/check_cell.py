@@ -115,7 +115,11 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
                 "alone, lambda input, state: cell(state)."
             ) from error
         given = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
-        hint = _expected_state(cell, state) or _hint(error, input, state)
+        hint = (
+            _expected_state(cell, state)
+            or _ADVICE_ON_PAIRS * _is_scan_step(cell, input, state)
+            or _hint(error, input, state)
+        )
         raise TypeError(
             f"{name_of(cell)} failed on one step {given} and state {describe(state)}.{hint} It said: {reason}"
         ) from error
@@ -238,6 +242,15 @@ def _hint_on_structure(out: Any, state: PyTree) -> str:
                 f"alone, lambda input, state: cell(input, state)[{i}].{_ADVICE_ON_PAIRS * (len(out) == 2)}"
             )
     return _ADVICE_ON_PAIRS * (len(out) == 2)
+
+
+def _is_scan_step(cell: Cell, input: PyTree, state: PyTree) -> bool:
+    """Whether the cell takes the state first and returns it beside an output."""
+    try:
+        out = eqx.filter_eval_shape(cell, state, input)
+    except Exception:
+        return False
+    return isinstance(out, tuple) and len(out) == 2 and describe(out[0]) == describe(state)
 
 
 _ADVICE_ON_PAIRS = (

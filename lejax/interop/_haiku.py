@@ -6,9 +6,9 @@ from typing import Any
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
-from .._core.cell import RecurrentCell, name_of
+from .._core.cell import RecurrentCell
 from .._core.check_annotations import checked
-from .._core.check_cell import StepError, signature_problem
+from .._core.check_cell import StepError, describe, signature_problem
 from ._scan_step import part_of
 
 
@@ -94,7 +94,7 @@ def from_haiku(transformed: Any, parameters: PyTree, *, initial_state: PyTree = 
     if not isinstance(transformed, tuple) or not callable(init) or not callable(apply):
         raise TypeError(
             "transformed must be what haiku.transform returns for lambda input, state: core(input, state), got "
-            f"{name_of(transformed)}."
+            f"{describe(transformed)}."
         )
     names = list(inspect.signature(apply).parameters)
     if names[1:2] == ["state"] and "WithState" in type(transformed).__name__:
@@ -103,7 +103,8 @@ def from_haiku(transformed: Any, parameters: PyTree, *, initial_state: PyTree = 
             "step with haiku.transform."
         )
     takes_key = names[1:2] == ["rng"]
-    problem = signature_problem(apply, 4 if takes_key else 3)
+    # Haiku drops an argument `state` from the signature of `apply`.
+    problem = signature_problem(getattr(apply, "_original_fn", apply))
     if problem is not None:
         raise TypeError(
             f"the transformed function has no carry: it must take an input and a state, {problem}."
