@@ -20,20 +20,25 @@ class FlaxCell(RecurrentCell):
     $$(h', y) = F(h, u)$$
 
     The carry h is the state. The cell looks at the module: it has the module's present parameters at each call.
+
+    **Fields:**
+
+    - `watched`: the module's present arrays and its definition.
+    - `hidden`: the place in the carry of what the next layer receives, or `None` for the complete carry.
     """
 
-    _module: LiveArrays
-    _hidden: int | None = eqx.field(static=True)
+    watched: LiveArrays
+    hidden: int | None = eqx.field(static=True)
 
     @property
     def parameters(self) -> PyTree:
         """The `nnx.State` of the parameters, of type `nnx.Param`."""
-        return self._module.read()[0][0]
+        return self.watched.read()[0][0]
 
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         from flax import nnx
 
-        arrays, definition = self._module.read()
+        arrays, definition = self.watched.read()
         module = nnx.merge(definition, *arrays)
         state = part_of(module(state, input), 0, name_of(module))
         before = _by_path(arrays)
@@ -47,12 +52,12 @@ class FlaxCell(RecurrentCell):
         """The module's `initialize_carry`, with the seed 0 if it draws."""
         from flax import nnx
 
-        arrays, definition = self._module.read()
+        arrays, definition = self.watched.read()
         module = nnx.merge(definition, *arrays)
         return _initial_carry(module, getattr(module, "in_features", 1), nnx.Rngs(0))
 
     def output(self, state):
-        return state if self._hidden is None else state[self._hidden]
+        return state if self.hidden is None else state[self.hidden]
 
 
 class LinenCell(RecurrentCell):
@@ -64,11 +69,12 @@ class LinenCell(RecurrentCell):
 
     - `variables`: p, as `module.init` returns them, `{"params": ...}`.
     - `module`: F.
+    - `hidden`: the place in the carry of what the next layer receives, or `None` for the complete carry.
     """
 
     variables: PyTree
     module: Any = eqx.field(static=True)
-    _hidden: int | None = eqx.field(static=True)
+    hidden: int | None = eqx.field(static=True)
 
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         import flax.errors
@@ -91,7 +97,7 @@ class LinenCell(RecurrentCell):
         return _initial_carry(self.module, 1, jax.random.key(0))
 
     def output(self, state):
-        return state if self._hidden is None else state[self._hidden]
+        return state if self.hidden is None else state[self.hidden]
 
 
 @checked

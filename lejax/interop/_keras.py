@@ -23,17 +23,21 @@ class KerasCell(RecurrentCell):
 
     The state is an array, or a tuple of arrays such as (h, c), without the batch axis. The cell looks at the layer: it
     has the layer's present variables at each call.
+
+    **Fields:**
+
+    - `watched`: the layer's present variables and its settings.
     """
 
-    _layer: LiveArrays
+    watched: LiveArrays
 
     @property
     def parameters(self) -> list[Array]:
         """The values of `layer.trainable_variables`."""
-        return self._layer.read()[0][0]
+        return self.watched.read()[0][0]
 
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
-        (trainable, others), settings = self._layer.read()
+        (trainable, others), settings = self.watched.read()
         cell, (leaves, structure) = settings.cell, jax.tree.flatten(state)
         sizes = jax.tree.structure(_sizes(cell))
         if sizes.num_leaves != len(leaves):
@@ -57,7 +61,7 @@ class KerasCell(RecurrentCell):
         """The cell's `get_initial_state`, or zeros of its `state_size`."""
         import keras
 
-        (trainable, others), settings = self._layer.read()
+        (trainable, others), settings = self.watched.read()
         cell = settings.cell
         variables = [*cell.trainable_variables, *cell.non_trainable_variables]
         with keras.StatelessScope(
