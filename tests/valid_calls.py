@@ -35,7 +35,10 @@ NOT_CALLED = {
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
     "data": set(),
     "indicators": {"EchoState", "LargestExponent", "TransientGrowth", "TransitionProduct"},
-    "interop": {"DystsField", "DystsMap"},
+    "interop": {
+        "DystsField", "DystsMap", "FlaxCell", "HaikuCell", "KerasCell", "LinenCell", "ScanStepCell",
+        "from_flax", "from_haiku", "from_keras",  # their frameworks may be missing
+    },
     "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
     "plot": set(),
     "plrnn": {
@@ -242,6 +245,10 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
         "interop.from_dysts": (("Lorenz",), {}),
+        "interop.from_scan_step": (
+            (lambda w, carry, x: (jnp.tanh(w @ carry), x), jnp.eye(4)),
+            {"initial_state": state},
+        ),
         "interop.from_torch": (
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
             {"prefix": "", "activation": jax.nn.relu},

@@ -622,6 +622,15 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
         ),
         jnp.array(1.1),
     ),
+    # --- interop
+    "interop.from_scan_step": (
+        lambda w: lejax.lyapunov_spectrum(
+            lejax.interop.from_scan_step(lambda w, h, u: (jnp.tanh(w @ h), u), w),
+            jnp.ones(2),
+            num_steps=8,
+        ).exponents,
+        jnp.array([[0.9, 0.4], [-0.3, 0.7]]),
+    ),
 }  # fmt: skip
 
 
@@ -757,6 +766,6 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
 CONSTANT = {
     "cells.diagonal_legs", "cells.hippo_legs",
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
-    "interop.from_dysts",
+    "interop.from_dysts", "interop.from_flax", "interop.from_haiku", "interop.from_keras",
     "systems.gallery",
 }  # fmt: skip
