@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from ._weights import Refused
+
 
 # Each instruction makes at most one object of about 100 bytes, text and bytes of the file aside.
 MAX_BYTES = 16 * 2**20
@@ -33,10 +35,6 @@ class Name(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"[:100]
-
-
-class Refused(ValueError):
-    """The file is damaged or asks for something that is not in the table; the message is a clause."""
 
 
 def interpret(

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core.array_files import check_file, open_stored, read_member
-from ._pickle_machine import Name, Refused, interpret
+from ._pickle_machine import Name, interpret
+from ._weights import Refused
 
 
 SUFFIXES = (".pt", ".pth")

@@ -1,5 +1,7 @@
 """Arrays of another framework as weights of a cell: their checks, their precision, and how they are named in errors."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -10,10 +12,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from .._core.check_values import find_nonfinite
+from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 
 
 M = TypeVar("M", bound=eqx.Module)
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+class Refused(ValueError):
+    """A file is damaged or asks for what lejax does not read; the message is a clause without the file's name."""
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -60,3 +67,14 @@ def list_names(names) -> str:
     """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def stack(names: Sequence[str], cells: Sequence[RNNCell | GRUCell | LSTMCell]):
+    """The only cell, or a `Stack` of cells whose sizes fit each other."""
+    for (lower_name, lower), (name, cell) in itertools.pairwise(zip(names, cells, strict=True)):
+        width, size = cell.weight_ih.shape[1], lower.weight_hh.shape[1]
+        if width != size:
+            raise Refused(
+                f"{name!r} takes {width} inputs, but {lower_name!r} below has {size} units"
+            )
+    return cells[0] if len(cells) == 1 else Stack(cells)
