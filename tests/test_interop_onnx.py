@@ -120,9 +120,7 @@ def theirs(kind, arrays, after=False):
         ("LSTM", {}),
     ],
 )
-def test_states_and_jacobians_agree_with_onnx(
-    tmp_path, kind, options, num_layers, use_bias, dtype
-):
+def test_states_and_jacobians_agree_with_onnx(tmp_path, kind, options, num_layers, use_bias, dtype):
     rng = np.random.default_rng(1)
     start = {
         f"{part}{i}": rng.uniform(-1, 1, (1, 1, size)).astype(dtype)

@@ -757,6 +757,6 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
 CONSTANT = {
     "cells.diagonal_legs", "cells.hippo_legs",
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
-    "interop.from_dysts",
+    "interop.from_dysts", "interop.from_keras_file", "interop.from_onnx",
     "systems.gallery",
 }  # fmt: skip
