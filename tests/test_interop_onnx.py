@@ -109,8 +109,7 @@ def theirs(kind, arrays, after=False):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize(("num_layers", "use_bias"), [(1, True), (1, False), (2, True), (3, True)])
 @pytest.mark.parametrize(
     ("kind", "options"),
     [

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .._core.array_files import damaged
 from ._weights import Refused
 
@@ -31,19 +29,19 @@ _DAMAGE = (
 
 
 class Hdf5:
-    """An open file; `arrays` reads by path."""
+    """An open file."""
 
     def __init__(self, file: Any, size: int):
         self.file, self.size = file, size
 
-    def arrays(self, path: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a group by name, or `None` if there is no such group."""
+    def datasets(self, path: str) -> dict[str, Any] | None:
+        """The arrays of a group by name, to be read by `[()]`, or `None` if there is no such group."""
         group = self.file
         for name in path.split("/"):
             if group.get(name, getlink=True) is None:  # `name in group` would follow the link
                 return None
             group = self._follow(group, name)
-        return {name: self._array(self._follow(group, name), f"{path}/{name}") for name in group}
+        return {name: self._check(self._follow(group, name), f"{path}/{name}") for name in group}
 
     def groups(self) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
         """The path of each group and the shapes of the arrays in it."""
@@ -70,8 +68,8 @@ class Hdf5:
             raise Refused(f"{f'{group.name}/{name}'[:100]!r} is a link ({kind}) to somewhere else")
         return group[name]
 
-    def _array(self, dataset: Any, path: str) -> np.ndarray:
-        """The array, if its bytes lie in the file as one piece."""
+    def _check(self, dataset: Any, path: str) -> Any:
+        """The same array, if its bytes lie in the file as one piece."""
         if not hasattr(dataset, "shape") or dataset.shape is None:
             raise Refused(f"{path[:100]!r} is not an array")
         stored, needed = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
@@ -85,7 +83,7 @@ class Hdf5:
             raise Refused(
                 f"{path[:100]!r} declares {needed} bytes, but {stored} are stored in a file of {self.size}"
             )
-        return dataset[()]
+        return dataset
 
 
 @contextlib.contextmanager

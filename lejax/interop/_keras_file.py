@@ -212,7 +212,7 @@ def _follow_up(layers: list[LayerConfig], prefix: str | None) -> list[LayerConfi
 
 def _make_cell(file: Hdf5, config: CellConfig) -> RNNCell | GRUCell | LSTMCell:
     where = f"{config.path}/vars"
-    arrays = file.arrays(where)
+    arrays = file.datasets(where)
     if arrays is None:
         raise Refused(f"it has no group {where!r}, where Keras 3 stores the weights of this layer")
     kernel, recurrent, bias = (arrays.get(name) for name in "012")
@@ -225,9 +225,9 @@ def _make_cell(file: Hdf5, config: CellConfig) -> RNNCell | GRUCell | LSTMCell:
     _check(where, config, gates, size, bias)
     order = _ROWS.get(gates, (0,))
 
-    def rows(name: str, array: np.ndarray) -> Array:
-        """Gates as rows, in the order of lejax."""
-        parts = np.split(array.T, gates)
+    def rows(name: str, array: Any) -> Array:
+        """Gates as rows, in the order of lejax, read from the file."""
+        parts = np.split(array[()].T, gates)
         return as_array(f"{where}/{name}", np.concatenate([parts[i] for i in order]))
 
     weights: dict[str, Any] = {
@@ -252,7 +252,7 @@ def _make_cell(file: Hdf5, config: CellConfig) -> RNNCell | GRUCell | LSTMCell:
     return (GRUCell if gates == 3 else LSTMCell).from_weights(**weights)
 
 
-def _check(where: str, config: CellConfig, gates: int, size: int, bias: np.ndarray | None) -> None:
+def _check(where: str, config: CellConfig, gates: int, size: int, bias: Any | None) -> None:
     """Compare the arrays with the configuration."""
     if bias is not None:
         allowed = [(gates * size,)] + [(2, gates * size)] * (gates == 3)

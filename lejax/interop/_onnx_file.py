@@ -181,8 +181,8 @@ def _parse_tensor(name: str, data: memoryview) -> np.ndarray:
             f"{name[:100]!r} declares {dtype}{shape}, {math.prod(shape) * dtype.itemsize} bytes, but holds {len(raw)}"
         )
     if dtype == jnp.bfloat16:
-        return np.frombuffer(raw, "<u2").astype(np.uint16).view(dtype).reshape(shape)
-    return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+        return np.frombuffer(raw, "<u2").astype(np.uint16, copy=False).view(dtype).reshape(shape)
+    return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
 
 # --- the wire format
