@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,8 @@ from lejax import (
 )
 
 
-# Not called: reports (functions return them), strategies without settings, and abstract classes.
+FIXTURES = Path(__file__).parent / "fixtures"
+# Not called: reports (functions return them), strategies without settings, abstract classes, and what needs h5py.
 NOT_CALLED = {
     "lejax": {
         "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep",
@@ -37,7 +39,7 @@ NOT_CALLED = {
     "indicators": {"EchoState", "LargestExponent", "TransientGrowth", "TransitionProduct"},
     "interop": {
         "DystsField", "DystsMap", "FlaxCell", "HaikuCell", "KerasCell", "LinenCell", "ScanStepCell",
-        "from_flax", "from_haiku", "from_keras",  # their frameworks may be missing
+        "from_flax", "from_haiku", "from_keras", "from_keras_file",  # their frameworks may be missing
     },
     "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
     "plot": set(),
@@ -249,6 +251,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             (lambda w, carry, x: (jnp.tanh(w @ carry), x), jnp.eye(4)),
             {"initial_state": state},
         ),
+        "interop.from_onnx": ((FIXTURES / "gru.onnx",), {"prefix": "gru", "dtype": "float64"}),
         "interop.from_torch": (
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
             {"prefix": "", "activation": jax.nn.relu},

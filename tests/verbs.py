@@ -767,5 +767,6 @@ CONSTANT = {
     "cells.diagonal_legs", "cells.hippo_legs",
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
     "interop.from_dysts", "interop.from_flax", "interop.from_haiku", "interop.from_keras",
+    "interop.from_keras_file", "interop.from_onnx",
     "systems.gallery",
 }  # fmt: skip
