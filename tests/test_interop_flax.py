@@ -256,8 +256,8 @@ def test_what_is_refused():
         from_flax(nnx.RNN(cell))
     with pytest.raises(TypeError, match=r"RNN runs over a sequence"):
         from_flax(linen.RNN(linen.GRUCell(4)), {})
-    with pytest.raises(TypeError, match=r"Linear has no carry: .* module\(carry, x\)"):
-        from_flax(nnx.Linear(3, 4, rngs=rngs))
+    with pytest.raises(TypeError, match=r"FlaxCell failed"):
+        lejax.lyapunov_spectrum(from_flax(nnx.Linear(3, 4, rngs=rngs)), zeros, inputs)
     with pytest.raises(TypeError, match=r"variables of GRUCell are missing"):
         from_flax(linen.GRUCell(4))
     with pytest.raises(TypeError, match=r"GRUCell is an nnx.Module, which has its own variables"):
@@ -271,6 +271,10 @@ def test_what_is_refused():
     dropout = Residual(rngs, dropout=0.5)
     with pytest.raises(TypeError, match=r"a step of Residual changes .*count.*, such as dropout"):
         lejax.lyapunov_spectrum(from_flax(dropout), zeros, inputs)
+    count = int(dropout.dropout.rngs.count[...])
+    with pytest.raises(TypeError, match=r"a step of Residual changes .*count"):
+        from_flax(dropout)(inputs[0], zeros)
+    assert int(dropout.dropout.rngs.count[...]) == count
     dropout.eval()
     assert exponents(from_flax(dropout), inputs).shape == (4,)
     variables = Noisy().init({"params": jr.key(0), "dropout": jr.key(1)}, zeros, inputs[0])

@@ -39,7 +39,8 @@ def public_functions() -> set[str]:
     for package in PACKAGES:
         module = importlib.import_module(f"lejax.{package}")
         for name, value in vars(module).items():
-            if inspect.isfunction(value) and value.__module__.startswith(f"lejax.{package}"):
+            is_public = inspect.isfunction(value) and name[0] != "_"
+            if is_public and value.__module__.startswith(f"lejax.{package}"):
                 names.add(f"{package}.{name}")
     return names | {"populations.Autoencoder"}  # its method `fit` is the verb
 

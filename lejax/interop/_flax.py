@@ -38,10 +38,9 @@ class FlaxCell(RecurrentCell):
     def __call__(self, input: PyTree, state: PyTree) -> PyTree:
         from flax import nnx
 
-        arrays, definition = self.watched.read()
-        module = nnx.merge(definition, *arrays)
-        state = part_of(module(state, input), 0, name_of(module))
+        arrays, module = self._merge()
         before = _by_path(arrays)
+        state = part_of(module(state, input), 0, name_of(module))
         after = _by_path(nnx.split(module, nnx.Param, ...)[1:])
         check_unchanged(
             name_of(module), list(before.values()), [after.get(p) for p in before], list(before)
@@ -52,12 +51,19 @@ class FlaxCell(RecurrentCell):
         """The module's `initialize_carry`, with the seed 0 if it draws."""
         from flax import nnx
 
-        arrays, definition = self.watched.read()
-        module = nnx.merge(definition, *arrays)
+        _, module = self._merge()
         return _initial_carry(module, getattr(module, "in_features", 1), nnx.Rngs(0))
 
     def output(self, state):
         return state if self.hidden is None else state[self.hidden]
+
+    def _merge(self) -> tuple[PyTree, Any]:
+        """The arrays, and a module that holds them."""
+        from flax import nnx
+
+        arrays, definition = self.watched.read()
+        # The copy has variables of its own: a step that changes them leaves the watched module alone.
+        return arrays, nnx.merge(definition, *jax.tree.map(lambda x: x, arrays))
 
 
 class LinenCell(RecurrentCell):
