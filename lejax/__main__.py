@@ -69,9 +69,9 @@ def _duration(text: str) -> float:
 # fmt: off
 _MODEL: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("model", {"metavar": "MODEL", "nargs": "?", "type": _path},
-     "nn.RNN, nn.GRU or nn.LSTM weights in PyTorch's layout, .safetensors or .npz"),
+     "recurrent network: .pt, .pth, .safetensors or .npz of PyTorch, .keras or .weights.h5 of Keras, .onnx"),
     ("--inputs", {"metavar": "FILE", "type": _path},
-     "(T, I) array, .npy, .npz or .csv; a MODEL without it is driven by zeros"),
+     "(T, I) array, .npy, .npz, .csv or .parquet; a MODEL without it is driven by zeros"),
     ("-k", {"metavar": "K", "type": _integer(1)}, "leading exponents to compute (default: all)"),
     ("--steps", {"metavar": "N", "type": _integer(1)}, "counted steps (default: all inputs after the transient)"),
     ("--transient", {"metavar": "N", "type": _integer(0)},

@@ -17,7 +17,10 @@ import lejax
 
 
 ROOT = Path(__file__).parent.parent
-NEEDS = {"lejax.interop.from_dysts": "dysts", "lejax.populations.Autoencoder": "sklearn"}
+NEEDS = {
+    "lejax.interop.from_dysts": "dysts", "lejax.interop.from_flax": "flax", "lejax.interop.from_haiku": "haiku",
+    "lejax.interop.from_keras": "keras", "lejax.populations.Autoencoder": "sklearn",
+}  # fmt: skip
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

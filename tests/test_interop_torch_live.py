@@ -71,11 +71,16 @@ def test_files_and_models(tmp_path):
     cell = from_torch(state)
     safetensors_torch.save_file(state, tmp_path / "model.safetensors")
     np.savez(tmp_path / "model.npz", **{k: v.numpy() for k, v in state.items()})
-    for file in ("model.safetensors", "model.npz"):
+    torch.save({"model": state, "epoch": 3}, tmp_path / "model.pt")
+    torch.save(dict(model.named_parameters()), tmp_path / "model.pth")
+    for file in ("model.safetensors", "model.npz", "model.pt", "model.pth"):
         assert bool(eqx.tree_equal(from_torch(tmp_path / file), cell))
-    torch.save(state, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="of a pickle"):
-        from_torch(tmp_path / "model.pt")
+    torch.save(model, tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"asks for 'torch\.nn.*save model\.state_dict\(\)"):
+        from_torch(tmp_path / "whole.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="not the zip archive"):
+        from_torch(tmp_path / "old.pt")
     (tmp_path / "model.pt").rename(tmp_path / "renamed.npz")
     with pytest.raises(ValueError, match="is not a NumPy array"):
         from_torch(tmp_path / "renamed.npz")

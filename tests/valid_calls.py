@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,8 @@ from lejax import (
 )
 
 
-# Not called: reports (functions return them), strategies without settings, and abstract classes.
+FIXTURES = Path(__file__).parent / "fixtures"
+# Not called: reports (functions return them), strategies without settings, abstract classes, and what needs h5py.
 NOT_CALLED = {
     "lejax": {
         "Adjoint", "BlockTriangularCell", "Cholesky", "CovariantReducer", "CovariantStatistics", "CovariantStep",
@@ -35,7 +37,10 @@ NOT_CALLED = {
     "cells": {"Bilinear", "Discretization", "Euler", "ExponentialEuler", "LinearReadout", "ZeroOrderHold"},
     "data": set(),
     "indicators": {"EchoState", "LargestExponent", "TransientGrowth", "TransitionProduct"},
-    "interop": {"DystsField", "DystsMap"},
+    "interop": {
+        "DystsField", "DystsMap", "FlaxCell", "HaikuCell", "KerasCell", "LinenCell", "ScanStepCell",
+        "from_flax", "from_haiku", "from_keras", "from_keras_file",  # their frameworks may be missing
+    },
     "orbits": {"Bifurcation", "Branch", "FixedPoints", "OrbitDiagram", "PeriodicOrbits", "Stability"},
     "plot": set(),
     "plrnn": {
@@ -242,6 +247,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
         "interop.from_dysts": (("Lorenz",), {}),
+        "interop.from_scan_step": (
+            (lambda w, carry, x: (jnp.tanh(w @ carry), x), jnp.eye(4)),
+            {"initial_state": state},
+        ),
+        "interop.from_onnx": ((FIXTURES / "gru.onnx",), {"prefix": "gru", "dtype": "float64"}),
         "interop.from_torch": (
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),
             {"prefix": "", "activation": jax.nn.relu},

@@ -39,7 +39,8 @@ def public_functions() -> set[str]:
     for package in PACKAGES:
         module = importlib.import_module(f"lejax.{package}")
         for name, value in vars(module).items():
-            if inspect.isfunction(value) and value.__module__.startswith(f"lejax.{package}"):
+            is_public = inspect.isfunction(value) and name[0] != "_"
+            if is_public and value.__module__.startswith(f"lejax.{package}"):
                 names.add(f"{package}.{name}")
     return names | {"populations.Autoencoder"}  # its method `fit` is the verb
 
@@ -622,6 +623,15 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
         ),
         jnp.array(1.1),
     ),
+    # --- interop
+    "interop.from_scan_step": (
+        lambda w: lejax.lyapunov_spectrum(
+            lejax.interop.from_scan_step(lambda w, h, u: (jnp.tanh(w @ h), u), w),
+            jnp.ones(2),
+            num_steps=8,
+        ).exponents,
+        jnp.array([[0.9, 0.4], [-0.3, 0.7]]),
+    ),
 }  # fmt: skip
 
 
@@ -757,6 +767,7 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
 CONSTANT = {
     "cells.diagonal_legs", "cells.hippo_legs",
     "data.digits", "data.digits_gru", "data.digits_inputs", "data.eeg",
-    "interop.from_dysts",
+    "interop.from_dysts", "interop.from_flax", "interop.from_haiku", "interop.from_keras",
+    "interop.from_keras_file", "interop.from_onnx",
     "systems.gallery",
 }  # fmt: skip

@@ -15,7 +15,7 @@ from .. import data
 from .._core.array_files import load_arrays
 from .._core.cell import ravel
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
-from ..interop import from_torch
+from .files import load_parquet, network_reader
 
 
 _Network = RNNCell | GRUCell | LSTMCell | Stack
@@ -114,10 +114,14 @@ def _load_cell(args: Namespace) -> tuple[_Network, str]:
             if value is not None:
                 raise BadInput(f"{option} {value} describes a MODEL, but none is given.")
         return data.digits_gru(args.dtype), "the shipped network"
-    activation = jax.nn.relu if args.activation == "relu" else jnp.tanh
+    options = {}
+    if args.activation is not None:
+        if args.model.suffix.lower() in (".keras", ".onnx"):
+            raise BadInput(f"--activation is not for {printable(args.model)}, which contains it.")
+        options["activation"] = jax.nn.relu if args.activation == "relu" else jnp.tanh
     try:
-        cell = from_torch(args.model, prefix=args.prefix, activation=activation)
-    except (OSError, TypeError, ValueError) as error:
+        cell = network_reader(args.model)(args.model, prefix=args.prefix, **options)
+    except (OSError, TypeError, ValueError, ModuleNotFoundError) as error:
         raise BadInput(str(error)) from error
     return jax.tree.map(lambda weight: weight.astype(args.dtype), cell), printable(args.model)
 
@@ -128,7 +132,8 @@ def _load_inputs(path: Path, dtype: str) -> Float[np.ndarray, "t i"]:
         array = _load_csv(path)
     else:
         try:
-            arrays = load_arrays(path)
+            parquet = path.suffix.lower() == ".parquet"
+            arrays = {path.stem: load_parquet(path)} if parquet else load_arrays(path)
         except (OSError, ValueError) as error:
             raise BadInput(f"--inputs {path} cannot be read: {error}") from error
         if len(arrays) != 1:

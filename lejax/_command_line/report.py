@@ -10,6 +10,7 @@ import jax.random as jr
 
 from .._report.files import check_target
 from .._report.report import report as make_report
+from .files import network_reader
 from .problem import BadInput, Problem, architecture, load_problem, printable
 from .shared import check_devices, print_text, within_memory, writing_to
 
@@ -71,7 +72,8 @@ def _setup(args: Namespace, problem: Problem) -> str:
         options += [f"prefix={args.prefix!r}"] if args.prefix is not None else []
         options += ["activation=jax.nn.relu"] if args.activation == "relu" else []
         lines += [
-            f"cell = lejax.interop.from_torch({', '.join([*options, f'dtype=jnp.{args.dtype}'])})"
+            f"cell = lejax.interop.{network_reader(args.model).__name__}"
+            f"({', '.join([*options, f'dtype=jnp.{args.dtype}'])})"
         ]
     lines += ["state = cell.initial_state()", *_load_inputs(args, problem)]
     return "\n".join(lines)
@@ -85,6 +87,8 @@ def _load_inputs(args: Namespace, problem: Problem) -> list[str]:
     name, suffix = printable(args.inputs), Path(args.inputs).suffix.lower()
     if suffix == ".csv":
         load = [f'array = np.loadtxt({name!r}, delimiter=",", ndmin=2, encoding="utf-8-sig")']
+    elif suffix == ".parquet":
+        load = ["import pandas", f"array = pandas.read_parquet({name!r}).to_numpy()"]
     elif suffix == ".npy":
         load = [f"array = np.load({name!r})"]
     elif suffix == ".npz":

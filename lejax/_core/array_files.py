@@ -1,4 +1,4 @@
-"""Read arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`.
+"""Read arrays from files that may be corrupt or hostile: `.safetensors`, `.npz` and `.npy`; and open zip archives.
 
 Nothing is unpickled, and no header decides alone how much memory is used: an archive may declare at most `MAX_BYTES`,
 and at most `MAX_RATIO` times its own size; decompression stops at the declared size, which the array must fill exactly.
@@ -25,7 +25,7 @@ SMALL = 256 * 2**20
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 # Exceptions that zipfile and NumPy's header parser raise on damaged bytes.
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -64,11 +64,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    if not path.is_file():
-        kind = "a directory" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{str(path)!r} is {kind}; a file was expected.")
+    check_file(path)
     if suffix in _PICKLES:
         raise ValueError(
             f"{str(path)!r} has the suffix of a pickle, which can run any code and is never loaded: convert it "
@@ -80,21 +76,37 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join(_READERS)}."
         )
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{str(path)!r} is empty.")
-    _check_size(path, size)
+    check_nonempty(path)
     return _READERS[suffix](path)
 
 
-def _check_size(path: Path, size: int) -> None:
+def check_file(path: Path) -> None:
+    """Refuse a path at which there is no file."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    if not path.is_file():
+        kind = "a directory" if path.is_dir() else "not a regular file"
+        raise ValueError(f"{str(path)!r} is {kind}; a file was expected.")
+
+
+def check_nonempty(path: Path) -> None:
+    """Refuse a file without content, and one that is too large to be read."""
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{str(path)!r} is empty.")
+    check_size(path, size)
+
+
+def check_size(path: Path, size: int) -> None:
+    """Refuse more than `MAX_BYTES`."""
     if size > MAX_BYTES:
         raise ValueError(
             f"{str(path)!r} takes {size} bytes, more than the {MAX_BYTES} that lejax reads."
         )
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The error to raise for a file that a parser did not understand."""
     reason = textwrap.shorten(str(error), 200).rstrip(".")
     return ValueError(f"{str(path)!r} is damaged or truncated: {reason}.")
 
@@ -112,7 +124,7 @@ def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
                         f"{name!r} of {str(path)!r} has dtype {dtype}, which NumPy lacks."
                     ) from None
     except safetensors.SafetensorError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     return arrays
 
 
@@ -121,11 +133,11 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         try:
             archive = zipfile.ZipFile(file)
-        except _DAMAGE as error:
-            raise _damaged(path, error) from error
+        except DAMAGE as error:
+            raise damaged(path, error) from error
         members = archive.infolist()
         declared, size = sum(member.file_size for member in members), path.stat().st_size
-        _check_size(path, declared)
+        check_size(path, declared)
         if declared > max(SMALL, MAX_RATIO * size):
             raise ValueError(
                 f"{str(path)!r} has {size} bytes and would unpack to {declared}, more than {MAX_RATIO} times as many; "
@@ -135,11 +147,44 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             name = member.filename.removesuffix(".npy")
             if name in arrays:
                 raise ValueError(f"{str(path)!r} holds {name!r} twice.")
-            arrays[name] = _parse_npy(path, name, _read_member(path, archive, member))
+            arrays[name] = _parse_npy(path, name, read_member(path, archive, member))
     return arrays
 
 
-def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def open_stored(path: Path, writer: str) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """A zip archive without compression, whose members are therefore no larger than itself, and these by name.
+
+    The caller closes the archive. `writer` is the program that writes such archives.
+    """
+    check_nonempty(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    try:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            if member.filename in members:
+                raise ValueError(f"{str(path)!r} holds {member.filename!r} twice.")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(
+                    f"{member.filename!r} of {str(path)!r} is compressed, but {writer} stores without compression: "
+                    "unpack the file where it can be trusted and pack it with zip -0."
+                )
+            members[member.filename] = member
+        declared, size = sum(member.file_size for member in members.values()), path.stat().st_size
+        if declared > size:
+            raise ValueError(
+                f"{str(path)!r} has {size} bytes, but its parts declare {declared} without compression."
+            )
+    except ValueError:
+        archive.close()
+        raise
+    return archive, members
+
+
+def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, no more than it declares; its checksum is compared."""
     # Other methods decompress without a limit, and NumPy does not use them.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
@@ -149,8 +194,8 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
     try:
         with archive.open(member) as stream:
             data = stream.read(member.file_size)  # the size limits the decompression too
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
     if len(data) != member.file_size:
         raise ValueError(
             f"{member.filename!r} of {str(path)!r} declares {member.file_size} bytes but holds {len(data)}."
@@ -169,7 +214,7 @@ def _parse_npy(path: Path, name: str, data: bytes) -> np.ndarray:
     try:
         shape, column_major, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
     # KeyError: another version of the format. MemoryError: a header that is nested too deep to parse.
-    except (*_DAMAGE, KeyError, MemoryError) as error:
+    except (*DAMAGE, KeyError, MemoryError) as error:
         raise ValueError(f"{name!r} of {str(path)!r} has a header that cannot be read.") from error
     if dtype.hasobject:
         raise ValueError(

@@ -168,6 +168,11 @@ def name_of(cell: Any) -> str:
     return getattr(cell, "__name__", type(cell).__name__)
 
 
+def packages_of(value: object) -> set[str]:
+    """The packages that the classes of an object come from."""
+    return {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
+
+
 def output(cell: Cell, state: PyTree) -> PyTree:
     """The output of a cell: `cell.output(state)`, h of the (h, c) of an Equinox LSTM, else the state."""
     if isinstance(cell, RecurrentCell):

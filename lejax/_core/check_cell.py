@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .cell import Cell, RecurrentCell, VectorField, name_of, size_of
+from .cell import Cell, RecurrentCell, VectorField, name_of, packages_of, size_of
 from .check_values import check_count
 
 
@@ -102,6 +102,12 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         raise TypeError(f"{name_of(cell)} failed: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        importer = _importer(cell)
+        if importer is not None:
+            raise TypeError(
+                f"{name_of(cell)} cannot be called as cell(input, state): make a cell of it, lejax.interop.{importer}. "
+                f"It said: {reason}"
+            ) from error
         problem = signature_problem(cell)
         if problem is not None:
             raise TypeError(
@@ -109,13 +115,21 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
                 "alone, lambda input, state: cell(state)."
             ) from error
         given = f"with input {describe(input)}" if jtu.tree_leaves(input) else "without an input"
-        hint = _expected_state(cell, state) or _hint(error, input, state)
+        hint = (
+            _expected_state(cell, state)
+            or _ADVICE_ON_PAIRS * _is_scan_step(cell, input, state)
+            or _hint(error, input, state)
+        )
         raise TypeError(
             f"{name_of(cell)} failed on one step {given} and state {describe(state)}.{hint} It said: {reason}"
         ) from error
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
-        hint = _hint_on_structure(out, state)
+        importer = _importer(cell)
+        if importer is None:
+            hint = _hint_on_structure(out, state)
+        else:
+            hint = f" Make a cell of it, lejax.interop.{importer}."
         raise TypeError(
             f"{name_of(cell)} changed the structure of its state from {before} to {after}.{hint}"
         )
@@ -147,15 +161,25 @@ def member_of(family: Any, parameter: Array) -> Cell:
     return cell
 
 
-def signature_problem(function: Any) -> str | None:
-    """Why a function cannot be called with an input and a state, or None if it can."""
+def signature_problem(function: Any, count: int = 2) -> str | None:
+    """Why a function cannot be called with so many values, an input and a state, or None if it can."""
     try:
-        inspect.signature(function).bind(None, None)
+        inspect.signature(function).bind(*(None,) * count)
     except TypeError as error:
         return str(error)
     except ValueError:  # a builtin without a signature
         pass
     return None
+
+
+def _importer(cell: Any) -> str | None:
+    """The call that makes a cell of a module of another framework."""
+    calls = {
+        "flax": "from_flax(module)",
+        "keras": "from_keras(layer)",
+        "torch": "from_torch(module.state_dict())",
+    }
+    return next((call for package, call in calls.items() if package in packages_of(cell)), None)
 
 
 def _expected_state(cell: Cell, state: PyTree) -> str:
@@ -215,9 +239,24 @@ def _hint_on_structure(out: Any, state: PyTree) -> str:
         if jtu.tree_map(lambda x: (jnp.shape(x), jnp.result_type(x)), part) == shapes:
             return (
                 f" It seems to return its state as item {i} of {len(out)}, beside an output: a cell returns its state "
-                f"alone, lambda input, state: cell(input, state)[{i}]."
+                f"alone, lambda input, state: cell(input, state)[{i}].{_ADVICE_ON_PAIRS * (len(out) == 2)}"
             )
-    return ""
+    return _ADVICE_ON_PAIRS * (len(out) == 2)
+
+
+def _is_scan_step(cell: Cell, input: PyTree, state: PyTree) -> bool:
+    """Whether the cell takes the state first and returns it beside an output."""
+    try:
+        out = eqx.filter_eval_shape(cell, state, input)
+    except Exception:
+        return False
+    return isinstance(out, tuple) and len(out) == 2 and describe(out[0]) == describe(state)
+
+
+_ADVICE_ON_PAIRS = (
+    " If it is a step of jax.lax.scan, called with the carry first, (carry, x) -> (carry, y), wrap it: "
+    "lejax.interop.from_scan_step(step)."
+)
 
 
 def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:

@@ -127,7 +127,7 @@ def find_nonfinite(name: str, tree: PyTree) -> str | None:
     """A sentence about the first leaf that holds NaN or inf, or None."""
     for path, leaf in jtu.tree_leaves_with_path(tree):
         if eqx.is_inexact_array(leaf):
-            count = int(np.sum(~np.isfinite(np.asarray(leaf, np.complex128))))
+            count = leaf.size - int(np.sum(np.isfinite(np.asarray(leaf))))
             if count:
                 values = "value" if count == 1 else "values"
                 return (

@@ -4,25 +4,24 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from .._core.array_files import load_arrays
 from .._core.check_annotations import checked
-from .._core.check_values import check_concrete, find_nonfinite
+from .._core.check_values import check_concrete
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
+from ._torch_file import SUFFIXES, load_tensors
+from ._weights import as_array, cast, list_names
 
 
 _ENTRY = re.compile(
     r"(?P<prefix>.*?)(?P<role>(weight|bias)_(ih|hh|hr))(?P<layer>(_l[0-9]+)?)(?P<reverse>(_reverse)?)",
     re.DOTALL,
 )
-_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @checked
@@ -44,7 +43,9 @@ def from_torch(
     **Arguments:**
 
     - `arrays`: a mapping such as `module.state_dict()` of NumPy arrays, JAX arrays or torch tensors; or the path of a
-        `.safetensors` or `.npz` file of them. Pickles (`.pt`, `.pth`) are never loaded.
+        `.pt`, `.pth`, `.safetensors` or `.npz` file of them. A `.pt` file, as `torch.save(module.state_dict(), path)`
+        writes it, is read without running its pickle: what is no part of a state dict is refused by name. Names of
+        nested dictionaries are joined by dots, such as `model_state_dict.rnn.weight_ih_l0`.
     - `prefix`: selects a network of a larger model, e.g. `"encoder.rnn."`; needed only if there are several. Entries of
         other layers, such as a readout, are ignored.
     - `activation`: $\phi$ of `nn.RNN`, which the weights do not determine: `jax.nn.relu` for
@@ -76,13 +77,14 @@ def from_torch(
     """
     check_concrete("from_torch", arrays)
     if isinstance(arrays, str | os.PathLike):
-        arrays = load_arrays(arrays)
+        path = Path(arrays)
+        arrays = load_tensors(path) if path.suffix.lower() in SUFFIXES else load_arrays(path)
     if not isinstance(arrays, Mapping):
         hint = "; pass its state_dict()" if hasattr(arrays, "state_dict") else ""
         raise TypeError(f"arrays must be a mapping or a path, got {type(arrays).__name__}{hint}.")
     names = _select(arrays, prefix)
     layers = [
-        {role: _as_array(name, arrays[name]) for role, name in layer.items()} for layer in names
+        {role: as_array(name, arrays[name]) for role, name in layer.items()} for layer in names
     ]
     gates = _check_layers(names, layers)
     if gates != 1 and activation is not jnp.tanh:
@@ -92,16 +94,7 @@ def from_torch(
         )
     cells = [_make_cell(layer, gates, activation) for layer in layers]
     cell = cells[0] if len(cells) == 1 else Stack(cells)
-    return cell if dtype is None else _cast(cell, jnp.dtype(dtype))
-
-
-def _cast(cell, dtype):
-    """The cell in another precision, in which its weights must still be finite."""
-    cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
-    culprit = find_nonfinite("the cell", cell)
-    if culprit:
-        raise ValueError(f"{culprit} (as {dtype}).")
-    return cell
+    return cell if dtype is None else cast(cell, dtype)
 
 
 def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str]]:
@@ -112,17 +105,17 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     found = sorted({match["prefix"] for match in matches})
     if not found:
         raise ValueError(
-            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {_list_names(arrays)}."
+            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {list_names(arrays)}."
         )
     if prefix is None:
         if len(found) > 1:
             raise ValueError(
-                f"there are several recurrent networks, choose one by prefix=: {_list_names(found)}."
+                f"there are several recurrent networks, choose one by prefix=: {list_names(found)}."
             )
         prefix = found[0]
     if prefix not in found:
         raise ValueError(
-            f"no recurrent network has the prefix {prefix!r}, only {_list_names(found)}."
+            f"no recurrent network has the prefix {prefix!r}, only {list_names(found)}."
         )
     layers: dict[str, dict[str, str]] = {}
     for match in matches:
@@ -141,7 +134,7 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     order = [""] if set(layers) == {""} else [f"_l{i}" for i in range(len(layers))]
     if set(order) != set(layers):
         raise ValueError(
-            f"layers must be numbered from _l0 without a gap, but {prefix!r} has {_list_names(sorted(layers))}."
+            f"layers must be numbered from _l0 without a gap, but {prefix!r} has {list_names(sorted(layers))}."
         )
     use_bias = any("bias_ih" in layer or "bias_hh" in layer for layer in layers.values())
     needed = ("weight_ih", "weight_hh") + ("bias_ih", "bias_hh") * use_bias
@@ -149,49 +142,13 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
         missing = [f"{prefix}{role}{suffix}" for role in needed if role not in layers[suffix]]
         if missing:
             raise ValueError(
-                f"{_list_names(missing)} missing: there is only {_list_names(_all_names(layers))}."
+                f"{list_names(missing)} missing: there is only {list_names(_all_names(layers))}."
             )
     return [layers[suffix] for suffix in order]
 
 
 def _all_names(layers: dict[str, dict[str, str]]) -> list[str]:
     return [name for layer in layers.values() for name in layer.values()]
-
-
-def _list_names(names) -> str:
-    """Up to eight names in quotes, and the number of the others."""
-    names = [repr(name) for name in names]
-    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
-
-
-def _as_array(name: str, value: Any) -> Array:
-    """A finite JAX array of a NumPy array, JAX array or torch tensor."""
-    try:
-        array = _as_numpy(value)
-    except Exception as error:
-        raise TypeError(
-            f"{name!r} cannot be read as an array: {type(error).__name__}: {error}"
-        ) from error
-    if array.dtype.name not in _DTYPES:
-        raise TypeError(
-            f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
-        )
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
-        # A copy, since PyTorch trains tensors in place.
-        array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
-    culprit = find_nonfinite(repr(name), array)
-    if culprit:
-        raise ValueError(f"{culprit} (as {array.dtype}).")
-    return array
-
-
-def _as_numpy(value: Any) -> np.ndarray:
-    if not hasattr(value, "detach"):
-        return np.asarray(value)
-    value = value.detach().cpu()  # a torch tensor, recognized by its methods
-    if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16; the way over float32 is exact
-        return value.float().numpy().astype(jnp.bfloat16)
-    return value.numpy()
 
 
 def _check_layers(names: list[dict[str, str]], layers: list[dict[str, Array]]) -> int:

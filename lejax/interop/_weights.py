@@ -1,0 +1,80 @@
+"""Arrays of another framework as weights of a cell: their checks, their precision, and how they are named in errors."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from .._core.check_values import find_nonfinite
+from ..cells import GRUCell, LSTMCell, RNNCell, Stack
+
+
+M = TypeVar("M", bound=eqx.Module)
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+class Refused(ValueError):
+    """A file is damaged or asks for what lejax does not read; the message is a clause without the file's name."""
+
+
+def as_array(name: str, value: Any) -> Array:
+    """A finite JAX array of a NumPy array, JAX array or torch tensor."""
+    try:
+        array = _as_numpy(value)
+    except Exception as error:
+        raise TypeError(
+            f"{name!r} cannot be read as an array: {type(error).__name__}: {error}"
+        ) from error
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(
+            f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
+        )
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
+        # A copy, since PyTorch trains tensors in place.
+        array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+    culprit = find_nonfinite(repr(name), array)
+    if culprit:
+        raise ValueError(f"{culprit} (as {array.dtype}).")
+    return array
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach().cpu()  # a torch tensor, recognized by its methods
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16; the way over float32 is exact
+        return value.float().numpy().astype(jnp.bfloat16)
+    return value.numpy()
+
+
+def cast(cell: M, dtype: DTypeLike) -> M:
+    """The cell in another precision, in which its weights must still be finite."""
+    dtype = jnp.dtype(dtype)
+    cell = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, cell)
+    culprit = find_nonfinite("the cell", cell)
+    if culprit:
+        raise ValueError(f"{culprit} (as {dtype}).")
+    return cell
+
+
+def list_names(names) -> str:
+    """Up to eight names in quotes, and the number of the others."""
+    names = [repr(name) for name in names]
+    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def stack(names: Sequence[str], cells: Sequence[RNNCell | GRUCell | LSTMCell]):
+    """The only cell, or a `Stack` of cells whose sizes fit each other."""
+    for (lower_name, lower), (name, cell) in itertools.pairwise(zip(names, cells, strict=True)):
+        width, size = cell.weight_ih.shape[1], lower.weight_hh.shape[1]
+        if width != size:
+            raise Refused(
+                f"{name!r} takes {width} inputs, but {lower_name!r} below has {size} units"
+            )
+    return cells[0] if len(cells) == 1 else Stack(cells)
