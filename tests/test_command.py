@@ -501,7 +501,7 @@ def test_too_little_memory_is_one_sentence(run, monkeypatch, error):
     monkeypatch.setattr(command, "long_run", fail)
     status, out, err = run(*SMALL)
     assert (status, out) == (2, "")
-    assert err.startswith("lejax spectrum: the run does not fit into memory; ")
+    assert err.startswith("lejax spectrum: the run does not fit into memory: ")
     assert err.count("\n") == 1
 
 

@@ -48,7 +48,7 @@ def within_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise BadInput(
-            "the run does not fit into memory; --dtype float32, fewer exponents (-k) or a shorter --transient need less."
+            "the run does not fit into memory: --dtype float32, fewer exponents (-k), a shorter --transient need less."
         ) from error
 
 
