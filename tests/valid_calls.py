@@ -289,7 +289,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             (systems.Logistic, jnp.array([2.9, 3.1]), jnp.array(0.3)),
             {"num_states": 2, "num_steps": 8, "transient": 4, "num_exponents": 1, "key": key},
         ),
-        "plot.plot_angles": ((jnp.abs(column),), {"num_bins": 5, "label": "angles"}),
+        "plot.plot_angles": ((jnp.arctan(jnp.abs(column)),), {"num_bins": 5, "label": "angles"}),
         "plot.plot_basins": ((jnp.zeros((3, 4), int), box), {}),
         "plot.plot_convergence": ((spectrum,), {"num_exponents": 2}),
         "plot.plot_finite_time_exponents": (
