@@ -49,6 +49,13 @@ def test_prose_is_at_most_120_columns_wide(page):
         assert len(line) <= 120 or line.startswith(("|", "![")) or "http" in line
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_no_page_or_output_is_empty(page):
+    text = page.read_text()
+    assert len(text.split()) > 10
+    assert not re.search(r"^ *```\w+\n *```$", text, re.MULTILINE)
+
+
 def test_pictures_are_described_small_and_used():
     used = set()
     for page in PAGES:
