@@ -29,6 +29,7 @@ DRAWN = {
     "MambaCell": lambda key: cells.MambaCell(3, 2, key=key),
     "MeanCenteredPLRNN": lambda key: cells.MeanCenteredPLRNN(4, 3, key=key),
     "PLRNN": lambda key: cells.PLRNN(4, 3, key=key),
+    "ProjectedLSTMCell": lambda key: cells.ProjectedLSTMCell(3, 4, 2, key=key),
     "RNNCell": lambda key: cells.RNNCell(3, 4, activation=jax.nn.relu, key=key),
     "S4DCell": lambda key: cells.S4DCell(3, 2, cells.Bilinear(), key=key),
     "S6Cell": lambda key: cells.S6Cell(3, 2, cells.Euler(), key=key),

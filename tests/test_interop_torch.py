@@ -48,6 +48,43 @@ def network(kind="gru", num_layers=1, bias=True, prefix="", seed=0):
     return arrays
 
 
+def projected(num_layers=1, bias=True, size=4, width=2):
+    """A state dict of an LSTM with a projection, I=3."""
+    rng = np.random.default_rng(5)
+    arrays = {}
+    for layer in range(num_layers):
+        shapes = {
+            "weight_ih": (4 * size, width if layer else 3),
+            "weight_hh": (4 * size, width),
+            "weight_hr": (width, size),
+        }
+        if bias:
+            shapes |= {"bias_ih": (4 * size,), "bias_hh": (4 * size,)}
+        for role, shape in shapes.items():
+            arrays[f"{role}_l{layer}"] = rng.uniform(-0.9, 0.9, shape)
+    return arrays
+
+
+def run_projected(arrays, states, inputs):
+    """PyTorch's equations of `nn.LSTM` with `proj_size`, layer by layer."""
+    for input in inputs:
+        new = []
+        for layer, (hidden, memory) in enumerate(states):
+            weights = {
+                name.removesuffix(f"_l{layer}"): array
+                for name, array in arrays.items()
+                if name.endswith(f"_l{layer}")
+            }
+            total = weights["weight_ih"] @ input + weights["weight_hh"] @ hidden
+            total = total + weights.get("bias_ih", 0) + weights.get("bias_hh", 0)
+            i, f, g, o = total.reshape(4, -1)
+            memory = memory / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+            input = weights["weight_hr"] @ (np.tanh(memory) / (1 + np.exp(-o)))
+            new.append((input, memory))
+        states = tuple(new)
+    return states
+
+
 def same_cell(a, b):
     return bool(eqx.tree_equal(a, b))
 
@@ -69,6 +106,47 @@ def test_states_and_jacobians_agree_with_torch(name):
         np.testing.assert_allclose(
             lejax.jacobian(cell, state, inputs[t]), jacobian, atol=1e-12, rtol=0
         )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_states_and_jacobian_of_an_lstm_with_a_projection(num_layers, bias, dtype):
+    tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
+    arrays = {name: x.astype(dtype) for name, x in projected(num_layers, bias).items()}
+    cell = from_torch(arrays)
+    inputs = np.random.default_rng(1).normal(size=(200, 3)).astype(dtype)
+    start = cell.initial_state()
+    layers = start if num_layers > 1 else (start,)
+    assert [(h.size, c.size) for h, c in layers] == [(2, 4)] * num_layers
+    states = ravel_layers(lejax.unroll(cell, start, inputs))
+    assert states.dtype == dtype
+    layers = jax.tree.map(np.asarray, layers)
+    for time in (1, 100, 200):
+        expected = run_projected(arrays, layers, inputs[:time])
+        np.testing.assert_allclose(states[time - 1], ravel_pytree(expected)[0], atol=tolerance)
+    vector = np.asarray(states[99], complex)
+
+    def step(vector):
+        pairs = [(part[:2], part[2:]) for part in np.split(vector, num_layers)]
+        return np.concatenate(sum(run_projected(arrays, pairs, inputs[100:101]), ()))
+
+    # Complex steps give derivatives to the last digit.
+    columns = [step(vector + 1e-30j * unit).imag / 1e-30 for unit in np.eye(vector.size)]
+    expected = np.stack(columns, axis=1)
+    state = ravel_pytree(start)[1](states[99])
+    np.testing.assert_allclose(lejax.jacobian(cell, state, inputs[100]), expected, atol=tolerance)
+    assert np.linalg.matrix_rank(expected) == vector.size
+    assert jnp.isfinite(lejax.lyapunov_spectrum(cell, start, inputs).exponents).all()
+
+
+def test_a_projection_by_the_identity_is_an_lstm():
+    arrays = network("lstm")
+    plain, wide = from_torch(arrays), from_torch(arrays | {"weight_hr_l0": np.eye(4)})
+    assert type(wide) is lejax.cells.ProjectedLSTMCell
+    inputs = np.random.default_rng(1).normal(size=(200, 3))
+    one, other = (lejax.lyapunov_spectrum(c, c.initial_state(), inputs) for c in (plain, wide))
+    np.testing.assert_allclose(one.exponents, other.exponents, atol=1e-10)
 
 
 def test_kinds_sizes_and_static_settings():
@@ -227,10 +305,25 @@ BAD_MAPPINGS = {
         ValueError,
         r"'weight_ih_l0_reverse' belongs to a bidirectional network",
     ),
-    "projection": (
-        lambda: changed("lstm", weight_hr_l0=np.ones((2, 4)), weight_hh_l0=np.ones((16, 2))),
+    "projection of another size": (
+        lambda: changed("lstm", weight_hr_l0=np.ones((2, 3)), weight_hh_l0=np.ones((16, 2))),
         ValueError,
-        r"'weight_hr_l0' belongs to an LSTM with proj_size > 0",
+        r"'weight_hr_l0' has shape \(2, 3\), but 'weight_hh_l0' of shape \(16, 2\) asks for \(2, 4\)",
+    ),
+    "projection of one layer only": (
+        lambda: changed("lstm", 2, weight_hr_l0=np.ones((2, 4))),
+        ValueError,
+        r"'weight_hr_l1' missing: there is only 'weight_ih_l0',",
+    ),
+    "second layer above a projection": (
+        lambda: projected(num_layers=2) | {"weight_ih_l1": np.ones((16, 4))},
+        ValueError,
+        r"'weight_ih_l1' has shape \(16, 4\), but 'weight_hh_l0' of shape \(16, 2\) asks for \(16, 2\)",
+    ),
+    "projection with three gates": (
+        lambda: changed(weight_hr_l0=np.ones((2, 4)), weight_hh_l0=np.ones((10, 2))),
+        ValueError,
+        r"'weight_hh_l0' has shape \(10, 2\), but must be \(4 H, P\) for an LSTM with a projection\.",
     ),
     "missing bias": (
         lambda: changed(num_layers=2, drop=("bias_hh_l1",)),

@@ -60,6 +60,22 @@ def test_states_jacobians_and_spectrum(kind, num_layers):
     assert spectrum.exponents[0] < 0  # the weights are small, so the network contracts
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_projection(dtype):
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(3, 6, 2, proj_size=2, dtype=dtype)
+    inputs, start = torch.randn(200, 3, dtype=dtype), torch.zeros(2, 2, dtype=dtype)
+    with torch.no_grad():
+        hidden, (_, memory) = module(inputs, (start, torch.zeros(2, 6, dtype=dtype)))
+    cell = from_torch(module.state_dict())
+    states = lejax.unroll(cell, cell.initial_state(), inputs.numpy())
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    np.testing.assert_allclose(states[1][0], hidden, atol=tolerance)
+    for layer in (0, 1):
+        np.testing.assert_allclose(states[layer][1][-1], memory[layer], atol=tolerance)
+
+
 def test_files_and_models(tmp_path):
     model = torch.nn.ModuleDict(
         {

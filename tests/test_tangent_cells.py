@@ -17,6 +17,10 @@ CELLS = {
     "GRU of the paper": lambda: lejax.cells.GRUCell(2, 5, reset_after=False, key=jr.key(0)),
     "reservoir": lambda: lejax.cells.EchoStateCell(2, 5, leak=0.4, key=jr.key(0)),
     "LSTM": lambda: lejax.cells.LSTMCell(2, 5, key=jr.key(0)),
+    "LSTM with a projection": lambda: lejax.cells.ProjectedLSTMCell(2, 5, 3, key=jr.key(0)),
+    "projection without biases": lambda: lejax.cells.ProjectedLSTMCell(
+        2, 5, 3, False, key=jr.key(0)
+    ),
 }
 
 

@@ -198,6 +198,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.MeanCenteredPLRNN": ((3, 2), drawn),
         "cells.NoisyCell": ((cell, 0.1), {}),
         "cells.PLRNN": ((3, 2), drawn),
+        "cells.ProjectedLSTMCell": ((2, 3, 2), {"use_bias": True} | drawn),
         "cells.RNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh} | drawn),
         "cells.S4DCell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
         "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from .. import data
 from .._core.array_files import load_arrays
 from .._core.cell import ravel
-from ..cells import GRUCell, LSTMCell, RNNCell, Stack
+from ..cells import GRUCell, LSTMCell, ProjectedLSTMCell, RNNCell, Stack
 from .files import load_parquet, network_reader
 
 
-_Network = RNNCell | GRUCell | LSTMCell | Stack
+_Network = RNNCell | GRUCell | LSTMCell | ProjectedLSTMCell | Stack
 
 _DIGITS_TRANSIENT = 80  # ten digits
 
@@ -100,11 +100,18 @@ def _input_size(cell: _Network) -> int:
 
 
 def architecture(cell: _Network) -> str:
-    """Type, input size and units of each layer, e.g. `LSTM(8, 32) + LSTM(32, 32)`."""
+    """Type and arguments of each layer, e.g. `LSTM(8, 32) + LSTM(32, 32)`."""
     return " + ".join(
-        f"{type(layer).__name__.removesuffix('Cell')}({layer.weight_ih.shape[1]}, {layer.weight_hh.shape[1]})"
-        for layer in _layers(cell)
+        f"{type(layer).__name__.removesuffix('Cell')}{_sizes(layer)}" for layer in _layers(cell)
     )
+
+
+def _sizes(layer: Any) -> tuple[int, ...]:
+    """The number of inputs, that of units, and that of projections."""
+    input_size, hidden_size = layer.weight_ih.shape[1], layer.weight_hh.shape[1]
+    if isinstance(layer, ProjectedLSTMCell):
+        return input_size, *layer.weight_hr.shape[::-1]
+    return input_size, hidden_size
 
 
 def _load_cell(args: Namespace) -> tuple[_Network, str]:

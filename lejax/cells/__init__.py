@@ -31,6 +31,7 @@ from ._mamba import MambaCell as MambaCell
 from ._mean_centered_plrnn import MeanCenteredPLRNN as MeanCenteredPLRNN
 from ._noisy import NoisyCell as NoisyCell
 from ._plrnn import PLRNN as PLRNN
+from ._projected_lstm import ProjectedLSTMCell as ProjectedLSTMCell
 from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
 from ._rnn import RNNCell as RNNCell
 from ._s4d import S4DCell as S4DCell

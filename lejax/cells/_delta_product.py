@@ -14,6 +14,7 @@ from .._core.weights import make_from_weights
 from .._engine.blocks import DenseBlock
 from ._drive import check_input, uniform
 from ._memory import MemoryCell
+from ._normalize import unit_vectors
 
 
 class DeltaProductCell(MemoryCell):
@@ -161,13 +162,7 @@ class DeltaProductCell(MemoryCell):
 
     def _coefficients(self, input):
         query = self.weight_q @ input
-        keys = self.weight_k @ input
-        # Scale keys first, because squares may leave the range of small floats.
-        size = jax.lax.stop_gradient(jnp.max(jnp.abs(keys), axis=1, keepdims=True))
-        keys = keys / jnp.where(size > 0, size, 1)
-        squares = jnp.sum(keys**2, axis=1, keepdims=True)
-        # A key of zeros stays zero, and its derivative is zero.
-        keys = keys * jax.lax.rsqrt(jnp.where(squares > 0, squares, jnp.inf))
+        keys = unit_vectors(self.weight_k @ input)
         betas = self.beta_range * jax.nn.sigmoid(self.weight_beta @ input + self.bias_beta)
         if self.weight_gate is None:
             return query, jnp.ones_like(query, shape=()), betas, keys

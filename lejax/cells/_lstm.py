@@ -86,29 +86,10 @@ class LSTMCell(RecurrentCell, TangentCell):
         input: Float[Array, " i"] | None,
         state: tuple[Float[Array, " h"], Float[Array, " h"]],
     ) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
-        _, _, _, o, tanh_memory, memory = self._gates(input, state)
-        return o * tanh_memory, memory
+        return lstm_step(self, input, state)
 
     def push_forward(self, input, state, tangent):
-        i, f, g, o, tanh_memory, memory = self._gates(input, state)
-        hidden_tangent, memory_tangent = tangent
-        split = 3 * g.shape[0]
-        coefficients = (g * i * (1 - i), state[1] * f * (1 - f), i * (1 - g**2))
-        new_memory = weigh(coefficients, self.weight_hh[:split], hidden_tangent)
-        new_memory = new_memory + f[:, None] * memory_tangent
-        new_hidden = weigh((tanh_memory * o * (1 - o),), self.weight_hh[split:], hidden_tangent)
-        new_hidden = new_hidden + (o * (1 - tanh_memory**2))[:, None] * new_memory
-        return (o * tanh_memory, memory), (new_hidden, new_memory)
-
-    def _gates(self, input, state):
-        """i, f, g, o, tanh(c') and c'."""
-        hidden, memory = state
-        total = self.weight_hh @ hidden + drive(self.weight_ih, input)
-        total = total if self.bias is None else total + self.bias
-        i, f, g, o = jnp.split(total, 4)
-        i, f, g, o = jnn.sigmoid(i), jnn.sigmoid(f), jnp.tanh(g), jnn.sigmoid(o)
-        memory = f * memory + i * g
-        return i, f, g, o, jnp.tanh(memory), memory
+        return push_lstm(self, input, state, tangent)
 
     def initial_state(self) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
         zeros = jnp.zeros(self.weight_hh.shape[1], self.weight_hh.dtype)
@@ -116,3 +97,33 @@ class LSTMCell(RecurrentCell, TangentCell):
 
     def output(self, state):
         return state[0]
+
+
+def lstm_step(cell, input, state):
+    """o tanh(c') and c'; the hidden state may have another size than the memory, as with a projection."""
+    _, _, _, o, tanh_memory, memory = _gates(cell, input, state)
+    return o * tanh_memory, memory
+
+
+def push_lstm(cell, input, state, tangent):
+    """A step, and its tangent map."""
+    i, f, g, o, tanh_memory, memory = _gates(cell, input, state)
+    hidden_tangent, memory_tangent = tangent
+    split = 3 * g.shape[0]
+    coefficients = (g * i * (1 - i), state[1] * f * (1 - f), i * (1 - g**2))
+    new_memory = weigh(coefficients, cell.weight_hh[:split], hidden_tangent)
+    new_memory = new_memory + f[:, None] * memory_tangent
+    new_hidden = weigh((tanh_memory * o * (1 - o),), cell.weight_hh[split:], hidden_tangent)
+    new_hidden = new_hidden + (o * (1 - tanh_memory**2))[:, None] * new_memory
+    return (o * tanh_memory, memory), (new_hidden, new_memory)
+
+
+def _gates(cell, input, state):
+    """i, f, g, o, tanh(c') and c'."""
+    hidden, memory = state
+    total = cell.weight_hh @ hidden + drive(cell.weight_ih, input)
+    total = total if cell.bias is None else total + cell.bias
+    i, f, g, o = jnp.split(total, 4)
+    i, f, g, o = jnn.sigmoid(i), jnn.sigmoid(f), jnp.tanh(g), jnn.sigmoid(o)
+    memory = f * memory + i * g
+    return i, f, g, o, jnp.tanh(memory), memory

@@ -13,13 +13,13 @@ from jaxtyping import Array
 from .._core.array_files import load_arrays
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete
-from ..cells import GRUCell, LSTMCell, RNNCell, Stack
+from ..cells import GRUCell, LSTMCell, ProjectedLSTMCell, RNNCell, Stack
 from ._torch_file import SUFFIXES, load_tensors
 from ._weights import as_array, cast, list_names
 
 
 _ENTRY = re.compile(
-    r"(?P<prefix>.*?)(?P<role>(weight|bias)_(ih|hh|hr))(?P<layer>(_l[0-9]+)?)(?P<reverse>(_reverse)?)",
+    r"(?P<prefix>.*?)(?P<role>(weight|bias)_(ih|hh)|weight_hr)(?P<layer>(_l[0-9]+)?)(?P<reverse>(_reverse)?)",
     re.DOTALL,
 )
 
@@ -31,7 +31,7 @@ def from_torch(
     prefix: str | None = None,
     activation: Callable[[Array], Array] = jnp.tanh,
     dtype=None,
-) -> RNNCell | GRUCell | LSTMCell | Stack:
+) -> RNNCell | GRUCell | LSTMCell | ProjectedLSTMCell | Stack:
     r"""A PyTorch `nn.RNN`, `nn.GRU` or `nn.LSTM` as a cell; PyTorch need not be installed.
 
     $$h' = \phi(W_{ih} u + b_{ih} + W_{hh} h + b_{hh})$$
@@ -54,13 +54,14 @@ def from_torch(
         `dtype=jnp.float64`.
 
     **Returns:** an `RNNCell`, `GRUCell(reset_after=True)` or `LSTMCell`, depending on the number of rows of
-    `weight_hh`, H, 3 H or 4 H; for several layers a `Stack` of cells. The state is raveled layer by layer, h before c.
-    A state dict of `nn.RNNCell`, `nn.GRUCell` or `nn.LSTMCell` gives one layer.
+    `weight_hh`, H, 3 H or 4 H, or a `ProjectedLSTMCell` if there is a `weight_hr` (`proj_size` > 0); for several layers
+    a `Stack` of cells. The state is raveled layer by layer, h before c. A state dict of `nn.RNNCell`, `nn.GRUCell` or
+    `nn.LSTMCell` gives one layer.
 
     **Raises:**
 
-    - `ValueError`: if the network is bidirectional or has `proj_size` > 0; if arrays are missing, have wrong shapes or
-        hold NaN or infinite values; if `activation` is given for a GRU or an LSTM; or if the file is damaged.
+    - `ValueError`: if the network is bidirectional; if arrays are missing, have wrong shapes or hold NaN or infinite
+        values; if `activation` is given for a GRU or an LSTM; or if the file is damaged.
     - `TypeError`: if the weights are not real floating point, or `arrays` is neither a mapping nor a path.
 
     **Numerics:** weights keep their dtype if no `dtype` is given, but float64 becomes float32 while `jax_enable_x64` is
@@ -126,10 +127,6 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
                 f"{match[0]!r} belongs to a bidirectional network, which reads its input from both ends and is "
                 "therefore not a map from one state to the next."
             )
-        if match["role"].endswith("_hr"):
-            raise ValueError(
-                f"{match[0]!r} belongs to an LSTM with proj_size > 0, which lejax.cells.LSTMCell is not."
-            )
         layers.setdefault(match["layer"], {})[match["role"]] = match[0]
     order = [""] if set(layers) == {""} else [f"_l{i}" for i in range(len(layers))]
     if set(order) != set(layers):
@@ -137,7 +134,9 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
             f"layers must be numbered from _l0 without a gap, but {prefix!r} has {list_names(sorted(layers))}."
         )
     use_bias = any("bias_ih" in layer or "bias_hh" in layer for layer in layers.values())
-    needed = ("weight_ih", "weight_hh") + ("bias_ih", "bias_hh") * use_bias
+    use_projection = any("weight_hr" in layer for layer in layers.values())
+    needed = ("weight_ih", "weight_hh") + ("weight_hr",) * use_projection
+    needed += ("bias_ih", "bias_hh") * use_bias
     for suffix in order:
         missing = [f"{prefix}{role}{suffix}" for role in needed if role not in layers[suffix]]
         if missing:
@@ -154,16 +153,21 @@ def _all_names(layers: dict[str, dict[str, str]]) -> list[str]:
 def _check_layers(names: list[dict[str, str]], layers: list[dict[str, Array]]) -> int:
     """Compare shapes and dtypes with those of the first `weight_hh`; returns the number of gates."""
     name, first = names[0]["weight_hh"], layers[0]["weight_hh"]
-    rows, size = first.shape if first.ndim == 2 else (0, 0)
-    if size == 0 or rows not in (size, 3 * size, 4 * size):
-        raise ValueError(
-            f"{name!r} has shape {first.shape}, but must be (H, H) for an nn.RNN, (3 H, H) for a "
-            "GRU or (4 H, H) for an LSTM."
+    rows, width = first.shape if first.ndim == 2 else (0, 0)
+    projected = "weight_hr" in layers[0]
+    size = rows // 4 if projected else width
+    if 0 in (size, width) or rows not in ((4 * size,) if projected else (size, 3 * size, 4 * size)):
+        shapes = (
+            "(4 H, P) for an LSTM with a projection"
+            if projected
+            else "(H, H) for an nn.RNN, (3 H, H) for a GRU or (4 H, H) for an LSTM"
         )
+        raise ValueError(f"{name!r} has shape {first.shape}, but must be {shapes}.")
     inputs = layers[0]["weight_ih"].shape[1:2] or ("I",)  # the first layer may have any input size
     for layer_names, layer in zip(names, layers, strict=True):
         for role, array in layer.items():
-            expected = {"weight_ih": (rows, *inputs), "weight_hh": (rows, size)}.get(role, (rows,))
+            shapes = {"weight_ih": (rows, *inputs), "weight_hh": (rows, width)}
+            expected = (shapes | {"weight_hr": (width, size)}).get(role, (rows,))
             if array.shape != expected:
                 raise ValueError(
                     f"{layer_names[role]!r} has shape {array.shape}, but {name!r} of shape {first.shape} "
@@ -173,13 +177,13 @@ def _check_layers(names: list[dict[str, str]], layers: list[dict[str, Array]]) -
                 raise TypeError(
                     f"{layer_names[role]!r} is {array.dtype}, but {name!r} is {first.dtype}."
                 )
-        inputs = (size,)
+        inputs = (width,)
     return rows // size
 
 
 def _make_cell(
     layer: dict[str, Array], gates: int, activation: Callable[[Array], Array]
-) -> RNNCell | GRUCell | LSTMCell:
+) -> RNNCell | GRUCell | LSTMCell | ProjectedLSTMCell:
     weight_ih, weight_hh = layer["weight_ih"], layer["weight_hh"]
     size = weight_hh.shape[1]
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
@@ -189,6 +193,8 @@ def _make_cell(
         if gates == 3:
             weights["bias"] = weights["bias"].at[2 * size :].set(bias_ih[2 * size :])
             weights["bias_n"] = bias_hh[2 * size :]
+    if "weight_hr" in layer:
+        return ProjectedLSTMCell.from_weights(**weights, weight_hr=layer["weight_hr"])
     make = {
         1: partial(RNNCell.from_weights, activation=activation),
         3: GRUCell.from_weights,
