@@ -12,6 +12,7 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +152,13 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def open_stored(path: Path, writer: str) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+def open_stored(
+    path: Path, writer: str, check_names: Callable[[list[str]], None] = lambda names: None
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """A zip archive without compression, whose members are therefore no larger than itself, and these by name.
 
-    The caller closes the archive. `writer` is the program that writes such archives.
+    The caller closes the archive. `writer` is the program that writes such archives; `check_names` refuses by their
+    members' names those that other programs write, which may be compressed.
     """
     check_nonempty(path)
     try:
@@ -162,6 +166,7 @@ def open_stored(path: Path, writer: str) -> tuple[zipfile.ZipFile, dict[str, zip
     except DAMAGE as error:
         raise damaged(path, error) from error
     try:
+        check_names(archive.namelist())
         members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             if member.filename in members:

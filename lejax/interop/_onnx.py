@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._core.check_annotations import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 from ._onnx_file import PASSING, RECURRENT, Graph, Node, constant, load_graph
-from ._weights import Refused, as_array, cast, list_names, stack
+from ._weights import Refused, as_array, list_names, stack
 
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -76,10 +76,10 @@ def from_onnx(
     try:
         graph = load_graph(path)
         nodes = _choose(graph, prefix)
-        cell = stack([name for name, _ in nodes], [_make_cell(graph, *node) for node in nodes])
+        cells = [_make_cell(graph, *node, dtype) for node in nodes]
+        return stack([name for name, _ in nodes], cells)
     except Refused as error:
         raise ValueError(f"{str(path)!r} is not read: {error}.") from error
-    return cell if dtype is None else cast(cell, dtype)
 
 
 def _choose(graph: Graph, prefix: str | None) -> list[tuple[str, Node]]:
@@ -125,7 +125,7 @@ def _source(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def _make_cell(graph: Graph, name: str, node: Node) -> RNNCell | GRUCell | LSTMCell:
+def _make_cell(graph: Graph, name: str, node: Node, dtype) -> RNNCell | GRUCell | LSTMCell:
     kind, gates = node.operator, _GATES[node.operator]
     activation = _check(name, node)
     kernel, recurrent, bias = (_weight(graph, name, node, i) for i in (1, 2, 3))
@@ -136,7 +136,8 @@ def _make_cell(graph: Graph, name: str, node: Node) -> RNNCell | GRUCell | LSTMC
 
     def rows(what: str, array: np.ndarray) -> Array:
         parts = np.split(array, gates)
-        return as_array(f"{what} of {name}", np.concatenate([parts[i] for i in _ORDER[gates]]))
+        whole = np.concatenate([parts[i] for i in _ORDER[gates]])
+        return as_array(f"{what} of {name}", whole, dtype)
 
     weights: dict[str, Any] = {
         "weight_ih": rows("W", kernel[0]),

@@ -23,8 +23,11 @@ class Refused(ValueError):
     """A file is damaged or asks for what lejax does not read; the message is a clause without the file's name."""
 
 
-def as_array(name: str, value: Any) -> Array:
-    """A finite JAX array of a NumPy array, JAX array or torch tensor."""
+def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
+    """A finite JAX array of a NumPy array, JAX array or torch tensor, in its own dtype or in another.
+
+    Weights are cast before they are added to others, so that sums are rounded in the precision that was asked for.
+    """
     try:
         array = _as_numpy(value)
     except Exception as error:
@@ -38,6 +41,8 @@ def as_array(name: str, value: Any) -> Array:
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
         # A copy, since PyTorch trains tensors in place.
         array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+    if dtype is not None:
+        array = array.astype(dtype)
     culprit = find_nonfinite(repr(name), array)
     if culprit:
         raise ValueError(f"{culprit} (as {array.dtype}).")
@@ -67,6 +72,19 @@ def list_names(names) -> str:
     """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def choose_prefix(what: str, found: Sequence[str], prefix: str | None) -> str:
+    """The prefix of the only network of a model, or the one that was asked for."""
+    if prefix is None:
+        if len(found) > 1:
+            raise ValueError(
+                f"there are several {what}s, choose one by prefix=: {list_names(found)}."
+            )
+        return found[0]
+    if prefix not in found:
+        raise ValueError(f"no {what} has the prefix {prefix!r}, only {list_names(found)}.")
+    return prefix
 
 
 def stack(names: Sequence[str], cells: Sequence[RNNCell | GRUCell | LSTMCell]):
