@@ -27,6 +27,7 @@ DRAWN = {
     "LowRankRNNCell": lambda key: cells.LowRankRNNCell(3, 4, 2, True, dt=0.1, tau=2.0, key=key),
     "LowRankReLURNN": lambda key: cells.LowRankReLURNN(2, 5, 3, key=key),
     "MLSTMCell": lambda key: cells.MLSTMCell(3, 2, 4, 3, key=key),
+    "Mamba2Cell": lambda key: cells.Mamba2Cell(3, 2, 2, key=key),
     "MambaCell": lambda key: cells.MambaCell(3, 2, key=key),
     "MeanCenteredPLRNN": lambda key: cells.MeanCenteredPLRNN(4, 3, key=key),
     "PLRNN": lambda key: cells.PLRNN(4, 3, key=key),
@@ -43,6 +44,7 @@ EXEMPT = {"ClosedLoop", "FeedThrough", "HippoCell", "NoisyCell", "Stack", "Linea
 
 FREE = {
     ("GatedLinearAttentionCell", "weight_v"),
+    ("Mamba2Cell", "kernel"),
     ("MambaCell", "kernel"),
 }  # a first axis no other weight has
 

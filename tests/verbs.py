@@ -643,6 +643,10 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: lejax.suggest_window(eqx.tree_at(lambda s: s.exponents, spectrum(), x)),
         spectrum().exponents,
     ),
+    "interop.from_mamba": (
+        lambda x: lejax.interop.from_mamba({"layers.0.mixer.A_log": x}),
+        jnp.ones((4, 2)),
+    ),
     "interop.from_torch": (
         lambda x: lejax.interop.from_torch(
             {

@@ -28,6 +28,7 @@ from ._low_rank_rnn import LowRankRNNCell as LowRankRNNCell
 from ._lru import LRUCell as LRUCell
 from ._lstm import LSTMCell as LSTMCell
 from ._mamba import MambaCell as MambaCell
+from ._mamba2 import Mamba2Cell as Mamba2Cell
 from ._mean_centered_plrnn import MeanCenteredPLRNN as MeanCenteredPLRNN
 from ._mlstm import MLSTMCell as MLSTMCell
 from ._noisy import NoisyCell as NoisyCell
