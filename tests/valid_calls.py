@@ -260,6 +260,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
         "interop.from_dysts": (("Lorenz",), {}),
+        "interop.from_reservoirpy": (({"W": np.eye(4), "lr": 0.5},), {"dtype": "float64"}),
         "interop.from_scan_step": (
             (lambda w, carry, x: (jnp.tanh(w @ carry), x), jnp.eye(4)),
             {"initial_state": state},

@@ -7,6 +7,7 @@ from ._keras import KerasCell as KerasCell, from_keras as from_keras
 from ._keras_file import from_keras_file as from_keras_file
 from ._mamba import from_mamba as from_mamba
 from ._onnx import from_onnx as from_onnx
+from ._reservoirpy import from_reservoirpy as from_reservoirpy
 from ._scan_step import ScanStepCell as ScanStepCell, from_scan_step as from_scan_step
 from ._torch import from_torch as from_torch
 
