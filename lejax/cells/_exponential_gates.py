@@ -12,8 +12,8 @@ class Shares(NamedTuple):
 
     **Fields:**
 
-    - `stabilizer`: m' = max(log f + m, log i).
-    - `log_kept`: log f + m - m', at most 0.
+    - `stabilizer`: m' = max(log f + m, log i), or log i for an empty memory.
+    - `log_kept`: log f + m - m', at most 0; for an empty memory it is cut off there.
     - `written`: the exponential of log i - m', at most 1.
     - `is_carried`: whether m' is log f + m, so that it depends on m.
     """
@@ -33,11 +33,11 @@ def stabilize(
     log_f: Float[Array, " n"],
     log_i: Float[Array, " n"],
     stabilizer: Float[Array, " n"],
-    is_empty: Bool[Array, " n"] | bool = False,
+    is_empty: Bool[Array, " n"],
 ) -> Shares:
-    """The shares of a step. An empty memory has m' = log i, whatever its stabilizer is."""
+    """The shares of a step. The m of an empty memory is arbitrary, and could make what is written underflow."""
     carried = log_f + stabilizer
-    is_carried = (carried >= log_i) & ~jnp.asarray(is_empty)
+    is_carried = (carried >= log_i) & ~is_empty
     excess = carried - log_i
     return Shares(
         jnp.where(is_carried, carried, log_i),

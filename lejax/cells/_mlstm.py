@@ -29,8 +29,9 @@ class MLSTMCell(MemoryCell):
     the transpose of the paper's. The block around it, with projections, a convolution and a normalization, is left out.
 
     Exponentials overflow, so the paper stores $\bar C = e^{-m} C$ and $\bar n = e^{-m} n$ with
-    $m' = \max(\log f + m, \log i)$, and so does this cell: its state is (m (H,), $\bar C$ (H, K, V), $\bar n$ (H, K),
-    h (H V,)). All gates depend on the input alone. If the input does not depend on the state, the exponents are
+    $m' = \max(\log f + m, \log i)$, and so does this cell, with $m' = \log i$ where n = 0: its state is (m (H,),
+    $\bar C$ (H, K, V), $\bar n$ (H, K), h (H V,)). All gates depend on the input alone. If the input does not depend on
+    the state, the exponents are
 
     - of the memory: for each head the mean of $\log f + m - m'$, K V + K times. That is the mean of $\log f$, the
         exponent of (C, n), minus the growth of m per step. With a sigmoid m stays bounded, and the growth tends to 0.
@@ -68,9 +69,10 @@ class MLSTMCell(MemoryCell):
         >>> import jax, jax.numpy as jnp, lejax
         >>> cell = lejax.cells.MLSTMCell(3, 2, 4, 2, key=jax.random.key(0))
         >>> inputs = jax.random.normal(jax.random.key(1), (200, 3))
-        >>> spectrum = lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs, num_exponents=24)
-        >>> log_f = jax.nn.log_sigmoid(inputs @ cell.weight_f.T + cell.bias_f)
-        >>> growth = spectrum.state[0] / 200  # of m, which starts at 0
+        >>> start = cell(inputs[0], cell.initial_state())
+        >>> spectrum = lejax.lyapunov_spectrum(cell, start, inputs[1:], num_exponents=24)
+        >>> log_f = jax.nn.log_sigmoid(inputs[1:] @ cell.weight_f.T + cell.bias_f)
+        >>> growth = (spectrum.state[0] - start[0]) / 199  # of m
         >>> exact = jnp.repeat(jnp.sort(log_f.mean(axis=0) - growth, descending=True), 12)
         >>> jnp.allclose(spectrum.exponents, exact, atol=1e-4)
         Array(True, dtype=bool)
@@ -161,7 +163,8 @@ class MLSTMCell(MemoryCell):
         key = self.weight_k @ input / math.sqrt(rows) + self.bias_k
         value = self.weight_v @ input + self.bias_v
         log_f = log_forget(self.weight_f @ input + self.bias_f, self.exponential_forget)
-        m, log_kept, written, is_carried = stabilize(log_f, self.weight_i @ input + self.bias_i, m)
+        log_i, is_empty = self.weight_i @ input + self.bias_i, jnp.all(normalizer == 0, axis=1)
+        m, log_kept, written, is_carried = stabilize(log_f, log_i, m, is_empty)
         kept, key = jnp.exp(log_kept), written[:, None] * key
         matrix = kept[:, None, None] * matrix + key[:, :, None] * value[:, None, :]
         normalizer = kept[:, None] * normalizer + key
