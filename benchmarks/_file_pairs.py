@@ -40,7 +40,7 @@ def torch_files(num_layers: int, dtype: str) -> Pairs:
     """Layers of one width, as PyTorch has them, through `torch.save` of their state dicts."""
     import jax
     import jax.numpy as jnp
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
@@ -142,15 +142,15 @@ def onnx_files(num_layers: int, dtype: str) -> Pairs:
             states = [part[None, None] for part in np.split(vector, ends[:-1])]
             given = {name: state for (name, _), state in zip(parts, states, strict=True)}
             # Complex states need complex inputs.
-            output, *new = evaluator.run(None, {"X": xs[:, None].astype(vector.dtype), **given})
+            results: Any = evaluator.run(None, {"X": xs[:, None].astype(vector.dtype), **given})
+            output, *new = results
             return output[:, 0], np.concatenate([part.ravel() for part in new])
 
         def jacobian(vector, x, run=run):
             steps = COMPLEX_STEP * 1j * np.eye(vector.size)
-            columns = [
-                run((vector + step).astype(f"c{2 * vector.itemsize}"), x[None])[1] for step in steps
-            ]
-            return np.stack(columns, 1).imag / COMPLEX_STEP
+            steps = (vector + steps).astype(f"c{2 * vector.itemsize}")
+            columns = [np.imag(run(step, x[None])[1]) / COMPLEX_STEP for step in steps]
+            return np.stack(columns, 1)
 
         start = np.asarray(ravel_pytree(cell.initial_state())[0])
         yield (

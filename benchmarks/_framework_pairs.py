@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 Pairs = Iterator[tuple[str, Pair]]
 
 
-def pair_in_jax(cells: Sequence[Any], loops: Sequence[Callable[[Any, Any], tuple[Any, Any]]]):
+def pair_in_jax(cells: Sequence[Any], loops: Sequence[Callable[[Any, Any], Any]]):
     """The pair of layers whose loops are `loop(carry, inputs) -> (outputs, carry)` and can be traced."""
     cell = cells[0] if len(cells) == 1 else Stack(cells)
     start, unravel = ravel_pytree(cell.initial_state())

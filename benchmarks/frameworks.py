@@ -96,7 +96,7 @@ def flossing(toy: bool) -> dict[str, Any]:
     cell, inputs = lejax.interop.from_flax(module), jr.normal(jr.key(7), (40, 3))
     compiled, differences, penalties = [], [], []
 
-    def listen(event, duration, **options):
+    def listen(event, duration_secs, **kwargs):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
@@ -143,7 +143,7 @@ def memory_of(reader: str, suffix: str, write: Callable[[Path, int], None]):
 
 
 def _write_pt(path: Path, size: int) -> None:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.save(torch.nn.GRU(8, size).state_dict(), path)
 
