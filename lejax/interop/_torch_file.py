@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from .._core.array_files import check_file, load_arrays, open_stored, read_member
+from .._core.cell import importer_of
 from ._pickle_machine import Name, interpret
 from ._weights import Refused
 
@@ -68,7 +70,13 @@ def read_state_dict(arrays: Any) -> Mapping[str, Any]:
         path = Path(arrays)
         return load_tensors(path) if path.suffix.lower() in SUFFIXES else load_arrays(path)
     if not isinstance(arrays, Mapping):
-        hint = "; pass its state_dict()" if hasattr(arrays, "state_dict") else ""
+        hint, importer = "", importer_of(arrays)
+        if hasattr(arrays, "state_dict"):
+            hint = "; pass its state_dict()"
+        elif importer is not None:
+            hint = f"; make a cell of it, lejax.interop.{importer}"
+        elif isinstance(arrays, eqx.Module):
+            hint = ", a module of Equinox: if it maps (input, state) to the new state, it is a cell as it is"
         raise TypeError(f"arrays must be a mapping or a path, got {type(arrays).__name__}{hint}.")
     return arrays
 
