@@ -40,7 +40,8 @@ class SLSTMCell(RecurrentCell, BlockTriangularCell):
         nothing about the network.
 
     `lyapunov_spectrum` follows the 3 d as one block. A verb that takes all 4 d numbers as one block, or a `ClosedLoop`,
-    finds the redundant directions as strongly contracting ones.
+    meets the redundant directions too. They keep their length between two steps with $m' = \log i$, so that rounding
+    errors along them may outgrow strongly contracting directions: trust the leading exponents there.
 
     **Arguments:**
 
