@@ -225,8 +225,12 @@ def _make_cell(file: Hdf5, config: CellConfig, dtype) -> RNNCell | GRUCell | LST
 
     def rows(name: str, array: Any) -> Array:
         """Gates as rows, in the order of lejax, read from the file."""
-        parts = np.split(array[()].T, gates)
-        return as_array(f"{where}/{name}", np.concatenate([parts[i] for i in order]), dtype)
+        whole = np.empty(array.shape[::-1], array.dtype)
+        # One gate after the other, so that there is one copy of all.
+        for new, old in enumerate(order):
+            part = array[..., old * size : (old + 1) * size]
+            whole[new * size : (new + 1) * size] = part.T
+        return as_array(f"{where}/{name}", whole, dtype)
 
     weights: dict[str, Any] = {
         "weight_ih": rows("0", kernel),

@@ -39,14 +39,23 @@ def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
             f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
         )
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
-        # A copy, since PyTorch trains tensors in place.
-        array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+        array = jax.device_put(_copy(array))  # a copy, since PyTorch trains tensors in place
     if dtype is not None:
         array = array.astype(dtype)
     culprit = find_nonfinite(repr(name), array)
     if culprit:
         raise ValueError(f"{culprit} (as {array.dtype}).")
     return array
+
+
+def _copy(array: np.ndarray) -> np.ndarray:
+    """A copy in the machine's byte order, at a multiple of 64 bytes, where JAX shares memory and copies no more."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    dtype = array.dtype.newbyteorder("=")
+    copy = memory[start : start + array.nbytes].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _as_numpy(value: Any) -> np.ndarray:
