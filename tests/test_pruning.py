@@ -120,9 +120,7 @@ def test_units_without_a_part_in_the_exponents_go(name):
     cell = eqx.tree_at(lambda cell: cell.weight_hh, cell, weights)
     inputs = 0.1 * jr.normal(jr.key(9), (200, 2))
     options = {"num_exponents": 2, "transient": 20}
-    pruning = prune_units(
-        cell, cell.initial_state(), inputs, num_units=20, num_rounds=2, **options
-    )
+    pruning = prune_units(cell, cell.initial_state(), inputs, num_units=20, num_rounds=2, **options)
     np.testing.assert_array_equal(pruning.units, jnp.flatnonzero(mine))
     before, after = (
         lejax.lyapunov_spectrum(c, c.initial_state(), inputs, **options)

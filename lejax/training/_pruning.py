@@ -199,7 +199,8 @@ def _prune_weights(cell, state, inputs, fraction, chosen, num_rounds, run) -> We
         return _exponents(eqx.combine(unravel(weights * factors), rest), state, inputs, run)
 
     num_kept = jnp.round(weights.size * (1 - fraction))
-    factors = _remove(exponents, jnp.ones_like(weights), num_kept, num_rounds)
+    ones = _ones(weights.size, weights.dtype, (cell, state, inputs))
+    factors = _remove(exponents, ones, num_kept, num_rounds)
     kept = jtu.tree_map(lambda x: x != 0, unravel(factors))
     return WeightPruning(eqx.combine(unravel(weights * factors), rest), kept)
 
@@ -221,9 +222,16 @@ def _choose_units(cell, state, inputs, size, count, num_rounds, run) -> Int[Arra
         start = jtu.tree_map(lambda x: x * jax.lax.stop_gradient(factors), state)
         return _exponents(_Gated(cell, factors), start, inputs, run)
 
-    ones = jnp.ones(size, jtu.tree_leaves(state)[0].dtype)
+    ones = _ones(size, jtu.tree_leaves(state)[0].dtype, (cell, state, inputs))
     factors = _remove(exponents, ones, jnp.asarray(count), num_rounds)
     return jnp.nonzero(factors, size=count)[0]
+
+
+def _ones(size: int, dtype, arguments: PyTree) -> Float[Array, " n"]:
+    """Ones that depend on all arguments: `shard_map` would sum derivatives by numbers that its devices share."""
+    arrays = jtu.tree_leaves(eqx.filter(arguments, eqx.is_inexact_array))
+    has_nan = jnp.any(jnp.stack([jnp.any(jnp.isnan(x)) for x in arrays]))
+    return jnp.where(has_nan, jnp.ones(size, dtype), 1)
 
 
 def _exponents(cell, state, inputs, run) -> Float[Array, " k"]:
@@ -244,9 +252,11 @@ def _remove(
     def step(factors, round):
         sensitivity = jnp.sum(jax.jacrev(exponents)(factors) ** 2, axis=0)
         sensitivity = jnp.where(factors > 0, sensitivity, -1)  # what is removed stays so
-        order = jnp.argsort(sensitivity, descending=True)
-        remaining = jnp.round(size * (num_kept / size) ** (round / num_rounds))
-        rank = jnp.zeros(size, int).at[order].set(jnp.arange(size))
-        return (rank < remaining).astype(factors.dtype), None
+        remaining = jnp.round(size * (num_kept / size) ** (round / num_rounds)).astype(int)
+        least = jnp.sort(sensitivity, descending=True)[jnp.maximum(remaining - 1, 0)]
+        is_tied = sensitivity == least
+        num_free = remaining - jnp.sum(sensitivity > least)
+        is_kept = (sensitivity > least) | (is_tied & (jnp.cumsum(is_tied) <= num_free))
+        return jnp.where(is_kept, factors, 0), None
 
     return jax.lax.scan(step, factors, jnp.arange(1, num_rounds + 1))[0]
