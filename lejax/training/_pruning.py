@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core.cell import Cell, name_of
+from .._core.cell import Cell, name_of, vary_with
 from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_fraction
 from .._core.closures import compiled
@@ -199,7 +199,8 @@ def _prune_weights(cell, state, inputs, fraction, chosen, num_rounds, run) -> We
         return _exponents(eqx.combine(unravel(weights * factors), rest), state, inputs, run)
 
     num_kept = jnp.round(weights.size * (1 - fraction))
-    ones = _ones(weights.size, weights.dtype, (cell, state, inputs))
+    # `shard_map` would sum derivatives by numbers that its devices share.
+    ones = vary_with(jnp.ones_like(weights), (cell, state, inputs))
     factors = _remove(exponents, ones, num_kept, num_rounds)
     kept = jtu.tree_map(lambda x: x != 0, unravel(factors))
     return WeightPruning(eqx.combine(unravel(weights * factors), rest), kept)
@@ -222,16 +223,11 @@ def _choose_units(cell, state, inputs, size, count, num_rounds, run) -> Int[Arra
         start = jtu.tree_map(lambda x: x * jax.lax.stop_gradient(factors), state)
         return _exponents(_Gated(cell, factors), start, inputs, run)
 
-    ones = _ones(size, jtu.tree_leaves(state)[0].dtype, (cell, state, inputs))
+    # `shard_map` would sum derivatives by numbers that its devices share.
+    ones = jnp.ones(size, jtu.tree_leaves(state)[0].dtype)
+    ones = vary_with(ones, (cell, state, inputs))
     factors = _remove(exponents, ones, jnp.asarray(count), num_rounds)
     return jnp.nonzero(factors, size=count)[0]
-
-
-def _ones(size: int, dtype, arguments: PyTree) -> Float[Array, " n"]:
-    """Ones that depend on all arguments: `shard_map` would sum derivatives by numbers that its devices share."""
-    arrays = jtu.tree_leaves(eqx.filter(arguments, eqx.is_inexact_array))
-    has_nan = jnp.any(jnp.stack([jnp.any(jnp.isnan(x)) for x in arrays]))
-    return jnp.where(has_nan, jnp.ones(size, dtype), 1)
 
 
 def _exponents(cell, state, inputs, run) -> Float[Array, " k"]:
