@@ -151,6 +151,7 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "transient": 2,
         "adjoint": lejax.DirectAdjoint(),
     }
+    pruned = {name: value for name, value in penalty.items() if name != "target"}
     square = 0.1 * jnp.ones((3, 3))
     drawn = {"key": key, "dtype": jnp.float32}
     rates = {"use_bias": True, "activation": jnp.tanh, "dt": 0.1, "tau": 1.0, "gain": 1.0}
@@ -390,6 +391,17 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             {"optimizer": optax.adam(1e-2), "num_updates": 2} | penalty | {"throw": True},
         ),
         "training.flossing_penalty": (driven, penalty),
+        "training.prune_units": (
+            (cell, state, inputs),
+            {"num_units": 2, "num_rounds": 1} | pruned,
+        ),
+        "training.prune_weights": (
+            (cell, state, inputs),
+            {"fraction": 0.5, "where": lambda cell: cell.weight_hh, "num_rounds": 1} | pruned,
+        ),
+        "training.take_units": ((cell, jnp.array([0, 2])), {}),
+        "training.UnitPruning": ((cell, jnp.arange(3)), {}),
+        "training.WeightPruning": ((cell, None), {}),
         "reconstruction.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
         "populations.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
         "populations.initialize_population": (

@@ -433,6 +433,24 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: flossed(CELL, STATE, INPUTS.reshape(4, 6, 3), x, num_exponents=2),
         jnp.array(1.1),
     ),
+    "training.prune_weights": (
+        lambda x: numbers(
+            training.prune_weights(
+                CELL, STATE, x, fraction=0.5, num_rounds=2, num_exponents=2
+            ).cell
+        ),
+        INPUTS,
+    ),
+    "training.prune_units": (
+        lambda x: numbers(
+            training.prune_units(CELL, STATE, x, num_units=2, num_rounds=2, num_exponents=2).cell
+        ),
+        INPUTS,
+    ),
+    "training.take_units": (
+        lambda x: numbers(training.take_units(scaled(CELL, x), jnp.array([2, 0]))),
+        jnp.array(1.1),
+    ),
     "reconstruction.forced_states": (
         lambda x: reconstruction.forced_states(MODEL, x, INPUTS[:5], jnp.full(5, 0.3)),
         jnp.array([0.3, -0.2, 0.5]),

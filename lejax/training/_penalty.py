@@ -79,7 +79,7 @@ def spectrum_penalty(
         num_blocks=2,  # with one block the standard error would be NaN
         throw=False,
     )
-    resolved = _are_resolved(spectrum)
+    resolved = are_resolved(spectrum)
     smallest = float(np.log(jnp.finfo(spectrum.exponents.dtype).tiny)) / spectrum.dt
     terms = jnp.asarray(function(jnp.where(resolved, spectrum.exponents, smallest)))
     # As a factor, NaN also reaches the gradients of a diverged run.
@@ -168,7 +168,7 @@ def flossing_penalty(
     )
 
 
-def _are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
+def are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
     """Which exponents precede the first lost direction."""
     lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
     return jax.lax.cummax(lost.astype(jnp.int32)) == 0
