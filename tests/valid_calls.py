@@ -21,6 +21,7 @@ from lejax import (
     populations,
     reconstruction,
     systems,
+    training,
 )
 
 
@@ -353,7 +354,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
         "reconstruction.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
         "reconstruction.DivergenceScore": ((100, 10), {}),
+        "training.BandPenalty": ((training.ExponentAt(0),), {"lower": -0.1, "upper": 0.1}),
+        "training.ExponentAt": ((1,), {}),
+        "training.ExponentGap": ((0, 1), {}),
         "training.FlossingSchedule": ((3, 10, 3, 100), {}),
+        "training.VolumeGrowth": ((1.5,), {}),
         "reconstruction.GeneralizedTeacherForcing": ((0.5,), {}),
         "populations.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
         "reconstruction.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
@@ -371,6 +376,13 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
         "populations.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
         "populations.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
+        "training.batch_penalty": (
+            (cell, jnp.stack([state, state]), jnp.stack([inputs, inputs])),
+            {
+                "function": jnp.sum, "num_sequences": 1, "key": key, "num_exponents": 2, "num_steps": 5, "transient": 2,
+                "adjoint": lejax.DirectAdjoint(),
+            },
+        ),
         "training.floss": (
             (cell, state, jnp.stack([inputs, inputs])),
             {"optimizer": optax.adam(1e-2), "num_updates": 2} | penalty | {"throw": True},

@@ -423,6 +423,18 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: training.flossing_penalty(CELL, x, INPUTS, num_exponents=2),
         START,
     ),
+    "training.batch_penalty": (
+        lambda x: training.batch_penalty(
+            CELL,
+            jnp.stack([x, 2 * x, x - 0.1]),
+            jnp.stack([INPUTS, -INPUTS, INPUTS]),
+            function=training.BandPenalty(training.VolumeGrowth(1.5), 0.0, 0.0),
+            num_sequences=2,
+            key=jr.key(1),
+            num_exponents=2,
+        ),
+        START,
+    ),
     "training.spectrum_penalty": (
         lambda x: training.spectrum_penalty(
             CELL, x, INPUTS, function=jnp.square, num_exponents=2, adjoint=lejax.DirectAdjoint()

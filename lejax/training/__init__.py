@@ -1,11 +1,20 @@
 """Training on Lyapunov exponents.
 
-`spectrum_penalty` and `flossing_penalty` are terms of a loss. `floss` moves exponents to a target by gradient
-descent, before training or between training steps, when a `FlossingSchedule` says so.
+`spectrum_penalty` and `flossing_penalty` are terms of a loss, `batch_penalty` is one over a batch of sequences. A
+`BandPenalty` holds a quantity of the exponents in a band: an `ExponentAt`, an `ExponentGap`, a `VolumeGrowth`. `floss`
+moves exponents to a target by gradient descent, before training or between training steps, when a `FlossingSchedule`
+says so.
 """
 
+from ._batch import batch_penalty as batch_penalty
 from ._floss import floss as floss
 from ._penalty import flossing_penalty as flossing_penalty, spectrum_penalty as spectrum_penalty
+from ._quantities import (
+    BandPenalty as BandPenalty,
+    ExponentAt as ExponentAt,
+    ExponentGap as ExponentGap,
+    VolumeGrowth as VolumeGrowth,
+)
 from ._schedule import FlossingSchedule as FlossingSchedule
 
 
