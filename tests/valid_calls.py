@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pkgutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ NOT_CALLED = {
     "reconstruction": {"Observation", "Reconstruction", "TeacherForcing"},
     "run": set(),
     "systems": {"Cat", "MeasuredSystem", "gallery"},
-    "training": set(),
+    "training": {"DynamicsSnapshot", "TunedParameter"},
 }  # fmt: skip
 
 
@@ -311,6 +312,15 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plot.plot_phase_portrait_3d": (
             (rows,), {"colors": rows[:, 0], "label": "local", "length": 0.1},
         ),
+        "plot.plot_records": (
+            ([
+                {
+                    "update": 0, "exponents": [-0.1], "standard_error": [0.1], "gradient_horizon": 20.0,
+                    "num_near_zero": 0, "num_dead": 0,
+                }
+            ],),
+            {"unit": "nats"},
+        ),
         "plot.plot_spectra": ((rows, column), {"label": "loss", "unit": "nats"}),
         "plot.plot_spectrum": ((exponents,), {"standard_error": jnp.full(3, 0.1), "dt": 0.1}),
         "plot.plot_training_spectra": (
@@ -415,6 +425,24 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             {
                 "function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2,
                 "adjoint": lejax.DirectAdjoint(),
+            },
+        ),
+        "training.append_record": (("/nonexistent/training.jsonl", {"update": 1, "loss": 0.5}), {}),
+        "training.log_record": ((types.SimpleNamespace(add_scalar=print), {"update": 1, "loss": 0.5}), {"prefix": "a"}),
+        "training.monitor": (
+            driven,
+            {
+                "num_exponents": 2, "band": 0.1, "num_steps": 5, "transient": 2, "dt": 1.0,
+                "method": lejax.SequentialQR(every=1), "key": key,
+            },
+        ),
+        "training.read_records": (("/nonexistent/training.jsonl",), {}),
+        "training.tune_parameter": (
+            (lambda gain: eqx.tree_at(lambda c: c.weight_hh, cell, gain * cell.weight_hh), state, inputs),
+            {
+                "bracket": (0.1, 4.0), "target": -0.2, "index": 0, "num_steps": 5, "transient": 2, "dt": 1.0,
+                "method": lejax.SequentialQR(every=1), "adjoint": lejax.DirectAdjoint(), "key": key, "max_runs": 20,
+                "throw": False,
             },
         ),
         "populations.train_population": (

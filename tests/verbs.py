@@ -441,6 +441,20 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         ),
         START,
     ),
+    "training.monitor": (
+        lambda x: numbers(training.monitor(CELL, x, INPUTS, num_exponents=2, transient=2).exponents),
+        START,
+    ),
+    "training.tune_parameter": (
+        lambda x: training.tune_parameter(
+            lambda scale: lambda input, state: scale * x * state,
+            jnp.ones(1),
+            bracket=(0.1, 9.0),
+            target=jnp.sum(x),
+            num_steps=6,
+        ).parameter,
+        jnp.array([0.7]),
+    ),
     "training.floss": (
         lambda x: flossed(CELL, STATE, INPUTS.reshape(4, 6, 3), x, num_exponents=2),
         jnp.array(1.1),
@@ -713,6 +727,18 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
     ),
     "plot.plot_phase_portrait_3d": (lejax.plot.plot_phase_portrait_3d, jnp.eye(3)),
     "plot.plot_phase_portrait": (lejax.plot.plot_phase_portrait, FRAME),
+    "plot.plot_records": (
+        lambda x: lejax.plot.plot_records([{"update": 0, "exponents": x}]),
+        EXPONENTS,
+    ),
+    "training.append_record": (
+        lambda x: training.append_record("training.jsonl", {"exponents": x}),
+        EXPONENTS,
+    ),
+    "training.log_record": (
+        lambda x: training.log_record(None, {"update": 0, "exponents": x}),
+        EXPONENTS,
+    ),
     "plot.plot_spectra": (lambda x: lejax.plot.plot_spectra(x, x[:, 0]), FRAME),
     "plot.plot_spectrum": (
         lambda x: lejax.plot.plot_spectrum(with_blocks(x)),
@@ -782,4 +808,5 @@ CONSTANT = {
     "interop.from_dysts", "interop.from_flax", "interop.from_haiku", "interop.from_keras",
     "interop.from_keras_file", "interop.from_onnx",
     "systems.gallery",
+    "training.read_records",
 }  # fmt: skip

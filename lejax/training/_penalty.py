@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import Cell
 from .._core.check_annotations import checked
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
-from .._spectrum.report import LyapunovSpectrum
+from .._spectrum.report import are_resolved
 
 
 @checked
@@ -79,7 +78,7 @@ def spectrum_penalty(
         num_blocks=2,  # with one block the standard error would be NaN
         throw=False,
     )
-    resolved = _are_resolved(spectrum)
+    resolved = are_resolved(spectrum)
     smallest = float(np.log(jnp.finfo(spectrum.exponents.dtype).tiny)) / spectrum.dt
     terms = jnp.asarray(function(jnp.where(resolved, spectrum.exponents, smallest)))
     # As a factor, NaN also reaches the gradients of a diverged run.
@@ -166,9 +165,3 @@ def flossing_penalty(
         transient=transient,
         adjoint=adjoint,
     )
-
-
-def _are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
-    """Which exponents precede the first lost direction."""
-    lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
-    return jax.lax.cummax(lost.astype(jnp.int32)) == 0

@@ -147,8 +147,8 @@ class BandPenalty(eqx.Module):
     - `ValueError`: if neither end is given, or `lower` exceeds `upper`.
     - `TypeError`: if `quantity` is no function.
 
-    **Numerics:** for `spectrum_penalty` and `batch_penalty`. By default lost directions do not count; any other quantity
-    sees the constant that stands for a lost direction, which is far below every band: compute no more exponents than
+    **Numerics:** for `spectrum_penalty` and `batch_penalty`. By default lost directions do not count; other quantities
+    see the constant that stands for a lost direction, far below every band: compute no more exponents than
     the network has, or clip the gradient. The mean is taken over a quantity of several values, such as
     `lambda exponents: exponents[2:5]`.
 
