@@ -2,7 +2,7 @@
 
 import json
 import math
-import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -24,12 +24,12 @@ GRU, REST, INPUTS = driven_gru(size=12, num_steps=150)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_numbers_are_those_of_the_spectrum(dtype):
     cell, state, inputs = jax.tree.map(lambda x: x.astype(dtype), (GRU, REST, INPUTS))
-    snapshot = monitor(cell, state, inputs, transient=20, band=0.3)
+    snapshot = monitor(cell, state, inputs, transient=20, band=0.45)
     spectrum = lejax.lyapunov_spectrum(cell, state, inputs, transient=20, num_exponents=8)
     values = np.asarray(spectrum.exponents)
     np.testing.assert_array_equal(snapshot.exponents, values)
     np.testing.assert_array_equal(snapshot.standard_error, spectrum.standard_error)
-    assert snapshot.num_near_zero == np.sum(np.abs(values) <= 0.3) > 0
+    assert snapshot.num_near_zero == np.sum(np.abs(values) <= 0.45) > 0
     np.testing.assert_allclose(snapshot.gradient_horizon, np.log(10) / abs(values[0]), rtol=1e-6)
     np.testing.assert_allclose(snapshot.log_condition, 130 * (values[0] - values[7]), rtol=1e-5)
     assert snapshot.num_dead == 0
@@ -135,23 +135,19 @@ def test_records_come_back_from_json_lines(tmp_path):
         json.loads(line, parse_constant=refuse)
 
 
-def append_many(path, writer):
-    for i in range(200):
-        append_record(path, {"update": i, "writer": writer, "exponents": [float(writer)] * 300})
-
-
-def test_lines_of_several_processes_do_not_mix(tmp_path):
+def test_lines_of_several_writers_do_not_mix(tmp_path):
     path = tmp_path / "training.jsonl"
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=append_many, args=(path, i)) for i in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+
+    def append_many(writer):
+        for i in range(200):
+            append_record(path, {"update": i, "writer": writer, "exponents": [writer] * 3000})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(append_many, range(4)))
     records = read_records(path)
     assert len(records) == 800
     for record in records:
-        assert record["exponents"] == [record["writer"]] * 300
+        assert record["exponents"] == [record["writer"]] * 3000
 
 
 def test_bad_records_are_one_sentence(tmp_path):

@@ -71,14 +71,12 @@ def mean_field_gain(noise):
 
 
 def test_the_gain_of_noisy_networks_is_that_of_mean_field_theory():
-    size, noise = 200, 0.5
+    noise, networks = 0.5, 8
     expected = mean_field_gain(noise)
-    assert expected > 1.1  # input suppresses chaos: without it the gain is 1
+    assert expected > 1.5  # input suppresses chaos: without it the gain is 1
     np.testing.assert_allclose(mean_field_gain(1e-4), 1.0, atol=2e-3)
 
-    @eqx.filter_jit
-    @jax.vmap
-    def gains(key):
+    def tuned_gain(key, size):
         keys = jr.split(key, 3)
         weights = jr.normal(keys[0], (size, size)) / size**0.5
         inputs = noise * jr.normal(keys[1], (400, size))
@@ -90,11 +88,18 @@ def test_the_gain_of_noisy_networks_is_that_of_mean_field_theory():
             network, jr.normal(keys[2], (size,)), inputs, bracket=(0.8, 2.5), transient=100
         )
 
-    tuned = gains(jr.split(jr.key(0), 6))
-    assert bool(jnp.all(tuned.result == lejax.RESULTS.successful))
-    spread = np.std(tuned.parameter, ddof=1) / 6**0.5
-    assert spread < 0.02
-    assert abs(np.mean(tuned.parameter) - expected) < 4 * spread + 1 / size
+    means, errors = [], []
+    for size in (100, 200):
+        draw = jax.jit(jax.vmap(lambda key, size=size: tuned_gain(key, size)))
+        tuned = draw(jr.split(jr.key(0), networks))
+        assert bool(jnp.all(tuned.result == lejax.RESULTS.successful))
+        means.append(np.mean(tuned.parameter))
+        errors.append(np.std(tuned.parameter, ddof=1) / networks**0.5)
+    # Finite networks deviate by a term of order 1 / size, which the extrapolation removes.
+    assert means[0] > means[1] > expected
+    error = np.hypot(errors[0], 2 * errors[1])
+    assert error < 0.02
+    assert abs(2 * means[1] - means[0] - expected) < 3 * error
 
 
 @pytest.mark.parametrize("name", ["gain", "leak"])
@@ -163,7 +168,9 @@ def test_failures_have_a_status_and_a_sentence():
     with pytest.raises(RuntimeError, match="allow more runs by max_runs"):
         tune_parameter(scaled, bracket=(0.2, 7.0), max_runs=4, **options)
     with pytest.raises(RuntimeError, match="left the floating-point numbers"):
-        tune_parameter(scaled, bracket=(0.2, 1e200), state=jnp.ones(1), num_steps=10)
+        tune_parameter(
+            lambda s: scaled(jnp.where(s > 1, jnp.nan, s)), bracket=(0.2, 2.0), **options
+        )
 
     @jax.vmap
     def many(upper):
@@ -210,16 +217,16 @@ def test_a_family_must_give_cells():
 
 
 FUNCTIONS = {
-    "cubic": lambda x: x**3 - 2,
-    "steep": lambda x: jnp.tanh(50 * (x - 0.3)),
-    "flat": lambda x: (x - 0.7) ** 9,
-    "kink": lambda x: jnp.where(x < 1, 5 * (x - 1), 0.01 * (x - 1)),
+    "cubic": (lambda x: x**3 - 2, 2 ** (1 / 3)),
+    "steep": (lambda x: jnp.tanh(50 * (x - 0.3)), 0.3),
+    "flat": (lambda x: (x - 0.7) ** 9, 0.7),
+    "kink": (lambda x: jnp.where(x < 1, 5 * (x - 1), 0.01 * (x - 1)), 1.0),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_search_in_a_bracket_against_scipy(name):
-    function = FUNCTIONS[name]
+def test_the_search_in_a_bracket(name):
+    function, expected = FUNCTIONS[name]
 
     @jax.jit
     def search(error):
@@ -229,7 +236,6 @@ def test_the_search_in_a_bracket_against_scipy(name):
 
     found = search(jnp.array(0.0))
     assert bool(found.is_done)
-    expected = brentq(lambda x: float(function(x)), -1, 4, xtol=1e-15)
     np.testing.assert_allclose(found.best.x, expected, atol=1e-2 if name == "flat" else 1e-12)
     rough = search(jnp.array(0.1))
     assert bool(rough.is_done)
