@@ -1,6 +1,7 @@
 """Over how many steps a gradient changes its size."""
 
-import numpy as np
+import math
+
 from jaxtyping import Array, Float
 
 from .._core.statistics import namespace_of
@@ -14,4 +15,4 @@ def gradient_horizon(largest: Float[Array, "..."], dt: Float[Array, "..."]) -> F
     xp = namespace_of(largest)
     growth = xp.abs(largest) * dt  # a step
     is_zero = growth == 0
-    return xp.where(is_zero, xp.inf, np.log(10) / xp.where(is_zero, 1, growth))
+    return xp.where(is_zero, xp.inf, math.log(10) / xp.where(is_zero, 1, growth))

@@ -88,6 +88,8 @@ def plot_records(
     _draw_horizon(middle, updates, np.where(np.isfinite(horizon), horizon, np.nan), exponents[:, 0])
     lower.plot(updates, near, color=GREEN, linewidth=LINE, label="near zero")
     lower.plot(updates, dead, color=VERMILION, linewidth=LINE, linestyle="--", label="dead")
+    lower.set_ylim(-0.3, max(1.0, np.nanmax([near, dead])) + 0.3)
+    lower.locator_params(axis="y", integer=True)
     lower.set_ylabel("directions")
     lower.set_xlabel("update")
     legend(lower)
