@@ -96,7 +96,7 @@ def monitor(
     $$\lambda_1 \pm \mathrm{se}, \quad \#\{|\lambda_i| \le \epsilon\}, \quad \frac{\ln 10}{|\lambda_1|\, dt}, \quad
       \ln \kappa = T\, dt\, (\lambda_1 - \lambda_k), \quad \#\{\text{dead}\}$$
 
-    A pure function, to be called every hundred updates or so. In a figure, `lejax.plot.plot_records` shows what it saw.
+    A pure function, to be called every hundred updates or so. `lejax.plot.plot_records` draws what it saw.
 
     **Arguments:**
 
@@ -111,8 +111,9 @@ def monitor(
 
     - `ValueError` or `TypeError`: if an argument is unusable.
 
-    **Numerics:** the cost is one run over the transient and the counted steps that pushes k directions: a step costs
-    about 1 + 2 k plain steps of one sequence, and orthonormalizations add $O(d k^2)$ each. Condition and horizon follow
+    **Numerics:** the cost is one run over the transient and the counted steps that pushes k directions: at most about
+    1 + 2 k plain steps of one sequence for each, with orthonormalizations of $O(d k^2)$; for 300 steps a fraction of
+    one update with a batch of 32 sequences (`benchmarks/monitor.py`). Condition and horizon follow
     from mean rates; of a short run the singular values of its Jacobian differ by a factor of order 1. Works under
     `jit`, `vmap` and `grad`; compile it once, `jit(monitor)`, outside of the loop if the cell is a function.
 

@@ -15,6 +15,8 @@ from .._core.check_values import check_concrete
 def append_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append a record to a file of JSON lines, one object a line.
 
+    A function of the host: it cannot be traced.
+
     **Arguments:**
 
     - `path`: the file, in a folder that exists; it is created at the first record.
@@ -31,9 +33,9 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> No
 
     !!! example
 
-        >>> import lejax
+        >>> import pathlib, lejax
         >>> lejax.training.append_record("run.jsonl", {"update": 0, "loss": 0.7, "exponents": [-0.1, -float("inf")]})
-        >>> print(open("run.jsonl").read(), end="")
+        >>> print(pathlib.Path("run.jsonl").read_text(), end="")
         {"update": 0, "loss": 0.7, "exponents": [-0.1, -1e999]}
     """
     check_concrete("append_record", record)
@@ -84,6 +86,8 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 @checked
 def log_record(writer: Any, record: Mapping[str, Any], *, prefix: str = "dynamics") -> None:
     """Pass the numbers of a record to TensorBoard.
+
+    A function of the host: it cannot be traced.
 
     **Arguments:**
 
