@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from networks import driven_gru, random_tanh
+from networks import Linear, driven_gru, random_tanh
 
 import lejax
 from lejax import indicators, orbits, plrnn, populations, reconstruction, training
@@ -447,7 +447,7 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
     ),
     "training.tune_parameter": (
         lambda x: training.tune_parameter(
-            lambda scale: lambda input, state: scale * x * state,
+            lambda scale: Linear(scale * jnp.diag(x)),
             jnp.ones(1),
             bracket=(0.1, 9.0),
             target=jnp.sum(x),

@@ -97,7 +97,8 @@ def tune_parameter(
     The search ends where the bracket is no wider than the standard error of the parameter: beyond it, the exponent of a
     run is noise. It uses no derivatives, since those of a long chaotic run explode, and one costs more than a spectrum.
     The result has the derivatives of the implicit function theorem with respect to all that `family` closes over, to
-    state, inputs and target: $ds^* = (d\lambda^* - \partial\lambda) / \lambda'$. Use `eqx.filter_vmap` for populations.
+    state, inputs and target: $ds^* = (d\lambda^* - \partial\lambda) / \lambda'$. Use `eqx.filter_vmap` for populations;
+    under `shard_map` pass `check_vma=False`.
     A random frame aligns during the `transient`; the errors do not contain what it leaves. The exponent of a finite
     network need not be monotonic: of several crossings one is found.
 
