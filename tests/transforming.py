@@ -10,7 +10,7 @@ from verbs import numbers
 
 # JAX's check of how values vary over a mesh (`check_vma`) refuses the implicit root where a branch mixes varying and
 # unvarying numbers; the values are right.
-UNCHECKED = ("orbits.find_fixed_points",)
+UNCHECKED = ("orbits.find_fixed_points", "training.tune_parameter")
 
 
 def pair(x):

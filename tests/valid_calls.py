@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pkgutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lejax import (
     populations,
     reconstruction,
     systems,
+    training,
 )
 
 
@@ -59,7 +61,7 @@ NOT_CALLED = {
     "reconstruction": {"Observation", "Reconstruction", "TeacherForcing"},
     "run": set(),
     "systems": {"Cat", "MeasuredSystem", "gallery"},
-    "training": set(),
+    "training": {"DynamicsSnapshot", "TunedParameter"},
 }  # fmt: skip
 
 
@@ -325,6 +327,15 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "plot.plot_phase_portrait_3d": (
             (rows,), {"colors": rows[:, 0], "label": "local", "length": 0.1},
         ),
+        "plot.plot_records": (
+            ([
+                {
+                    "update": 0, "exponents": [-0.1], "standard_error": [0.1], "gradient_horizon": 20.0,
+                    "num_near_zero": 0, "num_dead": 0,
+                }
+            ],),
+            {"unit": "nats"},
+        ),
         "plot.plot_spectra": ((rows, column), {"label": "loss", "unit": "nats"}),
         "plot.plot_spectrum": ((exponents,), {"standard_error": jnp.full(3, 0.1), "dt": 0.1}),
         "plot.plot_training_spectra": (
@@ -368,7 +379,11 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "run.to_xarray": (({"x": np.zeros(3)}, np.linspace(0.0, 1.0, 3)), {}),
         "reconstruction.AdaptiveTeacherForcing": ((5, 0.99, 1.0), {}),
         "reconstruction.DivergenceScore": ((100, 10), {}),
+        "training.BandPenalty": ((training.ExponentAt(0),), {"lower": -0.1, "upper": 0.1}),
+        "training.ExponentAt": ((1,), {}),
+        "training.ExponentGap": ((0, 1), {}),
         "training.FlossingSchedule": ((3, 10, 3, 100), {}),
+        "training.VolumeGrowth": ((1.5,), {}),
         "reconstruction.GeneralizedTeacherForcing": ((0.5,), {}),
         "populations.Hyperparameters": ((), {"scale": jnp.ones(2), "learning_rate": 1e-3, "dropout": 0.1}),
         "reconstruction.IdentityObservation": ((2, 5), {"dtype": jnp.float32}),
@@ -386,6 +401,13 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "populations.adding_task": ((key, 4), {"num_steps": 5, "dtype": jnp.float32}),
         "populations.copy_task": ((key, 4), {"num_symbols": 3, "length": 2, "delay": 2, "dtype": jnp.float32}),
         "populations.delayed_xor_task": ((key, 4), {"num_steps": 5, "delay": 1, "dtype": jnp.float32}),
+        "training.batch_penalty": (
+            (cell, jnp.stack([state, state]), jnp.stack([inputs, inputs])),
+            {
+                "function": jnp.sum, "num_sequences": 1, "key": key, "num_exponents": 2, "num_steps": 5, "transient": 2,
+                "adjoint": lejax.DirectAdjoint(),
+            },
+        ),
         "training.floss": (
             (cell, state, jnp.stack([inputs, inputs])),
             {"optimizer": optax.adam(1e-2), "num_updates": 2} | penalty | {"throw": True},
@@ -429,6 +451,24 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
             {
                 "function": jnp.sum, "num_exponents": 2, "num_steps": 5, "transient": 2,
                 "adjoint": lejax.DirectAdjoint(),
+            },
+        ),
+        "training.append_record": (("/nonexistent/training.jsonl", {"update": 1, "loss": 0.5}), {}),
+        "training.log_record": ((types.SimpleNamespace(add_scalar=print), {"update": 1, "loss": 0.5}), {"prefix": "a"}),
+        "training.monitor": (
+            driven,
+            {
+                "num_exponents": 2, "band": 0.1, "num_steps": 5, "transient": 2, "dt": 1.0,
+                "method": lejax.SequentialQR(every=1), "key": key,
+            },
+        ),
+        "training.read_records": (("/nonexistent/training.jsonl",), {}),
+        "training.tune_parameter": (
+            (lambda gain: eqx.tree_at(lambda c: c.weight_hh, cell, gain * cell.weight_hh), state, inputs),
+            {
+                "bracket": (0.1, 4.0), "target": -0.2, "index": 0, "num_steps": 5, "transient": 2, "dt": 1.0,
+                "method": lejax.SequentialQR(every=1), "adjoint": lejax.DirectAdjoint(), "key": key, "max_runs": 20,
+                "throw": False,
             },
         ),
         "populations.train_population": (

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from networks import driven_gru, random_tanh
+from networks import Linear, driven_gru, random_tanh
 
 import lejax
 from lejax import indicators, orbits, plrnn, populations, reconstruction, training
@@ -423,11 +423,37 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: training.flossing_penalty(CELL, x, INPUTS, num_exponents=2),
         START,
     ),
+    "training.batch_penalty": (
+        lambda x: training.batch_penalty(
+            CELL,
+            jnp.stack([x, 2 * x, x - 0.1]),
+            jnp.stack([INPUTS, -INPUTS, INPUTS]),
+            function=training.BandPenalty(training.VolumeGrowth(1.5), 0.0, 0.0),
+            num_sequences=2,
+            key=jr.key(1),
+            num_exponents=2,
+        ),
+        START,
+    ),
     "training.spectrum_penalty": (
         lambda x: training.spectrum_penalty(
             CELL, x, INPUTS, function=jnp.square, num_exponents=2, adjoint=lejax.DirectAdjoint()
         ),
         START,
+    ),
+    "training.monitor": (
+        lambda x: numbers(training.monitor(CELL, x, INPUTS, num_exponents=2, transient=2).exponents),
+        START,
+    ),
+    "training.tune_parameter": (
+        lambda x: training.tune_parameter(
+            lambda scale: Linear(scale * jnp.diag(x)),
+            jnp.ones(1),
+            bracket=(0.1, 9.0),
+            target=jnp.sum(x),
+            num_steps=6,
+        ).parameter,
+        jnp.array([0.7]),
     ),
     "training.floss": (
         lambda x: flossed(CELL, STATE, INPUTS.reshape(4, 6, 3), x, num_exponents=2),
@@ -727,6 +753,18 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
     ),
     "plot.plot_phase_portrait_3d": (lejax.plot.plot_phase_portrait_3d, jnp.eye(3)),
     "plot.plot_phase_portrait": (lejax.plot.plot_phase_portrait, FRAME),
+    "plot.plot_records": (
+        lambda x: lejax.plot.plot_records([{"update": 0, "exponents": x}]),
+        EXPONENTS,
+    ),
+    "training.append_record": (
+        lambda x: training.append_record("training.jsonl", {"exponents": x}),
+        EXPONENTS,
+    ),
+    "training.log_record": (
+        lambda x: training.log_record(None, {"update": 0, "exponents": x}),
+        EXPONENTS,
+    ),
     "plot.plot_spectra": (lambda x: lejax.plot.plot_spectra(x, x[:, 0]), FRAME),
     "plot.plot_spectrum": (
         lambda x: lejax.plot.plot_spectrum(with_blocks(x)),
@@ -796,4 +834,5 @@ CONSTANT = {
     "interop.from_dysts", "interop.from_flax", "interop.from_haiku", "interop.from_keras",
     "interop.from_keras_file", "interop.from_onnx",
     "systems.gallery",
+    "training.read_records",
 }  # fmt: skip

@@ -14,6 +14,8 @@ from .check_values import find_nonfinite
 class RESULTS(eqx.Enumeration):
     """The status of a run: `successful`, `nonfinite`, `interval_too_long`, `overlap_too_short` or `exponents_ascend`.
 
+    A search by `lejax.training.tune_parameter` also ends with `no_sign_change` or `not_converged`.
+
     `spectrum.result == RESULTS.successful` is a boolean array, also under `jit` and `vmap`;
     `RESULTS[spectrum.result]` is the sentence that describes the status.
     """
@@ -40,6 +42,11 @@ class RESULTS(eqx.Enumeration):
         "apart. "
         "If the errors are too small, the run or its transient was too short."
     )
+    no_sign_change = (
+        "The exponent lies on one side of its target at both ends of the bracket: choose ends between which it crosses "
+        "the target."
+    )
+    not_converged = "The bracket is still wider than the error of the exponent explains: allow more runs by max_runs."
 
 
 def raise_failure(

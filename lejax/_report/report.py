@@ -17,6 +17,7 @@ from .._core.check_cell import check_inputs, check_state, describe
 from .._core.check_values import check_concrete
 from .._core.status import RESULTS
 from .._spectrum.dimension import kaplan_yorke_dimension
+from .._spectrum.horizon import gradient_horizon
 from .._spectrum.jackknife import jackknife
 from .._spectrum.report import LyapunovSpectrum, raise_on_failure
 from ..orbits import FixedPoints
@@ -96,7 +97,8 @@ class Report(eqx.Module):
     @property
     def gradient_horizon(self) -> float:
         """ln 10 / |lambda_1| / dt: the steps over which the norm of a gradient falls or grows tenfold."""
-        return float(np.log(10) * self.time_constants[0] / float(self.spectrum.dt))
+        largest = np.asarray(self.spectrum.exponents[0], float)
+        return float(gradient_horizon(largest, float(self.spectrum.dt)))
 
     def to_html(self) -> str:
         """The page: one HTML document with pictures and code, which loads nothing."""

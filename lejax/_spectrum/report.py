@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -104,6 +105,12 @@ class LyapunovSpectrum(eqx.Module):
             return describe(self)
         except Exception:  # printing must not raise, whatever the fields hold
             return None
+
+
+def are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
+    """Which exponents precede the first lost direction."""
+    lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
+    return jax.lax.cummax(lost.astype(jnp.int32)) == 0
 
 
 def raise_on_failure(spectrum: LyapunovSpectrum, cell: Cell, state: PyTree, inputs: PyTree) -> None:

@@ -15,6 +15,7 @@ from ._phase_portrait import (
     plot_phase_portrait_3d as plot_phase_portrait_3d,
 )
 from ._population import plot_latent as plot_latent, plot_spectra as plot_spectra
+from ._records import plot_records as plot_records
 from ._spectrum import plot_spectrum as plot_spectrum
 from ._training_spectra import plot_training_spectra as plot_training_spectra
 

@@ -23,9 +23,9 @@ def new_axes_3d() -> "Axes3D":
     return figure.add_subplot(projection="3d")  # pyright: ignore[reportReturnType]
 
 
-def new_stacked_axes() -> "tuple[Axes, Axes]":
-    """An upper and a lower one in a new figure, with a shared horizontal axis."""
+def new_stacked_axes(count: int = 2) -> "tuple[Axes, ...]":
+    """Axes one below the other in a new figure, with a shared horizontal axis."""
     from matplotlib import pyplot  # imported late: pyplot selects a backend
 
-    upper, lower = pyplot.subplots(2, sharex=True, layout="constrained")[1]
-    return upper, lower
+    size = (6.4, 2.4 * count)  # as high as matplotlib's own for two
+    return tuple(pyplot.subplots(count, figsize=size, sharex=True, layout="constrained")[1])

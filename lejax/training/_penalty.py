@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._core.cell import Cell
 from .._core.check_annotations import checked
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
-from .._spectrum.report import LyapunovSpectrum
+from .._spectrum.report import are_resolved
 
 
 @checked
@@ -166,9 +165,3 @@ def flossing_penalty(
         transient=transient,
         adjoint=adjoint,
     )
-
-
-def are_resolved(spectrum: LyapunovSpectrum) -> Bool[Array, " k"]:
-    """Which exponents precede the first lost direction."""
-    lost = (spectrum.diagnostics.unresolved > 0) | jnp.isneginf(spectrum.exponents)
-    return jax.lax.cummax(lost.astype(jnp.int32)) == 0

@@ -17,7 +17,7 @@ from .._core.check_values import check_count, check_fraction
 from .._core.closures import compiled
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
-from ._penalty import are_resolved
+from .._spectrum.report import are_resolved
 from ._units import hidden_size, take_units
 
 
