@@ -66,10 +66,10 @@ def almost_linear(toy):
         seeds=2 if toy else 10,
         series=jnp.concatenate([train, valid]),
         test=test,
-        num_epochs=2 if toy else 300,
+        num_epochs=2 if toy else 250,
         forcing=reconstruction.SparseTeacherForcing(16),
         settings={"num_steps": 32 if toy else 64, "noise": 0.01},
-        rates=(5e-3, 5e-5),
+        rates=(1e-2, 1e-4),
         selection=selection(toy, 30_000, 1000, 5),
         evaluation={"dt": DT, "num_exponents": 3},
     )
@@ -114,7 +114,7 @@ def eeg(toy):
     series = lejax.data.eeg()
     return Study(
         draw=draw,
-        seeds=2 if toy else 3,
+        seeds=2 if toy else 5,
         series=series[:8800],
         test=series[8800:],
         num_epochs=2 if toy else 200,
