@@ -13,6 +13,7 @@ numbers of the result only. Sizes, forcing and schedules were chosen on fewer se
 `amplitude` is the standard deviation of the free run in units of that of the data, the least of all variables: 0 for a
 network that comes to rest. A network counts as chaotic if its largest exponent is above 0 by five standard errors.
 
+`--variants` trains three almost-linear networks for each setting that is changed, at equal numbers of updates.
 `--weights FOLDER` keeps the trained weights, which `notebooks/05_reconstruct_lorenz.ipynb` loads:
 
 cd benchmarks && python reconstruction_seeds.py --json results/reconstruction_seeds.json --weights ../notebooks/weights
@@ -20,6 +21,7 @@ cd benchmarks && python reconstruction_seeds.py --json results/reconstruction_se
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +53,8 @@ class Study(NamedTuple):
     evaluation: dict[str, Any]
 
 
-def almost_linear(toy):
-    size, num_relu = (6, 2) if toy else (20, 10)
+def almost_linear(toy, num_relu=10, every=16, num_steps=64, noise=0.01, rate=1e-2, seeds=10):
+    size, num_relu = (6, 2) if toy else (20, num_relu)
 
     def draw(key):
         cell = lejax.cells.ALRNN(size, num_relu, dtype=jnp.float32, key=key)
@@ -63,13 +65,13 @@ def almost_linear(toy):
     train, valid, test = lorenz(toy)
     return Study(
         draw=draw,
-        seeds=2 if toy else 10,
+        seeds=2 if toy else seeds,
         series=jnp.concatenate([train, valid]),
         test=test,
         num_epochs=2 if toy else 250,
-        forcing=reconstruction.SparseTeacherForcing(16),
-        settings={"num_steps": 32 if toy else 64, "noise": 0.01},
-        rates=(1e-2, 1e-4),
+        forcing=reconstruction.SparseTeacherForcing(every),
+        settings={"num_steps": 32 if toy else num_steps, "noise": noise},
+        rates=(rate, rate / 100),
         selection=selection(toy, 30_000, 1000, 5),
         evaluation={"dt": DT, "num_exponents": 3},
     )
@@ -127,6 +129,18 @@ def eeg(toy):
 
 
 STUDIES = {"almost_linear": almost_linear, "shallow": shallow, "eeg": eeg}
+VARIANTS = {
+    f"{name}={value}": partial(almost_linear, seeds=3, **{name: value})
+    for name, value in (
+        ("num_relu", 2),
+        ("num_relu", 5),
+        ("noise", 0.0),
+        ("noise", 0.05),
+        ("rate", 1e-3),
+        ("every", 32),
+        ("num_steps", 200),
+    )
+}
 MOST_COMPARED = 60_000  # points of the training part that a free run is compared with
 
 
@@ -168,12 +182,14 @@ def main():
     arguments = _harness.parse_arguments(
         __doc__,
         {**_harness.ONLY, "weights": ("FOLDER", "also write the trained weights here")},
+        variants="instead train almost-linear networks with one setting changed at a time",
     )
     toy, path = arguments.toy, arguments.json
     results: dict[str, Any] = {"benchmark": "reconstruction_seeds", "toy": toy}
-    if arguments.only and path is not None and path.exists():
+    if (arguments.only or arguments.variants) and path is not None and path.exists():
         results = {k: v for k, v in json.loads(path.read_text()).items() if k != "machine"}
-    for name, make in STUDIES.items():
+    studies = VARIANTS if arguments.variants else STUDIES
+    for name, make in studies.items():
         if arguments.only not in name:
             continue
         study, clock = make(toy), Clock()
