@@ -13,6 +13,7 @@ numbers of the result only. Sizes, forcing and schedules were chosen on fewer se
 `amplitude` is the standard deviation of the free run in units of that of the data, the least of all variables: 0 for a
 network that comes to rest. A network counts as chaotic if its largest exponent is above 0 by five standard errors.
 
+Each result has its own `machine`: `--only`, `--variants` and `--label` add to the results that FILE has.
 `--variants` trains three almost-linear networks for each setting that is changed, at equal numbers of updates.
 `--weights FOLDER` keeps the trained weights, which `notebooks/05_reconstruct_lorenz.ipynb` loads:
 
@@ -181,13 +182,17 @@ def summarize(rows):
 def main():
     arguments = _harness.parse_arguments(
         __doc__,
-        {**_harness.ONLY, "weights": ("FOLDER", "also write the trained weights here")},
+        {
+            **_harness.ONLY,
+            "weights": ("FOLDER", "also write the trained weights here"),
+            "label": ("TEXT", "add this to the names of the results, beside those that FILE has"),
+        },
         variants="instead train almost-linear networks with one setting changed at a time",
     )
     toy, path = arguments.toy, arguments.json
     results: dict[str, Any] = {"benchmark": "reconstruction_seeds", "toy": toy}
-    if (arguments.only or arguments.variants) and path is not None and path.exists():
-        results = {k: v for k, v in json.loads(path.read_text()).items() if k != "machine"}
+    if (arguments.only or arguments.variants or arguments.label) and path and path.exists():
+        results = json.loads(path.read_text())
     studies = VARIANTS if arguments.variants else STUDIES
     for name, make in studies.items():
         if arguments.only not in name:
@@ -197,9 +202,12 @@ def main():
         jax.block_until_ready(run.training_loss)
         spent = clock.read()
         rows = evaluate(run, study.test, **study.evaluation)
-        results[name] = {**spent, "summary": summarize(rows), "models": rows}
-        table(name, rows)
-        print(results[name]["summary"], {k: round(v) for k, v in spent.items()}, flush=True)
+        machine, summary = _harness.describe_machine(), summarize(rows)
+        results.setdefault("machine", machine)
+        label = f"{name}, {arguments.label}" if arguments.label else name
+        results[label] = {"machine": machine, **spent, "summary": summary, "models": rows}
+        table(label, rows)
+        print(summary, {k: round(v) for k, v in spent.items()}, flush=True)
         # After each part, so that a run that is interrupted leaves its results.
         _harness.write_json(path, **results)
         if arguments.weights:
