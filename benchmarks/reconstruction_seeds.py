@@ -174,7 +174,7 @@ def summarize(rows):
     return {
         "seeds": len(rows),
         "chaotic": int(np.sum(chaotic)),
-        "median_divergence": np.median([row["state_space_divergence"] for row in rows]),
+        "median_divergence": float(np.median([row["state_space_divergence"] for row in rows])),
         "least_amplitude": min(row["amplitude"] for row in rows),
     }
 
