@@ -6,9 +6,12 @@ The same number stands in the authors' own tutorial. What the training lacks is 
 network: four linear maps do not fit the attractor. Here 10 of 20 units are rectified. The other differences save time:
 shorter sequences, a larger learning rate, less noise.
 
-The best weights are those whose free run of 30 000 steps diverges least from the first 60 000 points of the training
-part, as in the published code; there is no validation part. The test part, 100 000 later points, is used for the
-numbers of the result only. Sizes, forcing and schedules were chosen on fewer seeds with the help of this part.
+The best weights are those whose free run of 100 000 steps diverges least from the training part, as in the published
+code, but ten times as long; there is no validation part. The length matters: the fixed points of Lorenz-63 are barely
+unstable, and a network in which one of them is stable may look chaotic for 30 000 steps before it settles there. Chosen
+by runs of 30 000 steps, 3 of 10 shallow networks settled (`shallow, scored by 30000 steps` in the results; the runs were
+compared with the first 60 000 points). The test part, 100 000 later points, is used for the numbers of the result only.
+Sizes, forcing and schedules were chosen on fewer seeds with the help of this part.
 
 `amplitude` is the standard deviation of the free run in units of that of the data, the least of all variables: 0 for a
 network that comes to rest. A network counts as chaotic if its largest exponent is above 0 by five standard errors.
@@ -54,7 +57,7 @@ class Study(NamedTuple):
     evaluation: dict[str, Any]
 
 
-def almost_linear(toy, num_relu=10, every=16, num_steps=64, noise=0.01, rate=1e-2, seeds=10):
+def almost_linear(toy, num_relu=10, noise=0.01, rate=1e-2, seeds=10):
     size, num_relu = (6, 2) if toy else (20, num_relu)
 
     def draw(key):
@@ -70,10 +73,10 @@ def almost_linear(toy, num_relu=10, every=16, num_steps=64, noise=0.01, rate=1e-
         series=jnp.concatenate([train, valid]),
         test=test,
         num_epochs=2 if toy else 250,
-        forcing=reconstruction.SparseTeacherForcing(every),
-        settings={"num_steps": 32 if toy else num_steps, "noise": noise},
+        forcing=reconstruction.SparseTeacherForcing(16),
+        settings={"num_steps": 32 if toy else 64, "noise": noise},
         rates=(rate, rate / 100),
-        selection=selection(toy, 30_000, 1000, 5),
+        selection=selection(toy, 100_000, 1000, 5),
         evaluation={"dt": DT, "num_exponents": 3},
     )
 
@@ -97,7 +100,7 @@ def shallow(toy):
         forcing=reconstruction.AdaptiveTeacherForcing(decay=0.997),
         settings={"num_steps": 32 if toy else 64, "noise": 0.01},
         rates=(5e-3, 5e-5),
-        selection=selection(toy, 30_000, 1000, 5),
+        selection=selection(toy, 100_000, 1000, 5),
         evaluation={"dt": DT},
     )
 
@@ -138,11 +141,8 @@ VARIANTS = {
         ("noise", 0.0),
         ("noise", 0.05),
         ("rate", 1e-3),
-        ("every", 32),
-        ("num_steps", 200),
     )
 }
-MOST_COMPARED = 60_000  # points of the training part that a free run is compared with
 
 
 def selection(toy, num_steps, transient, every):
@@ -158,7 +158,7 @@ def train(study: Study, toy: bool) -> reconstruction.Reconstruction:
     return reconstruction.reconstruct(
         eqx.filter_vmap(study.draw)(keys),
         study.series,
-        study.series[:MOST_COMPARED],
+        study.series,
         keys=keys,
         num_epochs=study.num_epochs,
         forcing=study.forcing,

@@ -13,8 +13,6 @@ NAMES = {
     "noise=0.0": "no noise",
     "noise=0.05": "noise 0.05",
     "rate=0.001": "rate from 0.001",
-    "every=32": "forced at every 32nd step",
-    "num_steps=200": "sequences of 200 steps",
     "shallow": "Shallow PLRNN: 50 hidden units, adaptive forcing",
 }
 
