@@ -8,8 +8,8 @@ shorter sequences, a larger learning rate, less noise.
 
 The best weights are those whose free run of 100 000 steps diverges least from the training part, as in the published
 code, but ten times as long; there is no validation part. The length matters: the fixed points of Lorenz-63 are barely
-unstable, and a network in which one of them is stable may look chaotic for 30 000 steps before it settles there. Chosen
-by runs of 30 000 steps, 3 of 10 shallow networks settled (`shallow, scored by 30000 steps` in the results; the runs were
+unstable, and a network in which one of them is stable may look chaotic for 30 000 steps and settle there then. Chosen
+by runs of 30 000 steps, 3 of 10 shallow networks settled (`shallow, scored by 30000 steps` in the results; runs were
 compared with the first 60 000 points). The test part, 100 000 later points, is used for the numbers of the result only.
 Sizes, forcing and schedules were chosen on fewer seeds with the help of this part.
 

@@ -23,7 +23,10 @@ def is_chaotic(model) -> bool:
 
 def reconstruction() -> str:
     data = read("reconstruction_seeds")
-    rows = [
+    itself = {row["points"]: row for row in read("reconstruction")["truth_against_itself"]}[100_000]
+    between = f"{digits(itself['median'])}, {span([itself['least'], itself['most']])}"
+    rows = [["Lorenz-63 itself", "", "0.91", "-14.6", "2.06", between, ""]]
+    rows += [
         _row(title + label.replace(name, ""), result)
         for name, title in NAMES.items()
         for label, result in data.items()
@@ -31,7 +34,7 @@ def reconstruction() -> str:
     ]
     header = ["network", "chaotic", "λ1", "λ3", "dimension", "divergence: median, all"]
     header += ["processor time, s"]
-    return markdown(header, rows) + "\n\n" + source("reconstruction_seeds")
+    return markdown(header, rows) + "\n\n" + source("reconstruction_seeds", "reconstruction")
 
 
 def _row(title: str, result) -> list[str]:
