@@ -128,11 +128,11 @@ def _reconstruction() -> list[list[str]]:
             when=len(chaotic(linear)) == 4 and all(m["exponents"][2] > -3 for m in chaotic(linear)),
         ),
         claim(
-            "The AL-RNN needs no more than two rectified units.",
+            "Two rectified units are enough for Lorenz-63.",
             "Brenner, Hemmer, Monfared & Durstewitz (2024)",
             "with ten: " + numbers(more_linear),
             more_seeds,
-            "refuted: two give its topology, ten its shape, exponents and dimension",
+            "refined: for its topology; ten give its shape, exponents and dimension too",
             when=len(chaotic(more_linear)) >= 8
             and divergence(more_linear) < 1 < divergence(linear),
         ),
