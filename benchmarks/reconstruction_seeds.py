@@ -76,7 +76,7 @@ def almost_linear(toy, num_relu=10, noise=0.01, rate=1e-2, seeds=10):
         forcing=reconstruction.SparseTeacherForcing(16),
         settings={"num_steps": 32 if toy else 64, "noise": noise},
         rates=(rate, rate / 100),
-        selection=selection(toy, 100_000, 1000, 5),
+        selection=selection(toy, 30_000, 1000, 10),
         evaluation={"dt": DT, "num_exponents": 3},
     )
 
@@ -100,7 +100,7 @@ def shallow(toy):
         forcing=reconstruction.AdaptiveTeacherForcing(decay=0.997),
         settings={"num_steps": 32 if toy else 64, "noise": 0.01},
         rates=(5e-3, 5e-5),
-        selection=selection(toy, 100_000, 1000, 5),
+        selection=selection(toy, 30_000, 1000, 10),
         evaluation={"dt": DT},
     )
 
@@ -127,7 +127,7 @@ def eeg(toy):
         forcing=reconstruction.GeneralizedTeacherForcing(0.1),
         settings={"num_steps": 50, "noise": 0.05},
         rates=(3e-3, 3e-5),
-        selection=selection(toy, 2000, 1000, 5),
+        selection=selection(toy, 2000, 1000, 1),
         evaluation={"dt": 1 / 160, "smoothing": 5.0, "ahead": 5},
     )
 
@@ -145,9 +145,11 @@ VARIANTS = {
 }
 
 
-def selection(toy, num_steps, transient, every):
-    score = reconstruction.DivergenceScore(*((300, 10) if toy else (num_steps, transient)))
-    return reconstruction.ModelSelection(score, 1 if toy else every)
+def selection(toy, num_steps, transient, num_runs):
+    score = reconstruction.DivergenceScore(
+        *((300, 10, 2) if toy else (num_steps, transient, num_runs))
+    )
+    return reconstruction.ModelSelection(score, 1 if toy else 5)
 
 
 def train(study: Study, toy: bool) -> reconstruction.Reconstruction:
