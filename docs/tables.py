@@ -1,4 +1,4 @@
-"""Write the tables of the pages on performance, validation and frameworks from the results of the benchmarks.
+"""Write the tables of some pages from the results of the benchmarks.
 
     python docs/tables.py
 
@@ -13,7 +13,12 @@ from table_parts import frameworks, performance, validation
 
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "performance.md", DOCS / "validation.md", DOCS / "how-to" / "frameworks.md")
+PAGES = (
+    DOCS / "performance.md",
+    DOCS / "validation.md",
+    DOCS / "how-to" / "frameworks.md",
+    DOCS / "how-to" / "reconstruct.md",
+)
 TABLES = performance.TABLES | validation.TABLES | frameworks.TABLES
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

