@@ -183,6 +183,11 @@ def _new_storage(identity: Any) -> _Storage:
 def _new_tensor(*arguments: Any) -> _Tensor:
     if len(arguments) < 4:
         raise Refused(f"its pickle makes a tensor of {len(arguments)} arguments")
+    # The seventh says whether the numbers are stored with another sign, or as their complex conjugates.
+    if any(arguments[6:]):
+        raise Refused(
+            "it holds a view that negates or conjugates; save its .resolve_neg() or .resolve_conj()"
+        )
     storage, offset, shape, strides = arguments[:4]
     counts = [shape, strides] if type(shape) is type(strides) is tuple else []
     numbers = [offset, *(n for count in counts for n in count)]
