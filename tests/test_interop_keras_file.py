@@ -479,6 +479,17 @@ def test_archives_and_suffixes(tmp_path, parts):
         from_keras_file(tmp_path / "gone.keras")
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision(tmp_path, dtype):
+    layer = layers.GRU(4, dtype=dtype, recurrent_initializer="random_uniform")
+    model = keras.Sequential([keras.Input((None, 3)), layer])
+    model.save(tmp_path / "m.keras")
+    cell = from_keras_file(tmp_path / "m.keras")
+    assert cell.weight_hh.dtype == cell.bias.dtype == dtype
+    z, r, n = np.split(np.asarray(layer.cell.recurrent_kernel), 3, axis=1)
+    np.testing.assert_array_equal(cell.weight_hh, np.concatenate([r.T, z.T, n.T]))
+
+
 def test_a_gru_without_biases_needs_the_configuration(tmp_path):
     model = sequential(layers.GRU(4, use_bias=False, reset_after=False), dtype="float32")
     model.save(tmp_path / "m.keras")
