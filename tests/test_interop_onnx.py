@@ -376,6 +376,10 @@ REFUSED = {
         lambda: edited(lambda g: setattr(array_of(g, "W0"), "raw_data", b"x" * 9), "GRU"),
         r"'W0' declares float64\[1, 12, 3\], 288 bytes, but holds 9",
     ),
+    "many bytes": (
+        lambda: edited(lambda g: setattr(array_of(g, "W0"), "raw_data", bytes(296)), "GRU"),
+        r"'W0' declares float64\[1, 12, 3\], 288 bytes, but holds 296",
+    ),
     "huge shape": (
         lambda: edited(
             lambda g: array_of(g, "W0").dims.__setitem__(slice(None), [2**40, 2**40]), "GRU"
@@ -411,7 +415,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path, case):
         (b"\x3a\x7f", r"ends too early"),
         (b"\x38\x05", r"it is no ONNX model"),
         (b"\xff" * 20, r"an integer of more than 10 bytes"),
-        (b"\x3b", r"a field of wire type 3"),
+        (b"\x3b", r"a field of wire type 3, so that it is no ONNX file"),
     ],
 )
 def test_a_file_that_is_no_model(tmp_path, content, message):
