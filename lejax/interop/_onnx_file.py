@@ -211,7 +211,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
-            raise Refused(f"its protocol buffer has a field of wire type {wire}")
+            raise Refused(
+                f"its protocol buffer has a field of wire type {wire}, so that it is no ONNX file"
+            )
         if length > end - position:
             raise Refused("its protocol buffer ends too early")
         yield number, data[position : position + length]
