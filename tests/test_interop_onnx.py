@@ -384,7 +384,11 @@ REFUSED = {
         lambda: edited(
             lambda g: array_of(g, "W0").dims.__setitem__(slice(None), [2**40, 2**40]), "GRU"
         ),
-        r"'W0' declares float64",
+        r"'W0' declares the shape \[1099511627776, 1099511627776\]",
+    ),
+    "huge shape of no numbers": (
+        lambda: edited(replace("W0", np.zeros((0, 2**50, 2**8))), "GRU"),
+        r"'W0' declares the shape \[0, 1125899906842624, 256\]",
     ),
     "negative shape": (
         lambda: edited(lambda g: array_of(g, "W0").dims.__setitem__(slice(None), [-1, -36]), "GRU"),
