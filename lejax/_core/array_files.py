@@ -47,12 +47,15 @@ _HEADERS = {
 }
 
 
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: str | os.PathLike[str], *, others: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """The arrays of a `.safetensors`, `.npz` or `.npy` file, by name.
 
     **Arguments:**
 
     - `path`: the file; its suffix decides the format. The array of a `.npy` file has the name of the file.
+    - `others`: suffixes that the caller reads itself, for the message about an unknown one.
 
     **Returns:** a dictionary of NumPy arrays in the machine's byte order. `bfloat16` (in `.safetensors`) is the dtype
     of `ml_dtypes`, which JAX uses too.
@@ -75,7 +78,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
     if suffix not in _READERS:
         raise ValueError(
-            f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join(_READERS)}."
+            f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join([*others, *_READERS])}."
         )
     check_nonempty(path)
     return _READERS[suffix](path)
