@@ -69,7 +69,7 @@ def _duration(text: str) -> float:
 # fmt: off
 _MODEL: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("model", {"metavar": "MODEL", "nargs": "?", "type": _path},
-     "recurrent network: .pt, .pth, .safetensors or .npz of PyTorch, .keras or .weights.h5 of Keras, .onnx"),
+     "recurrent network: .pt, .pth, .bin, .ckpt, .safetensors, .npz of PyTorch, .keras, .weights.h5 of Keras, .onnx"),
     ("--inputs", {"metavar": "FILE", "type": _path},
      "(T, I) array, .npy, .npz, .csv or .parquet; a MODEL without it is driven by zeros"),
     ("-k", {"metavar": "K", "type": _integer(1)}, "leading exponents to compute (default: all)"),
@@ -142,9 +142,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process if `None`) and return the exit status."""
     started = time.perf_counter()
     try:
-        args = _parser().parse_args(argv)
+        args, unknown = _parser().parse_known_args(argv)
     except OSError as error:  # the help could not be printed
         return _fail("lejax", f"cannot print: {error.strerror}.", 1)
+    if unknown:
+        hint = "" if args.command == "info" else " Inputs are named by --inputs FILE."
+        help = f"Try lejax {args.command} --help."
+        return _fail(
+            f"lejax {args.command}", f"unknown arguments: {' '.join(unknown)}.{hint} {help}", 2
+        )
     try:
         from ._command_line import command, problem, report, shared
 

@@ -95,7 +95,12 @@ CASES = {
     "no steps": (
         lambda: spectrum(Henon(), jnp.ones(2), None),
         ValueError,
-        r"num_steps is required when inputs is None",
+        r"num_steps is required when inputs is None\. Inputs come after the state: \(cell, state, inputs\)\.",
+    ),
+    "a method as state": (
+        lambda: spectrum(CELL, CELL.initial_state),
+        TypeError,
+        r"got the method initial_state: call it, initial_state\(\)\.",
     ),
     "zero steps": (lambda: spectrum(num_steps=0), ValueError, r"num_steps .* at least 1, got 0"),
     "negative transient": (

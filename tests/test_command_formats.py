@@ -50,7 +50,7 @@ def arrays(seed=0):
     return {f"rnn{seed}.{k}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".npz", ".safetensors"])
 def test_a_state_dict_of_pytorch(run, suffix):
     both, name = arrays(0) | arrays(1), f"m{suffix}"
     both = {f"model.{key}": array for key, array in both.items()}
@@ -71,6 +71,14 @@ def test_a_state_dict_of_pytorch(run, suffix):
     status, _, err = run(f"spectrum {name} --inputs x.npy")
     assert (status, err.count("\n")) == (2, 1)
     assert "choose one by prefix=: 'model.rnn0.', 'model.rnn1.'" in err
+
+
+def test_inputs_without_their_option_are_named(run):
+    status, _, err = run("spectrum m.pt x.npy")
+    assert (status, err) == (
+        2,
+        "lejax spectrum: unknown arguments: x.npy. Inputs are named by --inputs FILE. Try lejax spectrum --help.\n",
+    )
 
 
 def test_an_onnx_file(run):

@@ -258,6 +258,12 @@ def test_what_is_refused():
         from_flax(linen.RNN(linen.GRUCell(4)), {})
     with pytest.raises(TypeError, match=r"FlaxCell failed"):
         lejax.lyapunov_spectrum(from_flax(nnx.Linear(3, 4, rngs=rngs)), zeros, inputs)
+    module = linen.GRUCell(4)
+    parameters = module.init(jax.random.key(0), zeros, inputs[0])["params"]
+    with pytest.raises(TypeError, match=r"such as \{'params': ...\}, got 'hn', 'hr', 'hz'"):
+        lejax.lyapunov_spectrum(from_flax(module, parameters), zeros, inputs)
+    with pytest.raises(TypeError, match=r"FlaxCell changed state .* map over them with jax.vmap"):
+        lejax.lyapunov_spectrum(from_flax(cell), zeros, inputs[None])
     with pytest.raises(TypeError, match=r"variables of GRUCell are missing"):
         from_flax(linen.GRUCell(4))
     with pytest.raises(TypeError, match=r"GRUCell is an nnx.Module, which has its own variables"):

@@ -269,6 +269,10 @@ def test_what_is_refused(monkeypatch):
         from_keras(layers.LSTM(4))
     with pytest.raises(TypeError, match=r"Dense 'dense\w*' has no state"):
         from_keras(layers.Dense(4))
+    waves = layers.ConvLSTM1D(2, 3)
+    waves.build((None, None, 8, 3))
+    with pytest.raises(TypeError, match=r"ConvLSTMCell .* must have a positive number .*, got -1"):
+        from_keras(waves)
     with pytest.raises(TypeError, match=r"Sequential 's' has no recurrent layer"):
         from_keras(keras.Sequential([layers.Dense(3)], name="s"))
     with pytest.raises(ValueError, match=r"Dense 'd' stands before the recurrent layer 'top'"):

@@ -408,6 +408,13 @@ CHANGED = {
         lambda p: with_h5(p, lambda f: f.__delitem__("layers/gru")),
         r"has no group 'layers/gru/cell/vars'",
     ),
+    "many names of one array": (
+        lambda p: with_h5(
+            p,
+            lambda f: [f.__setitem__(f"{KERNEL}.{i}", f[KERNEL]) for i in range(200)],
+        ),
+        r"'layers/gru/cell/vars' has 203 parts, more than 100",
+    ),
     "other shape": (
         lambda p: with_h5(p, replaced(lambda f, a: f.create_dataset(KERNEL, data=a.T))),
         r"does not have the arrays",
@@ -470,6 +477,17 @@ def test_archives_and_suffixes(tmp_path, parts):
         from_keras_file(tmp_path / "m.weights.h5")
     with pytest.raises(FileNotFoundError, match=r"gone\.keras"):
         from_keras_file(tmp_path / "gone.keras")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision(tmp_path, dtype):
+    layer = layers.GRU(4, dtype=dtype, recurrent_initializer="random_uniform")
+    model = keras.Sequential([keras.Input((None, 3)), layer])
+    model.save(tmp_path / "m.keras")
+    cell = from_keras_file(tmp_path / "m.keras")
+    assert cell.weight_hh.dtype == cell.bias.dtype == dtype
+    z, r, n = np.split(np.asarray(layer.cell.recurrent_kernel), 3, axis=1)
+    np.testing.assert_array_equal(cell.weight_hh, np.concatenate([r.T, z.T, n.T]))
 
 
 def test_a_gru_without_biases_needs_the_configuration(tmp_path):

@@ -45,7 +45,7 @@ def test_networks_of_pytorch_read_from_pt_are_those_read_from_npz(tmp_path):
         assert equal(cell, expected)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".PT"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".PT"])
 @pytest.mark.parametrize("order", ["little", "big", None])
 def test_suffixes_and_byte_orders(tmp_path, suffix, order):
     path = save(state_dict(gru()), tmp_path / f"m{suffix}", order=order)
@@ -83,6 +83,24 @@ def test_checkpoints_parameters_and_what_is_not_a_tensor(tmp_path):
     assert load_tensors(path)["optimizer.state.0.step"] == 7.0
     assert equal(from_torch(path), from_torch(gru()))
     assert equal(from_torch(path, prefix="model.rnn."), from_torch(gru()))
+
+
+def test_files_and_dictionaries_for_others_are_named(tmp_path):
+    for name, reader in (
+        ("m.keras", "from_keras_file"),
+        ("m.h5", "from_keras_file"),
+        ("m.onnx", "from_onnx"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{name}' is no file of PyTorch: lejax\.interop\.{reader} reads"
+        ):
+            from_torch(name)
+    (tmp_path / "m.state").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"'\.state'; lejax reads \.pt, .*\.bin, .*\.safetensors"):
+        from_torch(tmp_path / "m.state")
+    for function in (from_torch, lejax.interop.from_mamba):
+        with pytest.raises(ValueError, match=r"'model' is a dictionary: pass arrays\['model'\]\."):
+            function({"epoch": 3, "model": gru()})
 
 
 def test_views_share_storages(tmp_path):
@@ -174,7 +192,7 @@ REFUSED = {
     "eval": (lambda: raw(b"cbuiltins\neval\n", text("1"), b"\x85R"), r"asks for 'builtins\.eval'"),
     "a module": (
         lambda: raw(b"ctorch.nn.modules.rnn\nGRU\n)\x81"),
-        r"'torch\.nn\.modules\.rnn\.GRU'.*save model\.state_dict\(\)",
+        r"'torch\.nn\.modules\.rnn\.GRU'.*torch\.save\(model\.state_dict\(\), file\) saves it alone",
     ),
     "load_from_bytes": (
         lambda: raw(b"ctorch.storage\n_load_from_bytes\n"),
@@ -210,7 +228,10 @@ REFUSED = {
         lambda: raw(b"ccollections\nOrderedDict\n]\x85R"),
         r"OrderedDict of arguments",
     ),
-    "a number": (lambda: raw(b"K\x01"), r"holds a int in place of a state dict"),
+    "a number": (
+        lambda: raw(b"K\x01"),
+        r"holds a int in place of a state dict; torch\.save\(model\.state_dict\(\), file\) saves it alone",
+    ),
     "cut": (lambda: rebuilt()[:40], r"pickle is damaged or cut near byte"),
     "empty pickle": (lambda: b"", r"pickle is damaged or cut near byte 0"),
     "empty stack": (lambda: raw(b"\x87"), r"pickle is damaged or cut"),

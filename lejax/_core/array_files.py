@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 
 
-MAX_BYTES = 4 * 2**30
+MAX_BYTES, MAX_MEMBERS = 4 * 2**30, 50_000
 # An archive of more than `SMALL` unpacked bytes may unpack to so many times its size. Arrays of data reach 1 to 20.
 MAX_RATIO = 200
 SMALL = 256 * 2**20
@@ -47,12 +47,15 @@ _HEADERS = {
 }
 
 
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: str | os.PathLike[str], *, others: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """The arrays of a `.safetensors`, `.npz` or `.npy` file, by name.
 
     **Arguments:**
 
     - `path`: the file; its suffix decides the format. The array of a `.npy` file has the name of the file.
+    - `others`: suffixes that the caller reads itself, for the message about an unknown one.
 
     **Returns:** a dictionary of NumPy arrays in the machine's byte order. `bfloat16` (in `.safetensors`) is the dtype
     of `ml_dtypes`, which JAX uses too.
@@ -75,7 +78,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
     if suffix not in _READERS:
         raise ValueError(
-            f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join(_READERS)}."
+            f"{str(path)!r} has the suffix {suffix!r}; lejax reads {', '.join([*others, *_READERS])}."
         )
     check_nonempty(path)
     return _READERS[suffix](path)
@@ -132,6 +135,7 @@ def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     with path.open("rb") as file:
+        _check_count(path)
         try:
             archive = zipfile.ZipFile(file)
         except DAMAGE as error:
@@ -161,6 +165,7 @@ def open_stored(
     members' names those that other programs write, which may be compressed.
     """
     check_nonempty(path)
+    _check_count(path)
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
@@ -186,6 +191,19 @@ def open_stored(
         archive.close()
         raise
     return archive, members
+
+
+def _check_count(path: Path) -> None:
+    """Refuse an archive with so many members that their names and sizes alone would take hundreds of megabytes."""
+    signature, count, end = b"PK\x01\x02", 0, b""
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            count += (end + block).count(signature)
+            end = block[-3:]
+    if count > MAX_MEMBERS:
+        raise ValueError(
+            f"{str(path)!r} holds {count} members, more than the {MAX_MEMBERS} that lejax reads."
+        )
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

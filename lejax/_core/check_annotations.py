@@ -169,7 +169,7 @@ def _check_number_or_array(name: str, value: Any) -> Any:
 
 def _check_path(name: str, value: Any) -> Any:
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} must be a path, got {value!r}.")
+        raise TypeError(f"{name} must be a path, got {text_of(value)}.")
     return value
 
 

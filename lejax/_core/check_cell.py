@@ -15,6 +15,11 @@ from .check_values import check_count
 
 def check_state(state: PyTree) -> PyTree:
     """The state, whose leaves become arrays; their dtypes must be real floating point."""
+    if hasattr(state, "__func__"):
+        name = name_of(state.__func__)
+        raise TypeError(
+            f"state must be an array or a pytree of arrays, got the method {name}: call it, {name}()."
+        )
 
     def check(path, leaf):
         name = "state" + jtu.keystr(path)
@@ -47,7 +52,9 @@ def check_inputs(inputs: PyTree, num_steps: int | None, transient: int) -> tuple
     counted = None if num_steps is None else check_count("num_steps", num_steps, 1)
     if not jtu.tree_leaves(inputs):
         if counted is None:
-            raise ValueError("num_steps is required when inputs is None.")
+            raise ValueError(
+                "num_steps is required when inputs is None. Inputs come after the state: (cell, state, inputs)."
+            )
         check_count("transient + num_steps", transient + counted, 1)
         return None, counted
     if type(inputs) is int:
@@ -141,6 +148,8 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         new_shape, new_dtype = jnp.shape(new), jnp.result_type(new)
         if (old.shape, old.dtype) != (new_shape, new_dtype):
             hint = "" if old.dtype == new_dtype else _mixed_precision(cell, input, state)
+            if len(new_shape) > old.ndim and any(jnp.ndim(x) > 1 for x in jtu.tree_leaves(input)):
+                hint += _ADVICE_ON_BATCHES
             raise TypeError(
                 f"{name_of(cell)} changed state{jtu.keystr(path)} from "
                 f"{old.dtype}{list(old.shape)} to {new_dtype}{list(new_shape)}.{hint}"

@@ -13,6 +13,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import StepError, signature_problem
 from ._live_arrays import LiveArrays, check_unchanged
 from ._scan_step import part_of
+from ._weights import list_names
 
 
 class FlaxCell(RecurrentCell):
@@ -96,6 +97,11 @@ class LinenCell(RecurrentCell):
             raise StepError(
                 f"a step of {name_of(self.module)} changes variables that its carry does not hold, so that it is no "
                 "map of the carry: switch off what gathers statistics, such as batch normalization."
+            ) from error
+        except flax.errors.ScopeCollectionNotFound as error:
+            raise StepError(
+                f"variables of {name_of(self.module)} must be all that its init returned, such as {{'params': ...}}, "
+                f"got {list_names(self.variables)}."
             ) from error
         return part_of(out, 0, name_of(self.module))
 

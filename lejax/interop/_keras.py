@@ -169,9 +169,10 @@ def _cells(layer: Any) -> list[KerasCell]:
             f"{name} has no state: a cell of Keras has state_size and call(inputs, states)."
         )
     sizes = jax.tree.leaves(_sizes(layer))
-    if not sizes or not all(isinstance(size, int) for size in sizes):
+    # A ConvLSTMCell has -1: its layer learns the size from the inputs.
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise TypeError(
-            f"{name} must have a number or a list of numbers as state_size, got {layer.state_size!r}."
+            f"{name} must have a positive number or a list of them as state_size, got {layer.state_size!r}."
         )
     if not layer.built:
         raise ValueError(

@@ -61,8 +61,9 @@ def from_keras_file(
         tanh and sigmoid; if there is none, or several and no `prefix`; if arrays do not fit; if the file has another
         format or is damaged; or if it contains links or arrays that are compressed.
 
-    **Numerics:** weights keep their dtype if no `dtype` is given. Dropout acts only in training and is omitted. A
-    `.weights.h5` file does not contain the activations of `GRU` and `LSTM`: tanh and sigmoid are assumed.
+    **Numerics:** weights keep their dtype if no `dtype` is given. Dropout acts only in training and is omitted. Masks
+    are ignored: pass the inputs that a `Masking` or an `Embedding` lets through. A `.weights.h5` file does not contain
+    the activations of `GRU` and `LSTM`: tanh and sigmoid are assumed.
 
     !!! example
 
@@ -230,6 +231,8 @@ def _make_cell(file: Hdf5, config: CellConfig, dtype) -> RNNCell | GRUCell | LST
         for new, old in enumerate(order):
             part = array[..., old * size : (old + 1) * size]
             whole[new * size : (new + 1) * size] = part.T
+        if whole.dtype == np.dtype("V2"):  # HDF5 has no bfloat16, and Keras writes its bytes
+            whole = whole.view(jnp.bfloat16)
         return as_array(f"{where}/{name}", whole, dtype)
 
     weights: dict[str, Any] = {

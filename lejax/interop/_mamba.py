@@ -12,7 +12,7 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_concrete, check_count
 from ..cells import ExponentialEuler, Mamba2Cell, MambaCell, S6Cell, Stack
 from ._torch_file import read_state_dict
-from ._weights import as_array, choose_prefix, list_names
+from ._weights import as_array, choose_prefix, hint_on_nested, list_names
 
 
 _ENTRY = re.compile(
@@ -46,7 +46,8 @@ def from_mamba(
     **Arguments:**
 
     - `arrays`: a mapping such as `model.state_dict()` of NumPy arrays, JAX arrays or torch tensors; or the path of a
-        `.pt`, `.pth`, `.safetensors` or `.npz` file of them, read as by [`lejax.interop.from_torch`][].
+        `.pt`, `.pth`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file of them, read as by
+        [`lejax.interop.from_torch`][].
     - `prefix`: what stands before `layers`, such as `"backbone."`; needed only if there are several.
     - `num_groups`: how many groups of heads of Mamba-2 have a B and a C of their own, `ngroups` of the published code,
         which the shapes do not determine; 1 by default.
@@ -115,7 +116,8 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     found = sorted({match["prefix"] for match in matches if match["role"].startswith("mixer.")})
     if not found:
         raise ValueError(
-            f"no weights of Mamba (backbone.layers.0.mixer.in_proj.weight, ...) among {list_names(arrays)}."
+            f"no weights of Mamba (backbone.layers.0.mixer.in_proj.weight, ...) among {list_names(arrays)}"
+            f"{hint_on_nested(arrays)}."
         )
     prefix = choose_prefix("Mamba network", found, prefix)
     layers: dict[int, dict[str, str]] = {}

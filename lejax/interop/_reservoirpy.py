@@ -44,9 +44,9 @@ def from_reservoirpy(
         `lr` is not in (0, 1] or differs between units; or if the file is damaged.
     - `TypeError`: if an array is not real floating point, or `arrays` is neither a mapping nor a path.
 
-    **Numerics:** the activation is tanh, the default of reservoirpy; the arrays do not tell whether a reservoir has
-    another one. Noise and feedback (`Wfb`) are not read. Where N = O, `Wout` is taken as (N, O). Runs on the host: it
-    cannot be traced.
+    **Numerics:** the activation is tanh and the equation `"internal"`, the defaults of reservoirpy; the arrays do not
+    tell whether a reservoir has others. Noise and feedback (`Wfb`) are not read. Where N = O, `Wout` is taken as (N,
+    O). Runs on the host: it cannot be traced.
 
     !!! example
 

@@ -13,7 +13,7 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_concrete
 from ..cells import GRUCell, LSTMCell, ProjectedLSTMCell, RNNCell, Stack
 from ._torch_file import read_state_dict
-from ._weights import as_array, choose_prefix, list_names
+from ._weights import as_array, choose_prefix, hint_on_nested, list_names
 
 
 _ENTRY = re.compile(
@@ -41,9 +41,10 @@ def from_torch(
     **Arguments:**
 
     - `arrays`: a mapping such as `module.state_dict()` of NumPy arrays, JAX arrays or torch tensors; or the path of a
-        `.pt`, `.pth`, `.safetensors` or `.npz` file of them. A `.pt` file, as `torch.save(module.state_dict(), path)`
-        writes it, is read without running its pickle: what is no part of a state dict is refused by name. Names of
-        nested dictionaries are joined by dots, such as `model_state_dict.rnn.weight_ih_l0`.
+        `.pt`, `.pth`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file of them. The first four, as
+        `torch.save(module.state_dict(), path)` writes them, are read without running their pickle: what is no part of
+        a state dict is refused by name. Names of nested dictionaries are joined by dots, such as
+        `model_state_dict.rnn.weight_ih_l0`.
     - `prefix`: selects a network of a larger model, e.g. `"encoder.rnn."`; needed only if there are several. Entries of
         other layers, such as a readout, are ignored.
     - `activation`: $\phi$ of `nn.RNN`, which the weights do not determine: `jax.nn.relu` for
@@ -99,7 +100,8 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
     found = sorted({match["prefix"] for match in matches})
     if not found:
         raise ValueError(
-            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {list_names(arrays)}."
+            f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {list_names(arrays)}"
+            f"{hint_on_nested(arrays)}."
         )
     prefix = choose_prefix("recurrent network", found, prefix)
     layers: dict[str, dict[str, str]] = {}

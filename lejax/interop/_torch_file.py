@@ -1,4 +1,4 @@
-"""Read the tensors of a `.pt` or `.pth` file, the zip archive that `torch.save` writes, without running its pickle.
+"""Read the tensors of a `.pt` or `.bin` file, the zip archive that `torch.save` writes, without running its pickle.
 
 The archive holds a pickle of dictionaries, `ROOT/data.pkl`, whose tensors are views of the numbers in `ROOT/data/KEY`.
 """
@@ -22,7 +22,8 @@ from ._pickle_machine import Name, interpret
 from ._weights import Refused
 
 
-SUFFIXES = (".pt", ".pth")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_READ_ELSEWHERE = {".keras": "from_keras_file", ".h5": "from_keras_file", ".onnx": "from_onnx"}
 # How deep dictionaries may be nested, and how many entries are looked at.
 MAX_DEPTH, MAX_ENTRIES = 20, 100_000
 MAX_NAME = 500  # letters
@@ -65,10 +66,15 @@ class _Tensor(NamedTuple):
 
 
 def read_state_dict(arrays: Any) -> Mapping[str, Any]:
-    """A mapping of names to arrays as it is, or that of a `.pt`, `.pth`, `.safetensors` or `.npz` file."""
+    """A mapping of names to arrays as it is, or that of a file: `SUFFIXES`, `.safetensors` or `.npz`."""
     if isinstance(arrays, str | os.PathLike):
         path = Path(arrays)
-        return load_tensors(path) if path.suffix.lower() in SUFFIXES else load_arrays(path)
+        suffix = path.suffix.lower()
+        if suffix in _READ_ELSEWHERE:
+            raise ValueError(
+                f"{str(path)!r} is no file of PyTorch: lejax.interop.{_READ_ELSEWHERE[suffix]} reads {suffix}."
+            )
+        return load_tensors(path) if suffix in SUFFIXES else load_arrays(path, others=SUFFIXES)
     if not isinstance(arrays, Mapping):
         hint, importer = "", importer_of(arrays)
         if hasattr(arrays, "state_dict"):
@@ -138,8 +144,10 @@ def _load(
         used = {tensor.storage for tensor in tensors.values()}
         _check_sizes(root, members, tensors, used)
     except Refused as error:
-        hint = "; save model.state_dict(), not the model" * ("pickle asks for '" in str(error))
-        raise ValueError(f"{str(path)!r} is not read: {error}{hint}.") from error
+        text, hint = str(error), ""
+        if "pickle asks for '" in text or "in place of" in text:
+            hint = "; torch.save(model.state_dict(), file) saves it alone, without the model or other objects"
+        raise ValueError(f"{str(path)!r} is not read: {text}{hint}.") from error
 
     @functools.cache
     def numbers(storage: _Storage) -> np.ndarray:
@@ -183,6 +191,11 @@ def _new_storage(identity: Any) -> _Storage:
 def _new_tensor(*arguments: Any) -> _Tensor:
     if len(arguments) < 4:
         raise Refused(f"its pickle makes a tensor of {len(arguments)} arguments")
+    # The seventh says whether the numbers are stored with another sign, or as their complex conjugates.
+    if any(arguments[6:]):
+        raise Refused(
+            "it holds a view that negates or conjugates; save its .resolve_neg() or .resolve_conj()"
+        )
     storage, offset, shape, strides = arguments[:4]
     counts = [shape, strides] if type(shape) is type(strides) is tuple else []
     numbers = [offset, *(n for count in counts for n in count)]

@@ -1,7 +1,7 @@
 """Arrays of another framework as weights of a cell: their checks, their precision, and how they are named in errors."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -81,6 +81,14 @@ def list_names(names) -> str:
     """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def hint_on_nested(arrays: Mapping[Any, Any]) -> str:
+    """Advice for a checkpoint, whose weights are in a dictionary inside of it."""
+    for name in arrays if isinstance(arrays, dict) else ():
+        if isinstance(arrays[name], Mapping):
+            return f"; {name!r} is a dictionary: pass arrays[{name!r}]"
+    return ""
 
 
 def choose_prefix(what: str, found: Sequence[str], prefix: str | None) -> str:
