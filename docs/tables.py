@@ -1,20 +1,20 @@
-"""Write the tables of docs/performance.md and docs/validation.md from the results of the benchmarks.
+"""Write the tables of the pages on performance, validation and frameworks from the results of the benchmarks.
 
     python docs/tables.py
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. NAME is a function
-that `table_parts/performance.py` or `table_parts/validation.py` lists in TABLES.
+that `performance.py`, `validation.py` or `frameworks.py` of `table_parts` lists in TABLES.
 """
 
 import re
 from pathlib import Path
 
-from table_parts import performance, validation
+from table_parts import frameworks, performance, validation
 
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "performance.md", DOCS / "validation.md")
-TABLES = performance.TABLES | validation.TABLES
+PAGES = (DOCS / "performance.md", DOCS / "validation.md", DOCS / "how-to" / "frameworks.md")
+TABLES = performance.TABLES | validation.TABLES | frameworks.TABLES
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 from lejax._core import array_files
 from lejax._core.array_files import load_arrays
+from lejax.interop import from_keras_file
+from lejax.interop._torch_file import load_tensors
 
 
 def npy(array, **kwargs):
@@ -244,6 +246,25 @@ def test_a_declared_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypa
         zipped(("a.npy", zeros))
     )  # stored without compression, the file is as large as it declares
     assert load_arrays(path)["a"].shape == (8_000_000,)
+
+
+@pytest.mark.parametrize("read", [load_arrays, load_tensors, from_keras_file])
+def test_an_archive_of_many_members_is_refused_before_they_are_listed(tmp_path, read):
+    """Entries of 46 bytes and a name, for each of which zipfile makes an object of hundreds of bytes."""
+    count = 60_000
+    entry = b"PK\x01\x02" + struct.pack("<HHHHHHIIIHHHHHII", *[0] * 9, 6, *[0] * 6)
+    members = b"".join(entry + b"%06d" % i for i in range(count))
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, len(members), 0, 0)
+    suffix = {load_arrays: ".npz", load_tensors: ".pt"}.get(read, ".keras")
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(members + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"holds 60000 members, more than the 50000 that"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_in_archives_are_never_used_as_paths(tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from torch_files import save, state_dict
 
 import lejax
@@ -48,17 +50,25 @@ def arrays(seed=0):
     return {f"rnn{seed}.{k}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
 
 
-def test_a_state_dict_of_pytorch(run):
-    save({"model": state_dict(arrays(0) | arrays(1))}, "m.pt")
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".npz", ".safetensors"])
+def test_a_state_dict_of_pytorch(run, suffix):
+    both, name = arrays(0) | arrays(1), f"m{suffix}"
+    both = {f"model.{key}": array for key, array in both.items()}
+    if suffix == ".npz":
+        np.savez(name, **both)
+    elif suffix == ".safetensors":
+        save_file(both, name)
+    else:
+        save({"model": state_dict(arrays(0) | arrays(1))}, name)
     status, out, _ = run(
-        "spectrum m.pt --prefix model.rnn1. --inputs x.npy --transient 50 --no-plot"
+        f"spectrum {name} --prefix model.rnn1. --inputs x.npy --transient 50 --no-plot"
     )
     assert status == 0
-    assert "m.pt, GRU(3, 4), driven by x.npy" in out
+    assert f"{name}, GRU(3, 4), driven by x.npy" in out
     np.testing.assert_allclose(
         found(), exponents_of(from_torch(arrays(1), dtype=jnp.float64)), atol=0.05
     )
-    status, _, err = run("spectrum m.pt --inputs x.npy")
+    status, _, err = run(f"spectrum {name} --inputs x.npy")
     assert (status, err.count("\n")) == (2, 1)
     assert "choose one by prefix=: 'model.rnn0.', 'model.rnn1.'" in err
 
@@ -86,6 +96,39 @@ def test_a_keras_file(run, monkeypatch):
     keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4)]).save("m.keras")
     assert run("spectrum m.keras --inputs x.npy --no-plot")[0] == 0
     assert len(found()) == 4
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_weights_of_keras_with_several_networks(run, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "jax"))
+    keras = pytest.importorskip("keras")
+    start = keras.Input((None, 3))
+    branches = [keras.layers.GRU(n, name=f"gru{n}")(start) for n in (4, 5)]
+    keras.Model(start, branches).save_weights("m.weights.h5")
+    status, _, err = run("spectrum m.weights.h5 --inputs x.npy")
+    assert (status, err.count("\n")) == (2, 1), err
+    prefixes = re.findall(r"'([^']*)'", err.partition("choose one by prefix=")[2])
+    assert len(prefixes) == 2, err
+    sizes = []
+    for prefix in prefixes:
+        assert run(f"spectrum m.weights.h5 --prefix {prefix} --inputs x.npy --no-plot")[0] == 0
+        sizes.append(len(found()))
+    assert sorted(sizes) == [4, 5]
+
+
+def test_inputs_from_every_file_are_the_same(run):
+    Path("m.onnx").write_bytes(ONNX.read_bytes())
+    inputs = np.load("x.npy")
+    np.savez("x.npz", inputs=inputs)
+    np.savetxt("x.csv", inputs, delimiter=",", fmt="%.17g")
+    exponents = []
+    for name in ("x.npy", "x.npz", "x.csv"):
+        assert run(f"spectrum m.onnx --inputs {name} --no-plot")[0] == 0
+        exponents.append(found())
+    np.testing.assert_array_equal(exponents, exponents[:1] * 3)
+    np.savez("two.npz", a=inputs, b=inputs)
+    assert "must hold one array, but holds 2" in run("spectrum m.onnx --inputs two.npz")[2]
 
 
 def test_inputs_from_parquet(run):

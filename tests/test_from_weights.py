@@ -26,13 +26,17 @@ DRAWN = {
     "LeakyRNNCell": lambda key: cells.LeakyRNNCell(3, 4, True, jax.nn.relu, dt=0.1, key=key),
     "LowRankRNNCell": lambda key: cells.LowRankRNNCell(3, 4, 2, True, dt=0.1, tau=2.0, key=key),
     "LowRankReLURNN": lambda key: cells.LowRankReLURNN(2, 5, 3, key=key),
+    "MLSTMCell": lambda key: cells.MLSTMCell(3, 2, 4, 3, key=key),
+    "Mamba2Cell": lambda key: cells.Mamba2Cell(3, 2, 2, key=key),
     "MambaCell": lambda key: cells.MambaCell(3, 2, key=key),
     "MeanCenteredPLRNN": lambda key: cells.MeanCenteredPLRNN(4, 3, key=key),
     "PLRNN": lambda key: cells.PLRNN(4, 3, key=key),
     "ProjectedLSTMCell": lambda key: cells.ProjectedLSTMCell(3, 4, 2, key=key),
     "RNNCell": lambda key: cells.RNNCell(3, 4, activation=jax.nn.relu, key=key),
+    "RWKV7Cell": lambda key: cells.RWKV7Cell(6, 2, 3, key=key),
     "S4DCell": lambda key: cells.S4DCell(3, 2, cells.Bilinear(), key=key),
     "S6Cell": lambda key: cells.S6Cell(3, 2, cells.Euler(), key=key),
+    "SLSTMCell": lambda key: cells.SLSTMCell(3, 4, 2, key=key),
     "ShallowPLRNN": lambda key: cells.ShallowPLRNN(4, 5, 3, key=key),
 }
 # Wrappers and readouts take what they hold; the matrices of HiPPO follow from its settings.
@@ -40,6 +44,7 @@ EXEMPT = {"ClosedLoop", "FeedThrough", "HippoCell", "NoisyCell", "Stack", "Linea
 
 FREE = {
     ("GatedLinearAttentionCell", "weight_v"),
+    ("Mamba2Cell", "kernel"),
     ("MambaCell", "kernel"),
 }  # a first axis no other weight has
 

@@ -236,3 +236,19 @@ def test_two_trajectories_in_bfloat16():
 def test_a_negative_tolerance_of_an_echo_is_refused():
     with pytest.raises(ValueError, match="tolerance must not be negative"):
         echo_state_index(Henon(), jnp.zeros((2, 2)), jnp.zeros((5, 1)), transient=2, tolerance=-1.0)
+
+
+def test_a_largest_exponent_is_printed_with_its_error():
+    def run(a):
+        henon = lejax.systems.Henon(a, 0.3)
+        return lejax.indicators.two_trajectory_exponent(henon, jnp.zeros(2), num_steps=500)
+
+    found = run(1.4)
+    expected = f"largest exponent {found.exponent:.6g} +- {found.standard_error:.2g}"
+    assert str(found) == expected
+    batch = jax.vmap(run)(jnp.array([0.2, 1.4]))
+    low, high = batch.exponent
+    assert str(batch) == f"largest exponents {low:.6g} to {high:.6g}, batch shape (2,)"
+    seen = []
+    jax.jit(lambda a: seen.append(str(run(a))))(1.4)
+    assert seen == ["LargestExponent(exponent=f64[], standard_error=f64[])"]

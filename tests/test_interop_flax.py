@@ -292,3 +292,9 @@ def test_a_bare_module_is_sent_to_from_flax():
             TypeError, match=r"make a cell of it, lejax.interop.from_flax\(module\)"
         ):
             lejax.lyapunov_spectrum(module, state, inputs)
+
+
+def test_an_old_flax_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.10.7")
+    with pytest.raises(RuntimeError, match=r"needs Flax 0.12 or later, but 0.10.7 is installed"):
+        from_flax(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)))

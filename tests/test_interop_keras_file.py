@@ -408,6 +408,13 @@ CHANGED = {
         lambda p: with_h5(p, lambda f: f.__delitem__("layers/gru")),
         r"has no group 'layers/gru/cell/vars'",
     ),
+    "many names of one array": (
+        lambda p: with_h5(
+            p,
+            lambda f: [f.__setitem__(f"{KERNEL}.{i}", f[KERNEL]) for i in range(200)],
+        ),
+        r"'layers/gru/cell/vars' has 203 parts, more than 100",
+    ),
     "other shape": (
         lambda p: with_h5(p, replaced(lambda f, a: f.create_dataset(KERNEL, data=a.T))),
         r"does not have the arrays",

@@ -225,6 +225,32 @@ def test_several_networks(tmp_path):
         from_onnx(path, prefix="enc")
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_network_whose_final_state_alone_is_read(tmp_path, num_layers):
+    """Exporters give an output that nobody reads the empty name."""
+    model = build("GRU", num_layers)
+    plain = from_onnx(saved(tmp_path, model))
+    model.graph.node.pop()
+    model.graph.node[-1].output[0] = ""
+    same = from_onnx(saved(tmp_path, model))
+    assert type(same) is type(plain)
+    assert all(map(np.array_equal, jax.tree.leaves(plain), jax.tree.leaves(same)))
+
+
+def test_any_value_but_zero_sets_linear_before_reset(tmp_path):
+    assert from_onnx(saved(tmp_path, build("GRU", linear_before_reset=2))).reset_after
+
+
+def test_a_number_of_eight_bytes_is_refused(tmp_path):
+    path = saved(tmp_path, build("GRU", clip=1.0))
+    number = b"clip\x15\x00\x00\x80\x3f"  # field 2 with 4 bytes
+    data, start = path.read_bytes(), path.read_bytes().index(number)
+    # A field of the same length whose bytes have another length: a text of 3 bytes.
+    path.write_bytes(data[:start] + b"clip\x12\x03abc" + data[start + len(number) :])
+    with pytest.raises(ValueError, match=r"its protocol buffer has 3 bytes in place of a number"):
+        from_onnx(path)
+
+
 def edited(change, *args, **options):
     model = build(*args, **options)
     change(model.graph)
@@ -265,6 +291,36 @@ REFUSED = {
         r"activations with parameters",
     ),
     "clip": (lambda: build("GRU", clip=1.0), r"has clip, which lejax's GRUCell lacks"),
+    "clip at zero": (lambda: build("GRU", clip=0.0), r"has clip, which"),
+    "type of an attribute": (
+        lambda: build("GRU", activations=3),
+        r"GRU 'layer0' has activations of a type that ONNX does not give it",
+    ),
+    "no type of an attribute": (
+        lambda: edited(lambda g: g.node[0].attribute[0].ClearField("type"), "GRU"),
+        r"GRU 'layer0' has hidden_size of a type",
+    ),
+    "attribute of a function": (
+        lambda: edited(
+            lambda g: setattr(g.node[0].attribute[0], "ref_attr_name", "units"),
+            "GRU",
+        ),
+        r"GRU 'layer0' has hidden_size of a type",
+    ),
+    "constant that is no array": (
+        lambda: edited(
+            lambda g: (
+                g.initializer.remove(array_of(g, "W0"))
+                or g.node.insert(0, oh.make_node("Constant", [], ["W0"], value=3))
+            ),
+            "GRU",
+        ),
+        r"W of GRU 'layer0' is 'W0', which is computed",
+    ),
+    "many inputs": (
+        lambda: edited(lambda g: g.node[0].input.extend([""] * 40), "GRU"),
+        r"GRU 'layer0' has more than 30 parts",
+    ),
     "input_forget": (lambda: build("LSTM", input_forget=1), r"has input_forget"),
     "peepholes": (
         lambda: edited(lambda g: g.node[0].input.extend(["", "", "", "B0"]), "LSTM"),

@@ -144,3 +144,59 @@ def test_a_bare_step_is_sent_to_from_scan_step():
     for state in (jnp.zeros(3), jnp.zeros(4), (jnp.zeros(3),)):
         with pytest.raises(TypeError, match=r"wrap it: lejax.interop.from_scan_step\(step\)"):
             lejax.lyapunov_spectrum(lambda u, h: body(jnp.sum(h[0]) + u, u), state, inputs)
+
+
+def module_of(package, **attributes):
+    """An object whose class says that it comes from this framework, which need not be installed."""
+
+    def fail(self, *_):
+        raise TypeError("not a cell")
+
+    return type("Network", (), {"__module__": package, "__call__": fail} | attributes)()
+
+
+IMPORTERS = {
+    "flax.nnx.nn.recurrent": r"from_flax\(module\)",
+    "flax.linen.recurrent": r"from_flax\(module\)",
+    "haiku._src.recurrent": r"from_haiku\(transformed, parameters\)",
+    "keras.src.layers.rnn.gru": r"from_keras\(layer\)",
+    "torch.nn.modules.rnn": r"from_torch\(module.state_dict\(\)\)",
+}
+VERBS = {
+    "lyapunov_spectrum": lambda cell: lejax.lyapunov_spectrum(cell, jnp.zeros(4), jnp.ones((9, 3))),
+    "unroll": lambda cell: lejax.unroll(cell, jnp.zeros(4), jnp.ones((9, 3))),
+    "jacobian": lambda cell: lejax.jacobian(cell, jnp.zeros(4), jnp.ones(3)),
+    "long_run": lambda cell: lejax.run.long_run(cell, jnp.zeros(4), jnp.ones((9, 3))),
+    "report": lambda cell: lejax.report(cell, jnp.zeros(4), jnp.ones((90, 3))),
+    "find_fixed_points": lambda cell: lejax.orbits.find_fixed_points(cell, jnp.zeros((2, 4))),
+    "two_trajectory_exponent": lambda cell: lejax.indicators.two_trajectory_exponent(
+        cell, jnp.zeros(4), num_steps=9
+    ),
+    "ClosedLoop": lambda cell: lejax.unroll(
+        lejax.cells.ClosedLoop(cell, lambda y: y[:3]), jnp.zeros(4), num_steps=9
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("package", IMPORTERS)
+def test_a_bare_module_is_sent_to_its_importer_by_every_verb(package, verb):
+    with pytest.raises(TypeError, match=rf"lejax.interop.{IMPORTERS[package]}"):
+        VERBS[verb](module_of(package))
+
+
+def test_what_haiku_transforms_is_sent_to_its_importer():
+    transformed = type("Transformed", (tuple,), {"__module__": "haiku._src.transform"})()
+    for verb in VERBS.values():
+        with pytest.raises(TypeError, match=r"got \(\): .*interop.from_haiku\(transformed, param"):
+            verb(transformed)
+
+
+def test_from_torch_sends_modules_to_their_importers():
+    from_torch = lejax.interop.from_torch
+    with pytest.raises(TypeError, match=r"got Network; pass its state_dict\(\)\."):
+        from_torch(module_of("torch.nn", state_dict=lambda self: {}))
+    with pytest.raises(TypeError, match=r"got Network; .* lejax.interop.from_flax\(module\)\."):
+        from_torch(module_of("flax.nnx"))
+    with pytest.raises(TypeError, match=r"got GRUCell, a module of Equinox: .* it is a cell as it"):
+        from_torch(eqx.nn.GRUCell(3, 4, key=jr.key(0)))

@@ -332,7 +332,11 @@ def test_bad_input(trained):
 
 
 SCALED = {  # a cell, its weight matrices, and what has axes without being one
-    "S6": (lejax.cells.S6Cell, ("weight_step", "weight_B", "weight_C"), ("log_A",)),
+    "S6": (
+        lejax.cells.S6Cell,
+        ("weight_step_down", "weight_step", "weight_B", "weight_C"),
+        ("log_A",),
+    ),
     "S4D": (lejax.cells.S4DCell, ("C",), ("log_decay", "frequency", "log_dt")),
     "LRU": (lejax.cells.LRUCell, ("B", "C"), ("log_decay", "log_phase", "log_gamma")),
     "GRU": (lejax.cells.GRUCell, ("weight_ih", "weight_hh"), ("bias",)),

@@ -323,7 +323,7 @@ def test_memory_does_not_grow_with_the_number_of_chunks(monkeypatch, tolerance):
 
     def spy(*args, **kwargs):
         chunks[0] += 1
-        if chunks[0] in (100, 400):
+        if chunks[0] in range(200, 501, 50):
             gc.collect()
             counts = len(jax.live_arrays()), len(gc.get_objects())
             memory.append((*counts, tracemalloc.get_traced_memory()[0]))
@@ -332,15 +332,16 @@ def test_memory_does_not_grow_with_the_number_of_chunks(monkeypatch, tolerance):
     monkeypatch.setattr(lejax.run._chunked_run, "lyapunov_spectrum", spy)
     tracemalloc.start()
     try:
-        long_run(henon, jnp.zeros(2), num_steps=4_000, tolerance=tolerance, **run)
+        long_run(henon, jnp.zeros(2), num_steps=5_000, tolerance=tolerance, **run)
     finally:
         tracemalloc.stop()
-    arrays, objects, size = np.subtract(memory[1], memory[0])
+    arrays, objects, _ = np.subtract(memory[-1], memory[0])
     assert arrays <= 0
     assert objects < 20
-    assert (
-        size < 300 * 100
-    )  # Python keeps some memory; a spectrum for each chunk would take kilobytes
+    # What grows with each chunk grows in each window of 50. The rest is memory that Python and JAX reuse: it grows ever
+    # more slowly. An array of NumPy takes more than 100 bytes, a spectrum kilobytes.
+    growth = np.diff([size for _, _, size in memory]) / 50
+    assert np.median(growth) < 100
 
 
 def test_progress_is_shown_only_when_asked_for(capsys):

@@ -41,6 +41,12 @@ def selective(size=3, state_size=2, discretization=ZeroOrderHold()):
     return fast(S6Cell(size, state_size, discretization, key=jr.key(1)))
 
 
+def steps_of(cell, inputs):
+    """The time step of each channel, for each input."""
+    weight = cell.weight_step @ cell.weight_step_down
+    return jax.nn.softplus(inputs @ weight.T + cell.bias_step)
+
+
 def run(cell, inputs=INPUTS, method=SequentialQR(every=1), **keywords):
     return lejax.lyapunov_spectrum(cell, cell.initial_state(), inputs, method=method, **keywords)
 
@@ -49,7 +55,8 @@ def run(cell, inputs=INPUTS, method=SequentialQR(every=1), **keywords):
 def test_step_of_the_selective_state_space(discretization):
     cell = selective(discretization=discretization)
     memory, u = jr.normal(jr.key(2), (3, 2)), INPUTS[0]
-    steps = np.log1p(np.exp(cell.weight_step @ u + cell.bias_step))[:, None]
+    steps = cell.weight_step @ (cell.weight_step_down @ u) + cell.bias_step
+    steps = np.log1p(np.exp(steps))[:, None]
     A = -np.exp(cell.log_A)
     gain = steps if discretization == ExponentialEuler() else (np.exp(steps * A) - 1) / A
     new = np.exp(steps * A) * memory + gain * np.outer(u, cell.weight_B @ u)
@@ -67,10 +74,18 @@ def test_drawn_time_steps_are_small():
     np.testing.assert_allclose(-jnp.exp(cell.log_A[5]), [-1, -2, -3], rtol=1e-14)
 
 
+def test_rank_of_the_map_to_the_time_steps():
+    assert S6Cell(64, 3, key=jr.key(0)).weight_step.shape == (64, 4)
+    assert S6Cell(17, 3, key=jr.key(0)).weight_step_down.shape == (2, 17)
+    assert S6Cell(17, 3, rank=17, key=jr.key(0)).weight_step.shape == (17, 17)
+    # The rank of a block of Mamba follows from its input, not from the channels inside.
+    assert MambaCell(32, 2, 4, key=jr.key(0)).selective.weight_step.shape == (128, 2)
+
+
 @pytest.mark.parametrize("discretization", DISCRETIZATIONS[:2], ids=NAMES[:2])
 def test_selective_exponents_are_A_times_the_mean_step(discretization):
     cell = selective(discretization=discretization)
-    steps = jax.nn.softplus(INPUTS[20:] @ cell.weight_step.T + cell.bias_step)
+    steps = steps_of(cell, INPUTS[20:])
     exact = np.sort((-np.exp(cell.log_A) * np.mean(steps, axis=0)[:, None]).ravel())[::-1]
     spectrum = run(cell, transient=20)
     np.testing.assert_allclose(spectrum.exponents[:6], exact, rtol=1e-13)
@@ -116,7 +131,7 @@ def test_selective_gradients_are_exact():
 
     # Since lambda = -exp(log_A) mean(Delta), its derivative by log_A is lambda.
     gradient = eqx.filter_grad(lambda cell: exponents(cell).sum())(cell)
-    steps = jax.nn.softplus(INPUTS @ cell.weight_step.T + cell.bias_step)
+    steps = steps_of(cell, INPUTS)
     exact = -jnp.exp(cell.log_A) * jnp.mean(steps, axis=0)[:, None]
     np.testing.assert_allclose(gradient.log_A, exact, rtol=1e-12)
     assert np.all(gradient.weight_C == 0)
@@ -278,8 +293,10 @@ def test_one_large_step_loses_no_exponent():
     # In a step of 30 the fastest mode decays by e^-480, which underflows in float32; its logarithm does not.
     cell = S6Cell(1, 16, dtype=jnp.float32, key=jr.key(1))
     inputs = jnp.zeros((100, 1), jnp.float32).at[50].set(30.0)
-    ones = jnp.ones((1, 1), jnp.float32), jnp.ones(1, jnp.float32)
-    cell = eqx.tree_at(lambda c: (c.weight_step, c.bias_step), cell, ones)
+    one = jnp.ones((1, 1), jnp.float32)
+    cell = eqx.tree_at(
+        lambda c: (c.weight_step_down, c.weight_step, c.bias_step), cell, (one, one, one[0])
+    )
     mean = np.mean(np.logaddexp(0, np.asarray(inputs, float) + 1))
     spectrum = run(cell, inputs, num_exponents=16)
     np.testing.assert_allclose(spectrum.exponents, -mean * np.arange(1, 17), rtol=1e-5)

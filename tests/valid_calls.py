@@ -27,6 +27,14 @@ from lejax import (
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
+MAMBA = {
+    f"layers.0.{name}": np.ones(shape)
+    for name, shape in {
+        "norm.weight": (2,), "mixer.in_proj.weight": (8, 2), "mixer.conv1d.weight": (4, 1, 3),
+        "mixer.conv1d.bias": (4,), "mixer.x_proj.weight": (5, 4), "mixer.dt_proj.weight": (4, 1),
+        "mixer.dt_proj.bias": (4,), "mixer.A_log": (4, 2), "mixer.D": (4,), "mixer.out_proj.weight": (2, 4),
+    }.items()
+}  # fmt: skip
 # Not called: reports (functions return them), strategies without settings, abstract classes, and what needs h5py.
 NOT_CALLED = {
     "lejax": {
@@ -196,14 +204,18 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "cells.LeakyRNNCell": ((2, 3), rates | drawn),
         "cells.LowRankRNNCell": ((2, 3, 1), rates | drawn),
         "cells.LowRankReLURNN": ((3, 5, 2), {"q": 0.5} | drawn),
+        "cells.MLSTMCell": ((3, 2, 2, 2), {"exponential_forget": True} | drawn),
         "cells.MambaCell": ((3, 2), {"expansion": 2, "width": 3, "discretization": cells.ZeroOrderHold()} | drawn),
+        "cells.Mamba2Cell": ((3, 2, 2), {"expansion": 2, "num_groups": 2, "width": 3} | drawn),
         "cells.MeanCenteredPLRNN": ((3, 2), drawn),
         "cells.NoisyCell": ((cell, 0.1), {}),
         "cells.PLRNN": ((3, 2), drawn),
         "cells.ProjectedLSTMCell": ((2, 3, 2), {"use_bias": True} | drawn),
         "cells.RNNCell": ((2, 3), {"use_bias": True, "activation": jnp.tanh} | drawn),
+        "cells.RWKV7Cell": ((4, 2), {"rank": 3} | drawn),
         "cells.S4DCell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
-        "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold()} | drawn),
+        "cells.S6Cell": ((3, 2), {"discretization": cells.ZeroOrderHold(), "rank": 2} | drawn),
+        "cells.SLSTMCell": ((3, 4), {"num_heads": 2, "exponential_forget": True} | drawn),
         "cells.ShallowPLRNN": ((3, 5, 2), drawn),
         "systems.SkewRNN": ((3,), {"gain": 1.0} | drawn),
         "cells.Stack": (([cell, cells.RNNCell(4, 2, key=key)],), {}),
@@ -250,10 +262,12 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         ),
         "indicators.zero_one_test": ((series[:, 0],), {"num_frequencies": 5, "key": key}),
         "interop.from_dysts": (("Lorenz",), {}),
+        "interop.from_reservoirpy": (({"W": np.eye(4), "lr": 0.5},), {"dtype": "float64"}),
         "interop.from_scan_step": (
             (lambda w, carry, x: (jnp.tanh(w @ carry), x), jnp.eye(4)),
             {"initial_state": state},
         ),
+        "interop.from_mamba": ((MAMBA,), {"prefix": "", "num_groups": 1, "dtype": "float64"}),
         "interop.from_onnx": ((FIXTURES / "gru.onnx",), {"prefix": "gru", "dtype": "float64"}),
         "interop.from_torch": (
             ({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.eye(4)},),

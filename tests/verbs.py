@@ -669,6 +669,14 @@ HOST: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: lejax.suggest_window(eqx.tree_at(lambda s: s.exponents, spectrum(), x)),
         spectrum().exponents,
     ),
+    "interop.from_mamba": (
+        lambda x: lejax.interop.from_mamba({"layers.0.mixer.A_log": x}),
+        jnp.ones((4, 2)),
+    ),
+    "interop.from_reservoirpy": (
+        lambda x: lejax.interop.from_reservoirpy({"W": x})[0].weight_hh,
+        jnp.eye(4),
+    ),
     "interop.from_torch": (
         lambda x: lejax.interop.from_torch(
             {

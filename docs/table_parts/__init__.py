@@ -1,1 +1,1 @@
-"""The tables of the pages on validation and performance, made from the results of the benchmarks."""
+"""The tables of the pages on validation, performance and frameworks, made from the results of the benchmarks."""

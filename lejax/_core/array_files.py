@@ -12,13 +12,14 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import safetensors
 
 
-MAX_BYTES = 4 * 2**30
+MAX_BYTES, MAX_MEMBERS = 4 * 2**30, 50_000
 # An archive of more than `SMALL` unpacked bytes may unpack to so many times its size. Arrays of data reach 1 to 20.
 MAX_RATIO = 200
 SMALL = 256 * 2**20
@@ -131,6 +132,7 @@ def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     with path.open("rb") as file:
+        _check_count(path)
         try:
             archive = zipfile.ZipFile(file)
         except DAMAGE as error:
@@ -151,17 +153,22 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def open_stored(path: Path, writer: str) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+def open_stored(
+    path: Path, writer: str, check_names: Callable[[list[str]], None] = lambda names: None
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """A zip archive without compression, whose members are therefore no larger than itself, and these by name.
 
-    The caller closes the archive. `writer` is the program that writes such archives.
+    The caller closes the archive. `writer` is the program that writes such archives; `check_names` refuses by their
+    members' names those that other programs write, which may be compressed.
     """
     check_nonempty(path)
+    _check_count(path)
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
         raise damaged(path, error) from error
     try:
+        check_names(archive.namelist())
         members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             if member.filename in members:
@@ -181,6 +188,19 @@ def open_stored(path: Path, writer: str) -> tuple[zipfile.ZipFile, dict[str, zip
         archive.close()
         raise
     return archive, members
+
+
+def _check_count(path: Path) -> None:
+    """Refuse an archive with so many members that their names and sizes alone would take hundreds of megabytes."""
+    signature, count, end = b"PK\x01\x02", 0, b""
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            count += (end + block).count(signature)
+            end = block[-3:]
+    if count > MAX_MEMBERS:
+        raise ValueError(
+            f"{str(path)!r} holds {count} members, more than the {MAX_MEMBERS} that lejax reads."
+        )
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -173,6 +173,24 @@ def packages_of(value: object) -> set[str]:
     return {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
 
 
+def importer_of(value: Any) -> str | None:
+    """The call of `lejax.interop` that makes a cell of a module of another framework, or of one that a cell holds."""
+    calls = {
+        "flax": "from_flax(module)",
+        "haiku": "from_haiku(transformed, parameters)",
+        "keras": "from_keras(layer)",
+        "torch": "from_torch(module.state_dict())",
+    }
+    found = packages_of(value)
+    call = next((call for package, call in calls.items() if package in found), None)
+    if call is not None or not type(value).__module__.startswith("lejax.cells."):
+        return call
+    parts = [
+        x for part in vars(value).values() for x in (part if isinstance(part, tuple) else [part])
+    ]
+    return next(filter(None, map(importer_of, filter(callable, parts))), None)
+
+
 def output(cell: Cell, state: PyTree) -> PyTree:
     """The output of a cell: `cell.output(state)`, h of the (h, c) of an Equinox LSTM, else the state."""
     if isinstance(cell, RecurrentCell):

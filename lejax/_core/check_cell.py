@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .cell import Cell, RecurrentCell, VectorField, name_of, packages_of, size_of
+from .cell import Cell, RecurrentCell, VectorField, importer_of, name_of, size_of
 from .check_values import check_count
 
 
@@ -99,10 +99,12 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
     try:
         out = eqx.filter_eval_shape(cell, input, state)
     except StepError as error:
-        raise TypeError(f"{name_of(cell)} failed: {error}") from error
+        importer = importer_of(cell)
+        hint = "" if importer is None else f" Make a cell of it, lejax.interop.{importer}."
+        raise TypeError(f"{name_of(cell)} failed: {error}{hint}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        importer = _importer(cell)
+        importer = importer_of(cell)
         if importer is not None:
             raise TypeError(
                 f"{name_of(cell)} cannot be called as cell(input, state): make a cell of it, lejax.interop.{importer}. "
@@ -125,7 +127,7 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         ) from error
     before, after = jtu.tree_structure(state), jtu.tree_structure(out)
     if before != after:
-        importer = _importer(cell)
+        importer = importer_of(cell)
         if importer is None:
             hint = _hint_on_structure(out, state)
         else:
@@ -170,16 +172,6 @@ def signature_problem(function: Any, count: int = 2) -> str | None:
     except ValueError:  # a builtin without a signature
         pass
     return None
-
-
-def _importer(cell: Any) -> str | None:
-    """The call that makes a cell of a module of another framework."""
-    calls = {
-        "flax": "from_flax(module)",
-        "keras": "from_keras(layer)",
-        "torch": "from_torch(module.state_dict())",
-    }
-    return next((call for package, call in calls.items() if package in packages_of(cell)), None)
 
 
 def _expected_state(cell: Cell, state: PyTree) -> str:

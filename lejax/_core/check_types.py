@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .cell import is_traced
+from .cell import importer_of, is_traced
 
 
 def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu")) -> Any:
@@ -115,8 +115,10 @@ def check_callable(name: str, value: Any) -> Any:
             f"{name} must be an instance, got the class {value.__name__}: call it first, {value.__name__}(...)."
         )
     if not callable(value):
+        importer = importer_of(value)
+        hint = "" if importer is None else f": make a cell of it, lejax.interop.{importer}"
         raise TypeError(
-            f"{name} must be a function or an eqx.Module that can be called, got {text_of(value)}."
+            f"{name} must be a function or an eqx.Module that can be called, got {text_of(value)}{hint}."
         )
     return check_leaves(name, value)
 

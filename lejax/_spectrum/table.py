@@ -119,9 +119,9 @@ def _batch_text(spectrum: Any) -> str:
     dt = np.asarray(spectrum.dt)
     is_successful = np.asarray(spectrum.result == RESULTS.successful)
     summary = {
-        "lambda_1": _range(np.asarray(spectrum.exponents)[..., 0], ".6g"),
+        "lambda_1": describe_range(np.asarray(spectrum.exponents)[..., 0], ".6g"),
         "unit": units(dt.flat[np.argmax(dt != 1)] if dt.size else 1.0),
-        "steps": f"{_range(np.asarray(spectrum.num_steps), 'd')} in "
+        "steps": f"{describe_range(np.asarray(spectrum.num_steps), 'd')} in "
         f"{_plural(spectrum.block_steps.shape[-1], 'block')}",
         "status": f"{is_successful.sum()} of {is_successful.size} runs succeeded",
     }
@@ -129,7 +129,8 @@ def _batch_text(spectrum: Any) -> str:
     return "\n".join([title, "", *align(summary)])
 
 
-def _range(values: np.ndarray, form: str) -> str:
+def describe_range(values: np.ndarray, form: str) -> str:
+    """The least and the greatest of some numbers, without those that are NaN."""
     known = values[~np.isnan(values)]
     if known.size == 0:
         return "unknown"

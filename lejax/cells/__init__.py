@@ -28,15 +28,19 @@ from ._low_rank_rnn import LowRankRNNCell as LowRankRNNCell
 from ._lru import LRUCell as LRUCell
 from ._lstm import LSTMCell as LSTMCell
 from ._mamba import MambaCell as MambaCell
+from ._mamba2 import Mamba2Cell as Mamba2Cell
 from ._mean_centered_plrnn import MeanCenteredPLRNN as MeanCenteredPLRNN
+from ._mlstm import MLSTMCell as MLSTMCell
 from ._noisy import NoisyCell as NoisyCell
 from ._plrnn import PLRNN as PLRNN
 from ._projected_lstm import ProjectedLSTMCell as ProjectedLSTMCell
 from ._readout import LinearReadout as LinearReadout, fit_readout as fit_readout
 from ._rnn import RNNCell as RNNCell
+from ._rwkv7 import RWKV7Cell as RWKV7Cell
 from ._s4d import S4DCell as S4DCell
 from ._s6 import S6Cell as S6Cell
 from ._shallow_plrnn import ShallowPLRNN as ShallowPLRNN
+from ._slstm import SLSTMCell as SLSTMCell
 from ._stack import Stack as Stack
 
 

@@ -12,6 +12,7 @@ from .._engine.blocks import DiagonalBlock
 from ._discretization import Discretization, ZeroOrderHold
 from ._drive import uniform
 from ._memory import MemoryCell
+from ._normalize import divide_by_rms
 from ._s6 import S6Cell
 
 
@@ -21,9 +22,10 @@ class MambaCell(MemoryCell):
     $$(v, z) = W_{in}\, \mathrm{RMSNorm}(u), \quad c = \mathrm{SiLU}(b + \sum_{j < K} w_j \odot v_{t-j}), \quad
       y = u + W_{out} (\mathrm{S6}(c) \odot \mathrm{SiLU}(z))$$
 
-    The state is (the last K - 1 vectors v (K-1, E), memory of the `S6Cell` (E, N), y (I,)). If inputs do not depend on
-    the state, the Jacobian is block triangular: the exponents are those of the selective state space model, and
-    $-\infty$ for the buffer, which only shifts, and for the output.
+    with $\mathrm{RMSNorm}(u) = s \odot u / \sqrt{\mathrm{mean}(u^2) + 10^{-5}}$. The state is (the last K - 1 vectors
+    v (K-1, E), memory of the `S6Cell` (E, N), y (I,)). If inputs do not depend on the state, the Jacobian is block
+    triangular: the exponents are those of the selective state space model, and $-\infty$ for the buffer, which only
+    shifts, and for the output.
 
     **Arguments:**
 
@@ -31,10 +33,12 @@ class MambaCell(MemoryCell):
     - `state_size`: the number of states N of a channel.
     - `expansion`: E / I, where E is the number of channels inside, by default 2.
     - `width`: the width K of the convolution, at least 2, by default 4.
-    - `discretization`: by default `ZeroOrderHold()`.
+    - `discretization`: by default `ZeroOrderHold()`; Mamba's code has `ExponentialEuler()`, as
+        [`lejax.interop.from_mamba`][] does.
     - `dtype`: of the weights, by default that of JAX.
-    - `key`: of the weights. `selective` is drawn as an `S6Cell`, the normalization starts at 1, the other weights are
-        uniform in plus and minus one over the root of the number of terms that they are summed with.
+    - `key`: of the weights. `selective` is drawn as an `S6Cell` of rank I / 16, rounded up; the normalization starts
+        at 1; the other weights are uniform in plus and minus one over the root of the number of terms that they are
+        summed with.
 
     **Fields:** (also the arguments of `MambaCell.from_weights`)
 
@@ -43,7 +47,7 @@ class MambaCell(MemoryCell):
     - `bias`: b (E,).
     - `selective`: an `S6Cell` with E channels.
     - `weight_out`: $W_{out}$ (I, E).
-    - `scale`: weights of the normalization (I,).
+    - `scale`: s (I,).
 
     !!! example
 
@@ -84,7 +88,9 @@ class MambaCell(MemoryCell):
         self.weight_in = uniform(key_in, (2 * inner, size), size, dtype)
         self.kernel = uniform(key_kernel, (width, inner), width, dtype)
         self.bias = uniform(key_bias, (inner,), width, dtype)
-        self.selective = S6Cell(inner, state_size, discretization, dtype, key=key_selective)
+        self.selective = S6Cell(
+            inner, state_size, discretization, -(-size // 16), dtype, key=key_selective
+        )
         self.weight_out = uniform(key_out, (size, inner), inner, dtype)
         self.scale = jnp.ones(size, dtype)
 
@@ -125,8 +131,7 @@ class MambaCell(MemoryCell):
 
     def _step(self, input, memory):
         buffer, old = memory
-        size = jnp.sqrt(jnp.mean(input**2) + 1e-5)
-        newest, gate = jnp.split(self.weight_in @ (self.scale * input / size), 2)
+        newest, gate = jnp.split(self.weight_in @ (self.scale * divide_by_rms(input, 1e-5)), 2)
         window = jnp.concatenate([buffer, newest[None]])
         convolved = jax.nn.silu(jnp.sum(self.kernel * window, axis=0) + self.bias)
         (new, selected), blocks = self.selective._step(convolved, (old,))

@@ -1,4 +1,4 @@
-"""Vectors scaled to length one, and to mean zero and variance one."""
+"""Vectors scaled to length one, to mean zero and variance one, and to root mean square one."""
 
 import jax
 import jax.numpy as jnp
@@ -19,3 +19,8 @@ def standardize(vectors: Float[Array, "*m n"], epsilon: float) -> Float[Array, "
     centered = vectors - jnp.mean(vectors, axis=-1, keepdims=True)
     variance = jnp.mean(centered**2, axis=-1, keepdims=True)
     return centered / jnp.sqrt(variance + epsilon)
+
+
+def divide_by_rms(vectors: Float[Array, "*m n"], epsilon: float) -> Float[Array, "*m n"]:
+    """Vectors over the root of their mean square plus epsilon, along the last axis."""
+    return vectors / jnp.sqrt(jnp.mean(vectors**2, axis=-1, keepdims=True) + epsilon)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, first_input, is_traced, ravel, time_step, vary_with
@@ -13,6 +14,7 @@ from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
 from .._core.statistics import block_lengths, standard_error, weighted_mean
 from .._engine.push import tangent_dtype
+from .._spectrum.table import Estimate, describe_range
 
 
 class LargestExponent(eqx.Module):
@@ -26,6 +28,16 @@ class LargestExponent(eqx.Module):
 
     exponent: Float[Array, ""]
     standard_error: Float[Array, ""]
+
+    def __str__(self) -> str:
+        """The exponent and its error, or the range of a batch; Equinox's `repr` under a trace."""
+        if is_traced(self):
+            return repr(self)
+        exponents = np.asarray(self.exponent)
+        if exponents.ndim == 0:
+            return f"largest exponent {Estimate(float(exponents), float(self.standard_error))}"
+        found = describe_range(exponents, ".6g")
+        return f"largest exponents {found}, batch shape {exponents.shape}"
 
 
 @checked

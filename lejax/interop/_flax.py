@@ -1,5 +1,6 @@
 r"""Modules of Flax, of `nnx` and of `linen`, as cells."""
 
+import importlib.metadata
 import inspect
 from typing import Any
 
@@ -127,6 +128,7 @@ def from_flax(module: Any, variables: PyTree = None) -> FlaxCell | LinenCell:
 
     **Raises:**
 
+    - `RuntimeError`: if Flax is older than 0.12.
     - `TypeError`: if `module` is no module of Flax, cannot be called with a carry and an input, or runs over a whole
         sequence (`nnx.RNN`, `linen.RNN`); if `variables` are missing, or given for an `nnx.Module`; at a step, if the
         module does not return a pair, draws random numbers, or changes arrays that are not in the carry.
@@ -152,6 +154,7 @@ def from_flax(module: Any, variables: PyTree = None) -> FlaxCell | LinenCell:
         raise TypeError(
             f"module must be a module of flax.nnx or flax.linen, got {name_of(module)}{hint}."
         )
+    _check_version()
     from flax import linen, nnx
 
     name = name_of(module)
@@ -182,6 +185,15 @@ def from_flax(module: Any, variables: PyTree = None) -> FlaxCell | LinenCell:
 
     lstm = nnx.LSTMCell | nnx.OptimizedLSTMCell
     return FlaxCell(LiveArrays(read), 1 if isinstance(module, lstm) else None)
+
+
+def _check_version() -> None:
+    version = importlib.metadata.version("flax")
+    major, minor = map(int, version.split(".")[:2])
+    if (major, minor) < (0, 12):
+        raise RuntimeError(
+            f"from_flax needs Flax 0.12 or later, but {version} is installed: pip install -U flax."
+        )
 
 
 def _by_path(arrays: PyTree) -> dict[str, Any]:

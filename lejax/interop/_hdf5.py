@@ -14,7 +14,7 @@ from .._core.array_files import damaged
 from ._weights import Refused
 
 
-MAX_DEPTH, MAX_GROUPS = 20, 10_000
+MAX_DEPTH, MAX_GROUPS, MAX_ARRAYS = 20, 10_000, 100
 # What h5py raises on damaged files.
 _DAMAGE = (
     OSError,
@@ -41,6 +41,8 @@ class Hdf5:
             if group.get(name, getlink=True) is None:  # `name in group` would follow the link
                 return None
             group = self._follow(group, name)
+        if len(group) > MAX_ARRAYS:
+            raise Refused(f"{path[:100]!r} has {len(group)} parts, more than {MAX_ARRAYS}")
         return {name: self._check(self._follow(group, name), f"{path}/{name}") for name in group}
 
     def groups(self) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:

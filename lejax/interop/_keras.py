@@ -103,13 +103,13 @@ def from_keras(layer: Any) -> KerasCell | Stack:
     - `TypeError`: if `layer` is no recurrent layer or cell of Keras; at a step, if it does not return a pair, or
         changes variables that are not in its states, as a drawn random number does.
 
-    **Numerics:** the computation is that of Keras with `training=False`: dropout is omitted. Masks are ignored. On the
-    JAX backend the tanh of Keras is in float32 even in a layer of `dtype="float64"`; for exponents in float64 write
-    `activation=jax.numpy.tanh`, also later, `layer.cell.activation = jax.numpy.tanh`. A
-    `KerasCell` looks at the layer and does not copy it: after training in place the next call has the new weights,
-    without a new compilation. What `jax.tree.map` or a transformation makes of the cell is a copy, and so is a cell of
-    `keras.models.clone_model` with `set_weights`. A cell of your own must read nothing that changes but its
-    attributes.
+    **Numerics:** the computation is that of Keras with `training=False`: `dropout` and `recurrent_dropout` are omitted.
+    Masks are ignored, and so are the states that a layer with `stateful=True` keeps: the run starts from the state that
+    you pass. On the JAX backend the tanh of Keras is in float32 even in a layer of `dtype="float64"`; for exponents in
+    float64 write `activation=jax.numpy.tanh`, also later, `layer.cell.activation = jax.numpy.tanh`. A `KerasCell` looks
+    at the layer and does not copy it: after training in place the next call has the new weights, without a new
+    compilation. What `jax.tree.map` or a transformation makes of the cell is a copy, and so is a cell of
+    `keras.models.clone_model` with `set_weights`. A cell of your own must read nothing that changes but its attributes.
 
     !!! example
 

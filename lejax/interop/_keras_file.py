@@ -15,7 +15,7 @@ from .._core.check_annotations import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 from ._hdf5 import Hdf5, open_hdf5
 from ._keras_config import KINDS, CellConfig, LayerConfig, find_layers
-from ._weights import Refused, as_array, cast, list_names, stack
+from ._weights import Refused, as_array, list_names, stack
 
 
 MAX_CONFIG = 4 * 2**20  # bytes
@@ -76,7 +76,7 @@ def from_keras_file(
     if path.name.lower().endswith(".weights.h5"):
         check_nonempty(path)
         with open_hdf5(path, path) as file:
-            cell = _choose(file, None, prefix, activation)
+            return _choose(file, None, prefix, activation, dtype)
     elif path.suffix.lower() == ".keras":
         config, weights = _unpack(path)
         layers = _find(path, config)
@@ -85,13 +85,11 @@ def from_keras_file(
                 f"activation is for .weights.h5 files, but {str(path)!r} contains the activations itself."
             )
         with open_hdf5(path, weights) as file:
-            cell = _choose(file, layers, prefix, activation)
-    else:
-        raise ValueError(
-            f"{str(path)!r} is neither a .keras nor a .weights.h5 file: where Keras is installed, "
-            "model.save('model.keras') writes one."
-        )
-    return cell if dtype is None else cast(cell, dtype)
+            return _choose(file, layers, prefix, activation, dtype)
+    raise ValueError(
+        f"{str(path)!r} is neither a .keras nor a .weights.h5 file: where Keras is installed, "
+        "model.save('model.keras') writes one."
+    )
 
 
 def _unpack(path: Path) -> tuple[bytes, bytes]:
@@ -127,6 +125,7 @@ def _choose(
     layers: list[LayerConfig] | None,
     prefix: str | Sequence[str] | None,
     activation: Callable[[Array], Array] | None,
+    dtype,
 ) -> RNNCell | GRUCell | LSTMCell | Stack:
     if layers is None:
         layers = _guess_layers(file, activation or jnp.tanh)
@@ -141,9 +140,8 @@ def _choose(
         if layer.problem:
             raise Refused(f"layer {layer.name!r} {layer.problem}")
     configs = [cell for layer in chosen for cell in layer.cells]
-    return stack(
-        [config.path for config in configs], [_make_cell(file, config) for config in configs]
-    )
+    cells = [_make_cell(file, config, dtype) for config in configs]
+    return stack([config.path for config in configs], cells)
 
 
 def _guess_layers(file: Hdf5, activation: Callable[[Array], Array]) -> list[LayerConfig]:
@@ -210,7 +208,7 @@ def _follow_up(layers: list[LayerConfig], prefix: str | None) -> list[LayerConfi
 # --- the cells
 
 
-def _make_cell(file: Hdf5, config: CellConfig) -> RNNCell | GRUCell | LSTMCell:
+def _make_cell(file: Hdf5, config: CellConfig, dtype) -> RNNCell | GRUCell | LSTMCell:
     where = f"{config.path}/vars"
     arrays = file.datasets(where)
     if arrays is None:
@@ -227,8 +225,12 @@ def _make_cell(file: Hdf5, config: CellConfig) -> RNNCell | GRUCell | LSTMCell:
 
     def rows(name: str, array: Any) -> Array:
         """Gates as rows, in the order of lejax, read from the file."""
-        parts = np.split(array[()].T, gates)
-        return as_array(f"{where}/{name}", np.concatenate([parts[i] for i in order]))
+        whole = np.empty(array.shape[::-1], array.dtype)
+        # One gate after the other, so that there is one copy of all.
+        for new, old in enumerate(order):
+            part = array[..., old * size : (old + 1) * size]
+            whole[new * size : (new + 1) * size] = part.T
+        return as_array(f"{where}/{name}", whole, dtype)
 
     weights: dict[str, Any] = {
         "weight_ih": rows("0", kernel),

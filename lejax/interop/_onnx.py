@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._core.check_annotations import checked
 from ..cells import GRUCell, LSTMCell, RNNCell, Stack
 from ._onnx_file import PASSING, RECURRENT, Graph, Node, constant, load_graph
-from ._weights import Refused, as_array, cast, list_names, stack
+from ._weights import Refused, as_array, list_names, stack
 
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -24,6 +24,12 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "softplus": jax.nn.softplus,
     "softsign": jax.nn.soft_sign,
+}
+_TYPES = {
+    **dict.fromkeys(("hidden_size", "input_forget", "linear_before_reset"), int),
+    **dict.fromkeys(("activations", "activation_alpha", "activation_beta"), tuple),
+    "clip": float,
+    "direction": str,
 }
 _DEFAULTS = {
     "RNN": ("tanh",),
@@ -76,10 +82,10 @@ def from_onnx(
     try:
         graph = load_graph(path)
         nodes = _choose(graph, prefix)
-        cell = stack([name for name, _ in nodes], [_make_cell(graph, *node) for node in nodes])
+        cells = [_make_cell(graph, *node, dtype) for node in nodes]
+        return stack([name for name, _ in nodes], cells)
     except Refused as error:
         raise ValueError(f"{str(path)!r} is not read: {error}.") from error
-    return cell if dtype is None else cast(cell, dtype)
 
 
 def _choose(graph: Graph, prefix: str | None) -> list[tuple[str, Node]]:
@@ -92,7 +98,8 @@ def _choose(graph: Graph, prefix: str | None) -> list[tuple[str, Node]]:
         if name in names:
             raise Refused(f"two operators have the name {name[:100]!r}")
         names[name] = node
-    by_states = {node.outputs[0]: name for name, node in names.items() if node.outputs}
+    # An output that nobody reads has the empty name.
+    by_states = {node.outputs[0]: name for name, node in names.items() if any(node.outputs[:1])}
     below = {name: by_states.get(_source(graph, node) or "") for name, node in names.items()}
     networks = []
     for name in names:
@@ -125,7 +132,7 @@ def _source(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def _make_cell(graph: Graph, name: str, node: Node) -> RNNCell | GRUCell | LSTMCell:
+def _make_cell(graph: Graph, name: str, node: Node, dtype) -> RNNCell | GRUCell | LSTMCell:
     kind, gates = node.operator, _GATES[node.operator]
     activation = _check(name, node)
     kernel, recurrent, bias = (_weight(graph, name, node, i) for i in (1, 2, 3))
@@ -136,13 +143,14 @@ def _make_cell(graph: Graph, name: str, node: Node) -> RNNCell | GRUCell | LSTMC
 
     def rows(what: str, array: np.ndarray) -> Array:
         parts = np.split(array, gates)
-        return as_array(f"{what} of {name}", np.concatenate([parts[i] for i in _ORDER[gates]]))
+        whole = np.concatenate([parts[i] for i in _ORDER[gates]])
+        return as_array(f"{what} of {name}", whole, dtype)
 
     weights: dict[str, Any] = {
         "weight_ih": rows("W", kernel[0]),
         "weight_hh": rows("R", recurrent[0]),
     }
-    after = kind == "GRU" and node.attributes.get("linear_before_reset", 0) == 1
+    after = kind == "GRU" and node.attributes.get("linear_before_reset", 0) != 0
     if bias is not None:
         outer, inner = (rows("B", part) for part in np.split(bias[0], 2))
         if after:  # the last part belongs to R
@@ -159,6 +167,9 @@ def _make_cell(graph: Graph, name: str, node: Node) -> RNNCell | GRUCell | LSTMC
 def _check(name: str, node: Node) -> Callable[[Array], Array]:
     """The activation of an RNN; attributes that the cells of lejax lack are refused."""
     kind, attributes = node.operator, node.attributes
+    for option, value in attributes.items():
+        if type(value) is not _TYPES.get(option, type(value)):
+            raise Refused(f"{kind} {name!r} has {option} of a type that ONNX does not give it")
     direction = attributes.get("direction", "forward")
     if direction != "forward":
         raise Refused(
@@ -167,9 +178,9 @@ def _check(name: str, node: Node) -> Callable[[Array], Array]:
         )
     if len(node.inputs) > 7 and node.inputs[7]:
         raise Refused(f"{kind} {name!r} has peepholes, which lejax.cells.LSTMCell lacks")
-    for option in ("clip", "input_forget"):
-        if attributes.get(option):
-            raise Refused(f"{kind} {name!r} has {option}, which lejax's {kind}Cell lacks")
+    if "clip" in attributes or attributes.get("input_forget"):
+        option = "clip" if "clip" in attributes else "input_forget"
+        raise Refused(f"{kind} {name!r} has {option}, which lejax's {kind}Cell lacks")
     if attributes.get("activation_alpha") or attributes.get("activation_beta"):
         raise Refused(f"{kind} {name!r} has activations with parameters")
     given = attributes.get("activations") or _DEFAULTS[kind]

@@ -21,8 +21,8 @@ from ._weights import Refused
 RECURRENT = ("RNN", "GRU", "LSTM")
 # Operators that pass their first input on, at most with other axes.
 PASSING = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-# Operators and arrays that are kept.
-MAX_COUNT = 100_000
+# Operators and arrays that are kept, and the inputs, outputs and attributes of one that is.
+MAX_COUNT, MAX_PARTS = 100_000, 30
 
 _DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: jnp.bfloat16}
 _TYPED = {1: 4, 11: 10}  # the field with the numbers of a type, if they are not raw bytes
@@ -72,12 +72,15 @@ def load_graph(path: Path) -> Graph:
 
 def _keep(graph: Graph, node: Node) -> None:
     _check_count(graph)
+    if node.operator in (*RECURRENT, *PASSING):
+        if len(node.inputs) + len(node.outputs) + len(node.attributes) > MAX_PARTS:
+            raise Refused(f"{node.operator} {node.name[:50]!r} has more than {MAX_PARTS} parts")
+        graph.makers.update((output, node) for output in node.outputs if output)
     if node.operator in RECURRENT:
         graph.recurrent.append(node)
-    if node.operator in (*RECURRENT, *PASSING):
-        graph.makers.update((output, node) for output in node.outputs if output)
-    if node.operator == "Constant" and node.outputs and "value" in node.attributes:
-        graph.constants[node.outputs[0]] = node.attributes["value"]
+    value = node.attributes.get("value")
+    if node.operator == "Constant" and node.outputs and isinstance(value, memoryview):
+        graph.constants[node.outputs[0]] = value
 
 
 def _check_count(graph: Graph) -> None:
@@ -130,8 +133,13 @@ def _parse_attribute(data: memoryview) -> tuple[str, Any]:
             if sum(map(len, found.values())) > 1000:
                 raise Refused(f"attribute {name[:50]!r} has more than 1000 parts")
     match kind:
+        case _ if 21 in found:
+            return name, None  # an attribute of the function around it
         case 1:
-            return name, struct.unpack("<f", _bytes(found.get(2, [bytes(4)])[-1]))[0]
+            value = _bytes(found.get(2, [bytes(4)])[-1])
+            if len(value) != 4:
+                raise Refused(f"its protocol buffer has {len(value)} bytes in place of a number")
+            return name, struct.unpack("<f", value)[0]
         case 2:
             return name, _signed(found.get(3, [0])[-1])
         case 3:

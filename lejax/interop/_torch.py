@@ -4,18 +4,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._core.array_files import load_arrays
 from .._core.check_annotations import checked
 from .._core.check_values import check_concrete
 from ..cells import GRUCell, LSTMCell, ProjectedLSTMCell, RNNCell, Stack
-from ._torch_file import SUFFIXES, load_tensors
-from ._weights import as_array, cast, list_names
+from ._torch_file import read_state_dict
+from ._weights import as_array, choose_prefix, list_names
 
 
 _ENTRY = re.compile(
@@ -77,15 +75,11 @@ def from_torch(
         ('GRUCell', (4,))
     """
     check_concrete("from_torch", arrays)
-    if isinstance(arrays, str | os.PathLike):
-        path = Path(arrays)
-        arrays = load_tensors(path) if path.suffix.lower() in SUFFIXES else load_arrays(path)
-    if not isinstance(arrays, Mapping):
-        hint = "; pass its state_dict()" if hasattr(arrays, "state_dict") else ""
-        raise TypeError(f"arrays must be a mapping or a path, got {type(arrays).__name__}{hint}.")
+    arrays = read_state_dict(arrays)
     names = _select(arrays, prefix)
     layers = [
-        {role: as_array(name, arrays[name]) for role, name in layer.items()} for layer in names
+        {role: as_array(name, arrays[name], dtype) for role, name in layer.items()}
+        for layer in names
     ]
     gates = _check_layers(names, layers)
     if gates != 1 and activation is not jnp.tanh:
@@ -94,8 +88,7 @@ def from_torch(
             f"{layers[0]['weight_hh'].shape} belongs to an {'nn.GRU' if gates == 3 else 'nn.LSTM'}."
         )
     cells = [_make_cell(layer, gates, activation) for layer in layers]
-    cell = cells[0] if len(cells) == 1 else Stack(cells)
-    return cell if dtype is None else cast(cell, dtype)
+    return cells[0] if len(cells) == 1 else Stack(cells)
 
 
 def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str]]:
@@ -108,16 +101,7 @@ def _select(arrays: Mapping[str, Any], prefix: str | None) -> list[dict[str, str
         raise ValueError(
             f"no weights of an nn.RNN, nn.GRU or nn.LSTM (weight_ih_l0, ...) among {list_names(arrays)}."
         )
-    if prefix is None:
-        if len(found) > 1:
-            raise ValueError(
-                f"there are several recurrent networks, choose one by prefix=: {list_names(found)}."
-            )
-        prefix = found[0]
-    if prefix not in found:
-        raise ValueError(
-            f"no recurrent network has the prefix {prefix!r}, only {list_names(found)}."
-        )
+    prefix = choose_prefix("recurrent network", found, prefix)
     layers: dict[str, dict[str, str]] = {}
     for match in matches:
         if match["prefix"] != prefix:

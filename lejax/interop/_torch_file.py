@@ -5,15 +5,19 @@ The archive holds a pickle of dictionaries, `ROOT/data.pkl`, whose tensors are v
 
 import functools
 import math
+import os
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.array_files import check_file, open_stored, read_member
+from .._core.array_files import check_file, load_arrays, open_stored, read_member
+from .._core.cell import importer_of
 from ._pickle_machine import Name, interpret
 from ._weights import Refused
 
@@ -60,6 +64,23 @@ class _Tensor(NamedTuple):
         return math.prod(self.shape)
 
 
+def read_state_dict(arrays: Any) -> Mapping[str, Any]:
+    """A mapping of names to arrays as it is, or that of a `.pt`, `.pth`, `.safetensors` or `.npz` file."""
+    if isinstance(arrays, str | os.PathLike):
+        path = Path(arrays)
+        return load_tensors(path) if path.suffix.lower() in SUFFIXES else load_arrays(path)
+    if not isinstance(arrays, Mapping):
+        hint, importer = "", importer_of(arrays)
+        if hasattr(arrays, "state_dict"):
+            hint = "; pass its state_dict()"
+        elif importer is not None:
+            hint = f"; make a cell of it, lejax.interop.{importer}"
+        elif isinstance(arrays, eqx.Module):
+            hint = ", a module of Equinox: if it maps (input, state) to the new state, it is a cell as it is"
+        raise TypeError(f"arrays must be a mapping or a path, got {type(arrays).__name__}{hint}.")
+    return arrays
+
+
 def load_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file that `torch.save` wrote, by name; names of nested dictionaries are joined by dots.
 
@@ -83,7 +104,15 @@ def load_tensors(path: Path) -> dict[str, np.ndarray]:
             f"{str(path)!r} is not the zip archive that torch.save writes since PyTorch 1.6: where it can be trusted, "
             "write it anew by torch.save(torch.load(file, weights_only=True), file)."
         )
-    archive, members = open_stored(path, "torch.save")
+
+    def check_names(names):
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise ValueError(
+                f"{str(path)!r} is a program of torch.jit.save or torch.export, not a state dict: "
+                "torch.save(model.state_dict(), file) writes one."
+            )
+
+    archive, members = open_stored(path, "torch.save", check_names)
     with archive:
         return _load(path, archive, members)
 
@@ -98,11 +127,6 @@ def _load(
             f"{str(path)!r} holds {len(roots)} pickles named */data.pkl, but torch.save writes one."
         )
     root = roots[0]
-    if f"{root}constants.pkl" in members:
-        raise ValueError(
-            f"{str(path)!r} is a program of torch.jit.save or torch.export, not a state dict: "
-            "torch.save(model.state_dict(), file) writes one."
-        )
     order = b"little"
     if f"{root}byteorder" in members:
         order = read_member(path, archive, members[f"{root}byteorder"])
@@ -114,7 +138,7 @@ def _load(
         used = {tensor.storage for tensor in tensors.values()}
         _check_sizes(root, members, tensors, used)
     except Refused as error:
-        hint = "; save model.state_dict(), not the model" * ("asks for 'torch.nn" in str(error))
+        hint = "; save model.state_dict(), not the model" * ("pickle asks for '" in str(error))
         raise ValueError(f"{str(path)!r} is not read: {error}{hint}.") from error
 
     @functools.cache
@@ -159,6 +183,11 @@ def _new_storage(identity: Any) -> _Storage:
 def _new_tensor(*arguments: Any) -> _Tensor:
     if len(arguments) < 4:
         raise Refused(f"its pickle makes a tensor of {len(arguments)} arguments")
+    # The seventh says whether the numbers are stored with another sign, or as their complex conjugates.
+    if any(arguments[6:]):
+        raise Refused(
+            "it holds a view that negates or conjugates; save its .resolve_neg() or .resolve_conj()"
+        )
     storage, offset, shape, strides = arguments[:4]
     counts = [shape, strides] if type(shape) is type(strides) is tuple else []
     numbers = [offset, *(n for count in counts for n in count)]

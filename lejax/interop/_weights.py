@@ -23,8 +23,11 @@ class Refused(ValueError):
     """A file is damaged or asks for what lejax does not read; the message is a clause without the file's name."""
 
 
-def as_array(name: str, value: Any) -> Array:
-    """A finite JAX array of a NumPy array, JAX array or torch tensor."""
+def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
+    """A finite JAX array of a NumPy array, JAX array or torch tensor, in its own dtype or in another.
+
+    Weights are cast before they are added to others, so that sums are rounded in the precision that was asked for.
+    """
     try:
         array = _as_numpy(value)
     except Exception as error:
@@ -36,12 +39,23 @@ def as_array(name: str, value: Any) -> Array:
             f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
         )
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
-        # A copy, since PyTorch trains tensors in place.
-        array = jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+        array = jax.device_put(_copy(array))  # a copy, since PyTorch trains tensors in place
+    if dtype is not None:
+        array = array.astype(dtype)
     culprit = find_nonfinite(repr(name), array)
     if culprit:
         raise ValueError(f"{culprit} (as {array.dtype}).")
     return array
+
+
+def _copy(array: np.ndarray) -> np.ndarray:
+    """A copy in the machine's byte order, at a multiple of 64 bytes, where JAX shares memory and copies no more."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    dtype = array.dtype.newbyteorder("=")
+    copy = memory[start : start + array.nbytes].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _as_numpy(value: Any) -> np.ndarray:
@@ -67,6 +81,19 @@ def list_names(names) -> str:
     """Up to eight names in quotes, and the number of the others."""
     names = [repr(name) for name in names]
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))) or "nothing"
+
+
+def choose_prefix(what: str, found: Sequence[str], prefix: str | None) -> str:
+    """The prefix of the only network of a model, or the one that was asked for."""
+    if prefix is None:
+        if len(found) > 1:
+            raise ValueError(
+                f"there are several {what}s, choose one by prefix=: {list_names(found)}."
+            )
+        return found[0]
+    if prefix not in found:
+        raise ValueError(f"no {what} has the prefix {prefix!r}, only {list_names(found)}.")
+    return prefix
 
 
 def stack(names: Sequence[str], cells: Sequence[RNNCell | GRUCell | LSTMCell]):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .._core import checkpoint as checkpoints
 from .._core.cell import Cell, first_input, size_of, time_step
 from .._core.check_annotations import checked
-from .._core.check_cell import check_inputs, check_state
+from .._core.check_cell import check_inputs, check_state, check_step
 from .._core.check_values import check_concrete, check_count, check_directions
 from .._core.closures import keep
 from .._engine.components import DeclaredBlocks
@@ -129,6 +129,7 @@ def long_run(
     if num_exponents not in (None, size_of(state)):
         # Following all directions of blocks that are found automatically may cost far more than a few directions.
         method = dataclasses.replace(method, blocks=DeclaredBlocks())
+    check_step(cell, first_input(inputs), state)
     follows_all = frame is None and method.blocks.are_many(cell, state, first_input(inputs))
     run = ChunkedRun(cell, inputs, num_exponents, dt, method, key, tolerance, follows_all, layout)
     position, file = Position(0, state, frame, None), None
