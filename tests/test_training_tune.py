@@ -239,7 +239,7 @@ def test_the_search_in_a_bracket(name):
     np.testing.assert_allclose(found.best.x, expected, atol=1e-2 if name == "flat" else 1e-12)
     rough = search(jnp.array(0.1))
     assert bool(rough.is_done)
-    assert rough.count < found.count
+    assert rough.num_measured < found.num_measured
     ends = sorted([float(rough.newest.x), float(rough.across.x)])
     assert ends[0] <= expected + 1e-9
     assert expected <= ends[1] + 1e-9

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._core.statistics import namespace_of
 
 
-def gradient_horizon(largest: Float[Array, "..."], dt: Float[Array, "..."]) -> Float[Array, "..."]:
+def gradient_horizon(
+    largest: Float[Array, "..."] | np.ndarray, dt: Float[Array, "..."] | float
+) -> Float[Array, "..."]:
     """ln 10 / (|lambda_1| dt): the steps over which the norm of a gradient falls or grows tenfold; inf if never.
 
     Arrays of JAX or of NumPy.

@@ -69,10 +69,8 @@ def plot_records(
     """
     check_concrete("plot_records", list(map(dict, records)))
     updates, exponents, errors, horizon, near, dead = _read(records)
-    if axes is None:
-        axes = new_stacked_axes(3)  # pyright: ignore[reportAssignmentType]
-    upper, middle, lower = axes
-    for ax in axes:
+    upper, middle, lower = new_stacked_axes(3) if axes is None else axes
+    for ax in (upper, middle, lower):
         style_axes(ax)
     zero_line(upper)
     finite = np.where(np.isfinite(exponents), exponents, np.nan)
@@ -93,7 +91,7 @@ def plot_records(
     lower.set_ylabel("directions")
     lower.set_xlabel("update")
     legend(lower)
-    return axes
+    return upper, middle, lower
 
 
 def _draw_horizon(

@@ -24,7 +24,7 @@ class Search(NamedTuple):
     across: Point
     before: Point
     slope: Float[Array, ""]
-    count: Int[Array, ""]
+    num_measured: Int[Array, ""]
 
     @property
     def best(self) -> Point:
@@ -72,11 +72,11 @@ def search_bracket(
 
     def goes_on(search):
         is_open = search.is_finite & search.has_root & ~search.is_done
-        return is_open & (search.count < max_count)
+        return is_open & (search.num_measured < max_count)
 
     def step(search):
         a, b, _ = search.newest, search.across, search.before
-        share = jnp.where(search.count == 2, 0.5, _share(search))
+        share = jnp.where(search.num_measured == 2, 0.5, _share(search))
         least = jnp.minimum(search.tolerance / jnp.abs(b.x - a.x), 0.5)
         new = measure(a.x + jnp.clip(share, least, 1 - least) * (b.x - a.x))
         stays = jnp.sign(new.value) == jnp.sign(a.value)
@@ -86,7 +86,7 @@ def search_bracket(
         is_clear = jnp.isfinite(difference) & (difference >= 4 * (new.error + across.error))
         is_clear |= ~jnp.isfinite(search.slope)
         slope = jnp.where(is_clear, _slope(new, across), search.slope)
-        return Search(new, across, before, slope, search.count + 1)
+        return Search(new, across, before, slope, search.num_measured + 1)
 
     return jax.lax.while_loop(goes_on, step, start)
 

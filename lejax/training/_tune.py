@@ -194,6 +194,6 @@ def _tune(family, state, inputs, bracket, target, index, max_runs, options, adjo
         standard_error=best.error,
         bracket=ends[order],
         bracket_exponents=values[order] + target,
-        num_runs=search.count,
+        num_runs=search.num_measured,
         result=result,
     )
