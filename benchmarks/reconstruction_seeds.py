@@ -7,11 +7,11 @@ network: four linear maps do not fit the attractor. Here 10 of 20 units are rect
 shorter sequences, a larger learning rate, less noise.
 
 The best weights are those whose free runs diverge least from the training part, as in the published code; there is no
-validation part. There are ten runs of 30 000 steps, and the worst counts. This matters: the fixed points of Lorenz-63 are
-barely unstable, and a network in which one of them is stable may look chaotic for 30 000 steps and settle there then.
-Chosen by one run of 30 000 steps, 3 of 10 shallow networks settled in the test, by one of 100 000 steps 2 of 10; these
-results are `shallow, scored by ...` (the first compared the runs with 60 000 points only). The test part, 100 000 later
-points, is used for the numbers of the result only. Sizes, forcing and schedules were chosen on fewer seeds with its help.
+validation part. There are ten runs of 30 000 steps, and the worst counts. The fixed points of Lorenz-63 are barely
+unstable, and a network in which one of them is stable may look chaotic for 30 000 steps and settle there then. Chosen
+by one run of 30 000 steps, 3 of 10 shallow networks settled in the test, by one of 100 000 steps 2 of 10; these results
+are `shallow, scored by ...` (the first compared the runs with 60 000 points only). The test part, 100 000 later points,
+is used for the numbers of the result only. Sizes, forcing and schedules were chosen on fewer seeds with its help.
 
 `amplitude` is the standard deviation of the free run in units of that of the data, the least of all variables: 0 for a
 network that comes to rest. A network counts as chaotic if its largest exponent is above 0 by five standard errors.
