@@ -45,8 +45,10 @@ def generate(model, start, num_steps, transient):
     return jax.vmap(model.output)(states)[transient:]
 
 
-def evaluate(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
-    """All measures of every trained model, in float64."""
+def evaluate(
+    run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None, transient=1000, steps=None
+):
+    """All measures of every trained model, in float64; the spectrum is that of `steps`, by default as many as in `test`."""
     rows = []
     test = jnp.asarray(test, jnp.float64)
     num_steps = len(test)
@@ -54,13 +56,13 @@ def evaluate(run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None):
         model = jax.tree.map(
             lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, run.model(i)
         )
-        free = generate(model, test[0], num_steps, 1000)
+        free = generate(model, test[0], num_steps, transient)
         spectrum = lejax.lyapunov_spectrum(
             model,
             model.start(test[0]),
             num_exponents=num_exponents,
-            num_steps=num_steps,
-            transient=1000,
+            num_steps=steps or num_steps,
+            transient=transient,
             dt=dt,
             throw=False,
         )
