@@ -1,8 +1,9 @@
 """Networks that consist of some units of another."""
 
-import dataclasses
 from typing import TypeVar
 
+import equinox as eqx
+import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
 from .._core.cell import name_of
@@ -49,7 +50,5 @@ def take_units(cell: C, units: Int[Array, " n"]) -> C:
         gates = array.reshape(-1, size, *array.shape[1:])
         return gates[:, units].reshape(-1, *array.shape[1:])
 
-    names = [field.name for field in dataclasses.fields(cell) if field.name != "weight_hh"]
-    arrays = {name: getattr(cell, name) for name in names}
-    arrays = {name: rows(x) if isinstance(x, Array) else x for name, x in arrays.items()}
-    return type(cell).from_weights(weight_hh=rows(cell.weight_hh)[:, units], **arrays)
+    cell = jtu.tree_map(rows, cell)
+    return eqx.tree_at(lambda cell: cell.weight_hh, cell, cell.weight_hh[:, units])
