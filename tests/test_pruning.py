@@ -135,7 +135,7 @@ def test_bad_arguments_are_named():
         prune_weights(cell, state, fraction=1.5, num_steps=9)
     with pytest.raises(ValueError, match="Linear has no floating-point matrix to prune"):
         prune_weights(Linear(jnp.ones(6)), state, fraction=0.5, num_steps=9)
-    with pytest.raises(TypeError, match="must be an RNNCell, a GRUCell or an LSTMCell, got Linear"):
+    with pytest.raises(TypeError, match="must be a RNNCell or a GRUCell or a LSTMCell, got Linear"):
         prune_units(cell, state, num_units=2, num_steps=9)
     rnn = cells.RNNCell(0, 6, key=jr.key(0))
     with pytest.raises(ValueError, match="num_units is 7, but the RNNCell has 6 units"):

@@ -127,7 +127,7 @@ def check_step(cell: Cell, input: PyTree, state: PyTree) -> None:
         hint = (
             _expected_state(cell, state)
             or _ADVICE_ON_PAIRS * _is_scan_step(cell, input, state)
-            or _hint(error, input, state)
+            or _hint(error, cell, input, state)
         )
         raise TypeError(
             f"{name_of(cell)} failed on one step {given} and state {describe(state)}.{hint} It said: {reason}"
@@ -204,7 +204,7 @@ def _expected_state(cell: Cell, state: PyTree) -> str:
 _ADVICE_ON_BATCHES = " If these are many states or sequences at once, map over them with jax.vmap."
 
 
-def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
+def _hint(error: Exception, cell: Cell, input: PyTree, state: PyTree) -> str:
     """The most frequent reason why a step fails with such an input and state."""
     if isinstance(error, jax.errors.JAXTypeError):
         return (
@@ -214,7 +214,9 @@ def _hint(error: Exception, input: PyTree, state: PyTree) -> str:
     of_input = [x for x in jtu.tree_leaves(input) if eqx.is_array_like(x)]
     if any(map(jnp.iscomplexobj, of_input)):
         return " The input is complex: give its real and imaginary parts as two channels."
-    if any(jnp.ndim(x) > 1 for x in [*of_input, *jtu.tree_leaves(state)]):
+    # The state of a `RecurrentCell` is as it says: that of a network with a matrix memory is no batch.
+    of_state = [] if isinstance(cell, RecurrentCell) else jtu.tree_leaves(state)
+    if any(jnp.ndim(x) > 1 for x in [*of_input, *of_state]):
         return _ADVICE_ON_BATCHES
     if any(jnp.ndim(x) == 0 for x in of_input):
         return " The input of a step is one number: a series of one channel has two axes, inputs[:, None]."

@@ -184,7 +184,9 @@ def _parse_tensor(name: str, data: memoryview) -> np.ndarray:
     if raw is None and kind in _TYPED:
         raw = _numbers(parts[_TYPED[kind]], dtype.itemsize)
     raw = b"" if raw is None else raw
-    if math.prod(n or 1 for n in shape) >= 2**56:  # NumPy counts these bytes even if an axis is empty
+    if (
+        math.prod(n or 1 for n in shape) >= 2**56
+    ):  # NumPy counts these bytes even if an axis is empty
         raise Refused(f"{name[:100]!r} declares the shape {shape}")
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(raw):
         raise Refused(

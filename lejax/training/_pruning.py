@@ -18,7 +18,8 @@ from .._core.closures import compiled
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._spectrum.lyapunov_spectrum import lyapunov_spectrum
 from .._spectrum.report import are_resolved
-from ._units import hidden_size, take_units
+from ..cells import GRUCell, LSTMCell, RNNCell
+from ._units import take_units
 
 
 class WeightPruning(eqx.Module):
@@ -126,7 +127,7 @@ def prune_weights(
 
 @checked
 def prune_units(
-    cell: Cell,
+    cell: RNNCell | GRUCell | LSTMCell,
     state: PyTree,
     inputs: PyTree = None,
     *,
@@ -173,7 +174,7 @@ def prune_units(
         >>> pruning.cell.weight_hh.shape, pruning.units.shape
         ((48, 12), (12,))
     """
-    size = hidden_size(cell)
+    size = cell.weight_hh.shape[1]
     count = check_count("num_units", num_units, 1)
     if count > size:
         raise ValueError(f"num_units is {count}, but the {name_of(cell)} has {size} units.")

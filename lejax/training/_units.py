@@ -1,28 +1,17 @@
 """Networks that consist of some units of another."""
 
-from typing import TypeVar
-
 import equinox as eqx
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
-from .._core.cell import name_of
 from .._core.check_annotations import checked
 from ..cells import GRUCell, LSTMCell, RNNCell
 
 
-C = TypeVar("C", RNNCell, GRUCell, LSTMCell)
-
-
-def hidden_size(cell: RNNCell | GRUCell | LSTMCell) -> int:
-    """The number of units of a cell from which units can be taken."""
-    if not isinstance(cell, RNNCell | GRUCell | LSTMCell):
-        raise TypeError(f"cell must be an RNNCell, a GRUCell or an LSTMCell, got {name_of(cell)}.")
-    return cell.weight_hh.shape[1]
-
-
 @checked
-def take_units(cell: C, units: Int[Array, " n"]) -> C:
+def take_units(
+    cell: RNNCell | GRUCell | LSTMCell, units: Int[Array, " n"]
+) -> RNNCell | GRUCell | LSTMCell:
     r"""The network that consists of some units of another: their weights from the inputs and among each other.
 
     **Arguments:**
@@ -44,7 +33,7 @@ def take_units(cell: C, units: Int[Array, " n"]) -> C:
         >>> lejax.training.take_units(cell, jnp.array([0, 3, 5])).weight_hh.shape
         (9, 3)
     """
-    size = hidden_size(cell)
+    size = cell.weight_hh.shape[1]
 
     def rows(array: Array) -> Array:
         gates = array.reshape(-1, size, *array.shape[1:])
