@@ -142,9 +142,7 @@ def _make_cell(graph: Graph, name: str, node: Node, dtype) -> RNNCell | GRUCell 
     _check_shapes(name, node, kernel, recurrent, bias, gates, size)
 
     def rows(what: str, array: np.ndarray) -> Array:
-        parts = np.split(array, gates)
-        whole = np.concatenate([parts[i] for i in _ORDER[gates]])
-        return as_array(f"{what} of {name}", whole, dtype)
+        return as_array(f"{what} of {name}", array, dtype, _ORDER[gates])
 
     weights: dict[str, Any] = {
         "weight_ih": rows("W", kernel[0]),

@@ -23,9 +23,12 @@ class Refused(ValueError):
     """A file is damaged or asks for what lejax does not read; the message is a clause without the file's name."""
 
 
-def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
+def as_array(
+    name: str, value: Any, dtype: DTypeLike | None = None, order: Sequence[int] = (0,)
+) -> Array:
     """A finite JAX array of a NumPy array, JAX array or torch tensor, in its own dtype or in another.
 
+    `order` says where the equal parts of the first axis, such as gates, come from; there is one copy of all.
     Weights are cast before they are added to others, so that sums are rounded in the precision that was asked for.
     """
     try:
@@ -39,7 +42,7 @@ def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
             f"{name!r} has dtype {array.dtype}, but weights must be one of {', '.join(_DTYPES)}."
         )
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is reported
-        array = jax.device_put(_copy(array))  # a copy, since PyTorch trains tensors in place
+        array = jax.device_put(_copy(array, order))  # a copy, since PyTorch trains tensors in place
     if dtype is not None:
         array = array.astype(dtype)
     culprit = find_nonfinite(repr(name), array)
@@ -48,13 +51,18 @@ def as_array(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
     return array
 
 
-def _copy(array: np.ndarray) -> np.ndarray:
+def _copy(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
     """A copy in the machine's byte order, at a multiple of 64 bytes, where JAX shares memory and copies no more."""
     memory = np.empty(array.nbytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
     dtype = array.dtype.newbyteorder("=")
     copy = memory[start : start + array.nbytes].view(dtype).reshape(array.shape)
-    copy[...] = array
+    if len(order) == 1:
+        copy[...] = array
+        return copy
+    parts = np.split(array, len(order))
+    for target, source in zip(np.split(copy, len(order)), order, strict=True):
+        target[...] = parts[source]
     return copy
 
 
