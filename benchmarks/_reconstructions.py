@@ -48,7 +48,7 @@ def generate(model, start, num_steps, transient):
 def evaluate(
     run, test, *, dt, smoothing=20.0, ahead=20, num_exponents=None, transient=1000, steps=None
 ):
-    """All measures of every trained model, in float64; `steps` of the spectrum, by default as many as in `test`."""
+    """All measures of every trained model, in float64; the spectrum takes `steps`, by default as many as `test` has."""
     rows = []
     test = jnp.asarray(test, jnp.float64)
     num_steps = len(test)

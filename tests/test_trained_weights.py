@@ -75,6 +75,6 @@ def test_the_networks_of_the_eeg_move():
     models, scores = load("eeg", draw_eeg, 5)
     eeg = lejax.data.eeg()
     best = jax.tree.map(lambda x: x[jnp.argmin(scores)], models)
-    states = lejax.unroll(best, best.start(eeg[8800]), num_steps=3000)[1000:]
+    states = lejax.unroll(best, best.start(eeg[8800]), num_steps=22_000)[20_000:]
     free = jax.vmap(best.output)(states)
     assert float(jnp.min(jnp.std(free, axis=0) / jnp.std(eeg, axis=0))) > 0.2

@@ -34,7 +34,8 @@ def _source(name: str, machine: str, engine: bool) -> str:
     where = [found.get("cpu", "processor not recorded").replace("(R)", "")]
     if found.get("vector_instructions"):
         where[0] += f" with {VECTORS[found['vector_instructions']]}"
-    where.append(f"{found['cores']} cores" if "cores" in found else "cores not recorded")
+    cores = found.get("cores", "cores not recorded")
+    where.append({1: "1 core"}.get(cores, f"{cores} cores") if "cores" in found else cores)
     if found.get("device", "cpu") != "cpu":
         where.insert(0, found["device"])
     where += [f"{title} {found.get(key, 'not recorded')}" for title, key in VERSIONS]

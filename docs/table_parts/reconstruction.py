@@ -9,8 +9,6 @@ from .common import digits, markdown, read, source
 NAMES = {
     "almost_linear": "AL-RNN: 10 of 20 units rectified, forced at every 16th of 64 steps, noise 0.01, rate from 0.01",
     "num_relu=2": "2 units rectified",
-    "num_relu=5": "5 units rectified",
-    "noise=0.0": "no noise",
     "noise=0.05": "noise 0.05",
     "rate=0.001": "rate from 0.001",
     "shallow": "Shallow PLRNN: 50 hidden units, adaptive forcing",
