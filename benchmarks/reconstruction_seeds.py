@@ -2,9 +2,9 @@
 
 `benchmarks/reconstruction.py` trains AL-RNNs as published: of 20 units 2 are rectified, the sequences have 200 steps,
 the learning rate falls from 1e-3, the noise has a standard deviation of 0.05. Their state-space divergence is about 3.
-The same number stands in the authors' own tutorial. What the training lacks is not found in its schedule, but in the
-network: four linear maps do not fit the attractor. Here 10 of 20 units are rectified. The other differences save time:
-shorter sequences, a larger learning rate, less noise.
+The same number stands in the authors' own tutorial: what this training lacks is not in the published schedule. Four
+linear maps do not fit the attractor. Here 10 of 20 units are rectified, and a larger learning rate with shorter
+sequences makes a short training enough.
 
 The best weights are those whose free runs diverge least from the training part, as in the published code; there is no
 validation part. There are ten runs of 30 000 steps, and the worst counts. The fixed points of Lorenz-63 are barely
