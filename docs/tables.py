@@ -3,13 +3,13 @@
     python docs/tables.py
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. NAME is a function
-that `performance.py`, `validation.py` or `frameworks.py` of `table_parts` lists in TABLES.
+that a file of `table_parts` lists in TABLES, or has itself.
 """
 
 import re
 from pathlib import Path
 
-from table_parts import frameworks, performance, validation
+from table_parts import frameworks, monitor, performance, validation
 
 
 DOCS = Path(__file__).parent
@@ -17,9 +17,10 @@ PAGES = (
     DOCS / "performance.md",
     DOCS / "validation.md",
     DOCS / "how-to" / "frameworks.md",
+    DOCS / "how-to" / "monitor.md",
     DOCS / "how-to" / "reconstruct.md",
 )
-TABLES = performance.TABLES | validation.TABLES | frameworks.TABLES
+TABLES = performance.TABLES | validation.TABLES | frameworks.TABLES | {"monitor": monitor.monitor}
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -24,7 +24,7 @@ def axes_for(name):
     if name.endswith("3d"):
         return {"ax": figure.add_subplot(projection="3d")}
     if "axes" in inspect.signature(getattr(lejax.plot, name)).parameters:
-        return {"axes": tuple(figure.subplots(2))}
+        return {"axes": tuple(figure.subplots(3 if name == "plot_records" else 2))}
     return {"ax": figure.subplots()}
 
 

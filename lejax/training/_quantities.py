@@ -122,10 +122,11 @@ class VolumeGrowth(eqx.Module):
         if not is_traced(self.dimension):
             needed = int(np.ceil(self.dimension))
             _check_enough("dimension", self.dimension, needed, exponents)
-        shares = jnp.clip(self.dimension - jnp.arange(len(exponents)), 0, 1)
+        places = jnp.arange(len(exponents)).astype(exponents.dtype)
+        shares = jnp.clip(jnp.asarray(self.dimension, exponents.dtype) - places, 0, 1)
         # A share of 0 times the -inf of a lost direction would be NaN.
         counted = jnp.where(shares > 0, exponents, 0)
-        return jnp.sum(shares.astype(exponents.dtype) * counted)
+        return jnp.sum(shares * counted)
 
 
 class BandPenalty(eqx.Module):
