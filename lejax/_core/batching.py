@@ -96,7 +96,7 @@ def batch_like(tree: PyTree, others: PyTree) -> PyTree:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if leaf.size:
-            first = jax.lax.stop_gradient(leaf.ravel()[0])
+            first = jax.lax.stop_gradient(jnp.ravel(leaf)[0])
             # A difference would be NaN where `first` is infinite.
             zero = zero + jnp.where(first == first, 0, 0)
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
