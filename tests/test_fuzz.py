@@ -29,7 +29,12 @@ from lejax._core.closures import compiled
 
 
 OURS = (ValueError, TypeError, RuntimeError, FileNotFoundError, ModuleNotFoundError)
-NEEDS_A_FILE = {"populations.load_population", "populations.save_population"}
+NEEDS_A_FILE = {
+    "populations.load_population",
+    "populations.save_population",
+    "training.append_record",
+    "training.read_records",
+}
 CALLS = 25  # per function
 PACKAGE = str(Path(lejax.__file__).parent)
 
@@ -234,8 +239,9 @@ def _alarm(*_):
 
 
 @pytest.fixture
-def watched():
-    """Prevent compilation, and make SIGALRM raise `Hangs`."""
+def watched(monkeypatch, tmp_path):
+    """Prevent compilation, and make SIGALRM raise `Hangs`; files are written into a temporary folder."""
+    monkeypatch.chdir(tmp_path)
     filtering = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     previous = signal.signal(signal.SIGALRM, _alarm)

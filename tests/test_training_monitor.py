@@ -155,8 +155,12 @@ def test_bad_records_are_one_sentence(tmp_path):
     with pytest.raises(TypeError, match=r"record\['state'\] must be a number or a list of them"):
         append_record(path, {"state": np.zeros(2)})
     assert not path.exists()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"training.jsonl' cannot be written: No such file"):
         append_record(tmp_path / "no" / "training.jsonl", RECORD)
+    with pytest.raises(FileNotFoundError, match=r"training.jsonl' cannot be read: No such file"):
+        read_records(tmp_path / "training.jsonl")
+    with pytest.raises(ValueError, match="cannot be written: Is a directory"):
+        append_record(tmp_path, RECORD)
     path.write_text('{"update": 1}\n{"upd')
     with pytest.raises(ValueError, match=r"line 2 of .* is no JSON object"):
         read_records(path)

@@ -26,6 +26,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> No
 
     - `TypeError`: if the record holds something else, or is traced.
     - `FileNotFoundError`: if the folder does not exist.
+    - `ValueError`: if the path cannot be written for another reason, e.g. because it is a folder.
 
     **Numerics:** a line is written by one call to the system, so that lines of several processes do not mix, and a
     reader never sees half of one. NaN is `null`, and infinity is `1e999`, which is valid JSON and which Python,
@@ -41,7 +42,10 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> No
     check_concrete("append_record", record)
     fields = (f"{json.dumps(name)}: {_encode(name, value)}" for name, value in record.items())
     line = ("{" + ", ".join(fields) + "}\n").encode()
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except (OSError, ValueError) as error:
+        raise _refusal(path, "written", error) from error
     try:
         if os.write(file, line) != len(line):
             raise OSError(f"the disk of {os.fspath(path)} is full: its last line is not complete.")
@@ -61,7 +65,8 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     **Raises:**
 
-    - `ValueError`: if a line is no JSON object.
+    - `FileNotFoundError`: if there is no such file.
+    - `ValueError`: if the path cannot be read for another reason, or a line is no JSON object.
 
     !!! example
 
@@ -70,16 +75,20 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         >>> lejax.training.read_records("training.jsonl")
         [{'update': 100, 'loss': 0.5}]
     """
+    try:
+        with open(os.fspath(path), "rb") as file:
+            lines = file.readlines()
+    except (OSError, ValueError) as error:
+        raise _refusal(path, "read", error) from error
     records = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise ValueError(f"line {number} of {os.fspath(path)} is no JSON object.")
-            records.append({name: _decode(value) for name, value in record.items()})
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number} of {os.fspath(path)} is no JSON object.")
+        records.append({name: _decode(value) for name, value in record.items()})
     return records
 
 
@@ -122,6 +131,12 @@ def log_record(writer: Any, record: Mapping[str, Any], *, prefix: str = "dynamic
     for name, value in record.items():
         if name != "update" and isinstance(value, int | float):
             writer.add_scalar(f"{prefix}/{name}", value, int(record["update"]))
+
+
+def _refusal(path: str | os.PathLike[str], what: str, error: Exception) -> Exception:
+    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+    reason = getattr(error, "strerror", None) or str(error)
+    return kind(f"{os.fspath(path)!r} cannot be {what}: {reason}.")
 
 
 def _encode(name: str, value: Any) -> str:
