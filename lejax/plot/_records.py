@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.check_annotations import checked
+from .._core.check_types import text_of
 from .._core.check_values import check_concrete
 from ._axes import new_stacked_axes
 from ._style import (
@@ -67,6 +68,9 @@ def plot_records(
         >>> axes[-1].get_xlabel()
         'update'
     """
+    for i, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise TypeError(f"records[{i}] must be a dictionary, got {text_of(record)}.")
     check_concrete("plot_records", list(map(dict, records)))
     updates, exponents, errors, horizon, near, dead = _read(records)
     upper, middle, lower = new_stacked_axes(3) if axes is None else axes

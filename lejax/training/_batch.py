@@ -9,8 +9,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core.cell import Cell, initial_state
 from .._core.check_annotations import checked
+from .._core.check_cell import check_state
+from .._core.check_types import check_array
 from .._core.check_values import check_count
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
+from ._floss import NUMBERS
 from ._penalty import spectrum_penalty
 
 
@@ -72,6 +75,8 @@ def batch_penalty(
         >>> value.shape, gradient.weight_hh.shape
         ((), (48, 16))
     """
+    states = None if states is None else check_state(states)
+    inputs = jax.tree.map(lambda x: jnp.asarray(check_array("inputs", x, NUMBERS)), inputs)
     size = _count_sequences(states, inputs)
     if states is None:
         state = initial_state(cell)

@@ -19,7 +19,7 @@ from ._penalty import flossing_penalty
 
 
 C = TypeVar("C")
-_NUMBERS = frozenset("bcfiu")
+NUMBERS = frozenset("bcfiu")
 
 
 @checked
@@ -81,7 +81,7 @@ def floss(
     Engelken, Advances in Neural Information Processing Systems 36 (2023).
     """
     state = check_state(state)
-    inputs = jax.tree.map(lambda x: jnp.asarray(check_array("inputs", x, _NUMBERS)), inputs)
+    inputs = jax.tree.map(lambda x: jnp.asarray(check_array("inputs", x, NUMBERS)), inputs)
     num_updates = _count_updates(inputs, num_updates)
     if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(cell)):
         raise ValueError(f"{name_of(cell)} holds no floating-point array that could be trained.")

@@ -1,5 +1,6 @@
 """Pruning that keeps the Lyapunov exponents: the weights or units go to which the exponents are least sensitive."""
 
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import Cell, name_of, vary_with
 from .._core.check_annotations import checked
+from .._core.check_cell import check_state
 from .._core.check_values import check_count, check_fraction
 from .._core.closures import compiled
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
@@ -84,7 +86,7 @@ def prune_weights(
 
     **Raises:**
 
-    - `ValueError`: if `fraction` is outside 0 .. 1, or there is no weight.
+    - `ValueError`: if `fraction` is outside 0 .. 1, `where` fails, or there is no weight.
 
     **Numerics:** exponents of lost directions have no gradient and do not count. It costs R k gradients. Works
     under `jit` and `vmap`, over `fraction` too. Choose `inputs` as long as the network runs in use: in a short run the
@@ -107,8 +109,16 @@ def prune_weights(
     check_fraction("fraction", fraction)
     chosen = jtu.tree_map(lambda leaf: eqx.is_inexact_array(leaf) and np.ndim(leaf) > 1, cell)
     if where is not None:
-        chosen = jtu.tree_map(lambda _: False, cell)
-        chosen = eqx.tree_at(where, chosen, replace_fn=lambda _: True)
+        try:
+            marks = eqx.tree_at(
+                where, jtu.tree_map(lambda _: False, cell), replace_fn=lambda _: True
+            )
+        except Exception as error:
+            raise ValueError(
+                "where must take an array or several out of the cell, as lambda cell: cell.weight_hh does, but it "
+                f"failed: {type(error).__name__}: {error}"
+            ) from error
+        chosen = jtu.tree_map(lambda mark, leaf: mark and eqx.is_inexact_array(leaf), marks, cell)
     if not any(eqx.is_inexact_array(leaf) for leaf in jtu.tree_leaves(eqx.filter(cell, chosen))):
         raise ValueError(
             f"{name_of(cell)} has no floating-point matrix to prune: name one with where."
@@ -179,6 +189,9 @@ def prune_units(
     if count > size:
         raise ValueError(f"num_units is {count}, but the {name_of(cell)} has {size} units.")
     run = {"num_exponents": num_exponents, "num_steps": num_steps, "transient": transient}
+    state = check_state(state)
+    # Only traced: arguments that do not fit the cell are named before the state meets factors.
+    eqx.filter_eval_shape(ft.partial(lyapunov_spectrum, throw=False, **run), cell, state, inputs)
     units = _choose_units(
         cell,
         state,

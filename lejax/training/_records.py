@@ -39,7 +39,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> No
         >>> print(pathlib.Path("run.jsonl").read_text(), end="")
         {"update": 0, "loss": 0.7, "exponents": [-0.1, -1e999]}
     """
-    check_concrete("append_record", record)
+    _check_record("append_record", record)
     fields = (f"{json.dumps(name)}: {_encode(name, value)}" for name, value in record.items())
     line = ("{" + ", ".join(fields) + "}\n").encode()
     try:
@@ -120,7 +120,7 @@ def log_record(writer: Any, record: Mapping[str, Any], *, prefix: str = "dynamic
         >>> lejax.training.log_record(Printer(), {"update": 100, "loss": 0.5, "exponents": [-0.1, -0.2]})
         100 dynamics/loss 0.5
     """
-    check_concrete("log_record", record)
+    _check_record("log_record", record)
     if not callable(getattr(writer, "add_scalar", None)):
         raise TypeError(
             "writer must have a method add_scalar(tag, value, step), as tensorboardX.SummaryWriter(folder) has after "
@@ -131,6 +131,14 @@ def log_record(writer: Any, record: Mapping[str, Any], *, prefix: str = "dynamic
     for name, value in record.items():
         if name != "update" and isinstance(value, int | float):
             writer.add_scalar(f"{prefix}/{name}", value, int(record["update"]))
+
+
+def _check_record(name: str, record: Any) -> None:
+    if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
+        raise TypeError(
+            f"record must be a dictionary of named numbers, as snapshot.to_record(update), got {text_of(record)}."
+        )
+    check_concrete(name, dict(record))
 
 
 def _refusal(path: str | os.PathLike[str], what: str, error: Exception) -> Exception:
