@@ -174,7 +174,8 @@ def _tune(family, state, inputs, bracket, target, index, max_runs, options, adjo
         jnp.stack([getattr(end, name) for end in (search.newest, search.across)])
         for name in ("x", "value")
     )
-    order = jnp.argsort(ends)
+    # Of two numbers none needs argsort, whose indices do not vary over a device mesh.
+    is_ascending = ends[0] <= ends[1]
     result = RESULTS.where(search.is_done, best.status, RESULTS.not_converged)
     result = RESULTS.where(search.has_root, result, RESULTS.no_sign_change)
     result = RESULTS.where(search.is_finite, result, RESULTS.nonfinite)
@@ -192,8 +193,8 @@ def _tune(family, state, inputs, bracket, target, index, max_runs, options, adjo
         parameter_error=jnp.where(exists, best.error / jnp.abs(search.slope), jnp.nan),
         exponent=best.value + target,
         standard_error=best.error,
-        bracket=ends[order],
-        bracket_exponents=values[order] + target,
+        bracket=jnp.where(is_ascending, ends, ends[::-1]),
+        bracket_exponents=jnp.where(is_ascending, values, values[::-1]) + target,
         num_runs=search.num_measured,
         result=result,
     )
