@@ -4,6 +4,8 @@ python notebooks/execute.py              # all
 python notebooks/execute.py 01*.ipynb    # some
 """
 
+import base64
+import io
 import os
 import re
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 
 FOLDER = Path(__file__).parent
@@ -50,7 +53,17 @@ def clean(output):
         output.execution_count = None
     if output.output_type == "stream":
         output.text = OWN_PATHS.sub("", output.text)
+    if "image/png" in output.get("data", {}):
+        output.data["image/png"] = with_palette(output.data["image/png"])
     return output
+
+
+def with_palette(picture: str) -> str:
+    """The same PNG in 256 colors, a third of the size."""
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.quantize(256).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode() + "\n"
 
 
 if __name__ == "__main__":
