@@ -14,6 +14,9 @@ from jaxtyping import Array, PyTree
 from .cell import importer_of, is_traced
 
 
+NUMBERS = frozenset("bcfiu")  # NumPy's letters for kinds of numbers, booleans among them
+
+
 def check_array(name: str, value: Any, kinds: frozenset[str] = frozenset("fiu")) -> Any:
     """The array, which must be unmasked and of a dtype among `kinds` (NumPy's letters); in the machine's byte order.
 

@@ -10,10 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._core.cell import Cell, initial_state
 from .._core.check_annotations import checked
 from .._core.check_cell import check_state
-from .._core.check_types import check_array
+from .._core.check_types import NUMBERS, check_array
 from .._core.check_values import check_count
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
-from ._floss import NUMBERS
 from ._penalty import spectrum_penalty
 
 

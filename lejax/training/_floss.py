@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core.cell import is_traced, name_of
 from .._core.check_annotations import checked
 from .._core.check_cell import check_state
-from .._core.check_types import check_array
+from .._core.check_types import NUMBERS, check_array
 from .._core.check_values import check_count
 from .._core.closures import compiled
 from .._engine.adjoint import Adjoint, CheckpointedAdjoint
@@ -19,7 +19,6 @@ from ._penalty import flossing_penalty
 
 
 C = TypeVar("C")
-NUMBERS = frozenset("bcfiu")
 
 
 @checked
