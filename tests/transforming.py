@@ -5,7 +5,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
-from verbs import numbers
+from verbs import function_of, numbers
 
 
 # JAX's check of how values vary over a mesh (`check_vma`) refuses the implicit root where a branch mixes varying and
@@ -70,6 +70,6 @@ def trace(transformation, name, table):
     function, x = table[name]
     options = {}
     if "shard_map" in transformation:
-        options["check_vma"] = name not in UNCHECKED
+        options["check_vma"] = function_of(name) not in UNCHECKED
     transformed = partial(TRANSFORMATIONS[transformation], compiled(function), **options)
     return jax.make_jaxpr(transformed)(x)

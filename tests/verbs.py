@@ -661,6 +661,59 @@ LARGE: dict[str, tuple[Callable, jax.Array]] = {
         lambda x: spectrum_term(WIDE_MODEL, jnp.stack([x, 1 + x]), transient=2),
         WIDE_STATE,
     ),
+    "training.batch_penalty.wide": (
+        lambda x: training.batch_penalty(
+            LSTM,
+            (jnp.stack([x[:128], -x[:128], x[128:]]), jnp.zeros((3, 128))),
+            jnp.stack([LSTM_INPUTS, -LSTM_INPUTS, 2 * LSTM_INPUTS]),
+            function=training.BandPenalty(training.VolumeGrowth(2.5), 0.0, 0.0),
+            num_sequences=2,
+            key=jr.key(1),
+            num_exponents=4,
+        ),
+        0.1 * jr.normal(jr.key(4), (256,)),
+    ),
+    "training.batch_penalty.long": (
+        lambda x: training.batch_penalty(
+            CELL,
+            jnp.stack([x, 2 * x]),
+            jnp.stack([LONG_INPUTS, -LONG_INPUTS]),
+            function=training.BandPenalty(training.ExponentGap(0, 1), lower=0.5),
+            num_exponents=2,
+        ),
+        START,
+    ),
+    "training.monitor.wide": (
+        lambda x: numbers(training.monitor(WIDE, x, num_exponents=36, num_steps=8).exponents),
+        WIDE_STATE,
+    ),
+    "training.tune_parameter.wide": (
+        lambda x: training.tune_parameter(
+            lambda scale: Linear(scale * jnp.diag(x)),
+            jnp.ones(40),
+            bracket=(0.1, 9.0),
+            target=-0.5,
+            num_steps=6,
+            index=35,
+        ).parameter,
+        jnp.linspace(0.7, 1.0, 40),
+    ),
+    "training.prune_weights.wide": (
+        lambda x: numbers(
+            training.prune_weights(
+                WIDE, x, num_steps=4, fraction=0.5, num_rounds=2, num_exponents=36
+            ).cell
+        ),
+        WIDE_STATE,
+    ),
+    "training.prune_units.long": (
+        lambda x: numbers(
+            training.prune_units(
+                CELL, STATE, x, num_units=2, num_rounds=2, num_exponents=2
+            ).cell
+        ),
+        LONG_INPUTS,
+    ),
     "training.floss.wide": (
         lambda x: flossed(
             LSTM, LSTM.initial_state(), LSTM_INPUTS.reshape(2, 6, 2), x, num_exponents=4
