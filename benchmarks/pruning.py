@@ -2,11 +2,11 @@
 
 Networks of 32 units (tanh, GRU, LSTM) learn two tasks: scikit-learn's digits read row by row in streams without a reset
 (8 digits of 8 rows in training), and the copy of a random bit after 10 steps. Then a share of the weights, or of the
-units, is removed by each of three scores, of equal number: `lejax.training.prune_weights` and `prune_units` with the 8
-leading exponents along a stream of inputs; the absolute value of a weight, or the norm of the weights that leave a
-unit; and random numbers. Accuracy, and the root mean square change of the 8 exponents along another stream, are
-measured at once and after retraining with the removed weights held at zero. The table has the mean over the networks,
-each from its own seed, and the smallest and largest value.
+units, is removed by each of several scores, of equal number: `lejax.training.prune_weights` and `prune_units` with the
+8 leading exponents along a stream of inputs; the absolute value of a weight among all, or among those of its matrix
+("by matrix"), or the norm of the weights that leave a unit; and random numbers. Accuracy, and the root mean square
+change of the 8 exponents along another stream, are measured at once and after retraining with the removed weights held
+at zero. The table has the mean over the networks, each from its own seed, and the smallest and largest value.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,10 @@ from lejax.training import prune_units, prune_weights, take_units
 
 datasets = _harness.import_peer("sklearn.datasets")
 SIZE, COUNT = 32, 8
-METHODS = ("exponents", "magnitude", "random")
+METHODS = {
+    "weights": ("exponents", "magnitude", "by matrix", "random"),
+    "units": ("exponents", "magnitude", "random"),
+}
 KINDS = {
     "tanh": lejax.cells.RNNCell,
     "GRU": lejax.cells.GRUCell,
@@ -150,7 +153,7 @@ def measure(networks, task: Task):
 
 
 def keep_largest(cell, scores, fraction):
-    """The cell without the share of its matrices' weights with the smallest scores, and the mask."""
+    """The cell without the share of its matrices' weights with the smallest scores, and factors for the weights."""
     is_matrix = jtu.tree_map(lambda x: eqx.is_inexact_array(x) and x.ndim > 1, cell)
     matrices, rest = eqx.partition(cell, is_matrix)
     scores = jax.flatten_util.ravel_pytree(eqx.filter(scores, is_matrix))[0]
@@ -158,6 +161,22 @@ def keep_largest(cell, scores, fraction):
     rank = jnp.argsort(jnp.argsort(-scores))
     mask = (rank < jnp.round(scores.size * (1 - fraction))).astype(weights.dtype)
     return eqx.combine(unravel(weights * mask), rest), unravel(mask)
+
+
+def keep_largest_by_matrix(cell, scores, fraction):
+    """The same share of each matrix."""
+
+    def keep(weights, scores):
+        if not (eqx.is_inexact_array(weights) and weights.ndim > 1):
+            return None
+        rank = jnp.argsort(jnp.argsort(-scores.ravel())).reshape(scores.shape)
+        return (rank < jnp.round(scores.size * (1 - fraction))).astype(weights.dtype)
+
+    kept = jtu.tree_map(keep, cell, scores)
+    pruned = jtu.tree_map(
+        lambda keep, x: x if keep is None else x * keep, kept, cell, is_leaf=lambda x: x is None
+    )
+    return pruned, kept
 
 
 def run_options(task: Task, settings: Settings):
@@ -184,6 +203,7 @@ def remove_weights(networks, keys, task: Task, settings: Settings):
         cells = [
             jax.vmap(by_exponents)(fractions),
             jax.vmap(lambda f: keep_largest(cell, size, f))(fractions),
+            jax.vmap(lambda f: keep_largest_by_matrix(cell, size, f))(fractions),
             jax.vmap(lambda f: keep_largest(cell, noise, f))(fractions),
         ]
         return jtu.tree_map(lambda *x: jnp.stack(x), *cells)
@@ -240,13 +260,13 @@ def flat(tree):
 
 def compare(task, kind, what, shares, networks, masks, before, settings) -> list[dict]:
     """One row for each method and share."""
-    shape = (settings.seeds, len(METHODS), len(shares))
+    shape = (settings.seeds, len(METHODS[what]), len(shares))
     networks, masks = flat(networks), flat(masks)
     keys = jr.split(jr.key(7), len(jtu.tree_leaves(networks)[0]))
     retrained = train(networks, masks, keys, task, settings.retraining, 1e-3)
     measured = [measure(n, task) for n in (networks, retrained)]
     rows = []
-    for j, method in enumerate(METHODS):
+    for j, method in enumerate(METHODS[what]):
         for k, share in enumerate(shares):
             row = {
                 "task": task.name,

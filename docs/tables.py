@@ -1,4 +1,4 @@
-"""Write the tables of some pages from the results of the benchmarks.
+"""Write the tables of some pages and notebooks from the results of the benchmarks.
 
     python docs/tables.py
 
@@ -6,10 +6,11 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is betwee
 that a file of `table_parts` lists in TABLES, or has itself.
 """
 
+import json
 import re
 from pathlib import Path
 
-from table_parts import frameworks, monitor, performance, validation
+from table_parts import frameworks, monitor, performance, pruning, validation
 
 
 DOCS = Path(__file__).parent
@@ -18,9 +19,20 @@ PAGES = (
     DOCS / "validation.md",
     DOCS / "how-to" / "frameworks.md",
     DOCS / "how-to" / "monitor.md",
+    DOCS / "how-to" / "prune.md",
     DOCS / "how-to" / "reconstruct.md",
 )
-TABLES = performance.TABLES | validation.TABLES | frameworks.TABLES | {"monitor": monitor.monitor}
+TABLES = (
+    performance.TABLES
+    | validation.TABLES
+    | frameworks.TABLES
+    | {"monitor": monitor.monitor}
+    | pruning.TABLES
+)
+NOTEBOOKS = tuple(
+    DOCS.parent / "notebooks" / f"{name}.ipynb"
+    for name in ("02_flossing", "03_spectra_and_performance")
+)
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -29,6 +41,17 @@ def with_tables(text: str) -> str:
     return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n\n{m[3]}", text)
 
 
+def notebook_with_tables(text: str) -> str:
+    """The text of a notebook with the tables in its Markdown made anew."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = with_tables("".join(cell["source"])).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(with_tables(page.read_text()))
+    for notebook in NOTEBOOKS:
+        notebook.write_text(notebook_with_tables(notebook.read_text()))

@@ -21,6 +21,13 @@ def test_the_tables_of_a_page_are_those_of_the_results(page):
     assert tables.with_tables(text) == text, "python docs/tables.py writes them"
 
 
+@pytest.mark.parametrize("notebook", tables.NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_tables_of_a_notebook_are_those_of_the_results(notebook):
+    text = notebook.read_text()
+    assert tables.notebook_with_tables(text) == text, "python docs/tables.py writes them"
+    assert "<!-- table: " in text
+
+
 def test_every_table_stands_on_one_page():
     found = [m[2] for page in tables.PAGES for m in tables.MARKED.finditer(page.read_text())]
     assert sorted(found) == sorted(tables.TABLES)
