@@ -211,6 +211,14 @@ def compare(setting: Setting, tuned: dict | None, count: int) -> list[dict]:
                 row["pointwise_ratio"] = pointwise_ratio(curves[other], curves[title])
             rows.append(row)
             print(f"  {title}: {row['after'].mean():.3g}, {row.get('ratio')}", flush=True)
+    for row in rows:
+        if row["variant"] == "lyapunov, tuned":
+            pair = (curves[name].mean(1) for name in ("more updates, tuned", row["variant"]))
+            row["ratio_at_equal_compute"] = paired_ratio(*pair)
+            print(
+                f"  more updates over lyapunov, both tuned: {row['ratio_at_equal_compute']}",
+                flush=True,
+            )
     return rows
 
 
@@ -269,7 +277,7 @@ def main():
     arguments = _harness.parse_arguments(
         __doc__, {"only": ("PARTS", "run these parts, and keep the others of the file of --json")}
     )
-    count, tuning, rounds = (3, 1, 2) if arguments.toy else (20, 5, 15)
+    count, tuning, rounds = (3, 1, 2) if arguments.toy else (12, 4, 15)
     path, parts = arguments.json, {}
     chosen = arguments.only.split(",") if arguments.only else list(PARTS)
     if arguments.toy:
