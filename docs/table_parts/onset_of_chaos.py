@@ -22,11 +22,17 @@ SHOWN = {
         "l2 0.001",
         "l1 0.0001",
         "dropout 0.2",
+        "more updates, tuned",
+    ),
+    "scaled": (
+        "plain",
+        "lyapunov 0.001",
+        "lyapunov 0.01",
+        "lyapunov 1",
         "plain, tuned",
         "lyapunov, tuned",
         "more updates, tuned",
     ),
-    "scaled": ("plain", "lyapunov 1", "plain, tuned", "lyapunov, tuned", "more updates, tuned"),
 }
 
 
