@@ -12,6 +12,7 @@ SQUARE = (
 )  # squared errors of scaled inputs, which are divided by 10, in units of the raw ones
 STUDENT = 2.201  # 97.5 % quantile of Student's t with 11 degrees of freedom
 PAPER = {"lyapunov 1": "1.96", "l2 0.001": ".73", "l1 0.0001": "1.21", "dropout 0.2": ".44"}
+INPUTS = {"relu": "raw, ReLU", "generated": "raw, loss of generated orbits"}
 SHOWN = {
     "raw": (
         "plain",
@@ -33,6 +34,8 @@ SHOWN = {
         "lyapunov, tuned",
         "more updates, tuned",
     ),
+    "relu": ("plain", "lyapunov 1"),
+    "generated": ("plain", "lyapunov 1"),
 }
 
 
@@ -45,7 +48,7 @@ def onset_of_chaos() -> str:
         rows += [_line(part, by_name[name]) for name in names]
     raw, scaled = (
         next(row["after"] for row in parts[part] if row["variant"] == "plain, tuned")
-        for part in SHOWN
+        for part in ("raw", "scaled")
     )
     across = _ratio(raw, [SQUARE * x for x in scaled])
     header = ["inputs", "training", "loss before", "loss after", "old regime after", "$\\lambda_1$"]
@@ -68,7 +71,7 @@ def _line(part: str, row: dict[str, Any]) -> list[str]:
     exponent = f"{statistics.fmean(row['exponent_at_change']):.2f}"
     ratio = interval(row["ratio"]) if "ratio" in row else "-"
     paper = PAPER.get(row["variant"], "-") if part == "raw" else "-"
-    return [part, name, *means, exponent, ratio, paper]
+    return [INPUTS.get(part, part), name, *means, exponent, ratio, paper]
 
 
 def _ratio(plain: list[float], other: list[float]) -> dict[str, float]:
