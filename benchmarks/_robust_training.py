@@ -74,11 +74,15 @@ class Network(eqx.Module):
     readout: eqx.nn.Linear
 
 
-def make_network(kind: str, task: Task, key) -> Network:
-    key_cell, key_readout = jr.split(key)
-    cell = KINDS[kind](task.input_size, SIZE, dtype=jnp.float32, key=key_cell)
-    readout = eqx.nn.Linear(SIZE, task.num_classes, dtype=jnp.float32, key=key_readout)
-    return Network(cell, readout)
+@eqx.filter_jit
+def make_networks(kind: str, task: Task, keys) -> Network:
+    def one(key):
+        key_cell, key_readout = jr.split(key)
+        cell = KINDS[kind](task.input_size, SIZE, dtype=jnp.float32, key=key_cell)
+        readout = eqx.nn.Linear(SIZE, task.num_classes, dtype=jnp.float32, key=key_readout)
+        return Network(cell, readout)
+
+    return eqx.filter_vmap(one)(keys)
 
 
 def logits(network: Network, inputs, task: Task, noise=None):
@@ -115,18 +119,16 @@ class Setting(NamedTuple):
 
 
 @functools.cache
-def trainer(kind: str, task: Task, parts: tuple[bool, bool, bool]):
+def trainer(task: Task, parts: tuple[bool, bool, bool]):
     """A compiled function that trains one network for each pair of a setting and a key."""
     on_inputs, on_states, penalized = parts
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
-    def one(setting, key, updates):
+    def one(setting, network, key, updates):
         strength = Setting("", *setting)
-        key, key_network = jr.split(key)
-        trained, rest = eqx.partition(make_network(kind, task, key_network), eqx.is_inexact_array)
-        dimension = sum(
-            x.size for x in jtu.tree_leaves(eqx.combine(trained, rest).cell.initial_state())
-        )
+        trained, rest = eqx.partition(network, eqx.is_inexact_array)
+        state = network.cell.initial_state()
+        dimension = sum(x.size for x in jtu.tree_leaves(state))
 
         def loss(trained, key):
             key_draw, key_inputs, key_states = jr.split(key, 3)
@@ -168,14 +170,15 @@ def trainer(kind: str, task: Task, parts: tuple[bool, bool, bool]):
         return eqx.combine(trained, rest)
 
     # Draws depend on the seed alone, so that all settings share them.
-    over_seeds = eqx.filter_vmap(one, in_axes=(None, 0, None))
-    return eqx.filter_jit(eqx.filter_vmap(over_seeds, in_axes=(0, None, None)))
+    over_seeds = eqx.filter_vmap(one, in_axes=(None, 0, 0, None))
+    return eqx.filter_jit(eqx.filter_vmap(over_seeds, in_axes=(0, None, None, None)))
 
 
 def train(kind: str, task: Task, settings: list[Setting], keys, updates: int) -> Network:
     """The trained networks (setting, seed) of settings that have the same parts."""
     strengths = tuple(jnp.asarray(x, jnp.float32) for x in list(zip(*settings, strict=True))[1:])
-    return trainer(kind, task, settings[0].parts)(strengths, keys, jnp.asarray(updates))
+    networks = make_networks(kind, task, keys)
+    return trainer(task, settings[0].parts)(strengths, networks, keys, jnp.asarray(updates))
 
 
 def rounded(network: Network, largest: int | None) -> Network:
@@ -203,15 +206,12 @@ def measurer(task: Task):
     def accuracies(network, split, key):
         inputs, labels = split
         noise = jr.normal(key, (DRAWS, *inputs.shape), inputs.dtype)
-        noisy = [
-            jnp.mean(jax.vmap(lambda x: accuracy(network, inputs + s * x, labels))(noise))
-            for s in NOISE
-        ]
-        others = [rounded(network, largest) for largest in (None, *LARGEST.values())]
-        return jnp.stack(
-            [accuracy(network, inputs, labels), *noisy]
-            + [accuracy(other, inputs, labels) for other in others]
-        )
+        noisy = inputs + jnp.asarray(NOISE, inputs.dtype)[:, None, None, None, None] * noise
+        on_noise = jax.vmap(jax.vmap(lambda x: accuracy(network, x, labels)))(noisy)
+        others = [network, *(rounded(network, largest) for largest in (None, *LARGEST.values()))]
+        others = jtu.tree_map(lambda *x: jnp.stack(x) if eqx.is_array(x[0]) else x[0], *others)
+        clean, *on_rounded = eqx.filter_vmap(lambda n: accuracy(n, inputs, labels))(others)
+        return jnp.stack([clean, *jnp.mean(on_noise, axis=1), *on_rounded])
 
     def growth(network, inputs):
         """Root mean square factor by which BACK steps stretch a random small change of the state."""

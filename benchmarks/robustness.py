@@ -219,7 +219,9 @@ def strength(setting: dict) -> str:
     """The numbers of a setting that are not those of plain training."""
     plain = Setting("")._asdict()
     shown = [(k, v) for k, v in setting.items() if k not in ("variant", "weight")]
-    shown = [f"{k} {v:g}" for k, v in shown if v != plain[k] or k == "bound" and setting["weight"]]
+    shown = [
+        f"{k} {v:g}" for k, v in shown if v != plain[k] or (k == "bound" and setting["weight"])
+    ]
     return ", ".join(shown) or f"rate {setting['rate']:g}"
 
 
