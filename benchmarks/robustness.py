@@ -1,15 +1,15 @@
 """Test whether a bound on the largest exponent makes networks robust to noise on inputs and to rounded weights.
 
 Networks of 32 units (tanh, GRU, LSTM) learn two tasks: scikit-learn's digits, read row by row in streams of 8 without
-a reset, and the copy of a random sign after 10 steps. Each variant has four settings, all of which are trained from the
+a reset, and the copy of a random sign after 10 steps. Each variant has three settings, all of which are trained from the
 same seeds, on the same batches, with Adam at a peak rate of 1e-2 (but for the first variant), in single precision:
 
-- plain: four learning rates;
+- plain: three learning rates;
 - penalty: `lejax.training.batch_penalty` of a `BandPenalty` that keeps the largest exponent of 2 of the 16 sequences
-  below one of four bounds;
+  below one of three bounds;
 - decay: decoupled weight decay (Loshchilov and Hutter, ICLR 2019);
 - input noise, state noise: Gaussian noise on the inputs, or on the states, in training;
-- penalty and noise: two bounds, each with two strengths of noise on the inputs.
+- penalty and noise: the second bound, and noise on the inputs.
 
 All train for equal time: a variant whose update costs c times that of plain training gets 1 / c of its updates.
 Disturbances of the test are Gaussian noise on the inputs, of three strengths, and matrices that are rounded to bfloat16
@@ -34,19 +34,17 @@ from _robust_training import CONDITIONS, Setting
 
 datasets = _harness.import_peer("sklearn.datasets")
 GOALS = {"noise": (1, 2, 3), "rounding": (6, 7)}  # which CONDITIONS they are the mean of
-NOISE = ("noise 0.1", "noise 0.2", "noise 0.4")
 PREDICTORS = ("exponent", "growth", "sensitivity", "largest_weight")
-WEIGHT = 1.0
+WEIGHT = 3.0
 SETTINGS = [
-    *(Setting("plain", rate=rate) for rate in (2e-3, 5e-3, 1e-2, 2e-2)),
-    *(Setting("penalty", bound=b, weight=WEIGHT) for b in (0.0, -0.1, -0.3, -0.6)),
-    *(Setting("decay", decay=d) for d in (0.03, 0.1, 0.3, 1.0)),
-    *(Setting("input noise", inputs=s) for s in (0.1, 0.2, 0.4, 0.8)),
-    *(Setting("state noise", states=s) for s in (0.03, 0.1, 0.2, 0.4)),
+    *(Setting("plain", rate=rate) for rate in (5e-3, 1e-2, 2e-2)),
+    *(Setting("penalty", bound=bound, weight=WEIGHT) for bound in (-0.1, -0.3, -0.6)),
+    *(Setting("decay", decay=decay) for decay in (0.1, 0.3, 1.0)),
+    *(Setting("input noise", inputs=scale) for scale in (0.1, 0.2, 0.4)),
+    *(Setting("state noise", states=scale) for scale in (0.05, 0.1, 0.2)),
     *(
-        Setting("penalty and noise", inputs=s, bound=b, weight=WEIGHT)
-        for s in (0.2, 0.4)
-        for b in (-0.1, -0.3)
+        Setting("penalty and noise", inputs=scale, bound=-0.3, weight=WEIGHT)
+        for scale in (0.1, 0.2, 0.4)
     ),
 ]
 VARIANTS = list(dict.fromkeys(setting.variant for setting in SETTINGS))
