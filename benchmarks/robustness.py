@@ -1,7 +1,7 @@
 """Test whether a bound on the largest exponent makes networks robust to noise on inputs and to rounded weights.
 
 Networks of 32 units (tanh, GRU, LSTM) learn two tasks: scikit-learn's digits, read row by row in streams of 8 without
-a reset, and the copy of a random sign after 10 steps. Each variant has three settings, all of which are trained from the
+a reset, and the copy of a random sign after 10 steps. Each variant has three settings, which are all trained from the
 same seeds, on the same batches, with Adam at a peak rate of 1e-2 (but for the first variant), in single precision:
 
 - plain: three learning rates;
