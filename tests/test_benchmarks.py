@@ -14,6 +14,7 @@ PEERS = {
     "peers": ["lyapax", "chaotax"],
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
+    "long_sequences": ["sklearn"],
     "population": ["sklearn"],
     "gallery": ["dysts"],
     "forecast_horizon": ["dysts"],
