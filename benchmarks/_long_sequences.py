@@ -131,31 +131,39 @@ def critical_start(network: Network, kind: str, task: Task, key):
     def family(gain):
         return with_cell(network, weight_hh=gain * weights).cell
 
-    return tuned(network, family, task, key, (0.5, 12.0), 0.0, otherwise=1.0)
+    return tuned(network, family, task, key, (0.5, 12.0), 0.0, 1.0)
 
 
-def gate_start(network: Network, kind: str, task: Task, key):
-    """The bias of the gate that keeps the state at which the largest exponent is -1/T under the task's inputs."""
+def gate_start(network: Network, kind: str, task: Task, key, index: int = 7):
+    """The bias of the gate that keeps the state at which the eighth exponent is -1/T under the task's inputs."""
     bias = network.cell.bias
 
     def family(shift):
-        return with_cell(network, bias=bias.at[SIZE : 2 * SIZE].add(shift)).cell
+        shifted = bias.at[SIZE : 2 * SIZE].add(shift)
+        if kind == "LSTM":  # as chrono does, so that the memory stays bounded
+            shifted = shifted.at[:SIZE].add(-shift)
+        return with_cell(network, bias=shifted).cell
 
-    return tuned(network, family, task, key, (-1.0, 15.0), -1 / task.num_steps, otherwise=0.0)
+    return tuned(network, family, task, key, (-1.0, 15.0), -1 / task.num_steps, 0.0, index)
+
+
+def gate_of_one_start(network: Network, kind: str, task: Task, key):
+    """That at which the largest exponent is -1/T."""
+    return gate_start(network, kind, task, key, 0)
 
 
 def decay_start(network: Network, kind: str, task: Task, key):
-    """The factor of all decay rates at which the largest exponent is -1/T."""
+    """The factor of all decay rates at which the eighth exponent is -1/T."""
 
     def family(shift):
         log_decay = network.cell.log_decay + shift
         log_gamma = jnp.log(-jnp.expm1(-2 * jnp.exp(log_decay))) / 2
         return with_cell(network, log_decay=log_decay, log_gamma=log_gamma).cell
 
-    return tuned(network, family, task, key, (-9.0, 3.0), -1 / task.num_steps, otherwise=0.0)
+    return tuned(network, family, task, key, (-9.0, 3.0), -1 / task.num_steps, 0.0, 7)
 
 
-def tuned(network, family, task, key, bracket, target, otherwise):
+def tuned(network, family, task, key, bracket, target, otherwise, index=0):
     """The network with the cell of the family that the search finds, or the one at `otherwise` if the search fails."""
     found = lejax.training.tune_parameter(
         lambda parameter: family(parameter.astype(FLOAT)),
@@ -163,6 +171,7 @@ def tuned(network, family, task, key, bracket, target, otherwise):
         network.encode(task.stream(600)),
         bracket=bracket,
         target=target,
+        index=index,
         transient=88,
         key=key,
         throw=False,
