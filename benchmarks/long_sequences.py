@@ -86,7 +86,7 @@ def list_variants(kind: str, task: str, num_steps: int) -> dict[str, Variant]:
         "orthogonal": None if is_linear else sequences.orthogonal_start,
         "critical": None if is_linear else sequences.critical_start,
         "gate": sequences.gate_start if is_gated else None,
-        "gate of one": sequences.gate_of_one_start if is_gated else None,
+        "gate of one": sequences.gate_of_one_start if kind == "LSTM" else None,
         "chrono": sequences.chrono_start if is_gated else None,
         "ring": sequences.ring_start if is_linear else None,
         "decay": sequences.decay_start if is_linear else None,
@@ -358,7 +358,7 @@ def plan(toy: bool):
         for kind in sequences.KINDS:
             rates = (1e-3, 3e-3, 1e-2) if kind == "tanh" else (3e-3, 1e-2)
             if name == "padded":
-                yield task, kind, Settings(3, 840 if kind == "tanh" else 420, 16, rates, 7)
+                yield task, kind, Settings(3, 640 if kind == "tanh" else 320, 16, rates, 8)
             else:
                 yield task, kind, Settings(5, 1200 if kind == "tanh" else 600, 32, rates)
 
