@@ -10,7 +10,18 @@ import json
 import re
 from pathlib import Path
 
-from table_parts import frameworks, monitor, performance, pruning, validation
+from table_parts import (
+    flossing_limits,
+    frameworks,
+    long_sequences,
+    monitor,
+    onset_of_chaos,
+    performance,
+    pruning,
+    robustness,
+    selection,
+    validation,
+)
 
 
 DOCS = Path(__file__).parent
@@ -21,13 +32,28 @@ PAGES = (
     DOCS / "how-to" / "monitor.md",
     DOCS / "how-to" / "prune.md",
     DOCS / "how-to" / "reconstruct.md",
+    DOCS / "how-to" / "when-exponents-help.md",
 )
 TABLES = (
     performance.TABLES
     | validation.TABLES
     | frameworks.TABLES
-    | {"monitor": monitor.monitor}
-    | pruning.TABLES
+    | {
+        function.__name__: function
+        for function in (
+            monitor.monitor,
+            pruning.pruning,
+            pruning.pruned_exponents,
+            flossing_limits.flossing_limits,
+            flossing_limits.flossing_limits_diagnosis,
+            flossing_limits.flossing_limits_factors,
+            long_sequences.long_sequences,
+            onset_of_chaos.onset_of_chaos,
+            robustness.robustness,
+            selection.selection,
+            selection.selection_strategies,
+        )
+    }
 )
 NOTEBOOKS = tuple(
     DOCS.parent / "notebooks" / f"{name}.ipynb"

@@ -15,6 +15,7 @@ PEERS = {
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
     "robustness": ["sklearn"],
+    "long_sequences": ["sklearn"],
     "population": ["sklearn"],
     "gallery": ["dysts"],
     "forecast_horizon": ["dysts"],

@@ -38,6 +38,3 @@ def pruning() -> str:
 
 def pruned_exponents() -> str:
     return _table(lambda row: _mean_and_range(row["change"])) + "\n\n" + source("pruning")
-
-
-TABLES = {"pruning": pruning, "pruned_exponents": pruned_exponents}
