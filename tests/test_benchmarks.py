@@ -14,6 +14,7 @@ PEERS = {
     "peers": ["lyapax", "chaotax"],
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
+    "pruning": ["sklearn"],
     "robustness": ["sklearn"],
     "long_sequences": ["sklearn"],
     "population": ["sklearn"],
