@@ -24,9 +24,8 @@ class Recipe(NamedTuple):
     """Everything that is chosen before a network learns. The defaults are those of `flossing.py`.
 
     `start` is "usual", "orthogonal" (the recurrent matrix is orthogonal; the gates of a GRU and an LSTM stand so that
-    they pass the new state on, as in a tanh network), "tuned" (the same, its gain such that the largest exponent is 0),
-    "chrono" (biases of the gates for times up to twice the delay, Tallec & Ollivier 2018) or "slow" (one bias of the
-    gates such that the largest exponent is -1 over twice the delay).
+    they pass the new state on, as in a tanh network), "chrono" (biases of the gates for times up to twice the delay,
+    Tallec & Ollivier 2018) or "slow" (one bias of the gates such that the largest exponent is -1 over twice the delay).
     """
 
     kind: str = "rate"
@@ -93,12 +92,6 @@ def draw(recipe: Recipe, delay, key) -> Network:
     gate = {"GRU": "z", "LSTM": "f"}.get(recipe.kind, "")
     if recipe.start == "orthogonal":
         cell = pass_on(cell, orthogonal)
-    elif recipe.start == "tuned":
-        tuned = lejax.training.tune_parameter(
-            lambda gain: pass_on(cell, gain * orthogonal), state, bits,
-            bracket=(0.5, 4.0), transient=50, throw=False,
-        )  # fmt: skip
-        cell = pass_on(cell, tuned.parameter * orthogonal)
     elif recipe.start == "slow":
         tuned = lejax.training.tune_parameter(
             lambda bias: with_bias(cell, **{gate: bias}), state, bits,
