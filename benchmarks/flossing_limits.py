@@ -45,7 +45,7 @@ BEST = TUNED._replace(start="orthogonal", input_scale=0.1)
 GATED = BEST._replace(input_scale=1.0)
 
 
-def learn(recipe: Recipe, delay: int, *, seed=0, count=8, budget=2000, batch=16, checkpoints=()):
+def learn(recipe: Recipe, delay: int, *, seed=0, count=8, budget=3000, batch=16, checkpoints=()):
     """Floss and train one group of networks until the budget is spent."""
     started = time.perf_counter()
     networks = recipes.start(recipe, delay, jr.split(jr.key(seed), count))
@@ -53,7 +53,7 @@ def learn(recipe: Recipe, delay: int, *, seed=0, count=8, budget=2000, batch=16,
     chunk = min(recipes.CHUNK, recipe.flossing.schedule.every or recipes.CHUNK, budget)
     seconds = {"flossing": [], "training": []}
     step, flossed, curve, measured = 0, 0, [], []
-    cost = 0.8  # of a flossing update, in training updates, until it is measured
+    cost = 2.0  # of a flossing update, in training updates, until it is measured
     while step + cost * flossed < budget:
         if step in checkpoints:
             measured.append({"updates": step, "flossed": False, **measure(networks, delay, batch)})
@@ -136,7 +136,7 @@ class Row(NamedTuple):
     recipe: Recipe
     delay: int
     seed: int = 0
-    budget: int = 1500
+    budget: int = 3000
     checkpoints: tuple[int, ...] = ()
 
 
@@ -174,9 +174,7 @@ def final():
             recipe = recipe._replace(kind=kind, size=size, rate=1e-3 if size < 128 else 3e-4)
             is_shown = delay == (15 if kind == "rate" else 10)
             checkpoints = (0, 500) if is_shown else ()
-            yield from both(
-                "final", name, recipe, delay, seed=100, budget=3000, checkpoints=checkpoints
-            )
+            yield from both("final", name, recipe, delay, seed=100, checkpoints=checkpoints)
 
 
 def factors():
@@ -212,6 +210,7 @@ def factors():
     }
     for name, recipe in schedules.items():
         yield Row("schedules", name, recipe, 15)
+    yield Row("schedules", "twice the budget", flossed(TUNED), 15, budget=6000)
     for kind in ("GRU", "LSTM"):
         for start in ("chrono", "slow"):
             recipe = TUNED._replace(kind=kind, start=start)
