@@ -202,10 +202,7 @@ def factors():
     for name, change in without.items():
         yield Row("factors", f"best, but {name}", BEST._replace(size=64, **change), 20)
     schedules = {
-        "8 exponents": flossed(TUNED, num_exponents=8),
         "32 exponents": flossed(TUNED, num_exponents=32),
-        "three times the horizon": flossed(TUNED, counted=60),
-        "before only": flossed(TUNED, schedule=FlossingSchedule(before=600, every=None)),
         "from random states": flossed(TUNED)._replace(state_scale=1.0),
     }
     for name, recipe in schedules.items():
