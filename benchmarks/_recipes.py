@@ -23,9 +23,10 @@ CHUNK = 100  # updates between two measurements
 class Recipe(NamedTuple):
     """Everything that is chosen before a network learns. The defaults are those of `flossing.py`.
 
-    `start` is "usual", "orthogonal" (the recurrent matrix is orthogonal; the gates of a GRU and an LSTM stand so that
-    they pass the new state on, as in a tanh network), "chrono" (biases of the gates for times up to twice the delay,
-    Tallec & Ollivier 2018) or "slow" (one bias of the gates such that the largest exponent is -1 over twice the delay).
+    `start` is "usual", "open" (the gates of a GRU and an LSTM stand so that they pass the new state on, as in a tanh
+    network), "orthogonal" (the same, and the recurrent matrix is orthogonal), "chrono" (biases of the gates for times
+    up to twice the delay, Tallec & Ollivier 2018) or "slow" (one bias of the gates such that the largest exponent is -1
+    over twice the delay).
     """
 
     kind: str = "rate"
@@ -88,10 +89,11 @@ def draw(recipe: Recipe, delay, key) -> Network:
     cell = eqx.tree_at(lambda cell: cell.weight_ih, cell, recipe.input_scale * cell.weight_ih)
     key_matrix, key_bits, key_times = jr.split(jr.fold_in(key, 1), 3)
     bits = jr.bernoulli(key_bits, 0.5, (400, 1)).astype(float)
-    orthogonal = jr.orthogonal(key_matrix, recipe.size)
     gate = {"GRU": "z", "LSTM": "f"}.get(recipe.kind, "")
     if recipe.start == "orthogonal":
-        cell = pass_on(cell, orthogonal)
+        cell = pass_on(cell, jr.orthogonal(key_matrix, recipe.size))
+    elif recipe.start == "open":
+        cell = pass_on(cell, cell.weight_hh[2 * recipe.size : 3 * recipe.size])
     elif recipe.start == "slow":
         tuned = lejax.training.tune_parameter(
             lambda bias: with_bias(cell, **{gate: bias}), state, bits,

@@ -27,16 +27,15 @@ def flossing_limits_diagnosis() -> str:
     for row in [*_rows("diagnosis"), *_rows("final")]:
         for point in row["checkpoints"]:
             is_start = point["updates"] == 0 and point["flossed"] == bool(row["recipe"]["flossing"])
-            if is_start and (row["part"] == "diagnosis" or row["recipe"]["start"] != "usual"):
+            if is_start:
                 rows.append(
                     [f"{row['recipe']['kind']}, {row['delay']}", row["name"]]
-                    + [_median(point, name, 2) for name in ("lambda_1",)]
-                    + [_median(point, name, 0) for name in ("lasting", "log10_condition")]
-                    + [_median(point, "log10_gradient", 1), _median(point, "memory", 0)]
-                    + [_median(point, "agreement", 2), _solved(row)]
+                    + [_median(point, "lambda_1", 2), _median(point, "lasting", 0)]
+                    + [_median(point, name, 1) for name in ("log10_gradient", "memory")]
+                    + [_median(point, "gate", 2), _solved(row)]
                 )
-    header = ["cell, delay", "start", "λ1", "lasting", "condition", "gradient", "memory"]
-    return markdown([*header, "agreement", "solved"], rows, left=2)
+    header = ["cell, delay", "start", "λ1", "lasting", "gradient", "memory", "gate", "solved"]
+    return markdown(header, rows, left=2)
 
 
 def flossing_limits_factors() -> str:
@@ -71,7 +70,9 @@ def _solved(row: dict | None) -> str:
 
 
 def _outcome(row: dict | None) -> str:
-    return "-" if row is None else f"{row['solved']}/{row['networks']}, {row['median_accuracy']:.2f}"
+    return (
+        "-" if row is None else f"{row['solved']}/{row['networks']}, {row['median_accuracy']:.2f}"
+    )
 
 
 def _cost(pair: dict) -> str:
@@ -99,4 +100,5 @@ def _flossing_until(row: dict, step: int) -> float:
 
 
 def _median(point: dict, name: str, places: int) -> str:
-    return f"{statistics.median(point[name]):.{places}f}"
+    values = [value for value in point[name] if value is not None]
+    return f"{statistics.median(values):.{places}f}" if values else "-"
