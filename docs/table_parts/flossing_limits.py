@@ -13,7 +13,7 @@ def flossing_limits() -> str:
         key = recipe["kind"], row["delay"], recipe["size"], recipe["start"]
         found.setdefault(key, {})[bool(recipe["flossing"])] = row
     rows = [
-        [kind, f"{delay}", f"{size}", "usual" if start == "usual" else "orthogonal"]
+        [kind, f"{delay}", f"{size}", start if start != "open" else "open gates"]
         + [_solved(pair.get(False)), _solved(pair.get(True)), _cost(pair)]
         for (kind, delay, size, start), pair in sorted(found.items(), key=_in_order)
     ]
@@ -59,7 +59,12 @@ def _rows(part: str) -> list[dict]:
 
 def _in_order(item) -> tuple:
     (kind, delay, size, start), _ = item
-    return ("rate", "GRU", "LSTM").index(kind), delay, size, start != "usual"
+    return (
+        ("rate", "GRU", "LSTM").index(kind),
+        delay,
+        size,
+        ("usual", "open", "orthogonal").index(start),
+    )
 
 
 def _solved(row: dict | None) -> str:
