@@ -27,7 +27,7 @@ def flossing_limits_diagnosis() -> str:
     for row in [*_rows("diagnosis"), *_rows("final")]:
         for point in row["checkpoints"]:
             is_start = point["updates"] == 0 and point["flossed"] == bool(row["recipe"]["flossing"])
-            if is_start:
+            if is_start and row["name"].removesuffix(", flossed") != "usual start":
                 rows.append(
                     [f"{row['recipe']['kind']}, {row['delay']}", row["name"]]
                     + [_median(point, "lambda_1", 2), _median(point, "lasting", 0)]
