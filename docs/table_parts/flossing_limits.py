@@ -41,7 +41,7 @@ def flossing_limits_diagnosis() -> str:
 def flossing_limits_factors() -> str:
     """One change at a time."""
     found = {}
-    for row in [*_rows("diagnosis"), *_rows("factors"), *_rows("schedules")]:
+    for row in [*_rows("diagnosis"), *_rows("factors")]:
         recipe = row["recipe"]
         name = row["name"].removesuffix(", flossed")
         key = f"{recipe['kind']} of {recipe['size']}, {row['delay']}", name
