@@ -126,7 +126,8 @@ def describe(recipe: Recipe) -> dict:
 
 
 def measure(networks, delay: int, batch: int) -> dict:
-    return jax.tree.map(np.asarray, diagnose(networks, jr.key(17), delay, batch))
+    found = jax.tree.map(np.asarray, diagnose(networks, jr.key(17), delay, batch))
+    return found | {"exponents": np.median(found["exponents"], axis=0)}
 
 
 class Row(NamedTuple):
