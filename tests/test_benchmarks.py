@@ -15,6 +15,7 @@ PEERS = {
     "train_digits": ["sklearn"],
     "regularized_digits": ["sklearn"],
     "population": ["sklearn"],
+    "selection": ["sklearn"],
     "gallery": ["dysts"],
     "forecast_horizon": ["dysts"],
 }
