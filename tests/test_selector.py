@@ -164,7 +164,7 @@ def test_float32_and_one_array_of_features():
 def test_a_constant_feature_is_ignored():
     features, final_loss = draw()
     features["spectrum"][:, 1] = 0.1
-    assert fit_selector(features, final_loss).weights["spectrum"][1] == 0
+    assert abs(fit_selector(features, final_loss).weights["spectrum"][1]) < 1e-15
 
 
 def test_a_population_after_few_epochs():

@@ -158,7 +158,7 @@ def _fit(groups, final_loss, is_trained):
         jnp.where(rows, jax.vmap(scaling)(jnp.where(rows, x, 0)), 0)
         for x, scaling in zip(groups, scalings, strict=True)
     ]
-    target = rank(final_loss, is_trained).astype(dtype)
+    target = jnp.where(is_trained, rank(final_loss, is_trained), 0).astype(dtype)
     count = jnp.sum(is_trained).astype(dtype)
     offset = jnp.sum(target) / count
     target = jnp.where(is_trained, target - offset, 0)
