@@ -34,6 +34,10 @@ class NetworkSelector(eqx.Module):
     - `error`: root mean square error of the ranks of networks that were left out one at a time. It is 0.29 for ranks
       that are guessed.
     - `scalings`: pytree of the mean and standard deviation of each feature over the networks that it learned from.
+
+    **Raises:**
+
+    - `ValueError`: if the features have other shapes than those of one network in the fit.
     """
 
     weights: PyTree[Float[Array, " f"]]
