@@ -1,6 +1,5 @@
 """Networks to choose among: what they did in training, from their start to their end, and early features of them."""
 
-import functools as ft
 import time
 from pathlib import Path
 
@@ -78,20 +77,25 @@ def train(name, task, kind, size, count, epochs, examples):
         training.num_outputs,
         key=jr.key(sum(name.encode())),
     )
-    run = ft.partial(
-        populations.train_population, training=training, validation=validation, batch_size=32,
-        spectrum_epochs=(0, *EARLY), stream=stream, transient=20,
-    )  # fmt: skip
-    population = run(population, num_epochs=EARLY[-1])
-    # Programs are compiled by now. Other processes do not lengthen the time of this one.
+    spectra = []
+    for early in (0, *EARLY):
+        population = populations.train_population(
+            population, training, validation, num_epochs=early, batch_size=32
+        )
+        # The last of these calls is timed: by then the program is compiled.
+        clock = time.process_time()  # other processes do not lengthen it
+        found = populations.population_spectra(population, stream, transient=20).exponents
+        spectra.append(jax.block_until_ready(found))
+        seconds_spectra = time.process_time() - clock
     clock = time.process_time()
-    jax.block_until_ready(populations.population_spectra(population, stream, transient=20))
-    seconds_spectra = time.process_time() - clock
-    population = run(population, num_epochs=epochs)
-    seconds_epoch = (time.process_time() - clock - seconds_spectra) / (epochs - EARLY[-1])
+    population = populations.train_population(
+        population, training, validation, num_epochs=epochs, batch_size=32
+    )
+    jax.block_until_ready(population)
+    seconds_epoch = (time.process_time() - clock) / (epochs - EARLY[-1])
     return {
         "loss": np.asarray(population.validation_loss, float),
-        "spectra": np.asarray(jax.vmap(jax.vmap(resample))(population.exponents), float),
+        "spectra": np.asarray(jax.vmap(jax.vmap(resample))(jnp.stack(spectra, axis=1)), float),
         "scale": np.asarray(population.hyperparameters.scale),
         "rate": np.asarray(population.hyperparameters.learning_rate),
         "spectrum_cost": np.full(count, seconds_spectra / seconds_epoch),

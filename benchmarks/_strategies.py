@@ -15,16 +15,30 @@ def rank(values):
     return (scipy.stats.rankdata(values, axis=-1) - 1) / (np.shape(values)[-1] - 1)
 
 
-def halve(loss, candidates, eta):
-    """Successive halving from one epoch on: the networks that finish, and the compute."""
+def halve(loss, candidates, eta, score=None):
+    """Successive halving from one epoch on: the networks that finish, and the compute.
+
+    With a score (n,) the first choice is by it, and only the later ones are by the loss.
+    """
     last, epoch, compute = loss.shape[1] - 1, 1, len(candidates)
+    score = loss[:, 1] if score is None else score
     while epoch < last:
         count = max(1, len(candidates) // eta)
-        candidates = candidates[np.argsort(loss[candidates, epoch], kind="stable")[:count]]
+        candidates = candidates[np.argsort(score[candidates], kind="stable")[:count]]
         following = min(eta * epoch, last)
         compute += len(candidates) * (following - epoch)
-        epoch = following
+        epoch, score = following, loss[:, following]
     return candidates, compute
+
+
+def halve_within(budget, loss, candidates, eta, score, cost):
+    """`halve` with a score whose features cost (n,), of as many candidates as the budget allows."""
+    count = len(candidates)
+    while True:
+        finished, compute = halve(loss, candidates[:count], eta, score)
+        if compute + np.sum(cost[candidates[:count]]) <= budget:
+            return finished
+        count -= 1
 
 
 def screen(score, candidates, budget, early, last, cost, trained=()):
@@ -43,11 +57,11 @@ def screen(score, candidates, budget, early, last, cost, trained=()):
 
 
 def judge(final_loss, candidates, finished):
-    """How far the best network found is from the best candidate, and the mean rank of the five best found."""
+    """The regret, the mean rank of the five best networks found, and the loss of the best."""
     found = np.sort(final_loss[finished])
     order = np.sort(final_loss[candidates])
     top = np.searchsorted(order, found[:5]) / (len(candidates) - 1)
-    return np.log(found[0] / order[0]), np.mean(top)
+    return np.log(found[0] / order[0]), np.mean(top), found[0]
 
 
 def worst_last(loss):
@@ -80,6 +94,9 @@ def simulate(loss, cost, subsets, learned, scores, transferred, pairs, early):
                 )
             for name, score in transferred.items():
                 finished[f"transfer: {name}"] = start(score, cost=cost[name])
+                finished[f"halving, transfer: {name}"] = halve_within(
+                    budget, loss, candidates, eta, score, cost[name]
+                )
             for name, chosen in finished.items():
                 if chosen is not None:
                     judged = judge(final, candidates, chosen)
@@ -101,7 +118,7 @@ def compare(kept, pairs):
             name: spread(kept[f"{way}: {a}"][:, i] - kept[f"{way}: {b}"][:, i])
             for i, name in enumerate(("regret", "top_5"))
         }
-        for way in ("selector", "transfer")
+        for way in ("selector", "transfer", "halving, transfer")
         for a, b in pairs
         if f"{way}: {a}" in kept and f"{way}: {b}" in kept
     }
@@ -114,5 +131,10 @@ def spread(x):
 
 
 def summarize(judged):
-    regret, top, count = judged.T
-    return {"regret": spread(regret), "top_5": spread(top), "finished": np.mean(count)}
+    regret, top, loss, count = judged.T
+    return {
+        "regret": spread(regret),
+        "top_5": spread(top),
+        "median_loss": np.median(loss),
+        "finished": np.mean(count),
+    }
