@@ -82,6 +82,7 @@ def train(name, task, kind, size, count, epochs, examples):
         population = populations.train_population(
             population, training, validation, num_epochs=early, batch_size=32
         )
+        jax.block_until_ready(population)
         # The last of these calls is timed: by then the program is compiled.
         clock = time.process_time()  # other processes do not lengthen it
         found = populations.population_spectra(population, stream, transient=20).exponents
