@@ -85,7 +85,9 @@ def fit(features, final_loss, rows, key, toy):
         selector = populations.fit_selector({name: x[rows] for name, x in chosen.items()}, known)
         return jax.vmap(selector)(chosen)
 
-    return {name: predict(names) for name, names in COMBINATIONS.items()}
+    # A toy has few, since each takes seconds to compile.
+    names = ("loss", "loss, embedding") if toy else COMBINATIONS
+    return {name: predict(COMBINATIONS[name]) for name in names}
 
 
 @ft.partial(jax.jit, static_argnums=4)
@@ -163,6 +165,7 @@ def correlations(features, loss, early, toy):
             _prediction.difference_over_repeats, target, *predictions[a], *predictions[b]
         )
         for a, b in PAIRS
+        if a in predictions and b in predictions
     }
     return {"scores": scores, "differences": differences}
 
@@ -183,7 +186,7 @@ def transfer(features, losses, task, toy):
 def simulate(features, record, transferred, early, toy):
     """What the strategies find in random subsets of the candidates."""
     count = len(record["loss"])
-    draws, learned = (4, 4) if toy else (200, 16)
+    draws, learned = (3, 12) if toy else (200, 16)
     rng = np.random.default_rng(0)
     subsets = np.stack([rng.permutation(count)[: count * 2 // 3] for _ in range(draws)])
     arrays = {name: jnp.asarray(x) for name, x in features.items()}
