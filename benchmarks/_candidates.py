@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import scipy.stats
 
 import lejax
 from lejax import populations
@@ -137,8 +138,10 @@ def features_of(record, early):
     products = [
         plain[:, i] * plain[:, j] for i in range(plain.shape[1]) for j in range(min(i, 2) + 1)
     ]
+    loss = record["loss"][:, : early + 1]
+    ranks = scipy.stats.rankdata(np.where(np.isfinite(loss), loss, np.inf), axis=0)
     return {
-        "loss": standardize(np.log(record["loss"][:, : early + 1])),
+        "loss": standardize(np.concatenate([np.log(loss), ranks], axis=1)),
         "spectrum": standardize(record["spectra"][:, (0, *EARLY).index(early)]),
         "hyperparameters": np.concatenate([plain, standardize(np.stack(products, axis=1))], axis=1),
     }

@@ -9,10 +9,11 @@ spectrum costs is counted as the updates of the same networks, with their share 
 
 1. Rank correlation of the predicted with the true final loss of networks that a selector has not seen, in 2 times 5
    folds, with 95 % bootstrap intervals over networks, and paired differences. Features are groups of
-   `lejax.populations.fit_selector`: the logarithms of the validation losses so far; the exponents, resampled at 64
-   points; the latent code of an `Autoencoder` that was fitted to the same fold; the hyperparameters, which cost
-   nothing (kind, size, learning rate, scale, their squares and products). `targets` compares ridge regression on the
-   raw final loss, on its logarithm and on its rank, and Huber's robust regression on the logarithm.
+   `lejax.populations.fit_selector`: the validation losses so far, as logarithms and as ranks among the candidates; the
+   exponents, resampled at 64 points; the latent code of an `Autoencoder` that was fitted to the same fold; the
+   hyperparameters, which cost nothing (kind, size, learning rate, scale, their squares and products). `targets`
+   compares ridge regression on the raw final loss, on its logarithm and on its rank, and Huber's robust regression on
+   the logarithm.
 2. Strategies on the record, at equal compute, in 200 random subsets of 240 candidates. The budget is that of successive
    halving (Jamieson & Talwalkar, AISTATS 2016) that starts after 1 epoch and keeps each time 1/2 (720 epochs in all,
    15 networks finish), or 1/3 (612 epochs, 8 finish). The other strategies screen all candidates for one epoch and

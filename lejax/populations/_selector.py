@@ -89,8 +89,9 @@ def fit_selector(
 
     - `features`: pytree of arrays (n, f), one row a network. Each array is a group of features with a share of its
       own, for example `{"loss": jnp.log(validation_loss[:, 1:4]), "spectrum": exponents}`. Give logarithms of losses,
-      and exponents without $-\infty$ and of one length; see `bound_lost` and `resample_spectrum`. The latent code of
-      a `SpectrumAutoencoder` and hyperparameters are features as well.
+      beside them their ranks where many networks still stand on one plateau, and exponents without $-\infty$ and of
+      one length; see `bound_lost` and `resample_spectrum`. Hyperparameters and the latent code of a
+      `SpectrumAutoencoder` are features as well.
     - `final_loss`: (n,), in any unit, since only its order counts. NaN, a network that diverged, ranks as the worst.
     - `is_trained`: (n,), the networks to learn from, whose `final_loss` is known; all by default. Other rows have no
       influence, so that folds run under one `jax.vmap`.
