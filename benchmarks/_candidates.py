@@ -30,14 +30,6 @@ def digits(count):
     return task[:count], task[1400:]
 
 
-def lorenz(count):
-    flow = lejax.systems.Flow(lejax.systems.Lorenz63(), 0.05, substeps=2)
-    series = lejax.unroll(flow, jnp.array([1.0, 2.0, 20.0]), num_steps=27_000)[500:]
-    series = ((series - series.mean(axis=0)) / series.std(axis=0)).astype(jnp.float32)
-    task = populations.forecasting_task(series, num_steps=20, horizon=4)
-    return task[:count], task[1100:1300]
-
-
 def drawn(make, **options):
     def draw(count):
         return tuple(
@@ -52,7 +44,6 @@ TASKS = {
     "digits": digits,
     "xor": drawn(populations.delayed_xor_task, num_steps=16, delay=2),
     "adding": drawn(populations.adding_task, num_steps=12),
-    "lorenz": lorenz,
 }
 
 

@@ -1,7 +1,7 @@
 """Test whether spectra add anything to the early loss when one chooses which networks are worth training on.
 
-Four tasks: digits read row by row (scikit-learn), the XOR of the bits of 2 and of 4 steps ago, the sum of two marked
-numbers of 12, and Lorenz-63 four samples of 0.05 ahead. For each 360 networks: tanh, GRU and LSTM cells of 8, 16 and
+Three tasks: digits read row by row (scikit-learn), the XOR of the bits of 2 and of 4 steps ago, and the sum of two
+marked numbers of 12. For each 360 networks: tanh, GRU and LSTM cells of 8, 16 and
 32 units, 40 of each, with a learning rate from 3e-4 to 5e-2 and a factor on the weights from 0.2 to 5, both drawn
 log-uniformly. Each is trained for 16 epochs of 32 updates of Adam on 32 sequences. After each epoch the validation
 loss is recorded, and before and after 1, 2 and 4 epochs the spectrum along 200 steps of the validation inputs. What a
@@ -18,7 +18,7 @@ spectrum costs is counted as the updates of the same networks, with their share 
    halving (Jamieson & Talwalkar, AISTATS 2016) that starts after 1 epoch and keeps each time 1/2 (720 epochs in all,
    15 networks finish), or 1/3 (612 epochs, 8 finish). The other strategies screen all candidates for one epoch and
    finish as many as the budget allows: those with the least early loss, or those that a selector prefers. It learned
-   from 16 of the candidates, trained to the end at the cost of the budget, or from the three other tasks at no cost
+   from 16 of the candidates, trained to the end at the cost of the budget, or from the two other tasks at no cost
    (`transfer`). In `halving, transfer` such a selector makes the first choice of a successive halving, which has
    fewer candidates if the features cost. `regret` is the difference of the logarithms of the final loss of the best
    network found and of the best candidate; `top 5` is the mean of the ranks, from 0 to 1 among the candidates, of the
@@ -26,7 +26,7 @@ spectrum costs is counted as the updates of the same networks, with their share 
    the subsets.
 
 `--records FOLDER` keeps what the networks did there, and reads it if it is there; with `--only TEXT` the networks whose
-names contain it (`xor`, `lorenz.gru.8`) are trained, so that parts can run on different cores.
+names contain it (`xor`, `adding.gru.8`) are trained, so that parts can run on different cores.
 """
 
 import functools as ft
@@ -69,13 +69,14 @@ def fit(features, final_loss, rows, key, toy):
     """Predictions (n,) by each combination of features of selectors that learned from some rows."""
     method = populations.Autoencoder(num_updates=5 if toy else 100)
     sound = jnp.all(jnp.isfinite(features["spectrum"]), axis=1)
-    spectra = jnp.where(sound[:, None], features["spectrum"], 0)
+    # Single precision is enough here, and faster.
+    spectra = jnp.where(sound[:, None], features["spectrum"], 0).astype(jnp.float32)
     known = final_loss[rows]
     below = jnp.mean(known < known[:, None], axis=1) + jnp.mean(known == known[:, None], axis=1) / 2
     # A quarter of the networks chooses the weights of the autoencoder.
     is_validation = jnp.arange(len(rows)) % 4 == 0
     model = method.fit(
-        spectra[rows], below, is_validation & sound[rows],
+        spectra[rows], below.astype(jnp.float32), is_validation & sound[rows],
         is_training=~is_validation & sound[rows], key=key,
     )  # fmt: skip
     codes = jnp.where(sound[:, None], jax.vmap(model.encode)(spectra), jnp.nan)
@@ -172,7 +173,7 @@ def correlations(features, loss, early, toy):
 
 
 def transfer(features, losses, task, toy):
-    """Predictions (n,) for a task by selectors that learned from the three others."""
+    """Predictions (n,) for a task by selectors that learned from the other tasks."""
     others = [name for name in features if name != task]
     joined = {
         name: jnp.asarray(np.concatenate([features[t][name] for t in (*others, task)]))
@@ -203,8 +204,8 @@ def simulate(features, record, transferred, early, toy):
     )
 
 
-def analyse(records, toy):
-    """All results of trained networks."""
+def analyse(records, toy, path):
+    """All results of trained networks, which are written after each early epoch."""
     found = {task: {} for task in records}
     losses = {task: record["loss"] for task, record in records.items()}
     for early in (1,) if toy else _candidates.EARLY:
@@ -234,7 +235,7 @@ def analyse(records, toy):
             found[task][f"after {early}"] = row
             print(f"{task}, after {early}: {time.perf_counter() - clock:.0f} s", flush=True)
             show(row)
-    return found
+        _harness.write_json(path, benchmark="selection", toy=toy, tasks=found)
 
 
 def show(row):
@@ -287,8 +288,7 @@ def main():
     if not complete:
         print("Other groups are to be trained before the results.")
         return
-    results = analyse(records, toy)
-    _harness.write_json(arguments.json, benchmark="selection", toy=toy, tasks=results)
+    analyse(records, toy, arguments.json)
 
 
 if __name__ == "__main__":
