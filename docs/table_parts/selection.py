@@ -7,6 +7,7 @@ NAMES = {
     "early loss itself": "the loss after the epoch itself",
     "loss": "losses so far",
     "spectrum": "spectrum",
+    "hyperparameters": "hyperparameters",
     "loss, spectrum": "losses and spectrum",
     "loss, embedding": "losses and embedding of the spectrum",
     "loss, hyperparameters": "losses and hyperparameters",
