@@ -78,22 +78,27 @@ def simulate(loss, cost, subsets, learned, scores, transferred, pairs, early):
     loss = worst_last(loss)
     last, final = loss.shape[1] - 1, loss[:, -1]
     found = {}
+
+    def seen(name):
+        """How long the candidates are trained before the choice: hyperparameters are known before."""
+        return 0 if name == "hyperparameters" else early
+
     for eta in (2, 3):
         kept = {}
         for draw, candidates in enumerate(subsets):
             halved, budget = halve(loss, candidates, eta)
-            start = ft.partial(screen, candidates=candidates, budget=budget, early=early, last=last)
+            start = ft.partial(screen, candidates=candidates, budget=budget, last=last)
             finished = {
                 f"halving, eta {eta}": halved,
                 "random": candidates[: budget // last],
-                "early loss": start(loss[:, early], cost=np.zeros(len(loss))),
+                "early loss": start(loss[:, early], early=early, cost=np.zeros(len(loss))),
             }
             for name, score in scores.items():
                 finished[f"selector: {name}"] = start(
-                    score[draw], cost=cost[name], trained=candidates[:learned]
+                    score[draw], early=seen(name), cost=cost[name], trained=candidates[:learned]
                 )
             for name, score in transferred.items():
-                finished[f"transfer: {name}"] = start(score, cost=cost[name])
+                finished[f"transfer: {name}"] = start(score, early=seen(name), cost=cost[name])
                 finished[f"halving, transfer: {name}"] = halve_within(
                     budget, loss, candidates, eta, score, cost[name]
                 )

@@ -44,6 +44,7 @@ STRATEGIES = {
     "transfer: loss": "selector of other tasks: losses",
     "transfer: loss, spectrum": "losses and spectrum ",
     "transfer: loss, embedding": "losses and embedding",
+    "transfer: hyperparameters": "hyperparameters, without an epoch of training",
     "transfer: loss, hyperparameters": "losses and hyperparameters ",
     "halving, transfer: loss, spectrum": "halving, first by losses and spectrum of other tasks",
     "halving, transfer: loss, hyperparameters": "halving, first by losses and hyperparameters",
