@@ -36,9 +36,10 @@ def halve_within(budget, loss, candidates, eta, score, cost):
     count = len(candidates)
     while True:
         finished, compute = halve(loss, candidates[:count], eta, score)
-        if compute + np.sum(cost[candidates[:count]]) <= budget:
+        compute += np.sum(cost[candidates[:count]])
+        if compute <= budget:
             return finished
-        count -= 1
+        count = min(count - 1, int(count * budget / compute) + 2)
 
 
 def screen(score, candidates, budget, early, last, cost, trained=()):
