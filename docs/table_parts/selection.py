@@ -27,27 +27,32 @@ def selection() -> str:
     differences = {task: row["correlations"]["differences"] for task, row in tasks.items()}
     rows = [[text, *(interval(scores[t][name]) for t in tasks)] for name, text in NAMES.items()]
     rows += [
-        [text, *(interval(differences[t][name]) for t in tasks)]
+        [text, *(_signed(differences[t][name]) for t in tasks)]
         for name, text in DIFFERENCES.items()
     ]
     header = ["after 1 of 16 epochs", *tasks]
     return markdown(header, rows) + "\n\n" + source("selection")
 
 
+def _signed(found: dict[str, float]) -> str:
+    value, low, high = (f"{found[key]:+.3f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 STRATEGIES = {
     "random": "random networks, trained to the end",
     "halving, eta 2": "successive halving on the loss",
     "early loss": "one choice by the loss",
-    "selector: loss": "selector of 16 networks: losses",
-    "selector: loss, spectrum": "losses and spectrum",
-    "selector: loss, hyperparameters": "losses and hyperparameters",
-    "transfer: loss": "selector of other tasks: losses",
-    "transfer: loss, spectrum": "losses and spectrum ",
-    "transfer: loss, embedding": "losses and embedding",
-    "transfer: hyperparameters": "hyperparameters, without an epoch of training",
-    "transfer: loss, hyperparameters": "losses and hyperparameters ",
+    "selector: loss": "selector fitted to 16 networks: losses",
+    "selector: loss, spectrum": "the same: losses and spectrum",
+    "selector: loss, hyperparameters": "the same: losses and hyperparameters",
+    "transfer: loss": "selector fitted to other tasks: losses",
+    "transfer: loss, spectrum": "the same: losses and spectrum",
+    "transfer: loss, embedding": "the same: losses and embedding",
+    "transfer: hyperparameters": "the same: hyperparameters, before the first epoch",
+    "transfer: loss, hyperparameters": "the same: losses and hyperparameters",
     "halving, transfer: loss, spectrum": "halving, first by losses and spectrum of other tasks",
-    "halving, transfer: loss, hyperparameters": "halving, first by losses and hyperparameters",
+    "halving, transfer: loss, hyperparameters": "halving, first by losses and hyperparameters of other tasks",
 }
 
 
