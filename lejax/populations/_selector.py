@@ -147,11 +147,11 @@ def fit_selector(
         raise ValueError(
             f"at least 3 trained networks must have finite features, got {int(jnp.sum(is_trained))}."
         )
-    weights, scalings, shares, *rest = _fit(groups, final_loss, is_trained)
+    weights, scalings, shares, offset, penalty, error = _fit(groups, final_loss, is_trained)
     weights, shares, scalings = (
         jtu.tree_unflatten(structure, x) for x in (weights, shares, scalings)
     )
-    return NetworkSelector(weights, *rest[:2], shares, rest[2], scalings)
+    return NetworkSelector(weights, offset, penalty, shares, error, scalings)
 
 
 @compiled
