@@ -129,3 +129,19 @@ def agreement(prediction, truth, axis=-1):
     """The share of networks put on the right side of the median."""
     sides = [x < np.median(x, axis=axis, keepdims=True) for x in (prediction, truth)]
     return np.mean(sides[0] == sides[1], axis=axis)
+
+
+def mean_over_repeats(statistic):
+    """The mean of a statistic of the truth and each of R predictions."""
+
+    def mean(truth, *predictions, axis=-1):
+        return np.mean([statistic(p, truth, axis=axis) for p in predictions], axis=0)
+
+    return mean
+
+
+def difference_over_repeats(truth, *predictions, axis=-1):
+    """How much better the first half of the predictions ranks than the second."""
+    half = len(predictions) // 2
+    mean = mean_over_repeats(spearman)
+    return mean(truth, *predictions[:half], axis=axis) - mean(truth, *predictions[half:], axis=axis)

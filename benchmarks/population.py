@@ -139,22 +139,6 @@ def study_population(kind, toy):
     )
 
 
-def mean_over_repeats(statistic):
-    """The mean of a statistic of the truth and each of R predictions."""
-
-    def mean(truth, *predictions, axis=-1):
-        return np.mean([statistic(p, truth, axis=axis) for p in predictions], axis=0)
-
-    return mean
-
-
-def difference_over_repeats(truth, *predictions, axis=-1):
-    """How much better the first half of the predictions ranks than the second."""
-    half = len(predictions) // 2
-    mean = mean_over_repeats(_prediction.spearman)
-    return mean(truth, *predictions[:half], axis=axis) - mean(truth, *predictions[half:], axis=axis)
-
-
 @eqx.filter_jit
 def embed(method, spectra, target, splits, keys):
     """Predictions (folds, n) and latent codes (folds, n, l) of an autoencoder fitted to each fold."""
@@ -197,12 +181,14 @@ def table(exponents, early_loss, hyperparameters, target, toy):
             fit_and_predict, len(target), num_repeats=1 if toy else 2, key=jr.key(7)
         )
         scores[name] = {
-            score: _prediction.estimate(mean_over_repeats(statistic), target, *predictions[name])
+            score: _prediction.estimate(
+                _prediction.mean_over_repeats(statistic), target, *predictions[name]
+            )
             for score, statistic in statistics.items()
         }
     better_by = {
         name: _prediction.estimate(
-            difference_over_repeats, target, *predictions["embedding"], *other
+            _prediction.difference_over_repeats, target, *predictions["embedding"], *other
         )
         for name, other in predictions.items()
         if name != "embedding"

@@ -18,6 +18,7 @@ PEERS = {
     "robustness": ["sklearn"],
     "long_sequences": ["sklearn"],
     "population": ["sklearn"],
+    "selection": ["sklearn"],
     "gallery": ["dysts"],
     "forecast_horizon": ["dysts"],
 }

@@ -57,7 +57,7 @@ NOT_CALLED = {
         "AffinePiecesManifold", "BlockEntropies", "BoundaryPoints", "Crossings", "Cycles", "Equilibria", "InverseStep",
         "ManifoldQuality", "PolylineManifold", "Preimages", "Switches", "SymbolTransitions",
     },
-    "populations": {"Examples", "Population", "SpectrumAutoencoder"},
+    "populations": {"Examples", "NetworkSelector", "Population", "SpectrumAutoencoder"},
     "reconstruction": {"Observation", "Reconstruction", "TeacherForcing"},
     "run": set(),
     "systems": {"Cat", "MeasuredSystem", "gallery"},
@@ -425,6 +425,10 @@ def valid_calls() -> dict[str, tuple[tuple, dict[str, Any]]]:
         "training.UnitPruning": ((cell, jnp.arange(3)), {}),
         "training.WeightPruning": ((cell, None), {}),
         "reconstruction.forced_states": ((model, jnp.zeros(5), jnp.zeros((6, 5)), jnp.zeros(6)), {}),
+        "populations.fit_selector": (
+            ({"loss": jnp.eye(5)[:, :2], "spectrum": jnp.eye(5)[:, 2:]}, jnp.arange(5.0)),
+            {"is_trained": jnp.ones(5, bool)},
+        ),
         "populations.forecasting_task": ((series,), {"num_steps": 5, "horizon": 1}),
         "populations.initialize_population": (
             (make_cell, hyperparameters, 2),

@@ -303,6 +303,12 @@ VERBS: dict[str, tuple[Callable, jax.Array]] = {
         )(x),
         jr.normal(jr.key(7), (24, 3)),
     ),
+    "populations.fit_selector": (
+        lambda x: jax.vmap(populations.fit_selector({"a": x[:, :1], "b": x[:, 1:]}, INPUTS[:, 0]))(
+            {"a": x[:, :1], "b": x[:, 1:]}
+        ),
+        jr.normal(jr.key(7), (24, 4)),
+    ),
     # --- indicators
     "indicators.log_alignment_index": (
         lambda x: indicators.log_alignment_index(Henon(), x, num_steps=6),

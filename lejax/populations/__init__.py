@@ -14,6 +14,7 @@ from ._population import (
     Population as Population,
     initialize_population as initialize_population,
 )
+from ._selector import NetworkSelector as NetworkSelector, fit_selector as fit_selector
 from ._spectra import (
     bound_lost as bound_lost,
     population_spectra as population_spectra,
