@@ -1,4 +1,4 @@
-"""The tables of the pages on performance and validation are those that docs/tables.py makes of the results."""
+"""The tables of pages and notebooks are those that docs/tables.py makes of the results."""
 
 import sys
 from pathlib import Path

@@ -10,10 +10,11 @@ def flossing_limits() -> str:
     found = {}
     for row in _rows("final"):
         recipe = row["recipe"]
-        key = recipe["kind"], row["delay"], recipe["size"], recipe["start"]
+        start = row["name"].removesuffix(", flossed").replace(" start", "")
+        key = recipe["kind"], row["delay"], recipe["size"], start
         found.setdefault(key, {})[bool(recipe["flossing"])] = row
     rows = [
-        [kind, f"{delay}", f"{size}", start if start != "open" else "open gates"]
+        [kind, f"{delay}", f"{size}", start]
         + [_solved(pair.get(False)), _solved(pair.get(True)), _cost(pair)]
         for (kind, delay, size, start), pair in sorted(found.items(), key=_in_order)
     ]
@@ -63,7 +64,8 @@ def _in_order(item) -> tuple:
         ("rate", "GRU", "LSTM").index(kind),
         delay,
         size,
-        ("usual", "open", "orthogonal").index(start),
+        [start.startswith(word) for word in ("usual", "open", "orthogonal")].index(True),
+        start,
     )
 
 

@@ -7,7 +7,7 @@ from .common import markdown, read, source
 
 
 METHODS = ("exponents", "magnitude", "by matrix", "random")
-SHOWN = (("weights", 0.7), ("weights", 0.85), ("units", 0.5))
+SHOWN = (("weights", 0.5), ("weights", 0.7), ("weights", 0.85), ("units", 0.5))
 
 
 def _mean_and_range(values: list[float]) -> str:
