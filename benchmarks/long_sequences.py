@@ -219,11 +219,9 @@ def seconds_per_update(kind, task, variants, settings) -> dict[str, float]:
         [contender(*item) for item in variants.items() if item[0] == "plain" or item[1].penalty], 5
     )
     plain = timings[0]
-    return {
-        timing.contender.name: plain.seconds_per_step
-        * _harness.paired_ratio(timing, plain)["median"]
-        for timing in timings
-    }
+    ratios = {t.contender.name: _harness.paired_ratio(t, plain)["median"] for t in timings}
+    # A penalty costs no less than none: a smaller ratio is noise.
+    return {name: plain.seconds_per_step * max(1.0, ratio) for name, ratio in ratios.items()}
 
 
 def parts_of(variant: Variant):
