@@ -195,7 +195,8 @@ def remove_weights(networks, keys, task: Task, settings: Settings):
             pruning = prune_weights(
                 cell, cell.initial_state(), task.streams[0], fraction=fraction, **options
             )
-            return pruning.cell, jtu.tree_map(lambda x: x.astype(float), pruning.kept)
+            kept = jtu.tree_map(lambda x: x.astype(float) if x.ndim > 1 else None, pruning.kept)
+            return pruning.cell, kept
 
         noise = jtu.tree_map(lambda x: jr.uniform(jr.fold_in(key, x.size), x.shape), cell)
         size = jtu.tree_map(jnp.abs, cell)

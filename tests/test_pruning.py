@@ -67,7 +67,8 @@ def test_one_round_removes_what_finite_differences_name():
     expected[np.argsort(-scores.ravel())[:15]] = True
     np.testing.assert_array_equal(pruning.kept.weight_hh.ravel(), expected)
     np.testing.assert_array_equal(pruning.cell.weight_ih, cell.weight_ih)
-    assert pruning.kept.weight_ih is None
+    assert jnp.all(pruning.kept.weight_ih)
+    assert jnp.all(pruning.kept.bias)
 
 
 def test_fractions_under_jit_and_vmap():
@@ -140,3 +141,12 @@ def test_bad_arguments_are_named():
     rnn = cells.RNNCell(0, 6, key=jr.key(0))
     with pytest.raises(ValueError, match="num_units is 7, but the RNNCell has 6 units"):
         prune_units(rnn, state, num_units=7, num_steps=9)
+
+
+def test_a_fraction_outside_of_its_range_gives_nan_under_jit():
+    def prune(fraction):
+        return prune_weights(triangular(), jnp.zeros(6), num_steps=8, fraction=fraction).cell.weight
+
+    assert jnp.all(jnp.isnan(jax.jit(prune)(70.0)))
+    with pytest.raises(ValueError, match=r"fraction.*70"):
+        prune(70.0)

@@ -190,6 +190,17 @@ def test_a_population_after_few_epochs():
     assert np.isfinite(jax.vmap(selector)(features)).all()
 
 
+def test_too_few_networks_are_nan_under_jit():
+    features, final = draw()
+    few = np.arange(len(final)) < 2
+    fit = jax.jit(lambda mask, loss: fit_selector(features, loss, is_trained=mask))
+    for mask, loss in ((few, final), (np.ones_like(few), np.full_like(final, np.nan))):
+        selector = fit(mask, loss)
+        assert jnp.isnan(selector.error)
+        assert jnp.all(jnp.isnan(jax.vmap(selector)(features)))
+    assert int(fit(~few, final).num_networks) == len(final) - 2
+
+
 def test_bad_input():
     features, final_loss = draw()
     with pytest.raises(
@@ -197,10 +208,10 @@ def test_bad_input():
     ):
         fit_selector({}, final_loss)
     with pytest.raises(
-        ValueError, match=r"one row for each of the 40 final losses, got shape \(39, 2\)"
+        ValueError, match=r"features\['loss'\] must .* of the 40 final losses, got shape \(39, 2\)"
     ):
         fit_selector(features | {"loss": features["loss"][1:]}, final_loss)
-    with pytest.raises(ValueError, match=r"features must be arrays \(n, f\)"):
+    with pytest.raises(ValueError, match=r"features must be an array \(n, f\)"):
         fit_selector(features["loss"][:, 0], final_loss)
     with pytest.raises(ValueError, match=r"final_loss must have shape \(n,\), got \(40, 1\)"):
         fit_selector(features, final_loss[:, None])
@@ -210,6 +221,8 @@ def test_bad_input():
         ValueError, match="at least 3 trained networks must have finite features, got 2"
     ):
         fit_selector(features, final_loss, is_trained=jnp.arange(40) < 2)
+    with pytest.raises(ValueError, match="final_loss is NaN for all trained networks"):
+        fit_selector(features, np.full(40, np.nan))
     selector = fit_selector(features, final_loss)
     with pytest.raises(ValueError, match=r"features must be those of one network.*use jax\.vmap"):
         selector(features)

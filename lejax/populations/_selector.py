@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
@@ -34,6 +34,7 @@ class NetworkSelector(eqx.Module):
     - `error`: root mean square error of the ranks of networks that were left out one at a time. It is the least of all
       strengths and shares, so a little too small; it is 0.29 where nothing but the mean rank is predicted.
     - `scalings`: pytree of the mean and standard deviation of each feature over the networks that it learned from.
+    - `num_networks`: how many networks it learned from: those that are trained and whose features are finite.
 
     **Raises:**
 
@@ -46,6 +47,7 @@ class NetworkSelector(eqx.Module):
     shares: PyTree[Float[Array, ""]]
     error: Float[Array, ""]
     scalings: PyTree[Scaling]
+    num_networks: Int[Array, ""]
 
     def __call__(self, features: PyTree[Float[Array, " f"]]) -> Float[Array, ""]:
         structure = jtu.tree_structure(self.weights)
@@ -92,7 +94,8 @@ def fit_selector(
       beside them their ranks where many networks still stand on one plateau, and exponents without $-\infty$ and of
       one length; see `bound_lost` and `resample_spectrum`. Hyperparameters and the latent code of a
       `SpectrumAutoencoder` are features as well.
-    - `final_loss`: (n,), in any unit, since only its order counts. NaN, a network that diverged, ranks as the worst.
+    - `final_loss`: (n,), in any unit, since only its order counts. NaN, a network that diverged, ranks as the worst: a
+      network that was not trained is to be left out by `is_trained`.
     - `is_trained`: (n,), the networks to learn from, whose `final_loss` is known; all by default. Other rows have no
       influence, so that folds run under one `jax.vmap`.
 
@@ -101,7 +104,8 @@ def fit_selector(
 
     **Raises:**
 
-    - `ValueError`: if shapes do not match, or fewer than 3 trained networks have finite features.
+    - `ValueError`: if shapes do not match, fewer than 3 trained networks have finite features, or all of them have a
+      final loss of NaN. Under `jit` and `vmap` the predicted ranks and `error` are NaN in the last two cases.
 
     **Numerics:** one compiled program for each shape. The cost is that of $3^g - 1$ singular value decompositions of
     the n x f standardized features for g groups: give at most four. Derivatives are those at the chosen strength and
@@ -118,22 +122,27 @@ def fit_selector(
         >>> predicted = jax.vmap(selector)(features)[30:]
         >>> bool(jnp.corrcoef(predicted, jnp.log(final_loss[30:]))[0, 1] > 0.8)
         True
+        >>> folds = jnp.arange(60) % 3 != jnp.arange(3)[:, None]  # each leaves a third out
+        >>> fit = lambda fold: lejax.populations.fit_selector(features, final_loss, is_trained=fold)
+        >>> jax.vmap(fit)(folds).num_networks
+        Array([40, 40, 40], dtype=...)
 
     Hoerl & Kennard, Technometrics 12 (1970); leave-one-out errors: Allen, Technometrics 16 (1974).
     """
-    groups, structure = jtu.tree_flatten(features)
+    named, structure = jtu.tree_flatten_with_path(features)
+    groups = [x for _, x in named]
     if not groups:
         raise ValueError("features must hold at least one array (n, f), got none.")
     final_loss = jnp.asarray(final_loss)
     if final_loss.ndim != 1:
         raise ValueError(f"final_loss must have shape (n,), got {final_loss.shape}.")
-    dtype = np.result_type(*(jnp.result_type(x) for x in groups), np.float32)
+    dtype = jnp.promote_types(jnp.result_type(*groups, float), jnp.float32)
     groups = [jnp.asarray(x, dtype) for x in groups]
-    for x in groups:
+    for (path, _), x in zip(named, groups, strict=True):
         if x.ndim != 2 or x.shape[0] != final_loss.size or x.shape[1] == 0:
             raise ValueError(
-                f"features must be arrays (n, f) with one row for each of the {final_loss.size} final losses, "
-                f"got shape {x.shape}."
+                f"features{jtu.keystr(path)} must be an array (n, f) with one row for each of the {final_loss.size} "
+                f"final losses, got shape {x.shape}."
             )
     is_trained = jnp.ones(final_loss.shape, bool) if is_trained is None else jnp.asarray(is_trained)
     if is_trained.shape != final_loss.shape:
@@ -151,7 +160,8 @@ def fit_selector(
     weights, shares, scalings = (
         jtu.tree_unflatten(structure, x) for x in (weights, shares, scalings)
     )
-    return NetworkSelector(weights, offset, penalty, shares, error, scalings)
+    count = jnp.sum(is_trained)
+    return NetworkSelector(weights, offset, penalty, shares, error, scalings, count)
 
 
 @compiled
@@ -165,7 +175,8 @@ def _fit(groups, final_loss, is_trained):
     ]
     target = jnp.where(is_trained, rank(final_loss, is_trained), 0).astype(dtype)
     count = jnp.sum(is_trained).astype(dtype)
-    offset = jnp.sum(target) / count
+    is_enough = (count >= 3) & jnp.any(is_trained & ~jnp.isnan(final_loss))
+    offset = jnp.where(is_enough, jnp.sum(target) / count, jnp.nan)
     target = jnp.where(is_trained, target - offset, 0)
     penalties = jnp.array(PENALTIES, dtype)
 

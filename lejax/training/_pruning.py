@@ -30,12 +30,12 @@ class WeightPruning(eqx.Module):
     **Fields:**
 
     - `cell`: the cell, with zeros in place of the weights that are removed.
-    - `kept`: the cell with a boolean for each weight, and None in place of the arrays that were not pruned. Multiply
-        gradients or updates by it, so that further training leaves the zeros alone.
+    - `kept`: the cell with booleans in place of its floating-point numbers, `False` for what is removed. Multiply the
+        updates of further training by it, `jax.tree.map(jnp.multiply, updates, kept)`: then zeros stay.
     """
 
     cell: Any
-    kept: PyTree[Bool[Array, "..."] | None]
+    kept: PyTree[Bool[Array, "..."]]
 
 
 class UnitPruning(eqx.Module):
@@ -76,7 +76,8 @@ def prune_weights(
     **Arguments:**
 
     - `cell`, `state`, `inputs`, `num_exponents`, `num_steps`, `transient`: as for `lyapunov_spectrum`.
-    - `fraction`: f, the share of the weights that is removed.
+    - `fraction`: f, the share of the weights that is removed, from 0 to 1. Outside of them all weights are NaN under
+        `jit` and `vmap`, where nothing can be raised.
     - `where`: a function from the cell to the array or arrays that are pruned, as in `eqx.tree_at`. Default: all
         arrays of floating-point numbers with two axes or more; biases stay.
     - `num_rounds`: R, 10 by default.
@@ -128,7 +129,7 @@ def prune_weights(
         cell,
         state,
         inputs,
-        fraction,
+        jnp.asarray(fraction),  # another number is not another program
         chosen,
         check_count("num_rounds", num_rounds, 1),
         run | {"adjoint": adjoint},
@@ -212,11 +213,14 @@ def _prune_weights(cell, state, inputs, fraction, chosen, num_rounds, run) -> We
     def exponents(factors):
         return _exponents(eqx.combine(unravel(weights * factors), rest), state, inputs, run)
 
+    fraction = jnp.where((fraction >= 0) & (fraction <= 1), fraction, jnp.nan)
     num_kept = jnp.round(weights.size * (1 - fraction))
     # `shard_map` would sum derivatives by numbers that its devices share.
     ones = vary_with(jnp.ones_like(weights), (cell, state, inputs))
     factors = _remove(exponents, ones, num_kept, num_rounds)
-    kept = jtu.tree_map(lambda x: x != 0, unravel(factors))
+    others = jtu.tree_map(lambda x: jnp.ones(x.shape, bool), eqx.filter(rest, eqx.is_inexact_array))
+    kept = eqx.combine(jtu.tree_map(lambda x: x != 0, unravel(factors)), others)
+    factors = jnp.where(jnp.isnan(fraction), jnp.nan, factors)
     return WeightPruning(eqx.combine(unravel(weights * factors), rest), kept)
 
 
