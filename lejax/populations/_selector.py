@@ -156,6 +156,8 @@ def fit_selector(
         raise ValueError(
             f"at least 3 trained networks must have finite features, got {int(jnp.sum(is_trained))}."
         )
+    if not is_traced((is_trained, final_loss)) and jnp.all(jnp.isnan(final_loss[is_trained])):
+        raise ValueError("final_loss is NaN for all trained networks: there is nothing to learn.")
     weights, scalings, shares, offset, penalty, error = _fit(groups, final_loss, is_trained)
     weights, shares, scalings = (
         jtu.tree_unflatten(structure, x) for x in (weights, shares, scalings)
