@@ -211,6 +211,11 @@ def test_bad_input():
         ValueError, match=r"features\['loss'\] must .* of the 40 final losses, got shape \(39, 2\)"
     ):
         fit_selector(features | {"loss": features["loss"][1:]}, final_loss)
+    with pytest.raises(TypeError, match=r"features\['x'\] must be an array of real numbers, got"):
+        fit_selector({"x": "text"}, final_loss)
+    with pytest.raises(TypeError, match=r"features must be an array of real numbers, got complex"):
+        fit_selector(1j * features["loss"], final_loss)
+    assert fit_selector(jnp.asarray(features["loss"], jnp.bfloat16), final_loss).error.dtype == "f4"
     with pytest.raises(ValueError, match=r"features must be an array \(n, f\)"):
         fit_selector(features["loss"][:, 0], final_loss)
     with pytest.raises(ValueError, match=r"final_loss must have shape \(n,\), got \(40, 1\)"):

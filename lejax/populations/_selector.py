@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
+from .._core.check_cell import describe
 from .._core.closures import compiled
 from ._autoencoder import Scaling
 
@@ -104,6 +105,7 @@ def fit_selector(
 
     **Raises:**
 
+    - `TypeError`: if a feature is no array of real numbers.
     - `ValueError`: if shapes do not match, fewer than 3 trained networks have finite features, or all of them have a
       final loss of NaN. Under `jit` and `vmap` the predicted ranks and `error` are NaN in the last two cases.
 
@@ -133,6 +135,11 @@ def fit_selector(
     groups = [x for _, x in named]
     if not groups:
         raise ValueError("features must hold at least one array (n, f), got none.")
+    for path, x in named:
+        if not eqx.is_array_like(x) or not _is_real(jnp.result_type(x)):
+            raise TypeError(
+                f"features{jtu.keystr(path)} must be an array of real numbers, got {describe(x)}."
+            )
     final_loss = jnp.asarray(final_loss)
     if final_loss.ndim != 1:
         raise ValueError(f"final_loss must have shape (n,), got {final_loss.shape}.")
@@ -164,6 +171,11 @@ def fit_selector(
     )
     count = jnp.sum(is_trained)
     return NetworkSelector(weights, offset, penalty, shares, error, scalings, count)
+
+
+def _is_real(dtype) -> bool:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 @compiled
