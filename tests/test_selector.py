@@ -213,7 +213,10 @@ def test_bad_input():
         fit_selector(features | {"loss": features["loss"][1:]}, final_loss)
     with pytest.raises(TypeError, match=r"features\['x'\] must be an array of real numbers, got"):
         fit_selector({"x": "text"}, final_loss)
-    with pytest.raises(TypeError, match=r"features must be an array of real numbers, got complex"):
+    masked = np.ma.masked_greater(features["loss"], 3)
+    with pytest.raises(TypeError, match=r"features\['loss'\] is a masked array"):
+        fit_selector(features | {"loss": masked}, final_loss)
+    with pytest.raises(TypeError, match=r"features must be real, got complex128\."):
         fit_selector(1j * features["loss"], final_loss)
     assert fit_selector(jnp.asarray(features["loss"], jnp.bfloat16), final_loss).error.dtype == "f4"
     with pytest.raises(ValueError, match=r"features must be an array \(n, f\)"):

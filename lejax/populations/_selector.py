@@ -1,5 +1,7 @@
 """Choice among networks early in training: ridge regression on the ranks of their final loss."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.cell import is_traced
 from .._core.check_annotations import checked
-from .._core.check_cell import describe
+from .._core.check_types import NUMBERS, check_array
 from .._core.closures import compiled
 from ._autoencoder import Scaling
 
@@ -132,23 +134,21 @@ def fit_selector(
     Hoerl & Kennard, Technometrics 12 (1970); leave-one-out errors: Allen, Technometrics 16 (1974).
     """
     named, structure = jtu.tree_flatten_with_path(features)
-    groups = [x for _, x in named]
+    names = [f"features{jtu.keystr(path)}" for path, _ in named]
+    groups = [
+        check_array(name, x, NUMBERS - {"c"}) for name, (_, x) in zip(names, named, strict=True)
+    ]
     if not groups:
         raise ValueError("features must hold at least one array (n, f), got none.")
-    for path, x in named:
-        if not eqx.is_array_like(x) or not _is_real(jnp.result_type(x)):
-            raise TypeError(
-                f"features{jtu.keystr(path)} must be an array of real numbers, got {describe(x)}."
-            )
     final_loss = jnp.asarray(final_loss)
     if final_loss.ndim != 1:
         raise ValueError(f"final_loss must have shape (n,), got {final_loss.shape}.")
     dtype = jnp.promote_types(jnp.result_type(*groups, float), jnp.float32)
     groups = [jnp.asarray(x, dtype) for x in groups]
-    for (path, _), x in zip(named, groups, strict=True):
+    for name, x in zip(names, groups, strict=True):
         if x.ndim != 2 or x.shape[0] != final_loss.size or x.shape[1] == 0:
             raise ValueError(
-                f"features{jtu.keystr(path)} must be an array (n, f) with one row for each of the {final_loss.size} "
+                f"{name} must be an array (n, f) with one row for each of the {final_loss.size} "
                 f"final losses, got shape {x.shape}."
             )
     is_trained = jnp.ones(final_loss.shape, bool) if is_trained is None else jnp.asarray(is_trained)
@@ -171,11 +171,6 @@ def fit_selector(
     )
     count = jnp.sum(is_trained)
     return NetworkSelector(weights, offset, penalty, shares, error, scalings, count)
-
-
-def _is_real(dtype) -> bool:
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 @compiled
@@ -210,8 +205,8 @@ def _fit(groups, final_loss, is_trained):
 
         return jax.lax.map(error, penalties)
 
-    candidates = np.stack(np.meshgrid(*[SHARES] * len(groups), indexing="ij"), axis=-1)
-    candidates = jnp.array(candidates.reshape(-1, len(groups))[1:], dtype)
+    candidates = [shares for shares in itertools.product(SHARES, repeat=len(groups)) if any(shares)]
+    candidates = jnp.array(candidates, dtype)
     errors = jax.lax.map(leave_one_out, candidates).ravel()
     best = jnp.argmin(errors)
     shares, penalty = candidates[best // penalties.size], penalties[best % penalties.size]
