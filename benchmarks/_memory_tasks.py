@@ -23,20 +23,20 @@ class Network(eqx.Module):
     offset: jax.Array
 
 
-def make_network(kind: str, key) -> Network:
+def make_network(kind: str, key, size: int = SIZE) -> Network:
     key_cell, key_input, key_bias, key_readout = jr.split(key, 4)
     if kind == "rate":  # x' = J tanh(x) + b + w s, g = 1
-        cell = lejax.cells.LeakyRNNCell(1, SIZE, use_bias=True, dt=1.0, key=key_cell)
+        cell = lejax.cells.LeakyRNNCell(1, size, use_bias=True, dt=1.0, key=key_cell)
         cell = eqx.tree_at(
             lambda cell: (cell.weight_ih, cell.bias),
             cell,
-            (jr.normal(key_input, (SIZE, 1)), 0.1 * jr.uniform(key_bias, (SIZE,))),
+            (jr.normal(key_input, (size, 1)), 0.1 * jr.uniform(key_bias, (size,))),
         )
     else:
         cell = {"GRU": lejax.cells.GRUCell, "LSTM": lejax.cells.LSTMCell}[kind](
-            1, SIZE, key=key_cell
+            1, size, key=key_cell
         )
-    return Network(cell, jr.normal(key_readout, (SIZE,)), jnp.zeros(()))
+    return Network(cell, jr.normal(key_readout, (size,)), jnp.zeros(()))
 
 
 class Task(NamedTuple):

@@ -41,23 +41,6 @@ class Recipe(NamedTuple):
     state_scale: float = 0.0  # flossing starts from normal states of this size
 
 
-def draw_usual(kind: str, size: int, key) -> Network:
-    """As `tasks.make_network`, of any size."""
-    key_cell, key_input, key_bias, key_readout = jr.split(key, 4)
-    if kind == "rate":
-        cell = lejax.cells.LeakyRNNCell(1, size, use_bias=True, dt=1.0, key=key_cell)
-        cell = eqx.tree_at(
-            lambda cell: (cell.weight_ih, cell.bias),
-            cell,
-            (jr.normal(key_input, (size, 1)), 0.1 * jr.uniform(key_bias, (size,))),
-        )
-    else:
-        cell = {"GRU": lejax.cells.GRUCell, "LSTM": lejax.cells.LSTMCell}[kind](
-            1, size, key=key_cell
-        )
-    return Network(cell, jr.normal(key_readout, (size,)), jnp.zeros(()))
-
-
 def with_bias(cell, **gates):
     """The cell with the biases of some gates replaced; `r`, `z`, `n` of a GRU, `i`, `f`, `g`, `o` of an LSTM."""
     size = cell.weight_hh.shape[1]
@@ -84,7 +67,7 @@ def pass_on(cell, matrix):
 
 def draw(recipe: Recipe, delay, key) -> Network:
     """One network at the start of training."""
-    network = draw_usual(recipe.kind, recipe.size, key)
+    network = tasks.make_network(recipe.kind, key, recipe.size)
     cell, state = network.cell, network.cell.initial_state()
     cell = eqx.tree_at(lambda cell: cell.weight_ih, cell, recipe.input_scale * cell.weight_ih)
     key_matrix, key_bits, key_times = jr.split(jr.fold_in(key, 1), 3)

@@ -152,31 +152,23 @@ def measure(networks, task: Task):
     return eqx.filter_vmap(one)(networks)
 
 
-def keep_largest(cell, scores, fraction):
-    """The cell without the share of its matrices' weights with the smallest scores, and factors for the weights."""
+def largest(scores, fraction):
+    """Factors for the weights of an array, 0 for the share of them with the smallest scores."""
+    rank = jnp.argsort(jnp.argsort(-scores.ravel())).reshape(scores.shape)
+    return (rank < jnp.round(scores.size * (1 - fraction))).astype(scores.dtype)
+
+
+def keep_largest(cell, scores, fraction, by_matrix=False):
+    """The cell without the share of its matrices' weights, or of each matrix, with the smallest scores; and factors."""
     is_matrix = jtu.tree_map(lambda x: eqx.is_inexact_array(x) and x.ndim > 1, cell)
     matrices, rest = eqx.partition(cell, is_matrix)
-    scores = jax.flatten_util.ravel_pytree(eqx.filter(scores, is_matrix))[0]
-    weights, unravel = jax.flatten_util.ravel_pytree(matrices)
-    rank = jnp.argsort(jnp.argsort(-scores))
-    mask = (rank < jnp.round(scores.size * (1 - fraction))).astype(weights.dtype)
-    return eqx.combine(unravel(weights * mask), rest), unravel(mask)
-
-
-def keep_largest_by_matrix(cell, scores, fraction):
-    """The same share of each matrix."""
-
-    def keep(weights, scores):
-        if not (eqx.is_inexact_array(weights) and weights.ndim > 1):
-            return None
-        rank = jnp.argsort(jnp.argsort(-scores.ravel())).reshape(scores.shape)
-        return (rank < jnp.round(scores.size * (1 - fraction))).astype(weights.dtype)
-
-    kept = jtu.tree_map(keep, cell, scores)
-    pruned = jtu.tree_map(
-        lambda keep, x: x if keep is None else x * keep, kept, cell, is_leaf=lambda x: x is None
-    )
-    return pruned, kept
+    scores = eqx.filter(scores, is_matrix)
+    if by_matrix:
+        factors = jtu.tree_map(lambda x: largest(x, fraction), scores)
+    else:
+        numbers, unravel = jax.flatten_util.ravel_pytree(scores)
+        factors = unravel(largest(numbers, fraction))
+    return eqx.combine(jtu.tree_map(jnp.multiply, matrices, factors), rest), factors
 
 
 def run_options(task: Task, settings: Settings):
@@ -204,7 +196,7 @@ def remove_weights(networks, keys, task: Task, settings: Settings):
         cells = [
             jax.vmap(by_exponents)(fractions),
             jax.vmap(lambda f: keep_largest(cell, size, f))(fractions),
-            jax.vmap(lambda f: keep_largest_by_matrix(cell, size, f))(fractions),
+            jax.vmap(lambda f: keep_largest(cell, size, f, by_matrix=True))(fractions),
             jax.vmap(lambda f: keep_largest(cell, noise, f))(fractions),
         ]
         return jtu.tree_map(lambda *x: jnp.stack(x), *cells)
