@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-import scipy.stats
+from _paired import paired_interval
 
 import lejax
 from lejax.training import BandPenalty, ExponentAt
@@ -287,11 +287,7 @@ def summarize(row: dict, plain: dict) -> dict:
     """What the table says of a variant."""
     test, base = (np.asarray(r["test"])[r["chosen"]] for r in (row, plain))
     difference = test - base
-    half = np.nan
-    if len(test) > 1:
-        half = (
-            scipy.stats.t.ppf(0.975, len(test) - 1) * np.std(difference, ddof=1) / len(test) ** 0.5
-        )
+    interval = paired_interval(difference)
     curve = np.asarray(row["validation"])[row["chosen"]].mean(axis=0)
     reached = np.flatnonzero(curve >= 0.8)
     updates = (reached[0] + 1) * row["updates"] / len(curve) if len(reached) else None
@@ -301,8 +297,8 @@ def summarize(row: dict, plain: dict) -> dict:
         "accuracy": test.mean(),
         "least": test.min(),
         "largest": test.max(),
-        "difference": difference.mean(),
-        "half_interval": half,
+        "difference": interval["value"],
+        "half_interval": interval["high"] - interval["value"],
         "updates_to_80": updates,
         "seconds_to_80": None
         if updates is None

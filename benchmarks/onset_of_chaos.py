@@ -38,8 +38,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import scipy.stats
 from _onset_networks import Setting, Strengths
+from _paired import paired_interval
 
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -173,11 +173,26 @@ def plan(tuned: dict | None):
 
 def paired_ratio(plain, variant) -> dict:
     """Geometric mean of plain / variant over streams, and the 95 % interval of the mean logarithm."""
-    logs = np.log(np.asarray(plain)) - np.log(np.asarray(variant))
-    error = logs.std(ddof=1) / len(logs) ** 0.5
-    reach = scipy.stats.t.ppf(0.975, len(logs) - 1) * error
-    ends = np.exp([logs.mean(), logs.mean() - reach, logs.mean() + reach])
-    return dict(zip(("value", "low", "high"), map(float, ends), strict=True))
+    found = paired_interval(np.log(np.asarray(plain)) - np.log(np.asarray(variant)))
+    return {name: float(np.exp(end)) for name, end in found.items()}
+
+
+def scaled_inputs(parts: dict) -> list[dict]:
+    """The rows of plain training on scaled inputs, in the units of the raw ones, with their ratios to those."""
+    if not {"raw", "scaled"} <= set(parts):
+        return []
+    raw = {row["variant"]: row for row in parts["raw"]}
+    rows = []
+    for row in parts["scaled"]:
+        if row["variant"] in ("plain", "plain, tuned"):
+            losses = {
+                key: onset.SCALE**2 * np.asarray(row[key])
+                for key in ("before", "after", "old_at_change", "old_at_end")
+            }
+            title = row["variant"].replace("plain", "scaled inputs")
+            ratio = paired_ratio(raw[row["variant"]]["after"], losses["after"])
+            rows.append(row | losses | {"variant": title, "ratio": ratio})
+    return rows
 
 
 def pointwise_ratio(plain, variant) -> dict:
@@ -247,19 +262,7 @@ def measure_cost(rounds: int, together: int) -> list[dict]:
 
 
 def show(name: str, rows: list[dict], parts: dict) -> None:
-    rows = list(rows)
-    if name == "raw" and "scaled" in parts:
-        by_name = {row["variant"]: row for row in rows}
-        for row in parts["scaled"]:
-            if row["variant"] in ("plain", "plain, tuned"):
-                after = onset.SCALE**2 * np.asarray(row["after"])
-                ratio = paired_ratio(by_name[row["variant"]]["after"], after)
-                title = row["variant"].replace("plain", "scaled inputs")
-                scaled = {
-                    key: onset.SCALE**2 * np.asarray(row[key])
-                    for key in ("before", "old_at_change", "old_at_end")
-                }
-                rows.append(row | scaled | {"variant": title, "after": after, "ratio": ratio})
+    rows = rows + (scaled_inputs(parts) if name == "raw" else [])
     table = []
     for row in rows:
         cells = [row["variant"], f"{row['rate']:g}", f"{row['strength']:g}"]
@@ -298,7 +301,10 @@ def main():
         if arguments.only and path is not None and path.exists():
             parts = json.loads(path.read_text())["parts"]  # another part may have run meanwhile
         parts[name] = made
-        _harness.write_json(path, benchmark="onset_of_chaos", toy=arguments.toy, parts=parts)
+        ratios = {row["variant"]: row["ratio"] for row in scaled_inputs(parts)}
+        _harness.write_json(
+            path, benchmark="onset_of_chaos", toy=arguments.toy, parts=parts, ratios=ratios
+        )
     for name, rows in parts.items():
         if name != "cost" and not name.endswith("_tuning"):
             show(name, rows, parts)

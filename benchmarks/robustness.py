@@ -29,6 +29,7 @@ import _robust_training as robust
 import jax
 import jax.random as jr
 import numpy as np
+from _paired import paired_interval
 from _robust_training import CONDITIONS, Setting
 
 
@@ -120,24 +121,6 @@ def pick(row: dict, goal: str) -> dict[str, int]:
     return chosen
 
 
-def paired(values) -> dict[str, float]:
-    """Mean of differences, and its 95 % interval by Student's t."""
-    values = np.asarray(values, float)
-    count = len(values)
-    if count < 2:
-        return {"value": float(np.mean(values)), "low": np.nan, "high": np.nan}
-    half = STUDENT[count - 1] * np.std(values, ddof=1) / np.sqrt(count)
-    return {
-        "value": float(np.mean(values)),
-        "low": float(np.mean(values) - half),
-        "high": float(np.mean(values) + half),
-    }
-
-
-# The 97.5 % points of Student's t for 1, 2, ... degrees of freedom.
-STUDENT = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), 1))
-
-
 def compare(row: dict, goal: str) -> list[dict]:
     """For each variant the picked setting, its accuracies, and its difference from the plain one."""
     test, chosen = np.asarray(row["test"]), pick(row, goal)
@@ -160,10 +143,10 @@ def compare(row: dict, goal: str) -> list[dict]:
             "growth": np.mean(row["growth"][place]),
             "sensitivity": np.mean(row["sensitivity"][place]),
             "accuracies": dict(zip(CONDITIONS, test[place].mean(axis=0), strict=True)),
-            "clean": paired(test[place, :, 0]),
-            "score": paired(score[place]),
-            "clean_difference": paired(test[place, :, 0] - test[plain, :, 0]),
-            "difference": paired(score[place] - score[plain]),
+            "clean": paired_interval(test[place, :, 0]),
+            "score": paired_interval(score[place]),
+            "clean_difference": paired_interval(test[place, :, 0] - test[plain, :, 0]),
+            "difference": paired_interval(score[place] - score[plain]),
         }
         for name, place in chosen.items()
     ]

@@ -99,5 +99,5 @@ def with_error(value: float, error: float) -> str:
 
 
 def interval(score: dict[str, float]) -> str:
-    """A value and its 95 % interval."""
+    """A value and its interval or range."""
     return f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"

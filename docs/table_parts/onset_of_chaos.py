@@ -1,6 +1,5 @@
 """A table of networks held at the onset of chaos while the system that they predict changes."""
 
-import math
 import statistics
 from typing import Any
 
@@ -10,7 +9,6 @@ from .common import digits, interval, markdown, read, source
 SQUARE = (
     10.0**2
 )  # squared errors of scaled inputs, which are divided by 10, in units of the raw ones
-STUDENT = 2.201  # 97.5 % quantile of Student's t with 11 degrees of freedom
 PAPER = {"lyapunov 1": "1.96", "l2 0.001": ".73", "l1 0.0001": "1.21", "dropout 0.2": ".44"}
 INPUTS = {"relu": "raw, ReLU", "generated": "raw, loss of generated orbits"}
 SHOWN = {
@@ -46,16 +44,10 @@ def onset_of_chaos() -> str:
     for part, names in SHOWN.items():
         by_name = {row["variant"]: row for row in parts[part]}
         rows += [_line(part, by_name[name]) for name in names]
-    raw, scaled = (
-        next(row["after"] for row in parts[part] if row["variant"] == "plain, tuned")
-        for part in ("raw", "scaled")
-    )
-    across = _ratio(raw, [SQUARE * x for x in scaled])
     header = ["inputs", "training", "loss before", "loss after", "old regime after", "$\\lambda_1$"]
     table = markdown([*header, "$r$ (95 %)", "paper"], rows, left=2)
-    words = (
-        f"Tuned plain training on scaled inputs over the same on raw ones: r = {interval(across)}."
-    )
+    across = interval(read("onset_of_chaos")["ratios"]["scaled inputs, tuned"])
+    words = f"Tuned plain training on scaled inputs over the same on raw ones: r = {across}."
     return f"{table}\n\n{words}\n\n{source('onset_of_chaos')}"
 
 
@@ -72,11 +64,3 @@ def _line(part: str, row: dict[str, Any]) -> list[str]:
     ratio = interval(row["ratio"]) if "ratio" in row else "-"
     paper = PAPER.get(row["variant"], "-") if part == "raw" else "-"
     return [INPUTS.get(part, part), name, *means, exponent, ratio, paper]
-
-
-def _ratio(plain: list[float], other: list[float]) -> dict[str, float]:
-    """Geometric mean of plain / other over paired streams, with a 95 % interval."""
-    logs = [math.log(a / b) for a, b in zip(plain, other, strict=True)]
-    mean, reach = statistics.fmean(logs), STUDENT * statistics.stdev(logs) / len(logs) ** 0.5
-    ends = {"value": mean, "low": mean - reach, "high": mean + reach}
-    return {key: math.exp(x) for key, x in ends.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .common import markdown, read, source
+from .common import interval, markdown, read, source
 
 
 METHODS = ("exponents", "magnitude", "by matrix", "random")
@@ -12,7 +12,7 @@ SHOWN = (("weights", 0.5), ("weights", 0.7), ("weights", 0.85), ("units", 0.5))
 
 def _mean_and_range(values: list[float]) -> str:
     mean = sum(values) / len(values)
-    return f"{mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+    return interval({"value": mean, "low": min(values), "high": max(values)})
 
 
 def _table(cell: Callable[[dict[str, Any]], str]) -> str:

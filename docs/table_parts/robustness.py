@@ -1,6 +1,6 @@
 """The tables of networks that a bound on the largest exponent, decay or noise in training makes robust."""
 
-from .common import markdown, read, source
+from .common import interval, markdown, read, source
 
 
 GOALS = {"noise": "noise on inputs", "rounding": "weights of 3 or 4 bits"}
@@ -19,20 +19,15 @@ def robustness() -> str:
 
 def _gains() -> str:
     compared = read("robustness")["compared"]
-    names = list(dict.fromkeys(e["variant"] for e in compared))
+    names = [name for name in dict.fromkeys(e["variant"] for e in compared) if name != "plain"]
     rows = []
-    for task, cell, goal in dict.fromkeys((e["task"], e["cell"], e["goal"]) for e in compared):
-        mine = {
-            e["variant"]: e
-            for e in compared
-            if (e["task"], e["cell"], e["goal"]) == (task, cell, goal)
-        }
+    for (task, cell, goal), mine in _by_row(compared, "variant"):
         plain = mine["plain"]
         scores = [f"{plain[x]['value']:.3f}" for x in ("clean", "score")]
-        gains = [_gain(mine[name]) for name in names if name != "plain"]
+        gains = [_gain(mine[name]) for name in names]
         rows.append([f"{task}, {cell}", GOALS[goal], f"{plain['exponent']:.2f}", *scores, *gains])
     header = ["task, cell", "disturbance", "$\\lambda_1$", "clean", "disturbed"]
-    return markdown([*header, *(name for name in names if name != "plain")], rows, left=2)
+    return markdown([*header, *names], rows, left=2)
 
 
 def _gain(entry: dict) -> str:
@@ -47,16 +42,17 @@ def _correlations() -> str:
     found = read("robustness")["correlations"]
     widest = max(len(c["variants"]) for c in found)
     found = [c for c in found if len(c["variants"]) == widest]
-    rows = []
-    for task, cell, goal in dict.fromkeys((c["task"], c["cell"], c["goal"]) for c in found):
-        mine = {
-            c["predictor"]: c
-            for c in found
-            if (c["task"], c["cell"], c["goal"]) == (task, cell, goal)
-        }
-        rows.append([f"{task}, {cell}", GOALS[goal], *(_span(mine[name]) for name in PREDICTORS)])
+    rows = [
+        [f"{task}, {cell}", GOALS[goal], *(interval(mine[name]) for name in PREDICTORS)]
+        for (task, cell, goal), mine in _by_row(found, "predictor")
+    ]
     return markdown(["task, cell", "disturbance", *PREDICTORS.values()], rows, left=2)
 
 
-def _span(score: dict) -> str:
-    return f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+def _by_row(entries: list[dict], name: str):
+    """The entries of each task, cell and disturbance, by what their field `name` says."""
+    rows = {}
+    for entry in entries:
+        key = entry["task"], entry["cell"], entry["goal"]
+        rows.setdefault(key, {})[entry[name]] = entry
+    return rows.items()
