@@ -143,7 +143,8 @@ def fit_selector(
     final_loss = jnp.asarray(final_loss)
     if final_loss.ndim != 1:
         raise ValueError(f"final_loss must have shape (n,), got {final_loss.shape}.")
-    dtype = jnp.promote_types(jnp.result_type(*groups, float), jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):  # groups of several types are welcome
+        dtype = jnp.promote_types(jnp.result_type(*groups, float), jnp.float32)
     groups = [jnp.asarray(x, dtype) for x in groups]
     for name, x in zip(names, groups, strict=True):
         if x.ndim != 2 or x.shape[0] != final_loss.size or x.shape[1] == 0:
@@ -230,9 +231,9 @@ def _join(groups, shares):
 def rank(values: Float[Array, " n"], is_selected: Bool[Array, " n"]) -> Float[Array, " n"]:
     """Ranks from 0 to 1 among the selected values; ties share their mean rank, and NaN is the largest."""
     values = jnp.where(is_selected & ~jnp.isnan(values), values, jnp.inf)
-    count = jnp.sum(is_selected)
     ordered = jnp.sort(values)
     below = jnp.searchsorted(ordered, values, side="left")
+    count = jnp.sum(is_selected, dtype=below.dtype)
     # The values that are not selected stand at the end.
     up_to = jnp.minimum(jnp.searchsorted(ordered, values, side="right"), count)
     return (below + up_to - 1) / (2 * jnp.maximum(count - 1, 1))
