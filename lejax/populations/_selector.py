@@ -236,4 +236,4 @@ def rank(values: Float[Array, " n"], is_selected: Bool[Array, " n"]) -> Float[Ar
     count = jnp.sum(is_selected, dtype=below.dtype)
     # The values that are not selected stand at the end.
     up_to = jnp.minimum(jnp.searchsorted(ordered, values, side="right"), count)
-    return (below + up_to - 1) / (2 * jnp.maximum(count - 1, 1))
+    return (below + up_to - 1).astype(float) / (2 * jnp.maximum(count - 1, 1)).astype(float)
