@@ -4,7 +4,8 @@
 branches. `batch_max(x)` is the identity on a single number, `batch_all(x)` on a single boolean; the
 batching rule reduces over the batch and returns an unbatched scalar, through nested `vmap`, `jit` and
 differentiation, as `equinox.internal.unvmap_max` does. `map_members` and `call_in_cache` run the members of a
-batch one after another on a CPU, so that each takes its own branches and stays in the cache.
+batch one after another on a CPU, so that each takes its own branches and stays in the cache. Which platform that is, is
+known when a program is lowered, not when it is traced: an exported program may be for another machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,11 +44,6 @@ def batch_all(x: Bool[Array, ""]) -> Bool[Array, ""]:
     return ~batch_max(~x)
 
 
-def is_on_cpu() -> bool:
-    """Whether programs run on a CPU. `jax.lax.platform_dependent` would trace the programs of all platforms."""
-    return jax.default_backend() == "cpu"
-
-
 def call_in_cache(
     function: Callable[..., PyTree], arguments: tuple, frames: Sequence[Array]
 ) -> PyTree:
@@ -61,8 +57,8 @@ def call_in_cache(
     def call(arrays):
         return function(*eqx.combine(arrays, rest))
 
-    if is_on_cpu() and sum(frame.size for frame in frames) >= 1024:
-        call = _map_sequentially(call)
+    if sum(frame.size for frame in frames) >= 1024:
+        call = _map_sequentially_on_cpu(call)
     return call(arrays)
 
 
@@ -79,11 +75,14 @@ def map_members(
     def call(arrays):
         return eqx.filter(function(*eqx.combine(arrays, rest)), eqx.is_array)
 
-    if is_on_cpu():
-        return jax.lax.map(call, arrays)
-    if batch_size is None:
-        return jax.vmap(call)(arrays)
-    return jax.lax.map(call, arrays, batch_size=batch_size)
+    def at_once(arrays):
+        if batch_size is None:
+            return jax.vmap(call)(arrays)
+        return jax.lax.map(call, arrays, batch_size=batch_size)
+
+    return jax.lax.platform_dependent(
+        arrays, cpu=lambda arrays: jax.lax.map(call, arrays), default=at_once
+    )
 
 
 def batch_like(tree: PyTree, others: PyTree) -> PyTree:
@@ -102,15 +101,22 @@ def batch_like(tree: PyTree, others: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)
 
 
-def _map_sequentially(function):
-    """The same function of a pytree of arrays; under `vmap` its members run one after another."""
-    function = jax.custom_batching.custom_vmap(function)
+def _map_sequentially_on_cpu(function):
+    """The same function of a pytree of arrays; under `vmap` its members run one after another on a CPU."""
+    mapped = jax.custom_batching.custom_vmap(function)
 
-    @function.def_vmap
+    @mapped.def_vmap
     def map_over(_, is_batched, arrays):
         batched = jax.tree.map(lambda x, batched: x if batched else None, arrays, *is_batched)
         shared = jax.tree.map(lambda x, batched: None if batched else x, arrays, *is_batched)
-        out = jax.lax.map(lambda member: function(eqx.combine(member, shared)), batched)
+
+        def in_turn(batched, shared):
+            return jax.lax.map(lambda member: mapped(eqx.combine(member, shared)), batched)
+
+        def at_once(batched, shared):
+            return jax.vmap(lambda member: function(eqx.combine(member, shared)))(batched)
+
+        out = jax.lax.platform_dependent(batched, shared, cpu=in_turn, default=at_once)
         return out, jax.tree.map(lambda _: True, out)
 
-    return function
+    return mapped

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .factorization import Orthonormalizer
 from .orthonormalize import (
     BudgetUsed,
+    Exact,
     Orthonormalized,
     budget_used,
     default_orthonormalizer,
@@ -187,7 +188,7 @@ class DenseFrame(BlockFrame):
 
     def apply_factors(self, orthonormalizer, factors, are_good, is_one_step):
         orthonormalizer = self._default(orthonormalizer)
-        factors = replace_bad_factors(orthonormalizer, self.columns, factors, are_good)
+        factors = replace_bad_factors(orthonormalizer, self.columns, factors, are_good, Exact())
         return self._separate(measure_growth(factors), is_one_step)
 
     def orthonormalize(self, orthonormalizer, exact, is_one_step):

@@ -16,10 +16,10 @@ from .._core.batching import batch_all, batch_like, batch_max, call_in_cache
 from .._core.cell import without_gradient
 from .adjoint import Adjoint
 from .carry import Clock, Growth, Plan, Point, Sums
-from .factorization import Householder, Orthonormalizer
+from .factorization import Orthonormalizer
 from .frames import Frames, Increment
 from .interval import AdaptiveInterval, FixedIntervals
-from .orthonormalize import tolerable_orthogonality_loss
+from .orthonormalize import Exact, tolerable_orthogonality_loss
 
 
 Push = Callable[[PyTree, Float[Array, " d"], Frames], tuple[Float[Array, " d"], Frames]]
@@ -209,7 +209,7 @@ def _run_fixed(
     """Intervals of at most `every` steps. An adjoint scans and differentiates the loop, and keeps each increment."""
     intervals = FixedIntervals.divide(plan.lengths, every)
     interval = _fixed_interval(push, intervals, orthonormalizer)
-    frames = tuple(frame.orthonormalize(Householder(), True, True)[0] for frame in frames)
+    frames = tuple(frame.orthonormalize(Exact(), True, True)[0] for frame in frames)
     start, sums = Point.start(vector, frames), Sums.zeros(frames, plan)
     along = intervals.arrange(inputs), intervals.steps, intervals.is_last
 

@@ -5,7 +5,7 @@ factorizations, which consists of matrix products and a triangular solve and sta
 """
 
 import functools as ft
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from .._core.batching import batch_all, is_on_cpu
+from .._core.batching import batch_all
 from .factorization import (
     Cholesky,
     Factors,
@@ -133,17 +133,27 @@ def replace_bad_factors(
     frame: Float[Array, "d k"],
     factors: Factors,
     are_good: Bool[Array, ""],
+    exact: Orthonormalizer,
 ) -> Factors:
-    """The factors if they are good, else exact ones; under `vmap` one choice for the whole batch."""
+    """The factors if they are good, else those of `exact`; under `vmap` one choice for the whole batch."""
     if orthonormalizer.is_exact:
         return factors
-    return jax.lax.cond(batch_all(are_good), lambda: factors, lambda: _exact_factors(frame))
+    return jax.lax.cond(batch_all(are_good), lambda: factors, lambda: exact.factorize(frame))
 
 
-def _exact_factors(frame: Float[Array, "d k"]) -> Factors:
-    """By the fastest exact factorization of the platform."""
-    if is_on_cpu():
-        return Householder().factorize(frame)
+class Exact(Orthonormalizer):
+    """The fastest exact factorization of the platform that the program is lowered for."""
+
+    is_exact: ClassVar[bool] = True
+
+    def factorize(self, frame):
+        return jax.lax.platform_dependent(
+            frame, cpu=Householder().factorize, default=_branchless_factors
+        )
+
+
+def _branchless_factors(frame: Float[Array, "d k"]) -> Factors:
+    """Exact factors in a few passes without a branch: one costs an accelerator more than the passes."""
     orthonormalizer = RepeatedGramSchmidt() if frame.shape[1] <= 4 else ShiftedCholesky()
     return orthonormalizer.factorize(frame)
 
@@ -177,14 +187,31 @@ def orthonormalize(
 @ft.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @jax.default_matmul_precision("highest")
 def _orthonormalize(orthonormalizer, frame, exact):
-    if orthonormalizer is None and not is_on_cpu():
-        return measure_growth(_exact_factors(frame))  # a branch costs a GPU more than two passes
-    orthonormalizer = orthonormalizer or default_orthonormalizer(frame.shape[1])
+    if orthonormalizer is None:
+        factors = jax.lax.platform_dependent(
+            frame, exact, cpu=_guarded_default_factors, default=_branchless_default_factors
+        )
+    else:
+        factors = _guarded_factors(orthonormalizer, frame, exact, Exact())
+    return measure_growth(factors)
+
+
+def _guarded_default_factors(frame, exact):
+    orthonormalizer = default_orthonormalizer(frame.shape[1])
+    return _guarded_factors(orthonormalizer, frame, exact, Householder())
+
+
+def _branchless_default_factors(frame, exact):
+    return _branchless_factors(frame)
+
+
+def _guarded_factors(orthonormalizer, frame, exact, substitute) -> Factors:
+    """The factors of one pass, and those of an exact substitute where it does not do or `exact` ones are wanted."""
     factors = orthonormalizer.factorize(frame)
     used = budget_used(orthonormalizer, frame, factors, 0.0).factorization
     # A diverged member may stay NaN: it must not slow the batch.
     are_good = ((used <= 1) & ~exact) | jnp.any(jnp.isnan(factors.norms))
-    return measure_growth(replace_bad_factors(orthonormalizer, frame, factors, are_good))
+    return replace_bad_factors(orthonormalizer, frame, factors, are_good, substitute)
 
 
 @_orthonormalize.defjvp

@@ -17,8 +17,8 @@ from .._engine.adjoint import Adjoint, CheckpointedAdjoint
 from .._engine.blocks import close_push
 from .._engine.carry import Growth, Plan
 from .._engine.directions import assemble_frame, choose_directions, share_a_frame
-from .._engine.factorization import Householder
 from .._engine.method import Method, SequentialQR
+from .._engine.orthonormalize import Exact
 from .._engine.push import check_frame, tangent_dtype
 from .._engine.tangent_dynamics import TangentDynamics
 from .report import Diagnostics, LyapunovSpectrum, raise_on_failure
@@ -152,7 +152,7 @@ def _lyapunov_spectrum(cell, state, inputs, dt, method, adjoint, frame, key, num
     if (
         frame is not None
     ):  # its columns may be nearly parallel, for which a fast pass is not accurate
-        frames = tuple(part.orthonormalize(Householder(), True, True)[0] for part in frames)
+        frames = tuple(part.orthonormalize(Exact(), True, True)[0] for part in frames)
     closed = close_push(push, first, vector, frames)
     growth = method.run(closed, vector, frames, inputs, plan, adjoint)
     given = None if frame is None else push.to_blocks(frame)

@@ -56,7 +56,8 @@ class Velocity(eqx.Module):
         """The speed |v|^2 / 2 that rounding of the state causes at a root."""
         eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(self.state))
         size = jnp.abs(vector)
-        rounding = jnp.abs(jax.jacfwd(self)(vector)) @ size
+        with jax.default_matmul_precision("highest"):
+            rounding = jnp.abs(jax.jacfwd(self)(vector)) @ size
         if not isinstance(self.cell, Flow):
             rounding = rounding + size / self.dt
         return jnp.sum((2 * eps * rounding) ** 2) / 2
