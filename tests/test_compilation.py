@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lowered import waits
 
 import lejax
 from lejax import SequentialQR
@@ -106,8 +107,9 @@ def test_spectrum_never_materializes_the_jacobian():
 
 @pytest.mark.parametrize("every", [1, 5, 7, None])
 @pytest.mark.parametrize(("count", "k"), [(None, 8), (3, 8), (3, 2)])
-def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, pretend_gpu):
-    """The host waits for the GPU at each branch."""
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_fixed_intervals_have_no_branch_on_an_accelerator(every, count, k, platform):
+    """The host waits for the device at each branch, and where a loop asks the device whether it is done."""
 
     def run(weight, state):
         return lejax.lyapunov_spectrum(
@@ -119,11 +121,12 @@ def test_fixed_intervals_have_no_branch_on_a_gpu(every, count, k, pretend_gpu):
             method=SequentialQR(every=every),
         ).exponents
 
-    pretend_gpu()
     state = jnp.ones(8 if count is None else (count, 8))
     run = run if count is None else jax.vmap(run, (None, 0))
-    text = jax.export.export(jax.jit(run), platforms=["cuda"])(jnp.eye(8), state).mlir_module()
-    assert ("stablehlo.case" in text or "stablehlo.if" in text) is (every is None)
+    arguments = jnp.eye(8), state
+    assert bool(waits(run, arguments, platform)) is (every is None)
+    if every is not None:
+        assert not waits(jax.grad(lambda *x: jnp.sum(run(*x))), arguments, platform)
 
 
 @pytest.mark.parametrize("every", [1, 3, None])

@@ -9,8 +9,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_inputs, check_state
 from .._core.check_values import check_count, check_directions
 from .._core.closures import compiled
-from .._engine.factorization import Householder
-from .._engine.orthonormalize import orthonormalize
+from .._engine.orthonormalize import Exact, orthonormalize
 from .._engine.push import tangent_dtype
 from .._engine.tangent_dynamics import open_dense, random_frame
 
@@ -69,7 +68,7 @@ def log_alignment_index(
 def _log_volume(cell, state, inputs, order, num_steps, key):
     random = random_frame(key, size_of(state), order, tangent_dtype(dtype_of(state)))
     push, vector, frame = open_dense(cell, state, inputs, random)
-    frame = orthonormalize(Householder(), frame).columns
+    frame = orthonormalize(Exact(), frame).columns
 
     def step(carry, input):
         vector, frame, triangle, log_volume = carry
