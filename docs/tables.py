@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from table_parts import (
+    float32,
     flossing_limits,
     frameworks,
     long_sequences,
@@ -28,6 +29,7 @@ DOCS = Path(__file__).parent
 PAGES = (
     DOCS / "performance.md",
     DOCS / "validation.md",
+    DOCS / "how-to" / "accelerators.md",
     DOCS / "how-to" / "frameworks.md",
     DOCS / "how-to" / "monitor.md",
     DOCS / "how-to" / "prune.md",
@@ -41,6 +43,9 @@ TABLES = (
     | {
         function.__name__: function
         for function in (
+            float32.float32_chaotic,
+            float32.float32_settled,
+            float32.float32_parts,
             monitor.monitor,
             pruning.pruning,
             pruning.pruned_exponents,

@@ -1,4 +1,4 @@
-"""The tangent map: linearize one step, push k columns through it.
+"""The tangent map: linearize one step, push k columns through it, in highest precision unless the cell asks for less.
 
 The Jacobian is that of the full state (h and c of an LSTM, every layer of a stack). Products go forward in time, never
 through the transpose. Only `jacobian` materializes it.
