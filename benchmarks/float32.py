@@ -52,7 +52,9 @@ def in_precision(tree, dtype):
     """The numbers of a pytree, rounded to float32, in this precision."""
 
     def cast(x):
-        is_real = isinstance(x, float) or (eqx.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating))
+        is_real = isinstance(x, float) or (
+            eqx.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
+        )
         return jnp.asarray(x, jnp.float32).astype(dtype) if is_real else x
 
     return jax.tree.map(cast, tree)
@@ -87,7 +89,11 @@ SETTLED = {
     "tanh 64, g = 0.9, inputs 0.1": (tanh_network(64, 0.9, 0.1), jnp.zeros(64), 2_000),
     "tanh 64, g = 1.5, inputs 0.5": (tanh_network(64, 1.5, 0.5), jnp.zeros(64), 2_000),
     "tanh 64, g = 1.5, inputs 2": (tanh_network(64, 1.5, 2.0), jnp.zeros(64), 2_000),
-    "LRU 32": (LRUCell(3, 32, key=jr.key(0)), LRUCell(3, 32, key=jr.key(0)).initial_state(), 20_000),
+    "LRU 32": (
+        LRUCell(3, 32, key=jr.key(0)),
+        LRUCell(3, 32, key=jr.key(0)).initial_state(),
+        20_000,
+    ),
 }
 SEARCHED = 4_000_000
 
@@ -291,7 +297,9 @@ def main():
         if name in settled:
             row = measure_parts(name, 2000)
             part_rows.append(row)
-            print(name, {k: f"{v['largest']:.1e} {v['median']:.1e}" for k, v in row["parts"].items()})
+            print(
+                name, {k: f"{v['largest']:.1e} {v['median']:.1e}" for k, v in row["parts"].items()}
+            )
     _harness.write_json(
         arguments.json,
         benchmark="float32",

@@ -85,9 +85,12 @@ def lyapunov_spectrum(
     - `RuntimeError`: if the run fails and `throw` is set.
 
     **Numerics:** a step costs one linearized cell call, one product O(d^2 k) and, at the end of each QR interval, an
-    orthonormalization O(d k^2). Memory does not grow with the number of steps. In float32 expect errors of 1e-5 to
-    1e-6.
+    orthonormalization O(d k^2). Memory does not grow with the number of steps.
 
+    - Products are in highest precision, those of the cell and its derivative too, unless the cell itself asks for
+        another one, by `precision=` or by `jax.default_matmul_precision` in its step.
+    - float32: exponents that are well separated from lost directions keep errors of 1e-7 to 1e-5 nats per step. A
+        chaotic orbit of few numbers repeats: the exponents are then those of a cycle, see the page on accelerators.
     - Bias: alignment of the starting frame adds a bias of order 1/T that block errors do not show: use a `transient`.
         Near-zero exponents of flows and cycles telescope, so their block errors are not informative.
     - Long memory: where an orbit stays near islands, or in one region, for longer than a block, `error_grows` is set.
