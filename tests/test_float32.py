@@ -158,3 +158,25 @@ def test_means_of_vectors_keep_their_digits():
     np.testing.assert_allclose(found.mean_log_growth, rates.mean(axis=0), rtol=3e-7)
     np.testing.assert_allclose(found.variance_log_growth, rates.var(axis=0), rtol=1e-3)
     np.testing.assert_allclose(found.mean_squared_cosine[0, 1], 0.36, rtol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, None])
+@pytest.mark.parametrize("kind", [lejax.cells.GRUCell, lejax.cells.LSTMCell])
+def test_rounding_error_is_the_size_of_the_largest_error(kind, every):
+    cell = kind(3, 12, key=jr.key(0))
+    arguments = cell, cell.initial_state(), jr.normal(jr.key(1), (600, 3))
+
+    def run(dtype):
+        rounded = jax.tree.map(
+            lambda x: x.astype(jnp.float32).astype(dtype) if eqx.is_inexact_array(x) else x,
+            arguments,
+        )
+        method = SequentialQR(every=every)
+        return lejax.lyapunov_spectrum(*rounded, transient=100, method=method)
+
+    double, single = run(jnp.float64), run(jnp.float32)
+    assert single.diagnostics.unresolved.sum() == 0
+    largest = np.max(np.abs(np.asarray(single.exponents, float) - np.asarray(double.exponents)))
+    reported = float(single.diagnostics.rounding_error.max())
+    assert largest < 5 * reported + 6e-7
+    assert single.result == lejax.RESULTS.successful
