@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import lejax
 from lejax._core.statistics import add_compensated
@@ -76,8 +77,8 @@ CHAOTIC = {
     "Ikeda": (Ikeda(), jnp.full(2, 0.1), 300_000),
     "cat": (Cat(), jnp.array([0.1, 0.2]), 300_000),
     "standard map, k = 10": (StandardMap(), jnp.array([1.0, 2.0]), 300_000),
-    "logistic, r = 4": (Logistic(4.0), jnp.array(0.3), 300_000),
-    "skew tent": (SkewTent(1.6, -1.9), jnp.array(0.2), 300_000),
+    "logistic, r = 4": (Logistic(jnp.array(4.0)), jnp.array(0.3), 300_000),
+    "skew tent": (SkewTent(jnp.array(1.6), jnp.array(-1.9)), jnp.array(0.2), 300_000),
     "Lorenz-63, dt 0.01": (Flow(Lorenz63(), dt=0.01), jnp.ones(3), 200_000),
     "Rössler, dt 0.05": (Flow(Rossler(), dt=0.05), jnp.ones(3), 200_000),
     "Lorenz-96, 8, dt 0.02": (Flow(Lorenz96(), dt=0.02), jnp.arange(8.0), 30_000),
@@ -206,7 +207,7 @@ def plain_run(cell, state, inputs, transient, in_float32):
         return jnp.float32 if part in in_float32 else jnp.float64
 
     def flat(state):
-        return jax.flatten_util.ravel_pytree(state)
+        return ravel_pytree(state)
 
     def step(carry, input):
         state, frame, total, lost, count = carry
@@ -238,10 +239,10 @@ def measure_parts(name, steps):
     cell, state, _ = SETTLED[name]
     transient = steps // 10
     inputs = jr.normal(jr.key(2), (transient + steps, 3))
-    arguments = in_precision((cell, state, inputs), jnp.float64)
+    cell, state, inputs = in_precision((cell, state, inputs), jnp.float64)
 
     def run(*parts):
-        return np.asarray(plain_run(*arguments, transient, parts))
+        return np.asarray(plain_run(cell, state, inputs, transient, parts))
 
     exact = before = run()
     rows = {}
