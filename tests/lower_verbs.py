@@ -22,10 +22,20 @@ TRANSFORMATIONS = {
 }
 
 
-def faults(function, x):
+PLATFORMS = ("cpu", "cuda", "tpu")
+# JAX lowers no program for several platforms that holds the eigenvalues of LAPACK, not even where only one calls them.
+ONE_BY_ONE = (
+    "lyapunov_spectrum.echo",
+    "indicators.transition_product.eigenvalues",
+    "orbits.floquet_multipliers",
+)
+
+
+def faults(name, function, x):
     try:
         compiled = jax.jit(function)
-        jax.export.export(compiled, platforms=("cpu", "cuda", "tpu"))(x)
+        for platforms in [(p,) for p in PLATFORMS] if name in ONE_BY_ONE else [PLATFORMS]:
+            jax.export.export(compiled, platforms=platforms)(x)
         return forbidden(compiled, (x,))
     except Exception as error:
         return [f"{type(error).__name__}: {error}"[:300]]
@@ -35,7 +45,8 @@ def main(part: int = 0, parts: int = 1):
     programs = [(name, kind) for name in {**VERBS, **LARGE} for kind in TRANSFORMATIONS]
     found = {}
     for name, kind in programs[part::parts]:
-        found[f"{name} {kind}".strip()] = faults(*TRANSFORMATIONS[kind](*{**VERBS, **LARGE}[name]))
+        transformed = TRANSFORMATIONS[kind](*{**VERBS, **LARGE}[name])
+        found[f"{name} {kind}".strip()] = faults(name, *transformed)
     failed = {name: reasons for name, reasons in found.items() if reasons}
     print(json.dumps({"programs": len(found), "faults": failed}, indent=1))
 

@@ -1,4 +1,7 @@
-"""Eigenvalues of matrices that are not symmetric, on every platform: JAX has none on a TPU."""
+"""Eigenvalues of matrices that are not symmetric, on every platform.
+
+JAX has none on a TPU, and on a GPU it computes them on the host.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +13,7 @@ def eigendecomposition(
 ) -> tuple[Complex[Array, " d"], Complex[Array, "d d"]]:
     """Eigenvalues, and eigenvectors as columns of length 1; not differentiable. NaN if the iteration fails."""
     matrix = jax.lax.stop_gradient(matrix)
-    return jax.lax.platform_dependent(
-        matrix,
-        cpu=_by_lapack,
-        cuda=_by_lapack,
-        rocm=_by_lapack,
-        default=eigendecomposition_by_qr,
-    )
+    return jax.lax.platform_dependent(matrix, cpu=_by_lapack, default=eigendecomposition_by_qr)
 
 
 @jax.custom_jvp

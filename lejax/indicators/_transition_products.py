@@ -88,7 +88,7 @@ def transition_product(
     - `ValueError` or `TypeError`: if an argument is unusable.
 
     **Numerics:** d tangent products, a determinant and a product of matrices a step, $O(d^3)$, and at the end one
-    eigenvalue decomposition, on a TPU in $O(d^4)$. Logarithms of determinants are summed step by
+    eigenvalue decomposition, $O(d^4)$ on accelerators. Logarithms of determinants are summed step by
     step and stay accurate over any length. A step counts as singular if rounding of its entries can change the sign of
     its determinant. The rounding error of the product is followed as a random matrix of its size, which later steps
     amplify; it costs a second product a step. The error of an eigenvalue is the norm of this matrix, or the precision
