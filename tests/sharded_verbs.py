@@ -3,9 +3,9 @@
     python tests/sharded_verbs.py DEVICES WAYS NAMES
     python tests/sharded_verbs.py DEVICES WAYS all [PART] [PARTS]
 
-DEVICES, WAYS and NAMES are lists with commas; `all` are the tables `VERBS` and `LARGE`. Prints a JSON object: the number
-of comparisons, and what differs or fails, by its name. The environment chooses the precision (JAX_ENABLE_X64) and the
-number of devices (XLA_FLAGS).
+DEVICES, WAYS and NAMES are lists with commas; `all` are the tables `VERBS` and `LARGE`. Prints a JSON object: the
+number of comparisons, and what differs or fails, by its name. The environment chooses the precision (JAX_ENABLE_X64)
+and the number of devices (XLA_FLAGS).
 """
 
 import json
@@ -24,8 +24,10 @@ from lejax import training
 
 
 SIZE = 8
-TOLERANCES = {"float64": (1e-8, 1e-11), "float32": (2e-3, 2e-4)}[jnp.zeros(()).dtype.name]
+TOLERANCES = {"float64": (1e-8, 1e-11), "float32": (1e-4, 2e-5)}[jnp.zeros(()).dtype.name]
 BATCH = PartitionSpec("batch")
+# JAX cannot reshape an empty array on an explicit axis, as the table does here with the result.
+NOT_EXPLICIT = ("training.prune_weights.wide",)
 
 
 def mesh_of(devices, way):
@@ -130,6 +132,8 @@ def main(devices, ways, names, part=0, parts=1):
     def check(name, expected, run):
         nonlocal comparisons
         for way in ways.split(","):
+            if way == "explicit" and name in NOT_EXPLICIT:
+                continue
             for count in map(int, devices.split(",")):
                 comparisons += 1
                 try:
