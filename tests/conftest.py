@@ -37,5 +37,9 @@ def _forget_programs():
 
 @pytest.fixture
 def pretend_gpu(monkeypatch):
-    """Return a function after whose call JAX names "gpu" as its default backend, until the test ends."""
-    return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    """Return a function after whose call lejax traces what it does on a GPU, until the test ends."""
+
+    def choose(*operands, default, cuda=None, **_):
+        return (cuda or default)(*operands)
+
+    return lambda: monkeypatch.setattr(jax.lax, "platform_dependent", choose)

@@ -1,4 +1,5 @@
-"""Trace every public function under every transformation of JAX; functions of the host must refuse."""
+"""Trace every public function under every transformation of JAX, with all products in highest precision; functions of
+the host must refuse."""
 
 import inspect
 import re
@@ -6,6 +7,7 @@ from functools import reduce
 
 import jax
 import pytest
+from precision import rounded_products
 from transforming import TRANSFORMATIONS, trace
 from verbs import CONSTANT, HOST, LARGE, VERBS, function_of, public_functions
 
@@ -14,6 +16,11 @@ import lejax
 
 # This transformation combines the most common ones; all others run with the slow tests.
 COMMON = "grad under shard_map"
+# Where a program of the user's is differentiated, the rules of JAX are traced with the user's precision: that of a QR
+# factorization consists of products.
+DERIVATIVES_OF_QR = {
+    "principal_angles", "cells.fit_readout", "training.floss", "training.prune_weights", "training.prune_units",
+}  # fmt: skip
 CORE = ("lyapunov_spectrum.columns", "lyapunov_spectrum.long", "training.spectrum_penalty.term")
 
 
@@ -27,6 +34,10 @@ def cells(table, is_fast):
     ]
 
 
+def check_products(name, closed):
+    assert function_of(name) in DERIVATIVES_OF_QR or rounded_products(closed.jaxpr) == []
+
+
 def test_the_tables_hold_every_public_function():
     listed = {function_of(name) for table in (VERBS, LARGE, HOST) for name in table} | CONSTANT
     assert listed == public_functions()
@@ -37,14 +48,14 @@ def test_the_tables_hold_every_public_function():
     cells(VERBS, lambda name, what: what == COMMON and name == function_of(name)),
 )
 def test_small_sizes_can_be_traced(name, transformation):
-    trace(transformation, name, VERBS)
+    check_products(name, trace(transformation, name, VERBS))
 
 
 @pytest.mark.parametrize(
     ("name", "transformation"), cells(LARGE, lambda name, what: what == COMMON and name in CORE)
 )
 def test_large_sizes_can_be_traced(name, transformation):
-    trace(transformation, name, LARGE)
+    check_products(name, trace(transformation, name, LARGE))
 
 
 @pytest.mark.parametrize("name", HOST)

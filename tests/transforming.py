@@ -66,10 +66,11 @@ def compiled(function):
 
 
 def trace(transformation, name, table):
-    """Trace a transformed entry of a table into a jaxpr, without compilation."""
+    """Trace a transformed entry of a table into a jaxpr, without compilation, as if JAX multiplied in bfloat16."""
     function, x = table[name]
     options = {}
     if "shard_map" in transformation:
         options["check_vma"] = function_of(name) not in UNCHECKED
     transformed = partial(TRANSFORMATIONS[transformation], compiled(function), **options)
-    return jax.make_jaxpr(transformed)(x)
+    with jax.default_matmul_precision("bfloat16"):
+        return jax.make_jaxpr(transformed)(x)

@@ -27,6 +27,7 @@ from .check_types import (
     check_number,
     text_of,
 )
+from .mesh_axes import call_with_automatic_axes
 
 
 P = ParamSpec("P")
@@ -37,7 +38,10 @@ _UNIONS = (Union, types.UnionType)
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """The same function, which first checks the types of its arguments."""
+    """The same function, which first checks the types of its arguments, and multiplies in highest precision.
+
+    A TPU rounds the numbers of a float32 product to bfloat16 unless told otherwise, which leaves three digits.
+    """
     return checked_except()(function)
 
 
@@ -55,6 +59,7 @@ def _checked(function: Callable[P, T], unchecked: tuple[str, ...]) -> Callable[P
         return {name: check for name, check in checks.items() if check is not None}
 
     @functools.wraps(function)
+    @jax.default_matmul_precision("highest")
     def call(*args: P.args, **options: P.kwargs) -> T:
         try:
             bound = signature.bind(*args, **options)
@@ -74,7 +79,9 @@ def _checked(function: Callable[P, T], unchecked: tuple[str, ...]) -> Callable[P
             elif value is not signature.parameters[name].default:
                 value = check(name, value)
             bound.arguments[name] = value
-        return function(*bound.args, **bound.kwargs)
+        if function.__name__ == "__init__":  # it changes an argument and returns nothing
+            return function(*bound.args, **bound.kwargs)
+        return call_with_automatic_axes(function, bound.args, bound.kwargs)
 
     return call
 

@@ -25,10 +25,13 @@ def add_compensated(
 
     `restart` drops the earlier terms. Infinite terms make the total infinite.
     """
-    total = jax.tree.map(lambda x: jnp.where(restart, 0, x), total)
+    if restart is not False:
+        total, compensation = jax.tree.map(
+            lambda x: jnp.where(restart, 0, x), (total, compensation)
+        )
     if compensation is None:
         return jax.tree.map(jnp.add, total, term), None
-    corrected = jax.tree.map(lambda x, c: x - jnp.where(restart, 0, c), term, compensation)
+    corrected = jax.tree.map(jnp.subtract, term, compensation)
     new = jax.tree.map(jnp.add, total, corrected)
 
     def lost_digits(new, total, corrected):
@@ -36,6 +39,22 @@ def add_compensated(
         return jnp.where(jnp.isfinite(new), lost, 0)
 
     return new, jax.tree.map(lost_digits, new, total, corrected)
+
+
+def block_sums(
+    values: Float[Array, "n ..."], counts: Int[np.ndarray, " b"]
+) -> Float[Array, "b ..."]:
+    """The sums over consecutive blocks of so many values each; few neighbors differ in their count.
+
+    XLA sums along an axis in a tree, which keeps the digits of float32; a scatter adds one number after the other.
+    """
+    sums, start = [], 0
+    for group in np.split(counts, np.flatnonzero(np.diff(counts)) + 1):
+        stop = start + int(group.sum())
+        blocks = values[start:stop].reshape(len(group), int(group[0]), *values.shape[1:])
+        sums.append(jnp.sum(blocks, axis=1))
+        start = stop
+    return jnp.concatenate(sums)
 
 
 def weighted_mean(values: Float[Array, "b k"], weights: Float[Array, " b"]) -> Float[Array, " k"]:

@@ -57,9 +57,7 @@ class DiagonalBlock(NamedTuple):
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
         """The frame of the block, whose first number has the index `start`."""
-        return DiagonalFrame(
-            log_growth=jnp.zeros_like(random, shape=self.log_moduli.size), start=start
-        )
+        return DiagonalFrame.open(random, self.log_moduli.size, start)
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
         """The frame after this step."""
@@ -91,7 +89,7 @@ class ForgottenBlock(NamedTuple):
 
     def open(self, start: int, random: Float[Array, "d k"]) -> DiagonalFrame:
         """The frame of the block, whose first number has the index `start`."""
-        return DiagonalFrame(log_growth=jnp.zeros_like(random, shape=self.size), start=start)
+        return DiagonalFrame.open(random, self.size, start)
 
     def push(self, frame: DiagonalFrame) -> DiagonalFrame:
         """The frame after this step."""

@@ -154,24 +154,28 @@ class Sums(NamedTuple):
     **Fields:**
 
     - `log_growth` (b + 1, k): the sums of log R_ii over the transient and over each block.
-    - `compensation` (k,): the rounding error of the current block's sum in float32; `None` in float64, which has enough
-        digits for a block.
     - `errors` (3, k): `rounding_error`, `avoidable_error` and `unresolved` of `Growth`.
+    - `lost`: in float32 what rounding took from the current block's sum (k,) and from `errors` (3, k), which would no
+        longer grow after 2^24 intervals; `None` for both in float64, which has enough digits.
     """
 
     log_growth: Float[Array, "b+1 k"]
-    compensation: Float[Array, " k"] | None
     errors: Float[Array, "3 k"]
+    lost: tuple[Float[Array, " k"] | None, Float[Array, "3 k"] | None]
 
     @classmethod
     def zeros(cls, frames: Frames, plan: Plan) -> "Sums":
         zeros = jnp.concatenate(
-            [jnp.zeros_like(x, shape=x.shape[-1]) for x in jax.tree.leaves(frames)]
+            [
+                jnp.zeros_like(jax.tree.leaves(frame)[0], shape=frame.num_followed)
+                for frame in frames
+            ]
         )
+        errors = jnp.broadcast_to(zeros, (3, zeros.size))
         return cls(
             jnp.broadcast_to(zeros, (plan.num_blocks + 1, zeros.size)),
-            zeros if zeros.dtype == jnp.float32 else None,
-            jnp.broadcast_to(zeros, (3, zeros.size)),
+            errors,
+            (zeros, errors) if zeros.dtype == jnp.float32 else (None, None),
         )
 
     def plus(
@@ -182,17 +186,25 @@ class Sums(NamedTuple):
         is_first: Bool[Array, ""],
     ) -> "Sums":
         """The sums with the increment of an interval, which may be the first one of its block."""
-        total, compensation = add_compensated(
+        total, lost_growth = add_compensated(
             jax.lax.dynamic_index_in_dim(self.log_growth, block, keepdims=False),
-            self.compensation,
+            self.lost[0],
             increment.log_growth,
             restart=is_first,
         )
         errors = jnp.stack([increment.rounding_error, avoidable_error, increment.unresolved])
+        errors = jnp.where(block > 0, errors, 0)
+        errors, lost_errors = add_compensated(self.errors, self.lost[1], errors)
         return Sums(
             jax.lax.dynamic_update_index_in_dim(self.log_growth, total, block, 0),
-            compensation,
-            self.errors + jnp.where(block > 0, errors, 0),
+            errors,
+            (lost_growth, lost_errors),
+        )
+
+    def of_all(self, blocks: Float[Array, "b k"], errors: Float[Array, "3 k"]) -> "Sums":
+        """The sums of a run whose increments were summed at its end."""
+        return self._replace(
+            log_growth=jnp.concatenate([self.log_growth[:1], blocks]), errors=errors
         )
 
     def growth(

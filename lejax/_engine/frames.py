@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._core.statistics import add_compensated
 from .factorization import Orthonormalizer
 from .orthonormalize import (
     BudgetUsed,
@@ -241,12 +242,22 @@ class DiagonalFrame(BlockFrame):
     **Fields:**
 
     - `log_growth` (n,): the sums since the last interval ended.
+    - `lost` (n,): in float32 what rounding took from them; `None` in float64.
     - `start`: as for `BlockFrame`.
     """
 
     log_growth: Float[Array, " n"]
+    lost: Float[Array, " n"] | None
     start: int = eqx.field(static=True)
     is_ordered: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, like: Float[Array, "..."], size: int, start: int) -> "DiagonalFrame":
+        """The frame of `size` numbers before the first step, in the precision of another array."""
+        zeros = jnp.zeros_like(like, shape=size)
+        return cls(
+            log_growth=zeros, lost=zeros if zeros.dtype == jnp.float32 else None, start=start
+        )
 
     @property
     def size(self):
@@ -257,10 +268,9 @@ class DiagonalFrame(BlockFrame):
         return np.arange(self.size)
 
     def plus(self, logarithms: Float[Array, " n"] | float) -> "DiagonalFrame":
-        return DiagonalFrame(
-            log_growth=self.log_growth + jnp.asarray(logarithms, self.log_growth.dtype),
-            start=self.start,
-        )
+        term = jnp.asarray(logarithms, self.log_growth.dtype)
+        total, lost = add_compensated(self.log_growth, self.lost, term)
+        return DiagonalFrame(log_growth=total, lost=lost, start=self.start)
 
     def factorize(self, orthonormalizer):
         return None
@@ -274,7 +284,7 @@ class DiagonalFrame(BlockFrame):
 
     def orthonormalize(self, orthonormalizer, exact, is_one_step):
         zeros = jnp.zeros_like(self.log_growth)
-        frame = DiagonalFrame(log_growth=zeros, start=self.start)
+        frame = DiagonalFrame.open(zeros, self.size, self.start)
         return frame, Increment(self.log_growth, zeros, zeros)
 
     def orthogonality_loss(self):

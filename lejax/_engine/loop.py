@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core.batching import batch_all, batch_like, batch_max, call_in_cache
 from .._core.cell import without_gradient
+from .._core.statistics import block_sums
 from .adjoint import Adjoint
 from .carry import Clock, Growth, Plan, Point, Sums
 from .factorization import Orthonormalizer
@@ -232,11 +233,9 @@ def _run_fixed(
         point, increments = adjoint.scan(interval, start, along, len(intervals.steps))
         error = avoidable(increments.rounding_error, intervals.steps[:, None])
         errors = jnp.stack([increments.rounding_error, error, increments.unresolved])
-        sums = Sums(
-            sums.log_growth.at[intervals.block].add(increments.log_growth, indices_are_sorted=True),
-            None,
-            jnp.sum(errors[:, np.sum(intervals.block == 0) :], axis=1),
-        )
+        first = np.sum(intervals.block == 0)
+        blocks = block_sums(increments.log_growth[first:], np.bincount(intervals.block)[1:])
+        sums = sums.of_all(blocks, jnp.sum(errors[:, first:], axis=1))
     counted = intervals.steps[intervals.block > 0]
     return sums.growth(
         point, jnp.asarray(counted.size, jnp.int32), jnp.asarray(counted.max(), jnp.int32)

@@ -8,8 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._core.cell import Cell, ravel
 from .._core.check_annotations import checked
 from .._core.closures import compiled
-from .._engine.factorization import Householder
-from .._engine.orthonormalize import orthonormalize
+from .._engine.orthonormalize import Exact, orthonormalize
 from .vector_run import VectorRun, check_run, open_run, raise_if_nonfinite
 
 
@@ -145,7 +144,7 @@ def _backward_lyapunov_vectors(run: VectorRun, key):
 
     def step(carry, input):
         new_vector, pushed = push(input, *carry)
-        out = orthonormalize(Householder(), pushed)
+        out = orthonormalize(Exact(), pushed)
         return (new_vector, out.columns), (carry, out.log_growth)
 
     first, steps = run.steps.transient, run.steps.transient + run.steps.counted
@@ -168,7 +167,7 @@ def _forward_lyapunov_vectors(run: VectorRun, key):
     def back(frame, along):
         point, input = along
         _, pull = jax.vjp(lambda columns: push(input, point, columns)[1], frame)
-        out = orthonormalize(Householder(), pull(frame)[0])
+        out = orthonormalize(Exact(), pull(frame)[0])
         return out.columns, (out.columns, out.log_growth)
 
     _, (frames, rates) = jax.lax.scan(back, frame, (points, inputs), reverse=True)

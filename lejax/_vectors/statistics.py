@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._core.check_values import check_count
+from .._core.statistics import add_compensated
 from .angles import participation_ratio, principal_angles
 from .covariant import CovariantReducer
 
@@ -41,31 +42,33 @@ class VectorStatistics(CovariantReducer):
     def start(self, step):
         k = step.growth
         zeros, square = jnp.zeros_like(k), jnp.zeros_like(k, shape=(k.size, k.size))
-        return zeros, zeros, square, square, zeros
+        sums = zeros, zeros, square, zeros
+        # float64 has enough digits for any run.
+        compensation = sums if k.dtype == jnp.float32 else None
+        return sums, compensation, square, zeros + jnp.inf
 
     def add(self, total, step):
-        growth, second, square, largest, participation = total
+        sums, compensation, largest, first = total
         with jax.default_matmul_precision("highest"):
             cosine = jnp.abs(step.vectors.T @ step.vectors)
         rate = jnp.log(step.growth) / step.dt
-        return (
-            growth + rate,
-            second + rate**2,
-            square + cosine**2,
-            jnp.maximum(largest, cosine),
-            participation + participation_ratio(step.vectors),
-        )
+        # The first rate is subtracted: squares of deviations from it keep the digits of a small variance.
+        is_first, known = jnp.isinf(first), jnp.where(jnp.isfinite(rate), rate, 0)
+        first = jnp.where(is_first, jax.lax.stop_gradient(known), first)
+        terms = rate - first, (rate - first) ** 2, cosine**2, participation_ratio(step.vectors)
+        sums, compensation = add_compensated(sums, compensation, terms)
+        return sums, compensation, jnp.maximum(largest, cosine), first
 
     def finish(self, total, num_steps):
-        growth, second, square, largest, participation = total
-        mean = growth / num_steps
+        sums, _, largest, first = total
+        deviation, second, square, participation = (x / num_steps for x in sums)
         angle = jnp.arccos(jnp.minimum(largest, 1))
         return CovariantStatistics(
-            mean_log_growth=mean,
-            variance_log_growth=jnp.maximum(second / num_steps - mean**2, 0),
-            mean_squared_cosine=square / num_steps,
-            smallest_angle=jnp.where(jnp.eye(mean.size, dtype=bool), 0, angle),
-            participation=participation / num_steps,
+            mean_log_growth=first + deviation,
+            variance_log_growth=jnp.maximum(second - deviation**2, 0),
+            mean_squared_cosine=square,
+            smallest_angle=jnp.where(jnp.eye(first.size, dtype=bool), 0, angle),
+            participation=participation,
         )
 
 

@@ -12,8 +12,7 @@ from .._core.cell import Cell, dtype_of, is_traced, size_of, time_step
 from .._core.check_cell import check_inputs, check_state
 from .._core.check_values import check_count, check_directions, check_positive
 from .._core.status import RESULTS, raise_failure
-from .._engine.factorization import Householder
-from .._engine.orthonormalize import orthonormalize
+from .._engine.orthonormalize import Exact, orthonormalize
 from .._engine.push import CellPush, tangent_dtype
 from .._engine.tangent_dynamics import open_dense, random_frame
 
@@ -73,7 +72,7 @@ def open_run(
     key = jr.key(0) if key is None else key
     random = random_frame(key, size_of(run.state), run.num_vectors, dtype)
     push, vector, frame = open_dense(run.cell, run.state, run.inputs, random)
-    return push, vector, orthonormalize(Householder(), frame).columns, key
+    return push, vector, orthonormalize(Exact(), frame).columns, key
 
 
 def raise_if_nonfinite(

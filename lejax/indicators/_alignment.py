@@ -9,8 +9,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_inputs, check_state
 from .._core.check_values import check_count, check_directions
 from .._core.closures import compiled
-from .._engine.factorization import Householder
-from .._engine.orthonormalize import orthonormalize
+from .._engine.orthonormalize import Exact, orthonormalize
 from .._engine.push import tangent_dtype
 from .._engine.tangent_dynamics import open_dense, random_frame
 
@@ -69,10 +68,10 @@ def log_alignment_index(
 def _log_volume(cell, state, inputs, order, num_steps, key):
     random = random_frame(key, size_of(state), order, tangent_dtype(dtype_of(state)))
     push, vector, frame = open_dense(cell, state, inputs, random)
-    frame = orthonormalize(Householder(), frame).columns
+    frame = orthonormalize(Exact(), frame).columns
 
     def step(carry, input):
-        vector, frame, triangle, log_volume = carry
+        vector, frame, triangle = carry
         vector, pushed = push(input, vector, frame)
         out = orthonormalize(None, pushed, False)
         with jax.default_matmul_precision("highest"):
@@ -80,9 +79,10 @@ def _log_volume(cell, state, inputs, order, num_steps, key):
         length = jnp.sqrt(jnp.sum(triangle**2, axis=0))
         # Every column has the same scale, which cancels.
         diagonal = out.log_growth - jnp.log(out.scale)
-        log_volume = log_volume + jnp.sum(diagonal - jnp.log(length))
-        return (vector, out.columns, triangle / length[None], log_volume), log_volume
+        change = jnp.sum(diagonal - jnp.log(length))
+        return (vector, out.columns, triangle / length[None]), change
 
     zeros = jnp.zeros_like(frame, shape=order)
-    start = (vector, frame, jnp.diag(zeros + 1), jnp.zeros_like(frame, shape=()))
-    return jax.lax.scan(step, start, inputs, length=num_steps)[1]
+    start = (vector, frame, jnp.diag(zeros + 1))
+    # A cumulative sum in a tree of pairs keeps the digits of float32, one along the scan loses them.
+    return jnp.cumsum(jax.lax.scan(step, start, inputs, length=num_steps)[1])

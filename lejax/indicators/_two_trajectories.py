@@ -12,7 +12,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_inputs, check_state, check_step
 from .._core.check_values import check_count, check_positive
 from .._core.closures import compiled
-from .._core.statistics import block_lengths, standard_error, weighted_mean
+from .._core.statistics import block_lengths, block_sums, standard_error, weighted_mean
 from .._engine.push import tangent_dtype
 from .._spectrum.table import Estimate, describe_range
 
@@ -135,8 +135,6 @@ def _exponent(cell, state, inputs, distance, dt, shape, key):
     start = (vector, *perturb(vector, random))
     _, rates = jax.lax.scan(step, start, inputs, length=transient + num_steps)
     lengths = block_lengths(num_steps, num_blocks)
-    blocks = jnp.repeat(jnp.arange(num_blocks), lengths, total_repeat_length=num_steps)
     weights = jnp.asarray(lengths, rates.dtype)
-    sums = jax.ops.segment_sum(rates[transient:], blocks, num_blocks)
-    means = (sums / (weights * dt))[:, None].astype(rates.dtype)
+    means = (block_sums(rates[transient:], lengths) / (weights * dt))[:, None].astype(rates.dtype)
     return LargestExponent(weighted_mean(means, weights)[0], standard_error(means, weights)[0])

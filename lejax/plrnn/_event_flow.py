@@ -215,6 +215,7 @@ def _samples(arguments, *, max_pieces):
 
 
 @_samples.def_jvp
+@jax.default_matmul_precision("highest")
 def _samples_jvp(primals, tangents, *, max_pieces):
     """Differentiate the same solution from sample to sample: reverse mode needs a bound on the number of pieces."""
 

@@ -59,14 +59,17 @@ class SpectrumAutoencoder(eqx.Module):
     spectrum_scaling: Scaling
     performance_scaling: Scaling
 
+    @jax.default_matmul_precision("highest")
     def encode(self, spectrum: Float[Array, " k"]) -> Float[Array, " l"]:
         """The latent code (l,) of a spectrum (k,)."""
         return self.encoder(self.spectrum_scaling(spectrum))
 
+    @jax.default_matmul_precision("highest")
     def decode(self, code: Float[Array, " l"]) -> Float[Array, " k"]:
         """The spectrum (k,) that a latent code (l,) stands for."""
         return self.spectrum_scaling.undo(self.decoder(code))
 
+    @jax.default_matmul_precision("highest")
     def __call__(self, spectrum: Float[Array, " k"]) -> Float[Array, ""]:
         return self.performance_scaling.undo(self.head(self.encode(spectrum)))
 

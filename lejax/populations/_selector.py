@@ -52,6 +52,7 @@ class NetworkSelector(eqx.Module):
     scalings: PyTree[Scaling]
     num_networks: Int[Array, ""]
 
+    @jax.default_matmul_precision("highest")
     def __call__(self, features: PyTree[Float[Array, " f"]]) -> Float[Array, ""]:
         structure = jtu.tree_structure(self.weights)
         given = jtu.tree_leaves(features)
