@@ -4,8 +4,12 @@
 and gradient of a flossing penalty; (d) many Lorenz systems; (e) compile times; (f) agreement of the exponents with
 those of the host. Each part has a time limit, measures as it goes and skips what would not fit. If a part fails, it
 is reported and the next one begins. Each row is printed and written to the JSON file at once, so that a run that is
-cut short yields numbers too. The host computes its part last, in a separate process with JAX_PLATFORMS=cpu, where lejax
-takes its code paths for CPUs and does not compete for cores with the device's measurements.
+cut short yields numbers too. The host computes its part last, in a separate process with JAX_PLATFORMS=cpu, where it
+does not compete for cores with the device's measurements. All its cores share a batch, each as a device of its own.
+
+Three numbers are wanted of a device: whole spectra of 10 000 networks of 64 units at 20 times the network-steps a
+second of the host (a), one network of 256 units in 72 us a step (b), and gradients of penalties of an LSTM of 256 units
+at 10 times the sequences a second of the host (c).
 """
 
 import json
@@ -25,12 +29,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 import lejax
 
 
-SECONDS = {"a": 140, "b": 110, "c": 40, "d": 20, "e": 40, "f": 40, "host": 70}
-TOY_SECONDS = {"a": 6, "b": 9, "c": 10, "d": 4, "e": 12, "f": 8, "host": 12}
+SECONDS = {"a": 120, "b": 110, "c": 40, "d": 20, "e": 40, "f": 40, "host": 110}
+TOY_SECONDS = {"a": 6, "b": 9, "c": 10, "d": 4, "e": 12, "f": 8, "host": 20}
 REPEAT = 0.6  # seconds for all repetitions of a call
 ARRAYS = (
     12  # number of arrays of the size of all frames that a run may hold at a time, a safe guess
@@ -114,6 +119,15 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_array(x) else x, tree)
 
 
+def share(function: Callable, count: int) -> Callable:
+    """The same function of a batch of so many members, divided between all devices if they divide it."""
+    devices = len(jax.devices())
+    if devices == 1 or count % devices:
+        return function
+    mesh, members = Mesh(np.array(jax.devices()), ("member",)), PartitionSpec("member")
+    return jax.shard_map(function, mesh=mesh, in_specs=members, out_specs=members)
+
+
 def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Row]:
     """(a) Batches of growing size, each only if ten times the time of the last still fits."""
     for dtype in dtypes():
@@ -134,7 +148,8 @@ def throughput(sizes: list[int], counts: list[int], clock: Clock) -> Iterator[Ro
                         make(weight), start, num_steps=steps, method=EVERY_STEP, throw=False
                     ).exponents
 
-                timing = attempt(lambda f=jax.jit(jax.vmap(spectrum)), x=arrays: f(*x), clock)
+                verb = jax.jit(share(jax.vmap(spectrum), count))
+                timing = attempt(lambda f=verb, x=arrays: f(*x), clock)
                 if "failed" in timing:
                     yield row | timing
                     continue
@@ -187,9 +202,12 @@ def penalty(sizes: list[int], count: int, steps: int, k: int, clock: Clock) -> I
                 yield {"size": size, "dtype": np.dtype(dtype).name, "left_out": "time"}
                 continue
             cell = cast(lejax.cells.LSTMCell(8, size, key=jr.key(0)), dtype)
+            weights, rest = eqx.partition(cell, eqx.is_array)
             inputs = jr.normal(jr.key(1), (count, steps, 8), dtype)
 
-            def loss(cell, inputs):
+            def loss(weights, inputs, rest=rest):
+                cell = eqx.combine(weights, rest)
+
                 def one(inputs):
                     return lejax.training.flossing_penalty(
                         cell, cell.initial_state(), inputs, num_exponents=k
@@ -197,12 +215,13 @@ def penalty(sizes: list[int], count: int, steps: int, k: int, clock: Clock) -> I
 
                 return jnp.mean(jax.vmap(one)(inputs))
 
-            verbs = {
-                "value": eqx.filter_jit(loss),
-                "gradient": eqx.filter_jit(jax.value_and_grad(loss)),
-            }
-            for name, verb in verbs.items():
-                timing = attempt(lambda f=verb, c=cell, u=inputs: f(c, u), clock)
+            for name, verb in (("value", loss), ("gradient", jax.value_and_grad(loss))):
+
+                def of_share(inputs, verb=verb, weights=weights):
+                    return jax.tree.map(lambda x: x[None], verb(weights, inputs))
+
+                shared = jax.jit(share(of_share, count))
+                timing = attempt(lambda f=shared, u=inputs: f(u), clock)
                 row = {
                     "verb": name,
                     "size": size,
@@ -338,11 +357,12 @@ def compare(ours: Row, theirs: Row) -> Row:
 
 
 def host_rows(toy: bool) -> Iterator[Row]:
-    """The runs of (f), and the smaller ones of (a)."""
+    """The runs of (f), (c), and the smaller ones of (a)."""
     clock = Clock((TOY_SECONDS if toy else SECONDS)["host"])
     runs = exponents(*SIZES[toy]["f"], clock)
-    batches = throughput(*(SIZES[toy]["a"] if toy else ([16, 64], [1, 10, 100, 1000])), clock)
-    for part, rows in (("f", runs), ("a", batches)):
+    gradients = penalty(*SIZES[toy]["c"], clock)
+    batches = throughput(*(SIZES[toy]["a"] if toy else ([64, 16], HOST_COUNTS)), clock)
+    for part, rows in (("f", runs), ("c", gradients), ("a", batches)):
         for row in rows:
             yield {"part": part} | row
 
@@ -350,7 +370,14 @@ def host_rows(toy: bool) -> Iterator[Row]:
 def on_the_host(toy: bool, seconds: float) -> Iterator[Row]:
     """The rows of `host_rows`, computed in another process."""
     command = [sys.executable, str(Path(__file__)), "--host", *(["--toy"] if toy else [])]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={cores}",
+        "PJRT_NPROC": str(2 * cores),  # batched LAPACK calls then need a larger pool
+    }
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         watch = threading.Timer(
             seconds + 20, process.kill
@@ -364,13 +391,17 @@ def on_the_host(toy: bool, seconds: float) -> Iterator[Row]:
 
 def beside_the_host(host: Row, rows: dict[str, list[Row]]) -> Row:
     """A row of the host together with the results of the device for the same case."""
-    names = {"a": ("size", "networks", "dtype"), "f": ("system", "dtype")}[host["part"]]
+    names = {
+        "a": ("size", "networks", "dtype"),
+        "c": ("verb", "size", "dtype"),
+        "f": ("system", "dtype"),
+    }[host["part"]]
     same = [r for r in rows[host["part"]] if all(r.get(n) == host.get(n) for n in names)]
     if not same or any({"left_out", "failed"} & row.keys() for row in (host, *same)):
         return host
     if host["part"] == "f":
         return host | compare(same[0], host)
-    speed = "network_steps_a_second"
+    speed = "network_steps_a_second" if host["part"] == "a" else "sequences_a_second"
     return host | {"device_over_host": same[0][speed] / host[speed]}
 
 
@@ -385,20 +416,23 @@ def show(part: str, row: Row) -> None:
     print(f"({part}) {line}", flush=True)
 
 
+# Multiples of the numbers of cores that hosts have.
+HOST_COUNTS = [16, 160, 1600, 10_000]
 # Arguments of the parts, by `toy`.
 SIZES = {
     False: {
-        "a": ([16, 64, 256], [1, 10, 100, 1000, 10_000]),
-        "b": ([(64, 1024), (256, 1024), (1024, 256)], [16, 64]),
+        "a": ([64, 16, 256], [1, *HOST_COUNTS]),
+        # Chunks as long as their overlap at least: with shorter ones most of the work would not count.
+        "b": ([(64, 4096), (256, 4096), (1024, 1024)], [16, 64]),
         "c": ([256], 64, 100, 8),
         "d": (100_000, 1000),
         "e": (64, 64),
         "f": (64, 5000),
     },
     True: {
-        "a": ([4, 8], [1, 3]),
+        "a": ([4, 8], [1, 4]),
         "b": ([(6, 160)], [4]),
-        "c": ([4], 3, 10, 2),
+        "c": ([4], 4, 10, 2),
         "d": (20, 50),
         "e": (4, 2),
         "f": (6, 300),

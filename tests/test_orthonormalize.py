@@ -273,6 +273,8 @@ def test_what_an_earlier_panel_took_from_a_panel_does_not_send_it_to_householder
     [
         (ShiftedCholesky(), (64, 64)),
         (ShiftedCholesky(), (300, 40)),
+        (ShiftedCholesky(), (200, 130)),  # three panels
+        (ShiftedCholesky(), (530, 530)),
         (RepeatedGramSchmidt(), (5, 4)),
         (RepeatedGramSchmidt(), (1, 1)),
     ],
@@ -291,6 +293,9 @@ def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
         "tiny": frame * float(jnp.finfo(dtype).tiny) ** 0.9,
         "zero": jnp.zeros_like(frame),
     }
+    if shape[1] > 4:  # three are lost, in the first and in the last panel
+        lost = frame.at[:, 1].set(0).at[:, 3].set(frame[:, 2])
+        frames["some"] = lost.at[:, -1].set(frame[:, 0] + frame[:, shape[1] // 2])
     for name, frame in frames.items():
         factors = factorize(frame)
         product = np.asarray(factors.columns @ factors.triangle)
@@ -300,6 +305,12 @@ def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
         assert np.all(np.diagonal(factors.triangle) >= 0)
         np.testing.assert_array_equal(np.tril(factors.triangle, -1), 0)
         np.testing.assert_allclose(jnp.linalg.norm(factors.columns, axis=0), 1, rtol=1e-4)
+        if name == "some":  # the others are orthonormal to rounding, and those that are lost nearly
+            gram = factors.columns.T @ factors.columns - np.eye(shape[1])
+            is_kept = np.diagonal(factors.triangle) > shape[0] * eps * factors.norms
+            assert is_kept.sum() == shape[1] - 3
+            assert np.abs(gram[is_kept][:, is_kept]).max() < 100 * eps
+            assert np.abs(gram).max() < 0.2
         if name in ("graded", "huge", "tiny", "zero"):
             defect = np.abs(factors.columns.T @ factors.columns - np.eye(shape[1])).max()
             assert defect < 100 * eps, name

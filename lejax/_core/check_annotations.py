@@ -27,6 +27,7 @@ from .check_types import (
     check_number,
     text_of,
 )
+from .mesh_axes import call_with_automatic_axes
 
 
 P = ParamSpec("P")
@@ -78,7 +79,9 @@ def _checked(function: Callable[P, T], unchecked: tuple[str, ...]) -> Callable[P
             elif value is not signature.parameters[name].default:
                 value = check(name, value)
             bound.arguments[name] = value
-        return function(*bound.args, **bound.kwargs)
+        if function.__name__ == "__init__":  # it changes an argument and returns nothing
+            return function(*bound.args, **bound.kwargs)
+        return call_with_automatic_axes(function, bound.args, bound.kwargs)
 
     return call
 

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._core.check_values import check_count
 
@@ -186,7 +186,12 @@ class ShiftedCholesky(Orthonormalizer):
     rounding. A frame with a condition number beyond $1 / \epsilon$ may come out a little oblique in the columns that
     rounding hides; Z = QR holds all the same.
 
-    Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa, SIAM J. Sci. Comput. 42 (2020).
+    A wide frame is divided into at most 8 panels of at least 64 columns. Before each pass over a panel the parts along
+    earlier panels are subtracted: nearly all work is in matrix products, which a batch of frames fills a GPU with,
+    while factorizations and triangular solves of a batch of large matrices do not.
+
+    Fukaya, Kannan, Nakatsukasa, Yamamoto & Yanagisawa, SIAM J. Sci. Comput. 42 (2020); panels: Barlow & Smoktunowicz,
+    Numer. Math. 123 (2013).
     """
 
     is_exact: ClassVar[bool] = True
@@ -195,23 +200,50 @@ class ShiftedCholesky(Orthonormalizer):
         size, count = frame.shape
         scale = _scale_of(frame)
         unit, norms = _normalize(frame * (1 / scale))
-        lengths, triangle = norms, None
-        for shift in (4, 4, 0.05):
-            gram = transposed(unit) @ unit
-            shifts = shift * size * float(jnp.finfo(frame.dtype).eps)
-            gram = gram + shifts * jnp.eye(count, dtype=frame.dtype)
-            lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-            # The last pass may fail where rounding is all that is left of several columns: they stay as they are.
-            lower = jnp.where(
-                jnp.all(jnp.isfinite(lower)), lower, jnp.eye(count, dtype=frame.dtype)
-            )
-            columns = jax.lax.linalg.triangular_solve(
-                lower, unit, left_side=False, lower=True, transpose_a=True
-            )
-            factor = lower.T * lengths[None]
-            triangle = factor if triangle is None else factor @ triangle
-            unit, lengths = _normalize(columns)
-        return Factors(unit, triangle * lengths[:, None], norms, norms, scale)
+        width = max(64, -(-count // 8))
+        done = sound = jnp.zeros_like(frame, shape=(size, 0))
+        triangle = []
+        for start in range(0, count, width):
+            panel, norms_here = unit[:, start : start + width], norms[start : start + width]
+            # The panel of the frame is done @ above + panel @ inside.
+            above = jnp.zeros_like(frame, shape=(start, panel.shape[1]))
+            inside = jnp.diag(norms_here)
+            for shift in (4, 4, 0.05):
+                if start:
+                    products = sound.T @ panel
+                    above = above + products @ inside
+                    panel, lengths = _normalize(panel - sound @ products)
+                    inside = lengths[:, None] * inside
+                panel, factor, is_orthonormal = _cholesky_pass(panel, shift)
+                inside = factor @ inside
+            # Where several columns are lost they may be oblique: to subtract parts along them would amplify.
+            is_lost = diagonal(inside) <= size * float(jnp.finfo(frame.dtype).eps) * norms_here
+            done = jnp.concatenate([done, panel], axis=1)
+            panel = jnp.where((is_lost & ~is_orthonormal)[None], 0, panel)
+            sound = jnp.concatenate([sound, panel], axis=1)
+            below = jnp.zeros_like(frame, shape=(count - done.shape[1], panel.shape[1]))
+            triangle.append(jnp.concatenate([above, inside, below]))
+        return Factors(done, jnp.concatenate(triangle, axis=1), norms, norms, scale)
+
+
+def _cholesky_pass(
+    unit: Float[Array, "d k"], shift: float
+) -> tuple[Float[Array, "d k"], Float[Array, "k k"], Bool[Array, ""]]:
+    """Q, with columns of length one, and R of unit columns, by the Cholesky factor of a shifted Gram matrix.
+
+    Also whether Q is orthonormal, up to the shift: the unit columns nearly were.
+    """
+    size, count = unit.shape
+    eye = jnp.eye(count, dtype=unit.dtype)
+    shift = shift * size * float(jnp.finfo(unit.dtype).eps)
+    lower = jax.lax.linalg.cholesky(unit.T @ unit + shift * eye, symmetrize_input=False)
+    is_orthonormal = jnp.all(jnp.abs(lower - eye) < 0.5)
+    # The last pass may fail where rounding is all that is left of several columns: they stay as they are.
+    lower = jnp.where(jnp.all(jnp.isfinite(lower)), lower, eye)
+    columns, lengths = _normalize(
+        jax.lax.linalg.triangular_solve(lower, unit, left_side=False, lower=True, transpose_a=True)
+    )
+    return columns, lengths[:, None] * lower.T, is_orthonormal
 
 
 def _normalize(

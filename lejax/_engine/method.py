@@ -200,12 +200,13 @@ class ParallelQR(Method):
     - `ValueError`: if `num_chunks`, `overlap` or `every` is too small; from the run, if `transient` is below
         `overlap` or `num_steps` is no multiple of `num_chunks`.
 
-    **Numerics:** memory O(T d) for the trajectory, and num_chunks frames. What is left of the starting frame makes the
-    exponents of neighbors a little too equal; the bias falls with the overlap, and as 1 / length of a chunk. The angles
-    between the frame at the end of a chunk and the frame of the next one after its overlap give an estimate,
-    `LyapunovSpectrum.diagnostics.overlap_bias`; where it exceeds twice the standard error the run ends with
-    `RESULTS.overlap_too_short`. On fixed points and limit cycles with complex multipliers frames rotate for ever and
-    never agree: there no overlap is long enough.
+    **Numerics:** the work of num_chunks overlap + T steps, in as many sequential steps as overlap and chunk have: let
+    a chunk be longer than its overlap. Memory O(T d) for the trajectory, and num_chunks frames. What is left of the
+    starting frame makes the exponents of neighbors a little too equal; the bias falls with the overlap, and as
+    1 / length of a chunk. The angles between the frame at the end of a chunk and the frame of the next one after its
+    overlap give an estimate, `LyapunovSpectrum.diagnostics.overlap_bias`; where it exceeds twice the standard error
+    the run ends with `RESULTS.overlap_too_short`. On fixed points and limit cycles with complex multipliers frames
+    rotate for ever and never agree: there no overlap is long enough.
 
     !!! example
 

@@ -13,6 +13,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_state, check_step
 from .._core.check_values import check_count, check_not_traced, check_positive
 from .._core.closures import compiled
+from .._core.eigenvalues import eigenvalues
 from ..systems import Flow
 from ._roots import (
     choose_unique,
@@ -295,7 +296,7 @@ def floquet_multipliers(
 
     **Numerics:** d tangent products per step. Multipliers smaller than floating-point resolution times the largest one
     are rounding noise; `log|mu_i| / period` is the i-th Lyapunov exponent of the orbit, and `lyapunov_spectrum` along
-    the orbit resolves them all. Differentiable where the multipliers are distinct. `jnp.linalg.eigvals` may need a CPU.
+    the orbit resolves them all. Differentiable where the multipliers are distinct.
 
     !!! example
 
@@ -335,5 +336,5 @@ def _multipliers(cell, state, input, shooting, duration):
         y = shooting.guess(cell, input, state)
     else:
         y = jnp.append(vector, jnp.asarray(duration, vector.dtype))
-    multipliers = jnp.linalg.eigvals(shooting.monodromy(cell, input, state, y))
+    multipliers = eigenvalues(shooting.monodromy(cell, input, state, y))
     return multipliers[jnp.argsort(-jnp.abs(multipliers))]

@@ -12,6 +12,7 @@ from .._core.cell import Cell, is_traced
 from .._core.check_annotations import checked
 from .._core.check_cell import check_state
 from .._core.check_values import check_count
+from .._core.eigenvalues import eigenvalues
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
 from ._necklaces import enumerate_words
 from ._regions import TooManyRegionsError, regions_of
@@ -153,7 +154,7 @@ def refine_cycle(
     - `ValueError`: if `points` has another shape.
 
     **Numerics:** one linear system of k M equations, O((k M)^3). Multipliers are differentiable where they are
-    distinct. `jnp.linalg.eigvals` may need a CPU.
+    distinct.
 
     !!! example
 
@@ -185,7 +186,7 @@ def _refine(net, points):
     system = system - jnp.einsum("ji,jab->jaib", steps, J)
     solved = jnp.linalg.solve(system.reshape(count * size, -1), b.ravel()).reshape(points.shape)
     P = jax.lax.fori_loop(1, count, lambda j, P: J[j] @ P, J[0])
-    multipliers = jnp.linalg.eigvals(P)
+    multipliers = eigenvalues(P)
     return solved, multipliers[jnp.argsort(-jnp.abs(multipliers))]
 
 

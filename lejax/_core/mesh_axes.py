@@ -1,0 +1,95 @@
+"""Compute with automatic axes of a device mesh where the arrays of the user have explicit ones.
+
+On an explicit axis every operation of JAX must know how its result is sharded. Under `vmap` some do not: `jnp.stack` of
+a batched and an unbatched array, `jnp.linalg.qr`, `jax.lax.map` over a sharded axis. Inside lejax the compiler chooses,
+as it does for arrays that are sharded over automatic axes.
+"""
+
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.tree_util as jtu
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+
+T = TypeVar("T")
+
+
+def call_with_automatic_axes(function: Callable[..., T], args: tuple, kwargs: dict) -> T:
+    """`function(*args, **kwargs)`, inside of which no axis of a mesh is explicit.
+
+    The arrays of its result are replicated, except over an axis that `vmap` maps.
+    """
+    mesh = _explicit_mesh((args, kwargs))
+    if mesh is None:
+        return function(*args, **kwargs)
+    arrays: list = []
+    _replace_arrays((args, kwargs), lambda array: arrays.append(array) or array)
+    static: PyTree = None
+
+    def run(*arrays):
+        nonlocal static
+        remaining = iter(arrays)
+        changed_args, changed_kwargs = _replace_arrays((args, kwargs), lambda _: next(remaining))
+        out, static = eqx.partition(function(*changed_args, **changed_kwargs), eqx.is_array)
+        return out
+
+    names = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    explicit = tuple(name for name, kind in names if kind == AxisType.Explicit)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    try:
+        out = jax.sharding.auto_axes(run, axes=explicit, out_sharding=replicated)(*arrays)
+    except (TypeError, ValueError) as error:
+        if "ontext mesh" not in str(error):
+            raise
+        raise ValueError(
+            f"{function.__name__} got a function that reads an array of a mesh with the explicit axes {explicit}, but "
+            "this array is no leaf of an argument. Make it one, as a field of an eqx.Module or by "
+            "eqx.Partial(function, array), or map with jax.shard_map instead of jax.vmap."
+        ) from error
+    return eqx.combine(out, static)
+
+
+def _explicit_mesh(arguments: PyTree) -> AbstractMesh | None:
+    """The mesh with explicit axes that surrounds this call, or that an array is sharded over."""
+    arrays = filter(eqx.is_array, jtu.tree_leaves(arguments))
+    meshes = [jax.sharding.get_abstract_mesh(), *(jax.typeof(x).sharding.mesh for x in arrays)]
+    return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+
+
+def _replace_arrays(
+    tree: PyTree, replace: Callable[[Any], Any], seen: dict | None = None
+) -> PyTree:
+    """The tree with other arrays, also in the closures of its functions."""
+    seen = {} if seen is None else seen
+
+    def of_leaf(leaf):
+        if eqx.is_array(leaf):
+            return replace(leaf)
+        if isinstance(leaf, types.FunctionType) and leaf.__closure__:
+            return seen[leaf] if leaf in seen else _replace_in_closure(leaf, replace, seen)
+        return leaf
+
+    return jtu.tree_map(of_leaf, tree)
+
+
+def _replace_in_closure(function: types.FunctionType, replace: Callable, seen: dict) -> Callable:
+    """A copy of the function that closes over other arrays."""
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    changed = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+    )
+    changed.__kwdefaults__ = function.__kwdefaults__
+    changed.__dict__.update(function.__dict__)
+    seen[function] = changed  # a function may close over itself
+    for new, old in zip(cells, function.__closure__ or (), strict=True):
+        try:
+            contents = old.cell_contents
+        except ValueError:  # a variable without a value yet
+            continue
+        new.cell_contents = _replace_arrays(contents, replace, seen)
+    return changed
