@@ -13,7 +13,10 @@ def eigendecomposition(
 ) -> tuple[Complex[Array, " d"], Complex[Array, "d d"]]:
     """Eigenvalues, and eigenvectors as columns of length 1; not differentiable. NaN if the iteration fails."""
     matrix = jax.lax.stop_gradient(matrix)
-    return jax.lax.platform_dependent(matrix, cpu=_by_lapack, default=eigendecomposition_by_qr)
+    values, right = jax.lax.platform_dependent(
+        matrix, cpu=_by_lapack, default=eigendecomposition_by_qr
+    )
+    return values, right
 
 
 @jax.custom_jvp
