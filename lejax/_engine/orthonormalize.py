@@ -113,7 +113,10 @@ def budget_used(
         )
     # Extremes first: one logarithm of a few numbers is a small program.
     logarithms = jnp.log(jnp.stack([jnp.min(lengths) / most, *extremes]))
-    factorization = jnp.max(logarithms[1:] / np.log(limits).astype(frame.dtype))
+    # On a CPU a minimum over numbers of which one is NaN may be another one.
+    failed = jnp.any(jnp.isnan(lengths))
+    worst = jnp.max(logarithms[1:] / np.log(limits).astype(frame.dtype))
+    factorization = jnp.where(failed, jnp.nan, worst)
     rounding = logarithms[0] / jnp.log(jnp.asarray(least_share, frame.dtype))
     return BudgetUsed(factorization, rounding)
 
