@@ -40,7 +40,8 @@ def eigenvalues(matrix: Float[Array, "d d"]) -> Complex[Array, " d"]:
 
 
 def _by_lapack(matrix):
-    return tuple(jnp.linalg.eig(matrix))
+    values, right = jnp.linalg.eig(matrix)
+    return values, right
 
 
 @jax.default_matmul_precision("highest")
