@@ -7,9 +7,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
+from lowered import lower
 
 import lejax
-from lejax._core.batching import map_members
+from lejax._core.batching import call_in_cache, map_members
 from lejax._engine.tangent_dynamics import random_frame
 
 
@@ -148,3 +149,23 @@ def test_members_of_a_batch_give_the_values_of_a_loop(batch_size, is_on_gpu, pre
         pretend_gpu()
     found = map_members(function, cells, states, batch_size=batch_size)
     np.testing.assert_allclose(found, jnp.stack(expected), atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "mapped",
+    [
+        lambda x: map_members(jnp.sin, x),
+        jax.vmap(lambda x: call_in_cache(jnp.sin, (x,), (x,))),
+        jax.vmap(jax.vmap(lambda x: call_in_cache(jnp.sin, (x,), (x,)))),
+    ],
+    ids=["map_members", "call_in_cache", "call_in_cache of batches"],
+)
+def test_members_run_in_turn_on_a_cpu_and_at_once_elsewhere(mapped, request):
+    is_nested = "batches" in request.node.name
+    x = jnp.ones((2, 3, 1024) if is_nested else (3, 1024))
+    loops = {
+        platform: lower(mapped, (x,), platform).as_text().count("stablehlo.while")
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert loops == {"cpu": 1 + is_nested, "cuda": 0, "tpu": 0}
+    np.testing.assert_allclose(jax.jit(mapped)(x), jnp.sin(x), rtol=1e-14)

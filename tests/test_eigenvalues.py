@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lowered import forbidden, waits
 from scipy.optimize import linear_sum_assignment
 
 from lejax._core.eigenvalues import eigendecomposition_by_qr, eigenvalues
@@ -77,3 +78,40 @@ def test_derivatives_of_eigenvalues():
     total = lambda x: np.sum(np.abs(np.linalg.eigvals(x)) ** 2)
     numeric = (total(matrix + step * change) - total(matrix - step * change)) / (2 * step)
     np.testing.assert_allclose(np.sum(gradient * change), numeric, rtol=1e-7)
+
+
+def test_second_derivatives_of_eigenvalues():
+    matrix, change = jr.normal(jr.key(3), (2, 5, 5))
+
+    def total(step):
+        return jnp.sum(jnp.abs(eigenvalues(matrix + step * change)) ** 2)
+
+    def slope(step):
+        return jax.jvp(total, (step,), (1.0,))[1]
+
+    step = 1e-5
+    numeric = (jax.grad(total)(step) - jax.grad(total)(-step)) / (2 * step)
+    assert abs(numeric) > 1
+    for second in (jax.grad(jax.grad(total)), jax.grad(slope), jax.jacfwd(jax.grad(total))):
+        np.testing.assert_allclose(jax.jit(second)(0.0), numeric, rtol=1e-7)
+
+
+def test_derivatives_of_the_algorithm_for_accelerators(pretend_gpu):
+    matrix, change = jr.normal(jr.key(4), (2, 5, 5))
+
+    def curvature(change):
+        total = lambda step: jnp.sum(jnp.abs(eigenvalues(matrix + step * change)) ** 2)
+        return jnp.stack([jax.grad(total)(0.0), jax.grad(jax.grad(total))(0.0)])
+
+    expected = curvature(change)
+    pretend_gpu()
+    np.testing.assert_allclose(jax.vmap(curvature)(change[None])[0], expected, rtol=1e-9)
+
+
+def test_each_platform_has_its_algorithm():
+    matrix = jnp.eye(3, dtype=jnp.float32)
+    assert "LAPACK" in forbidden(eigenvalues, (matrix,), "cpu")
+    assert not waits(eigenvalues, (matrix,), "cpu")
+    slope = jax.grad(lambda x: jnp.abs(eigenvalues(x))[0])
+    for function in (eigenvalues, slope):  # float64 holds a constant: tests compute in it
+        assert forbidden(function, (matrix,), "tpu") == ["float64"]

@@ -51,6 +51,12 @@ def test_what_the_host_waits_for_is_found():
     until = lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 9, lambda x: 2 * x, x)
     branch = lambda x: jax.lax.cond(jnp.sum(x) > 0, jnp.sin, jnp.cos, x)
     choice = lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, default=jnp.cos)
+    doubling = lambda x: jax.lax.while_loop(lambda y: y < 9, lambda y: 2 * y, x[0])
+    as_many = lambda x: jax.lax.fori_loop(0, x[0].astype(int), lambda i, x: jnp.sin(x), x)
+    # In a function that the program calls, in a loop of it.
+    called = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda i, x: jax.jit(branch)(x), x))
     assert waits(loop, (x,), "cuda") == waits(choice, (x,), "cuda") == []
+    assert waits(doubling, (x,), "cuda") == waits(as_many, (x,), "cuda") == ["stablehlo.while"]
+    assert waits(called, (x,), "cuda") == ["stablehlo.case"]
     assert waits(until, (x,), "cuda") == ["stablehlo.while"]
     assert waits(branch, (x,), "cuda") == ["stablehlo.case"]

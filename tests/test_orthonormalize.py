@@ -1,16 +1,20 @@
 """Orthonormalizers: exact factorizations, guards, singular frames, derivatives, and `batch_all`."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from lowered import lower, waits
 
 from lejax import Cholesky, GramSchmidt, Householder, Panels
 from lejax._core.batching import batch_all
 from lejax._engine.factorization import RepeatedGramSchmidt, ShiftedCholesky
 from lejax._engine.orthonormalize import (
+    Exact,
     budget_used,
     default_orthonormalizer,
     lost_columns,
@@ -366,3 +370,16 @@ def test_a_cholesky_factorization_that_fails_in_a_large_batch_is_replaced(count)
     volume = np.log(np.linalg.svd(frames[-1], compute_uv=False)).sum()
     assert np.all(np.isfinite(out.log_growth))
     np.testing.assert_allclose(out.log_growth[-1].sum(), volume, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 6, 40])
+def test_each_platform_has_its_factorization(count):
+    frame = jnp.ones((40, count), jnp.float32)
+    exact = {p: lower(Exact().factorize, (frame,), p).as_text() for p in ("cpu", "cuda", "tpu")}
+    assert "lapack_sgeqrf" in exact["cpu"]
+    for platform in ("cuda", "tpu"):
+        assert not re.search("(?i)geqrf|householder", exact[platform])
+        assert bool(re.search("(?i)cholesky|potrf", exact[platform])) is (count > 4)
+    default = lambda frame: orthonormalize(None, frame, False).columns
+    assert waits(default, (frame,), "cpu") == ["stablehlo.case"]
+    assert waits(default, (frame,), "cuda") == waits(default, (frame,), "tpu") == []

@@ -1,5 +1,6 @@
 """Batches that are sharded over a device mesh: 1, 2 and 8 devices, explicit and automatic axes, two processes."""
 
+import functools as ft
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lejax
+from lejax._core.mesh_axes import call_with_automatic_axes
 
 
 HERE = Path(__file__).parent
@@ -181,6 +183,42 @@ def test_a_function_on_explicit_axes_may_close_over_itself():
     with jax.set_mesh(mesh):
         found = jax.vmap(exponents)(starts)
     np.testing.assert_allclose(found, np.stack([exponents(x) for x in STARTS]), rtol=1e-8)
+
+
+HOLDERS = {
+    "list in a closure": lambda w: (lambda held: lambda _, x: jnp.tanh(held[0]["w"] @ x))([{"w": w}]),
+    "function in a closure": lambda w: (lambda f: lambda _, x: f(x))(lambda x: jnp.tanh(w @ x)),
+    "default": lambda w: lambda _, x, w=w: jnp.tanh(w @ x),
+    "keyword default": lambda w: lambda _, x, *, w=w: jnp.tanh(w @ x),
+    "default without an array": lambda w: lambda _, x, *, scale=1.0: jnp.tanh(scale * w @ x),
+    "functools.partial": lambda w: ft.partial(lambda w, _, x: jnp.tanh(w @ x), w),
+    "keyword of functools.partial": lambda w: ft.partial(lambda _, x, w: jnp.tanh(w @ x), w=w),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_functions_on_explicit_axes_may_hold_arrays_in_other_ways(name):
+    _, starts = sharded("explicit")
+
+    def call(function, x):
+        out = function(None, x)
+        assert AxisType.Explicit not in jax.typeof(out).sharding.mesh.axis_types
+        return out
+
+    def apply(start):
+        return call_with_automatic_axes(call, (HOLDERS[name](start[:, None] * WEIGHTS), start), {})
+
+    np.testing.assert_allclose(
+        jax.vmap(apply)(starts), [np.tanh(x[:, None] * WEIGHTS @ x) for x in STARTS], rtol=1e-12
+    )
+
+
+def test_a_shard_map_over_another_mesh_keeps_the_message_of_jax():
+    _, starts = sharded("explicit")
+    other = jax.make_mesh((2,), ("other",))
+    mapped = jax.shard_map(jnp.tanh, mesh=other, in_specs=BATCH, out_specs=BATCH)
+    with pytest.raises(ValueError, match="mesh passed to shard_map"):
+        call_with_automatic_axes(mapped, (starts,), {})
 
 
 def test_an_array_that_cannot_be_found_is_refused_in_a_sentence():

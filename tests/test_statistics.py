@@ -426,3 +426,24 @@ def test_blocks_on_a_line_resemble_their_neighbors():
 def test_joined_errors_have_gradients():
     values = jnp.cumsum(jr.normal(jr.key(0), (20, 2)), axis=0)
     check_grads(lambda v: standard_error(v, jnp.ones(20)), (values,), order=1)
+
+
+def test_compensated_sums_restart_stay_infinite_and_have_the_derivative_of_a_sum():
+    def total(terms, restarts, start=(0.0, 0.0)):
+        def add(carry, along):
+            return add_compensated(*carry, *along), None
+
+        start = jax.tree.map(jnp.float32, start)
+        return jax.lax.scan(add, start, (terms, restarts))[0]
+
+    terms = jnp.array([0.25, 0.5, 2.0], jnp.float32)
+    no = jnp.zeros(3, bool)
+    found = total(terms, no.at[1].set(True), (2.0**30, 1000.0))
+    np.testing.assert_array_equal(found, (2.5, 0))
+    np.testing.assert_array_equal(total(terms.at[1].set(-jnp.inf), no), (-jnp.inf, 0))
+    assert np.isnan(total(terms.at[1].set(jnp.nan), no)[0])
+    # Of 2^24 + 2.75 float32 holds the even part.
+    kept, lost = total(terms, no, (2.0**24, 0.0))
+    assert float(kept) - float(lost) == 2.0**24 + 2.75
+    slope = jax.grad(lambda x: total(x, no.at[1].set(True))[0])(terms)
+    np.testing.assert_array_equal(slope, [0, 1, 1])

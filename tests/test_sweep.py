@@ -90,6 +90,9 @@ def test_a_mesh_from_make_mesh():
     members = np.linspace(0.1, 0.9, 5)
     mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Explicit,))
     np.testing.assert_allclose(sweep(jnp.sin, members, mesh=mesh), np.sin(members), rtol=1e-14)
+    with jax.set_mesh(mesh):  # a sweep has a mesh of its own
+        np.testing.assert_allclose(sweep(jnp.sin, members), np.sin(members), rtol=1e-14)
+        np.testing.assert_allclose(sweep(jnp.sin, jnp.array(members)), np.sin(members), rtol=1e-14)
 
 
 def test_no_collectives_on_two_devices():

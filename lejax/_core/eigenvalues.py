@@ -8,35 +8,43 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 
+@jax.custom_jvp
 def eigendecomposition(
     matrix: Float[Array, "d d"],
 ) -> tuple[Complex[Array, " d"], Complex[Array, "d d"]]:
-    """Eigenvalues, and eigenvectors as columns of length 1; not differentiable. NaN if the iteration fails."""
-    matrix = jax.lax.stop_gradient(matrix)
+    """Eigenvalues, and eigenvectors as columns of length 1. NaN if the iteration fails.
+
+    Differentiable where eigenvalues are distinct. The phase of an eigenvector, and its length near this matrix, mean
+    nothing: only what does not depend on them may be differentiated.
+    """
     values, right = jax.lax.platform_dependent(
         matrix, cpu=_by_lapack, default=eigendecomposition_by_qr
     )
     return values, right
 
 
-@jax.custom_jvp
-def eigenvalues(matrix: Float[Array, "d d"]) -> Complex[Array, " d"]:
-    """Eigenvalues; differentiable where they are distinct."""
-    return eigendecomposition(matrix)[0]
-
-
-@eigenvalues.defjvp
+@eigendecomposition.defjvp
 @jax.default_matmul_precision("highest")
-def _eigenvalues_jvp(primals, tangents):
+def _eigendecomposition_jvp(primals, tangents):
     (matrix,), (change,) = primals, tangents
     values, right = eigendecomposition(matrix)
     # y^H dA x, with the left eigenvectors y^H as rows of the inverse of the right ones.
     changes = jnp.linalg.solve(right, change.astype(right.dtype) @ right)
-    return values, jnp.sum(changes * jnp.eye(len(values), dtype=changes.dtype), axis=1)
+    gaps = values[None] - values[:, None]
+    is_equal = gaps == 0
+    mixing = jnp.where(is_equal, 0, changes) / jnp.where(is_equal, 1, gaps)
+    of_values = jnp.sum(changes * jnp.eye(len(values), dtype=changes.dtype), axis=1)
+    return (values, right), (of_values, right @ mixing)
+
+
+def eigenvalues(matrix: Float[Array, "d d"]) -> Complex[Array, " d"]:
+    """Eigenvalues; differentiable any number of times where they are distinct."""
+    return eigendecomposition(matrix)[0]
 
 
 def _by_lapack(matrix):
-    return tuple(jnp.linalg.eig(matrix))
+    values, right = jnp.linalg.eig(matrix)
+    return values, right
 
 
 @jax.default_matmul_precision("highest")

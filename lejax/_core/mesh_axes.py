@@ -5,6 +5,7 @@ a batched and an unbatched array, `jnp.linalg.qr`, `jax.lax.map` over a sharded 
 as it does for arrays that are sharded over automatic axes.
 """
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -44,7 +45,7 @@ def call_with_automatic_axes(function: Callable[..., T], args: tuple, kwargs: di
     try:
         out = jax.sharding.auto_axes(run, axes=explicit, out_sharding=replicated)(*arrays)
     except (TypeError, ValueError) as error:
-        if "ontext mesh" not in str(error):
+        if "ontext mesh" not in str(error) or "shard_map" in str(error):
             raise
         raise ValueError(
             f"{function.__name__} got a function that reads an array of a mesh with the explicit axes {explicit}, but "
@@ -64,28 +65,35 @@ def _explicit_mesh(arguments: PyTree) -> AbstractMesh | None:
 def _replace_arrays(
     tree: PyTree, replace: Callable[[Any], Any], seen: dict | None = None
 ) -> PyTree:
-    """The tree with other arrays, also in the closures of its functions."""
+    """The tree with other arrays, also in the closures and the defaults of its functions."""
     seen = {} if seen is None else seen
 
     def of_leaf(leaf):
         if eqx.is_array(leaf):
             return replace(leaf)
-        if isinstance(leaf, types.FunctionType) and leaf.__closure__:
-            return seen[leaf] if leaf in seen else _replace_in_closure(leaf, replace, seen)
+        if isinstance(leaf, functools.partial):
+            parts = leaf.func, leaf.args, leaf.keywords
+            function, args, keywords = _replace_arrays(parts, replace, seen)
+            return functools.partial(function, *args, **keywords)
+        if isinstance(leaf, types.FunctionType) and (
+            leaf.__closure__ or leaf.__defaults__ or leaf.__kwdefaults__
+        ):
+            return seen[leaf] if leaf in seen else _replace_in_function(leaf, replace, seen)
         return leaf
 
     return jtu.tree_map(of_leaf, tree)
 
 
-def _replace_in_closure(function: types.FunctionType, replace: Callable, seen: dict) -> Callable:
-    """A copy of the function that closes over other arrays."""
+def _replace_in_function(function: types.FunctionType, replace: Callable, seen: dict) -> Callable:
+    """A copy of the function that reads other arrays."""
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     changed = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+        function.__code__, function.__globals__, function.__name__, None, cells
     )
-    changed.__kwdefaults__ = function.__kwdefaults__
     changed.__dict__.update(function.__dict__)
     seen[function] = changed  # a function may close over itself
+    defaults = function.__defaults__, function.__kwdefaults__
+    changed.__defaults__, changed.__kwdefaults__ = _replace_arrays(defaults, replace, seen)
     for new, old in zip(cells, function.__closure__ or (), strict=True):
         try:
             contents = old.cell_contents

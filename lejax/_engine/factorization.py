@@ -183,8 +183,8 @@ class ShiftedCholesky(Orthonormalizer):
     time of `Householder`.
 
     A pass with shift s divides the condition number by up to $1 / \sqrt s$; the last pass needs no more shift than
-    rounding. A frame with a condition number beyond $1 / \epsilon$ may come out a little oblique in the columns that
-    rounding hides; Z = QR holds all the same.
+    rounding. Of a frame with a condition number beyond $1 / (d \epsilon)$ the columns that rounding hides may come out
+    oblique, and the others orthonormal to a few thousand $\epsilon$; Z = QR holds all the same.
 
     A wide frame is divided into at most 8 panels of at least 64 columns. Before each pass over a panel the parts along
     earlier panels are subtracted: nearly all work is in matrix products, which a batch of frames fills a GPU with,

@@ -11,7 +11,7 @@ from .._core.cell import Cell, first_input, name_of, ravel, vary_with
 from .._core.check_annotations import checked
 from .._core.check_cell import check_inputs, check_state, check_step
 from .._core.closures import compiled
-from .._core.eigenvalues import eigendecomposition, eigenvalues
+from .._core.eigenvalues import eigendecomposition
 from .._engine.blocks import (
     BlockTriangularCell,
     DenseBlock,
@@ -207,10 +207,11 @@ def _determinant(step: Float[Array, "d d"]):
 
 def _eigenvalues(matrix: Float[Array, "d d"]) -> tuple[Complex[Array, " d"], Float[Array, " d"]]:
     """The eigenvalues and their condition numbers."""
-    _, right = eigendecomposition(matrix)
+    values, right = eigendecomposition(matrix)
+    right = jax.lax.stop_gradient(right)
     left = jnp.linalg.inv(right)
     conditions = jnp.linalg.norm(left, axis=1) * jnp.linalg.norm(right, axis=0)
-    return eigenvalues(matrix), conditions
+    return values, conditions
 
 
 @compiled

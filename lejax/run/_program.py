@@ -60,7 +60,8 @@ def lower(function: Callable, members: PyTree | Grid, mesh: Mesh, batch_size: in
         check_vma=False,
     )
     program = jax.jit(sharded, in_shardings=tuple(devices), out_shardings=devices.batch)
-    return program.lower(weights, stack)
+    with jax.set_mesh(mesh):  # the caller may have set another one
+        return program.lower(weights, stack)
 
 
 def lower_what_fits(
