@@ -166,6 +166,34 @@ def test_a_function_on_explicit_axes_may_close_over_arrays():
     np.testing.assert_allclose(found_of_weights, of_weights, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["in_context", "jit"])
+def test_the_only_array_on_explicit_axes_may_be_in_a_closure(transform):
+    mesh, _ = sharded("explicit")
+    matrix = jax.device_put(WEIGHTS, NamedSharding(mesh, PartitionSpec(None, "batch")))
+
+    def exponents(matrix):
+        def step(input, state):
+            return jnp.tanh(matrix @ state)
+
+        return lejax.lyapunov_spectrum(step, jnp.ones(4), num_steps=20).exponents
+
+    expected = exponents(WEIGHTS)
+    if transform is jax.jit:
+        found = jax.jit(exponents)(matrix)
+    else:
+        with jax.set_mesh(mesh):
+            found = exponents(matrix)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_a_closure_may_hold_what_is_no_pytree():
+    weights = {1: WEIGHTS, "one": WEIGHTS}  # JAX cannot sort these keys
+    spectrum = lejax.lyapunov_spectrum(
+        lambda input, state: jnp.tanh(weights["one"] @ state), STARTS[0], num_steps=20
+    )
+    assert jnp.all(jnp.isfinite(spectrum.exponents))
+
+
 def test_a_function_on_explicit_axes_may_close_over_itself():
     mesh, starts = sharded("explicit")
 

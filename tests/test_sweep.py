@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -155,6 +156,14 @@ def test_networks_functions_and_keys_may_be_members():
     cell = jax.tree.map(lambda x: x[1] if eqx.is_array(x) else x, cells)
     one = function({"cell": cell, "key": keys[1]})
     np.testing.assert_allclose(out[1, 1], one, rtol=1e-12)
+
+
+def test_members_of_numpy_take_the_precision_of_jax_without_a_warning():
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = lejax.run.sweep(jnp.sqrt, np.linspace(0.0, 1.0, 8), batch_size=4)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.sqrt(np.linspace(0.0, 1.0, 8)), rtol=1e-6)
 
 
 def test_modules_keep_their_weights_as_arguments():

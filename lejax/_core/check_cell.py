@@ -271,7 +271,7 @@ def _mixed_precision(cell: Cell, input: PyTree, state: PyTree) -> str:
 
     parts = {"weights": dtypes(cell), "input": dtypes(input), "state": dtypes(state)}
     if len({name for names in parts.values() for name in names}) < 2:
-        return ""
+        return " Cast what the step returns, or start from a state in its precision."
     listed = ", ".join(f"{part} {' and '.join(names)}" for part, names in parts.items() if names)
     # Most parts keep their dtype.
     found = [name for names in parts.values() for name in names]

@@ -5,16 +5,18 @@ a batched and an unbatched array, `jnp.linalg.qr`, `jax.lax.map` over a sharded 
 as it does for arrays that are sharded over automatic axes.
 """
 
+import contextlib
 import functools
+import itertools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 
 T = TypeVar("T")
@@ -57,9 +59,29 @@ def call_with_automatic_axes(function: Callable[..., T], args: tuple, kwargs: di
 
 def _explicit_mesh(arguments: PyTree) -> AbstractMesh | None:
     """The mesh with explicit axes that surrounds this call, or that an array is sharded over."""
-    arrays = filter(eqx.is_array, jtu.tree_leaves(arguments))
-    meshes = [jax.sharding.get_abstract_mesh(), *(jax.typeof(x).sharding.mesh for x in arrays)]
+    of_arrays = (jax.typeof(x).sharding.mesh for x in _arrays_of(arguments, set()))
+    meshes = itertools.chain([jax.sharding.get_abstract_mesh()], of_arrays)
     return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+
+
+def _arrays_of(tree: PyTree, seen: set[int]) -> Iterator[Array]:
+    """The arrays of a tree, also those in the closures and the defaults of its functions."""
+    for leaf in jtu.tree_leaves(tree):
+        if eqx.is_array(leaf):
+            yield leaf
+            continue
+        parts = []
+        if isinstance(leaf, functools.partial):
+            parts = [leaf.func, leaf.args, leaf.keywords]
+        elif isinstance(leaf, types.FunctionType) and id(leaf) not in seen:
+            seen.add(id(leaf))  # a function may close over itself
+            parts = [leaf.__defaults__, leaf.__kwdefaults__]
+            for cell in leaf.__closure__ or ():
+                with contextlib.suppress(ValueError):  # a variable without a value yet
+                    parts.append(cell.cell_contents)
+        for part in parts:
+            with contextlib.suppress(ValueError):  # a dictionary whose keys cannot be sorted
+                yield from _arrays_of(part, seen)
 
 
 def _replace_arrays(

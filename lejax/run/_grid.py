@@ -122,7 +122,8 @@ def shapes_of(members: PyTree | Grid, leading: tuple[int, ...]) -> PyTree:
     def shape(leaf: Any) -> Any:
         if not eqx.is_array(leaf):
             return leaf
-        return jax.ShapeDtypeStruct((*leading, *leaf.shape[1:]), leaf.dtype)
+        # The dtype that JAX gives it: without x64, float32 for an array of NumPy in float64.
+        return jax.ShapeDtypeStruct((*leading, *leaf.shape[1:]), jax.typeof(leaf).dtype)
 
     return jax.tree.map(shape, one)
 
