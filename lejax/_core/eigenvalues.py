@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .cell import vary_with
+
 
 @jax.custom_jvp
 def eigendecomposition(
@@ -58,11 +60,10 @@ def eigendecomposition_by_qr(
     size = len(matrix)
     scale = jnp.max(jnp.abs(matrix))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    schur = matrix / scale
-    schur = schur.astype(jnp.result_type(schur, jnp.complex64))
-    eps = jnp.finfo(matrix.dtype).eps
+    schur = jax.lax.complex(matrix / scale, jnp.zeros_like(matrix))
+    eps = float(jnp.finfo(matrix.dtype).eps)
     norm = jnp.linalg.norm(schur)
-    indices = jnp.arange(size)
+    indices = jnp.arange(size, dtype=jnp.int32)
     eye = jnp.eye(size, dtype=schur.dtype)
 
     def shift(schur, last, count):
@@ -77,7 +78,8 @@ def eigendecomposition_by_qr(
         wilkinson = d - jnp.where(is_zero, 0, b * c / jnp.where(is_zero, 1, larger))
         # From an orthogonal matrix, a shift of 0 leads nowhere.
         angle = count.astype(norm.dtype)
-        other = d + norm / size**0.5 * jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+        radius = norm / size**0.5
+        other = d + jax.lax.complex(radius * jnp.cos(angle), radius * jnp.sin(angle))
         return jnp.where(count % 8 == 7, other, wilkinson)
 
     def step(carry):
@@ -89,14 +91,15 @@ def eigendecomposition_by_qr(
         row = jnp.where(indices < last, jnp.abs(schur[last]), 0)
         is_done = jnp.linalg.norm(row) <= eps * norm
         schur = jnp.where(is_done & (indices == last)[:, None] & (indices < last)[None], 0, schur)
-        return schur, vectors @ q, last - is_done, jnp.where(is_done, 0, count + 1)
+        last, count = jnp.where(is_done, last - 1, last), jnp.where(is_done, 0, count + 1)
+        return schur, vectors @ q, last, count
 
     def is_unfinished(carry):
         *_, last, count = carry
         return (last > 0) & (count < 60)
 
-    start = schur, eye, jnp.array(size - 1, jnp.int32), jnp.array(0, jnp.int32)
-    schur, vectors, last, _ = jax.lax.while_loop(is_unfinished, step, start)
+    start = vary_with((eye, jnp.array(size - 1, jnp.int32), jnp.array(0, jnp.int32)), matrix)
+    schur, vectors, last, _ = jax.lax.while_loop(is_unfinished, step, (schur, *start))
     values = jnp.where((last == 0) & jnp.isfinite(norm), jnp.diagonal(schur), jnp.nan)
 
     def vector(index):
@@ -104,7 +107,7 @@ def eigendecomposition_by_qr(
         is_above = indices < index
         gaps = jnp.diagonal(schur) - schur[index, index]
         least = eps * jnp.where(norm > 0, norm, 1)
-        gaps = jnp.where(jnp.abs(gaps) < least, least, gaps)
+        gaps = jnp.where(jnp.abs(gaps) < least, least.astype(gaps.dtype), gaps)
         gaps = jnp.where(is_above, gaps, 1)
         upper = jnp.triu(jnp.where(is_above[:, None] & is_above[None], schur, 0), 1)
         right = jnp.where(is_above, -schur[:, index], eye[index])
@@ -112,5 +115,5 @@ def eigendecomposition_by_qr(
         return jax.lax.linalg.triangular_solve(system, right[:, None], left_side=True)[:, 0]
 
     right = vectors @ jax.vmap(vector, out_axes=1)(indices)
-    right = right / jnp.linalg.norm(right, axis=0)
-    return values * scale, right
+    right = right / jnp.linalg.norm(right, axis=0).astype(right.dtype)[None]
+    return jax.lax.complex(jnp.real(values) * scale, jnp.imag(values) * scale), right

@@ -67,7 +67,7 @@ def _explicit_mesh(arguments: PyTree) -> AbstractMesh | None:
 def _arrays_of(tree: PyTree, seen: set[int]) -> Iterator[Array]:
     """The arrays of a tree, also those in the closures and the defaults of its functions."""
     for leaf in jtu.tree_leaves(tree):
-        if eqx.is_array(leaf):
+        if isinstance(leaf, jax.Array):  # those of NumPy are on no mesh
             yield leaf
             continue
         parts = []
@@ -91,7 +91,7 @@ def _replace_arrays(
     seen = {} if seen is None else seen
 
     def of_leaf(leaf):
-        if eqx.is_array(leaf):
+        if isinstance(leaf, jax.Array):
             return replace(leaf)
         if isinstance(leaf, functools.partial):
             parts = leaf.func, leaf.args, leaf.keywords

@@ -1,6 +1,5 @@
 """Branches of fixed points and periodic orbits in one parameter, and the bifurcations on them."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_state, check_step, member_of
 from .._core.check_values import check_concrete, check_count, check_positive
 from .._core.closures import compiled, keep
+from .._core.warn import warn_caller
 from ..systems import Flow
 from ._bifurcations import Bifurcation, find_bifurcations
 from ._roots import default_tol_q, newton
@@ -175,14 +175,13 @@ def continue_orbit(
         )
     trace = jax.tree.map(lambda x: x[np.asarray(trace.is_accepted)], trace)
     if len(trace.parameter) == 1:
-        warnings.warn(f"the branch does not leave its start, {parameter}.", stacklevel=3)
+        warn_caller(f"the branch does not leave its start, {parameter}.")
     end = _reason_of_end(last, step)
     if end == "period":
-        warnings.warn(
+        warn_caller(
             f"the branch ends at {float(trace.parameter[-1]):.8g}: its period has grown to {_MAX_PERIOD_RATIO:.0f} "
             "times that at the start, perhaps toward a homoclinic orbit, where it is infinite. Continue from its last "
-            "point, with the last period, to go on.",
-            stacklevel=3,
+            "point, with the last period, to go on."
         )
     multipliers = np.linalg.eigvals(np.asarray(trace.monodromy)).astype(complex)
     order = order_multipliers(multipliers, is_cycle_of_flow=is_cycle)

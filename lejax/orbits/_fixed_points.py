@@ -1,7 +1,5 @@
 """Fixed and slow points of a cell under a constant input."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ from .._core.check_annotations import checked
 from .._core.check_cell import check_step
 from .._core.check_values import check_count, check_not_traced, check_positive
 from .._core.closures import compiled
+from .._core.warn import warn_caller
 from .._engine.push import make_push, tangent_dtype
 from ._roots import (
     choose_unique,
@@ -168,11 +167,10 @@ def find_fixed_points(
         return found
     check_not_traced("find_fixed_points", found)
     if not np.any(found.found):
-        warnings.warn(
+        warn_caller(
             f"none of {num_guesses} guesses led to a fixed point near them{name_nonfinite(guesses)}. Take guesses from "
             "trajectories, raise max_iters of NewtonSearch, or look for slow points with "
-            "fallback=SpeedMinimization().",
-            stacklevel=3,
+            "fallback=SpeedMinimization()."
         )
     return keep_found(found)
 

@@ -1,7 +1,5 @@
 """Periodic orbits of maps and flows, and their Floquet multipliers."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from .._core.check_cell import check_state, check_step
 from .._core.check_values import check_count, check_not_traced, check_positive
 from .._core.closures import compiled
 from .._core.eigenvalues import eigenvalues
+from .._core.warn import warn_caller
 from ..systems import Flow
 from ._roots import (
     choose_unique,
@@ -155,9 +154,8 @@ def find_periodic_orbits(
             if isinstance(cell, Flow)
             else "Take guesses from trajectories, or raise max_iters of NewtonSearch."
         )
-        warnings.warn(
-            f"none of {num_guesses} guesses led to an orbit of period {period}{name_nonfinite(guesses)}. {remedy}",
-            stacklevel=3,
+        warn_caller(
+            f"none of {num_guesses} guesses led to an orbit of period {period}{name_nonfinite(guesses)}. {remedy}"
         )
     return keep_found(found)
 

@@ -1,6 +1,5 @@
 """Settings, checks and rows of the searches for fixed points and periodic orbits from many guesses."""
 
-import warnings
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core.check_cell import check_state
 from .._core.check_values import check_count, check_positive, find_nonfinite
+from .._core.warn import warn_caller
 
 
 _MAX_NUM_UNIQUE = 100
@@ -89,9 +89,8 @@ def keep_found(found: Found) -> Found:
     """The rows that hold a point, those first that most guesses led to; a warning if guesses are left out."""
     mask, count = np.asarray(found.found), np.asarray(found.count)  # pyright: ignore
     if left_out := int(found.left_out):  # pyright: ignore
-        warnings.warn(
-            f"max_num_unique is {mask.size}: {left_out} guesses led elsewhere and are left out.",
-            stacklevel=4,
+        warn_caller(
+            f"max_num_unique is {mask.size}: {left_out} guesses led elsewhere and are left out."
         )
     order = np.argsort(-count, kind="stable")
     rows = order[mask[order]]

@@ -1,7 +1,5 @@
 """Find fixed points and cycles of piecewise-linear networks exactly, all of them where words can be enumerated."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from .._core.check_cell import check_state
 from .._core.check_values import check_count
 from .._core.eigenvalues import eigenvalues
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
+from .._core.warn import warn_caller
 from ._necklaces import enumerate_words
 from ._regions import TooManyRegionsError, regions_of
 from ._verification import Cycle, verify_cycles
@@ -216,16 +215,14 @@ def _words_to_try(
 def _warn(period, num_cycles, num_singular, num_words, is_enumerated):
     """Warn about cycles that are not isolated, or about a search that found none, at the line that called the verb."""
     if num_singular:
-        warnings.warn(
+        warn_caller(
             f"{num_singular} words of period {period} have a multiplier of 1: cycles in their regions are not "
-            "isolated and are not listed, see singular_words.",
-            stacklevel=4,
+            "isolated and are not listed, see singular_words."
         )
     elif not num_cycles and not is_enumerated:
-        warnings.warn(
+        warn_caller(
             f"none of {num_words} starts led to a cycle of period {period}. Raise num_starts, or max_words so that "
-            "all words are tried.",
-            stacklevel=4,
+            "all words are tried."
         )
 
 

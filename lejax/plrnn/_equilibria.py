@@ -1,7 +1,5 @@
 """All equilibria of a piecewise-linear vector field."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ from .._core.check_annotations import checked
 from .._core.check_values import check_count, check_not_traced
 from .._core.piecewise_linear import PiecewiseLinearMap, piecewise_linear
 from .._core.stability import name_kinds
+from .._core.warn import warn_caller
 from ._event_flow import check_field
 from ._regions import all_regions
 
@@ -136,10 +135,9 @@ def find_equilibria(
     rows = np.flatnonzero(np.asarray(found.found))
     num_singular = int(found.num_singular)
     if not len(rows) and num_singular:
-        warnings.warn(
+        warn_caller(
             f"no equilibrium was found, but the Jacobian is singular in {num_singular} regions, where there may be a "
-            "continuum of them.",
-            stacklevel=3,
+            "continuum of them."
         )
     return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, found)
 
