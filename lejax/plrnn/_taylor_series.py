@@ -294,6 +294,7 @@ def solve(arguments, *, max_pieces: int):
 
 
 @solve.def_jvp
+@jax.default_matmul_precision("highest")
 def _solve_jvp(primals, tangents, *, max_pieces: int):
     network, duration, columns = without_gradient(primals[0])
     _, schedule, is_done = advance(network, duration, columns, max_pieces, keep=True)
