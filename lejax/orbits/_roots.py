@@ -36,8 +36,7 @@ def speed(function: Function, x: Float[Array, " n"]) -> Float[Array, ""]:
 
 def rounding_q(function: Function, root: Float[Array, " n"], eps: float) -> Float[Array, ""]:
     """The speed |f|^2 / 2 that rounding of the root itself causes."""
-    with jax.default_matmul_precision("highest"):
-        change = jnp.abs(jax.jacfwd(function)(root)) @ jnp.abs(root)
+    change = jnp.abs(jax.jacfwd(function)(root)) @ jnp.abs(root)
     return jnp.sum((2 * eps * change) ** 2) / 2
 
 

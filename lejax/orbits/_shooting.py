@@ -165,10 +165,8 @@ class FlowShooting(Shooting):
         gaps = self.segment_ends(cell, input, state, y) - jnp.roll(points, -1, axis=0)
         first = self.points(state, reference)[0]
         assert isinstance(cell, Flow)
-        with jax.default_matmul_precision("highest"):
-            normal = ravel(cell.vector_field(input, unravel(first)))[0]
-            along = normal @ (points[0] - first)
-        return jnp.append(shortest(gaps, self.wrap).ravel(), along)
+        normal = ravel(cell.vector_field(input, unravel(first)))[0]
+        return jnp.append(shortest(gaps, self.wrap).ravel(), normal @ (points[0] - first))
 
     def guess(self, cell, input, state):
         first = ravel(state)[0]

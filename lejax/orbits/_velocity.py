@@ -56,8 +56,7 @@ class Velocity(eqx.Module):
         """The speed |v|^2 / 2 that rounding of the state causes at a root."""
         eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(self.state))
         size = jnp.abs(vector)
-        with jax.default_matmul_precision("highest"):
-            rounding = jnp.abs(jax.jacfwd(self)(vector)) @ size
+        rounding = jnp.abs(jax.jacfwd(self)(vector)) @ size
         if not isinstance(self.cell, Flow):
             rounding = rounding + size / self.dt
         return jnp.sum((2 * eps * rounding) ** 2) / 2
