@@ -192,7 +192,10 @@ def orthonormalize(
 def _orthonormalize(orthonormalizer, frame, exact):
     if orthonormalizer is None:
         factors = jax.lax.platform_dependent(
-            frame, exact, cpu=_guarded_default_factors, default=_branchless_default_factors
+            frame,
+            exact,
+            cpu=_guarded_default_factors,
+            default=lambda frame, exact: _branchless_factors(frame),
         )
     else:
         factors = _guarded_factors(orthonormalizer, frame, exact, Exact())
@@ -202,10 +205,6 @@ def _orthonormalize(orthonormalizer, frame, exact):
 def _guarded_default_factors(frame, exact):
     orthonormalizer = default_orthonormalizer(frame.shape[1])
     return _guarded_factors(orthonormalizer, frame, exact, Householder())
-
-
-def _branchless_default_factors(frame, exact):
-    return _branchless_factors(frame)
 
 
 def _guarded_factors(orthonormalizer, frame, exact, substitute) -> Factors:
