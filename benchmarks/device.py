@@ -356,9 +356,9 @@ def compare(ours: Row, theirs: Row) -> Row:
     }
 
 
-def host_rows(toy: bool) -> Iterator[Row]:
+def host_rows(toy: bool, seconds: float) -> Iterator[Row]:
     """The runs of (f), (c), and the smaller ones of (a)."""
-    clock = Clock((TOY_SECONDS if toy else SECONDS)["host"])
+    clock = Clock(seconds)
     runs = exponents(*SIZES[toy]["f"], clock)
     gradients = penalty(*SIZES[toy]["c"], clock)
     batches = throughput(*(SIZES[toy]["a"] if toy else ([64, 16], HOST_COUNTS)), clock)
@@ -369,7 +369,8 @@ def host_rows(toy: bool) -> Iterator[Row]:
 
 def on_the_host(toy: bool, seconds: float) -> Iterator[Row]:
     """The rows of `host_rows`, computed in another process."""
-    command = [sys.executable, str(Path(__file__)), "--host", *(["--toy"] if toy else [])]
+    command = [sys.executable, str(Path(__file__)), "--host", "--seconds", str(seconds)]
+    command += ["--toy"] if toy else []
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -458,7 +459,7 @@ def main():
     )
     toy = arguments.toy
     if arguments.host:
-        for row in host_rows(toy):
+        for row in host_rows(toy, float(arguments.seconds)):
             print(json.dumps(_harness.to_json(row)), flush=True)
         return
     start = time.perf_counter()
