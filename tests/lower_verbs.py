@@ -42,10 +42,11 @@ def faults(name, function, x):
 
 
 def main(part: int = 0, parts: int = 1):
-    programs = [(name, kind) for name in {**VERBS, **LARGE} for kind in TRANSFORMATIONS]
+    table = {**VERBS, **LARGE}
+    programs = [(name, kind) for name in table for kind in TRANSFORMATIONS]
     found = {}
     for name, kind in programs[part::parts]:
-        transformed = TRANSFORMATIONS[kind](*{**VERBS, **LARGE}[name])
+        transformed = TRANSFORMATIONS[kind](*table[name])
         found[f"{name} {kind}".strip()] = faults(name, *transformed)
     failed = {name: reasons for name, reasons in found.items() if reasons}
     print(json.dumps({"programs": len(found), "faults": failed}, indent=1))

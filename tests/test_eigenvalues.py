@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from lowered import forbidden, waits
+from precision import rounded_products
 from scipy.optimize import linear_sum_assignment
 
 from lejax._core.eigenvalues import eigendecomposition_by_qr, eigenvalues
@@ -115,3 +116,13 @@ def test_each_platform_has_its_algorithm():
     slope = jax.grad(lambda x: jnp.abs(eigenvalues(x))[0])
     for function in (eigenvalues, slope):  # float64 holds a constant: tests compute in it
         assert forbidden(function, (matrix,), "tpu") == ["float64"]
+
+
+def test_the_derivative_of_a_compiled_program_multiplies_in_highest_precision():
+    """JAX traces the rule where the program is differentiated, under the user's default."""
+    matrix = jr.normal(jr.key(6), (4, 4))
+    program = jax.jit(eigenvalues)
+    with jax.default_matmul_precision("bfloat16"):
+        closed = jax.make_jaxpr(lambda x: jax.jvp(program, (x,), (x,)))(matrix)
+    assert "dot_general" in str(closed)
+    assert rounded_products(closed.jaxpr) == []

@@ -321,6 +321,23 @@ def test_passes_without_a_branch_factorize_every_frame(kind, shape, dtype):
     assert np.isnan(factorize(frame.at[0, 0].set(jnp.nan)).columns).any()
 
 
+def test_a_panel_of_nearly_parallel_columns_stays_orthogonal_to_earlier_ones():
+    """Its passes amplify what is left along the earlier panels, so that this must be subtracted before each of them."""
+    random = np.random.default_rng(0)
+    basis = np.linalg.qr(random.normal(size=(200, 130)))[0]
+    turned = np.linalg.qr(random.normal(size=(64, 64)))[0]
+    triangle = np.eye(130)
+    triangle[:64, 64:] = random.normal(size=(64, 66)) / 64
+    triangle[64:128, 64:128] = 10.0 ** -np.linspace(0, 12, 64)[:, None] * turned
+    frame = jnp.asarray(basis @ triangle)
+    factors = jax.jit(ShiftedCholesky().factorize)(frame)
+    defect = np.abs(factors.columns.T @ factors.columns - np.eye(130)).max()
+    assert defect < 100 * np.finfo(float).eps
+    np.testing.assert_allclose(
+        factors.columns @ factors.triangle * factors.scale, frame, atol=1e-14
+    )
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("kind", [ShiftedCholesky(), RepeatedGramSchmidt()])
 def test_passes_without_a_branch_meet_parallel_columns_and_tiny_ones(kind, dtype):
