@@ -154,19 +154,19 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: Any, digits: int = 6) -> Any:
     """Convert arrays and NumPy numbers to lists and numbers, and NaN and infinities, which JSON lacks, to null.
 
-    Numbers keep six digits: no measurement has more, and the files are half as large.
+    Numbers in files keep six digits: no measurement has more, and the files are half as large. 17 keep a float64.
     """
     if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {str(key): to_json(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_json(item, digits) for item in value]
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return to_json(np.asarray(value).tolist())
+        return to_json(np.asarray(value).tolist(), digits)
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 

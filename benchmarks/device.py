@@ -460,7 +460,7 @@ def main():
     toy = arguments.toy
     if arguments.host:
         for row in host_rows(toy, float(arguments.seconds)):
-            print(json.dumps(_harness.to_json(row)), flush=True)
+            print(json.dumps(_harness.to_json(row, digits=17)), flush=True)  # to be compared
         return
     start = time.perf_counter()
     seconds = TOY_SECONDS if toy else SECONDS

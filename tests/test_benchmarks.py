@@ -88,6 +88,21 @@ calibration.main()
     assert ("NOT in 90% to 99%" in done.stdout) == (not calibrated and not option)
 
 
+def test_the_host_prints_all_digits_of_what_is_compared():
+    script = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+sys.argv = ["device.py", "--toy", "--host", "--seconds", "5"]
+import device
+device.host_rows = lambda toy, seconds: [{{"part": "f", "exponents": [1 / 3], "seconds": seconds}}]
+device.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+    )
+    assert json.loads(done.stdout) == {"part": "f", "exponents": [1 / 3], "seconds": 5.0}
+
+
 def test_the_other_parts_run_after_one_part_fails_on_the_device(tmp_path):
     report = tmp_path / "report.json"
     script = f"""
